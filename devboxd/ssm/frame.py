@@ -1,0 +1,133 @@
+"""The binary message of the SSM data channel: header codec, types, flags, digest.
+
+Layout and quirks: ``docs/protocol.md``. All integers are big-endian; the two halves of the message
+id travel swapped; service-made messages may have a 112-byte header (no payload type) and NUL padding.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from devboxd.errors import DevboxError
+
+INPUT: Final = "input_stream_data"
+OUTPUT: Final = "output_stream_data"
+ACKNOWLEDGE: Final = "acknowledge"
+CHANNEL_CLOSED: Final = "channel_closed"
+START_PUBLICATION: Final = "start_publication"
+PAUSE_PUBLICATION: Final = "pause_publication"
+AGENT_SESSION_STATE: Final = "agent_session_state"
+
+SYN: Final = 1
+FIN: Final = 2
+
+_FULL: Final = struct.Struct(">I32sIQqQ16s32sII")  # 120 bytes: header, payload type, payload length
+_SHORT: Final = struct.Struct(">I32sIQqQ16s32sI")  # 116 bytes: the service's form, without payload type
+_FULL_HEADER_LENGTH: Final = 116  # offset of the payload length, as the header itself says it
+_SHORT_HEADER_LENGTH: Final = 112
+_EMPTY_DIGEST: Final = sha256(b"").digest()
+
+# Padding costs a call per frame; the handful of names we send are padded once.
+_PADDED: Final = {
+    name: name.encode("ascii").ljust(32)
+    for name in (INPUT, OUTPUT, ACKNOWLEDGE, CHANNEL_CLOSED, START_PUBLICATION, PAUSE_PUBLICATION, AGENT_SESSION_STATE)
+}
+_NAMES: Final = {padded: name for name, padded in _PADDED.items()}
+
+
+class FrameError(DevboxError):
+    """A binary message that cannot be a frame; it is dropped and never acknowledged."""
+
+    code = "bad-frame"
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One message of the data channel, as its sender meant it.
+
+    ``payload_type`` is 0 where the message has none. ``created_ms`` is Unix time in milliseconds.
+    """
+
+    type: str
+    sequence: int
+    payload: bytes
+    payload_type: int = 0
+    flags: int = 0
+    id: UUID = UUID(int=0)
+    created_ms: int = 0
+
+    def encode(self) -> bytes:
+        """Serialize for the wire, with header length 116.
+
+        Raises:
+            FrameError: the payload is empty (neither real peer accepts or sends such a message).
+        """
+        return encode(
+            self.type, self.sequence, self.payload, self.payload_type, self.flags, self.id.bytes, self.created_ms
+        )
+
+
+def encode(
+    type_: str, sequence: int, payload: bytes, payload_type: int, flags: int, id_: bytes, created_ms: int
+) -> bytes:
+    """Serialize one message without building a ``Frame``: the hot path of sending.
+
+    Args:
+        id_: the message id as 16 bytes in RFC 9562 order; they are swapped here.
+
+    Raises:
+        FrameError: the payload is empty.
+    """
+    if not payload:
+        raise FrameError("an empty payload must never be sent")
+    name = _PADDED.get(type_) or type_.encode("ascii").ljust(32)
+    return (
+        _FULL.pack(
+            _FULL_HEADER_LENGTH,
+            name,
+            1,
+            created_ms,
+            sequence,
+            flags,
+            id_[8:] + id_[:8],
+            sha256(payload).digest(),
+            payload_type,
+            len(payload),
+        )
+        + payload
+    )
+
+
+def decode(data: bytes) -> Frame:
+    """Parse one binary message, as leniently as both real peers do and never more dangerously.
+
+    The payload is everything after the header: the length field is written by senders but used by
+    nobody. The digest is checked only where the length field is not 0.
+
+    Raises:
+        FrameError: too short, a header length that cannot be, or a digest that does not match.
+    """
+    if len(data) < _SHORT.size:
+        raise FrameError(f"{len(data)} bytes cannot hold a message header")
+    header_length = int.from_bytes(data[:4], "big")
+    if header_length == _FULL_HEADER_LENGTH:
+        if len(data) < _FULL.size:
+            raise FrameError(f"{len(data)} bytes cannot hold a {_FULL.size}-byte header")
+        _, name, _, created, sequence, flags, raw_id, digest, payload_type, length = _FULL.unpack_from(data)
+        payload = data[_FULL.size :]
+    elif header_length == _SHORT_HEADER_LENGTH:
+        _, name, _, created, sequence, flags, raw_id, digest, length = _SHORT.unpack_from(data)
+        payload_type = 0
+        payload = data[_SHORT.size :]
+    else:
+        raise FrameError(f"header length {header_length} is neither {_FULL_HEADER_LENGTH} nor {_SHORT_HEADER_LENGTH}")
+    if length and sha256(payload).digest() != digest:
+        raise FrameError(f"message {sequence}: the payload does not match its digest")
+    type_ = _NAMES.get(name)
+    if type_ is None:
+        type_ = name.strip(b"\0").strip().strip(b"\0").decode("ascii", "replace")
+    return Frame(type_, sequence, payload, payload_type, flags, UUID(bytes=raw_id[8:] + raw_id[:8]), created)
