@@ -10,6 +10,9 @@ texts in UTC; durations are seconds. Routes (all below ``/v1``)::
     POST   boxes/{box}/doctor           Target -> Doctor
     POST   doctor                       Target -> Doctor     (this machine only)
     POST   boxes/{box}/ssh              SshRequest -> SshAccess
+    GET    ssh-config[?command=PATH]    SshConfigResult      (what is there; changes nothing)
+    POST   ssh-config                   SshConfigRequest -> SshConfigResult   (write it)
+    DELETE ssh-config                   SshConfigResult      (take it out again)
     GET    forwards                     ForwardList
     POST   forwards                     ForwardRequest -> ForwardList (those added)
     DELETE forwards/{id}                Forward
@@ -25,7 +28,9 @@ texts in UTC; durations are seconds. Routes (all below ``/v1``)::
 
 Errors are ``Failure`` with the HTTP status of its kind. The three stream routes answer ``101`` only
 once the far end is ready (``proxy``) or the request is accepted (``attach``, ``exec``: progress travels
-in the stream). A client sends no stream byte before it has read the whole 101 answer.
+in the stream). A client sends no stream byte before it has read the whole 101 answer. It asks with
+``Connection: Upgrade`` and ``Upgrade: devbox``. A stream that ends without ``EXIT`` means that the
+daemon is gone.
 """
 
 from __future__ import annotations
@@ -42,6 +47,10 @@ API_VERSION: Final = 1
 STREAM_HEADER: Final = struct.Struct(">BI")
 STREAM_MAX: Final = 1 << 20  # longest payload in bytes; more is a protocol error
 INPUT_WINDOW: Final = 65536  # input bytes a client may send ahead of the credit it was given
+OUTPUT_WINDOW: Final = (
+    262144  # output bytes a daemon may send ahead of CREDIT_OUTPUT (exec only, both outputs)
+)
+UPGRADE: Final = "devbox"  # the protocol named in Upgrade
 
 
 class StreamType(IntEnum):
@@ -289,7 +298,26 @@ class SshAccess(msgspec.Struct, omit_defaults=True):
     known_hosts_file: str
     config_file: str
     host_keys: int = 0
+    host: str | None = None  # the name to give to ssh; None: the box's own
     problems: list[str] = []
+
+
+class SshConfigRequest(msgspec.Struct, omit_defaults=True):
+    """Write the generated ssh configuration and its one ``Include`` line."""
+
+    command: str | None = None  # absolute path of devboxctl for ProxyCommand; None: what the daemon finds
+
+
+class SshConfigResult(msgspec.Struct, omit_defaults=True):
+    """The generated ssh configuration as it stands now. ``changed`` names files that were written."""
+
+    config_file: str  # ours
+    user_config: str  # the user's, with the Include line
+    included: bool = False
+    current: bool = False  # both files are what this version would write
+    changed: list[str] = []
+    problems: list[str] = []
+    version: int = API_VERSION
 
 
 class Condition(msgspec.Struct, omit_defaults=True):
