@@ -1,0 +1,450 @@
+"""The other end of the control API: HTTP/1.1 over the unix socket, blocking, standard library only.
+
+This module is in the start-up path of ``devboxctl proxy`` and ``attach`` (a budget of some 20 ms), so it
+imports nothing that costs: no typing, no json, no msgspec, no asyncio. It moves bytes; ``devboxctl.ask``
+turns them into the types of ``wire``. It also knows where the daemon listens, whether that socket can be
+trusted, and how to start a daemon that is not there.
+
+Everything that fails raises ``ClientError``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import sys
+
+TYPE_CHECKING = False  # mypy takes it for typing.TYPE_CHECKING; importing typing costs 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+API_PREFIX = "/v1/"
+UPGRADE = "devbox"
+HEAD_MAX = 65536  # bytes of status line and headers; more is not our daemon
+BODY_MAX = 64 << 20  # bytes of one reply; more is not our daemon
+CALL_TIMEOUT = 60.0  # seconds without a byte of answer to an ordinary call
+START_TIMEOUT = 10.0  # seconds for a new daemon to answer
+SOCKET_NAME = "devboxd.sock"
+LOG_NAME = "devboxd.log"
+
+
+class ClientError(Exception):
+    """The daemon could not be asked. ``code`` and ``exit_status`` as in ``wire.Failure``."""
+
+    code = "no-daemon"
+    exit_status = 69
+    retryable = True
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class NotTrusted(ClientError):
+    """The socket belongs to somebody else, so nothing is sent to it."""
+
+    code = "socket-not-trusted"
+    retryable = False
+
+
+class DaemonLost(ClientError):
+    """The daemon went away in the middle of an answer."""
+
+    code = "daemon-lost"
+
+
+class Refused(ClientError):
+    """The daemon answered with an HTTP error; ``body`` is a ``wire.Failure`` as JSON."""
+
+    code = "refused"
+    exit_status = 1
+    retryable = False
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"the daemon answered {status}")
+        self.status = status
+        self.body = body
+
+
+# Where things are. devboxd.host.paths has the same rules; a test compares them.
+
+
+def state_directory(environ: Mapping[str, str] | None = None) -> str:
+    """Name the folder for journal and logs. Relative XDG values are ignored, as their specification asks."""
+    environ = os.environ if environ is None else environ
+    given = environ.get("XDG_STATE_HOME", "")
+    if given.startswith("/"):
+        return given.rstrip("/") + "/devbox"
+    home = environ.get("HOME") or os.path.expanduser("~")
+    if sys.platform == "darwin":
+        return home + "/Library/Application Support/devbox"
+    return home + "/.local/state/devbox"
+
+
+def config_directory(environ: Mapping[str, str] | None = None) -> str:
+    """Name the folder of ``config.toml`` and ``config.d``."""
+    environ = os.environ if environ is None else environ
+    given = environ.get("XDG_CONFIG_HOME", "")
+    if given.startswith("/"):
+        return given.rstrip("/") + "/devbox"
+    return (environ.get("HOME") or os.path.expanduser("~")) + "/.config/devbox"
+
+
+def socket_path(environ: Mapping[str, str] | None = None) -> str:
+    """Name the daemon's socket: DEVBOX_SOCKET, the runtime directory, or else the state directory."""
+    environ = os.environ if environ is None else environ
+    if given := environ.get("DEVBOX_SOCKET"):
+        return os.path.abspath(given)
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/"):
+        return f"{runtime.rstrip('/')}/devbox/{SOCKET_NAME}"
+    return f"{state_directory(environ)}/run/{SOCKET_NAME}"
+
+
+# Connecting.
+
+
+def connect(path: str, timeout: float | None = CALL_TIMEOUT) -> socket.socket:
+    """Connect to the daemon's socket, after checking that it is ours.
+
+    Raises:
+        NotTrusted: the socket, its folder or the process behind it belongs to somebody else.
+        OSError: ``FileNotFoundError`` and ``ConnectionRefusedError`` mean that no daemon runs.
+    """
+    _check_owner(path)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(path)
+        peer = _peer_user(connection)
+        if peer is not None and peer not in (os.geteuid(), 0):
+            raise NotTrusted(f"the daemon behind {path} runs as user id {peer}")
+    except OSError as error:
+        connection.close()
+        if "too long" in str(error):
+            raise ClientError(
+                f"the socket path is too long for this system: {path}", "set DEVBOX_SOCKET to a shorter one"
+            ) from None
+        raise
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_owner(path: str) -> None:
+    """Refuse a socket that another local user may have put there (a shared /tmp, a wrong DEVBOX_SOCKET)."""
+    user = os.geteuid()
+    found = os.lstat(path)
+    if not stat.S_ISSOCK(found.st_mode):
+        raise NotTrusted(f"{path} is not a socket", "unset DEVBOX_SOCKET or remove the file")
+    if found.st_uid != user:
+        raise NotTrusted(f"{path} belongs to user id {found.st_uid}, not to you", "unset DEVBOX_SOCKET")
+    folder = os.stat(os.path.dirname(path) or ".")
+    if folder.st_uid not in (user, 0):
+        raise NotTrusted(f"the folder of {path} belongs to user id {folder.st_uid}", "unset DEVBOX_SOCKET")
+
+
+def _peer_user(connection: socket.socket) -> int | None:
+    """Ask the system who listens at the other end; None where it cannot tell."""
+    if (option := getattr(socket, "SO_PEERCRED", None)) is not None:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, option, 12)  # Linux: pid, uid, gid
+    elif sys.platform == "darwin":
+        credentials = connection.getsockopt(0, 1, 76)  # SOL_LOCAL, LOCAL_PEERCRED: version, uid, groups
+    else:
+        return None
+    return int.from_bytes(credentials[4:8], sys.byteorder)
+
+
+def connect_or_start(
+    path: str | None = None, *, start: bool = True, timeout: float | None = CALL_TIMEOUT
+) -> socket.socket:
+    """Connect to the daemon; start it when nobody listens, and say so in one line on standard error.
+
+    Raises:
+        ClientError: there is no daemon and none could be started within ``START_TIMEOUT``.
+    """
+    path = path or socket_path()
+    try:
+        return connect(path, timeout)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
+            raise ClientError(f"cannot connect to {path}: {error.strerror or error}") from None
+    if not start:
+        raise ClientError("devboxd is not running", "start it with: devboxctl daemon start")
+    import time
+
+    deadline = time.monotonic() + START_TIMEOUT
+    starting = Starting(path)
+    try:
+        while True:
+            try:
+                connection = connect(path, timeout)
+            except OSError:
+                pass
+            else:
+                sys.stderr.write("devboxd was not running: started it\n")
+                return connection
+            if not starting.alive() or time.monotonic() > deadline:
+                raise ClientError(
+                    "devboxd could not be started" + _last_words(),
+                    f"its log is {state_directory()}/{LOG_NAME}",
+                )
+            time.sleep(0.02)
+    finally:
+        starting.release()
+
+
+class Starting:
+    """A daemon of our own that is coming up, away from this terminal.
+
+    Of several callers at once only one starts a daemon: the others find the lock taken and wait with it.
+    """
+
+    def __init__(self, path: str) -> None:
+        import fcntl
+
+        state = state_directory()
+        for needed in (os.path.dirname(path), state):
+            try:
+                os.makedirs(needed, mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise ClientError(f"cannot make {needed}: {error.strerror}") from None
+        self._pid: int | None = None
+        self._lock = os.open(f"{path}.start", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        try:
+            self._pid = _spawn(f"{state}/{LOG_NAME}")
+        except BaseException:
+            self.release()
+            raise
+
+    def alive(self) -> bool:
+        """Tell whether waiting still makes sense."""
+        if self._pid is None:
+            return True
+        try:
+            return os.waitpid(self._pid, os.WNOHANG)[0] == 0
+        except ChildProcessError:
+            return False
+
+    def release(self) -> None:
+        """Let others start a daemon, now that this one answers or has failed."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _spawn(log_path: str) -> int:
+    """Run ``python -m devboxd`` in a session of its own; returns its process id."""
+    import subprocess
+
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        # -P: a folder named devboxd in the caller's current folder must not become the daemon.
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "devboxd"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ClientError(f"cannot run {sys.executable}: {error.strerror}") from None
+    finally:
+        os.close(log)
+    child.returncode = 0  # it outlives us, and Popen would warn about that
+    return child.pid
+
+
+def _last_words() -> str:
+    """Quote the last line of the daemon's log, for the message about a daemon that died at once."""
+    try:
+        with open(f"{state_directory()}/{LOG_NAME}", "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
+            lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return ""
+    return f": {printable(lines[-1])[:200]}" if lines else ""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Take out control characters (escape sequences too), so that no box can drive our terminal."""
+    return "".join(c if c in keep or (c >= " " and not "\x7f" <= c <= "\x9f") else " " for c in text)
+
+
+# HTTP.
+
+
+def request_bytes(method: str, path: str, body: bytes | None = None, *, upgrade: bool = False) -> bytes:
+    """Build one request. ``path`` is below ``/v1/`` and already escaped."""
+    head = [f"{method} {API_PREFIX}{path} HTTP/1.1", "Host: devboxd", "Accept: application/json"]
+    if upgrade:
+        head += ["Connection: Upgrade", f"Upgrade: {UPGRADE}"]
+    else:
+        head.append("Connection: close")
+    if body is not None:
+        head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*head, "", ""]).encode("ascii") + (body or b"")
+
+
+class Head:
+    """Status and headers of an answer; ``rest`` is what came after them."""
+
+    def __init__(self, status: int, headers: dict[str, str], rest: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.rest = rest
+
+
+def parse_head(data: bytes) -> Head | None:
+    """Read the head of an answer; None while it is not complete. Raises DaemonLost for anything else."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        if len(data) > HEAD_MAX or not b"HTTP/1.1 ".startswith(data[:9]):
+            raise DaemonLost("what answers on the socket does not speak HTTP", "check DEVBOX_SOCKET")
+        return None
+    first, *lines = data[:end].decode("latin-1").split("\r\n")
+    parts = first.split(" ", 2)
+    if len(parts) < 2 or not parts[0].startswith("HTTP/1.") or not parts[1].isdigit():
+        raise DaemonLost("what answers on the socket does not speak HTTP", "check DEVBOX_SOCKET")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    return Head(int(parts[1]), headers, data[end + 4 :])
+
+
+class Exchange:
+    """One request and its answer on a connection of its own. Use it in a ``with`` block."""
+
+    def __init__(self, connection: socket.socket, head: Head) -> None:
+        self.connection = connection
+        self.head = head
+        self._buffer = head.rest
+
+    @classmethod
+    def start(
+        cls,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        upgrade: bool = False,
+        start: bool = True,
+        timeout: float | None = CALL_TIMEOUT,
+        socket_at: str | None = None,
+    ) -> Exchange:
+        """Ask, and wait for the head of the answer. Raises ``Refused`` for an HTTP error."""
+        connection = connect_or_start(socket_at, start=start, timeout=timeout)
+        try:
+            connection.sendall(request_bytes(method, path, body, upgrade=upgrade))
+            data = b""
+            while (head := parse_head(data)) is None:
+                data += _receive(connection)
+            exchange = cls(connection, head)
+            if head.status >= 400 or (upgrade and head.status != 101):
+                raise Refused(head.status, exchange.body())
+        except TimeoutError:
+            connection.close()
+            raise DaemonLost(f"devboxd did not answer within {timeout:g} s") from None
+        except OSError as error:
+            connection.close()
+            raise DaemonLost(f"lost the connection to devboxd: {error.strerror or error}") from None
+        except BaseException:
+            connection.close()
+            raise
+        return exchange
+
+    def __enter__(self) -> Exchange:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def body(self) -> bytes:
+        """Read the whole answer."""
+        data = b"".join(self.chunks())
+        if "content-length" in self.head.headers and len(data) != int(self.head.headers["content-length"]):
+            raise DaemonLost("devboxd broke off in the middle of an answer")
+        return data
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield an NDJSON answer line by line, as the lines arrive."""
+        waiting = b""
+        for chunk in self.chunks():
+            waiting += chunk
+            *complete, waiting = waiting.split(b"\n")
+            yield from (line for line in complete if line.strip())
+        if waiting.strip():
+            yield waiting
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body in pieces: by its length, in HTTP chunks, or to the end of the connection."""
+        headers = self.head.headers
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            while size := int(self._until(b"\r\n").split(b";")[0], 16):
+                yield self._exactly(size)
+                self._exactly(2)
+            return
+        left = int(headers.get("content-length", BODY_MAX))
+        if left > BODY_MAX:
+            raise DaemonLost("the answer of devboxd is too long")
+        while left > 0:
+            chunk = self._buffer or _receive(self.connection, at_end=b"")
+            self._buffer = b""
+            if not chunk:
+                return
+            yield chunk[:left]
+            left -= len(chunk)
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self._buffer:
+            if len(self._buffer) > HEAD_MAX:
+                raise DaemonLost("the answer of devboxd is malformed")
+            self._buffer += _receive(self.connection)
+        found, _, self._buffer = self._buffer.partition(mark)
+        return found
+
+    def _exactly(self, size: int) -> bytes:
+        if size > BODY_MAX:
+            raise DaemonLost("the answer of devboxd is too long")
+        while len(self._buffer) < size:
+            self._buffer += _receive(self.connection)
+        found, self._buffer = self._buffer[:size], self._buffer[size:]
+        return found
+
+
+def _receive(connection: socket.socket, at_end: bytes | None = None) -> bytes:
+    try:
+        data = connection.recv(65536)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise DaemonLost(f"lost the connection to devboxd: {error.strerror or error}") from None
+    if not data:
+        if at_end is None:
+            raise DaemonLost("devboxd closed the connection without an answer")
+        return at_end
+    return data
+
+
+def call(
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    *,
+    start: bool = True,
+    timeout: float | None = CALL_TIMEOUT,
+    socket_at: str | None = None,
+) -> bytes:
+    """Ask and read the whole answer. Raises ``Refused`` for an HTTP error, ``ClientError`` for the rest."""
+    with Exchange.start(method, path, body, start=start, timeout=timeout, socket_at=socket_at) as exchange:
+        return exchange.body()
