@@ -1,0 +1,366 @@
+"""AWS clients, made when first needed and kept: one set for each (profile, region).
+
+Settings are the standard ones (environment, ~/.aws/config, SSO cache, credential_process, web
+identity, endpoint URLs, CA bundle, proxies): botocore reads them. We add three things: AWS_REGION,
+which botocore ignores; a region where only an endpoint is given; and a fresh botocore session when
+the credentials stop working, because botocore's own caches never notice a new login.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import create_loader
+
+from devboxd import __version__
+from devboxd.aws.errors import region_missing, translate
+from devboxd.aws.sso import SsoProfile, cache_folder, cached_token, sso_profile
+from devboxd.errors import DevboxError, LoginNeeded
+
+CONNECT_TIMEOUT: Final = 5.0  # seconds
+READ_TIMEOUT: Final = 20.0  # seconds; StartSession has been seen to take some
+ATTEMPTS: Final = 3  # in all, by botocore's standard mode. The one retry level of a single call
+RENEW_EVERY: Final = 5.0  # seconds between two rebuilds while no credential file has changed
+FALLBACK_REGION: Final = "us-east-1"  # only where an endpoint URL is given that names no region
+
+_CAUGHT: Final = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError)
+_REGION: Final = re.compile(r"\.((?:[a-z]{2,}-){1,3}[a-z]+-\d+)\.")
+# Service models are large and never change: one loader for all sessions of the process.
+_LOADER: Final = create_loader()
+
+T = TypeVar("T")
+
+
+class WallClock(Protocol):
+    """The part of ``host.clock`` that is needed here."""
+
+    def wall(self) -> float:
+        """Unix time in seconds."""
+
+
+@dataclass(slots=True, eq=False)
+class _Generation:
+    """One botocore session with its clients. Retired as a whole; closed when its last call is over."""
+
+    session: AioSession
+    region: str
+    sources: frozenset[tuple[str, int, int]]
+    _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    _clients: dict[str, Any] = field(default_factory=dict)
+    _making: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _users: int = 0
+    _retired: bool = False
+
+    @contextlib.asynccontextmanager
+    async def client(self, service: str) -> AsyncIterator[Any]:
+        """Lend a client."""
+        self._users += 1
+        try:
+            yield self._clients.get(service) or await self._make(service)
+        finally:
+            self._users -= 1
+            await self._close_if_unused()
+
+    async def retire(self) -> None:
+        """Close now, or when the calls that are under way have ended."""
+        self._retired = True
+        await self._close_if_unused()
+
+    async def _close_if_unused(self) -> None:
+        if self._retired and not self._users:
+            self._clients.clear()
+            await self._stack.aclose()
+
+    async def _make(self, service: str) -> Any:
+        async with self._making:
+            if service in self._clients:
+                return self._clients[service]
+            config = AioConfig(
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=READ_TIMEOUT,
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                user_agent_extra=f"devbox/{__version__}",
+                # Reading a model takes up to 0.1 s of CPU: in a thread, not on the event loop.
+                warm_up_loader_caches=True,
+            )
+            make: Any = self.session.create_client  # its typed overloads want a literal name
+            client = await self._stack.enter_async_context(
+                make(service, region_name=self.region, config=config)
+            )
+            self._clients[service] = client
+            return client
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """One set of credentials in one region. Every call to AWS goes through ``call`` or ``pages``."""
+
+    profile: str | None
+    asked_region: str | None
+    clock: WallClock
+    _generation: _Generation | None = None
+    _renewed: float = float("-inf")  # loop time of the last rebuild after a failure
+
+    @property
+    def region(self) -> str:
+        """The region that calls go to. Raises RegionMissing, ProfileUnknown or BadRequest."""
+        return self._current().region
+
+    async def call(
+        self, service: str, operation: str, /, *, target: str | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """Call one operation (a client method's name) and return its answer.
+
+        On an authentication failure the session is rebuilt, so that a login made in the meantime
+        counts, and the call is repeated once. ``target`` names the box in error messages.
+
+        Raises: LoginNeeded, Denied, Throttled, Unreachable, NotConnected and the rest of ``aws.errors``.
+        """
+
+        async def once(generation: _Generation) -> dict[str, Any]:
+            async with generation.client(service) as client:
+                answer: dict[str, Any] = await getattr(client, operation)(**parameters)
+                return answer
+
+        return await self._attempt(service, operation, once, target)
+
+    async def pages(
+        self, service: str, operation: str, key: str, /, *, limit: int = 100_000, **parameters: Any
+    ) -> list[dict[str, Any]]:
+        """All items under ``key`` of a paginated operation, at most ``limit`` of them. Errors as ``call``."""
+
+        async def every_page(generation: _Generation) -> list[dict[str, Any]]:
+            items: list[dict[str, Any]] = []
+            async with generation.client(service) as client:
+                async for page in client.get_paginator(operation).paginate(**parameters):
+                    items.extend(page.get(key, ()))
+                    if len(items) >= limit:
+                        break
+            return items[:limit]
+
+        return await self._attempt(service, operation, every_page, None)
+
+    async def endpoint(self, service: str) -> str:
+        """The URL that calls of this service go to."""
+
+        async def look(generation: _Generation) -> str:
+            async with generation.client(service) as client:
+                return str(client.meta.endpoint_url)
+
+        return await self._attempt(service, "endpoint", look, None)
+
+    async def credentials(self) -> ReadOnlyCredentials:
+        """Access key, secret key and token as of now, refreshed if need be. Never log them."""
+
+        async def freeze(generation: _Generation) -> ReadOnlyCredentials:
+            credentials = await generation.session.get_credentials()
+            if credentials is None:
+                raise self._no_credentials()
+            frozen: ReadOnlyCredentials = await credentials.get_frozen_credentials()
+            return frozen
+
+        return await self._attempt("sts", "get_credentials", freeze, None)
+
+    async def credentials_expire_in(self) -> float | None:
+        """Seconds until the credentials expire (below 0: have expired); None where they never do.
+
+        Asks for fresh ones first where they can be refreshed. Raises LoginNeeded where they can not.
+        """
+        await self.credentials()
+        credentials = await self._current().session.get_credentials()
+        # botocore keeps the time to itself; tests/aws holds it to that name.
+        expires: datetime | None = getattr(credentials, "_expiry_time", None)
+        return None if expires is None else self._until(expires)
+
+    def login_expires_in(self) -> float | None:
+        """Seconds until the SSO login behind this profile ends; None where there is no SSO or no token.
+
+        A token that can be refreshed lives longer than this says: see ``login_refreshable``.
+        """
+        portal = self.sso()
+        token = cached_token(portal) if portal else None
+        return self._until(token.expires) if token else None
+
+    def login_refreshable(self) -> bool:
+        """Whether the SSO token can be renewed without a person."""
+        portal = self.sso()
+        token = cached_token(portal) if portal else None
+        return token is not None and token.refreshable
+
+    def sso(self) -> SsoProfile | None:
+        """The SSO portal of this profile, if it has one."""
+        with self._translated("sts", "get_credentials"):
+            return sso_profile(self._current().session, self._profile_name())
+
+    def ca_bundle(self) -> str | None:
+        """The CA bundle of the environment or the profile, for the websocket."""
+        with self._translated("sts", "get_credentials"):
+            found = self._current().session.get_config_variable("ca_bundle")
+        return str(found) if found else None
+
+    async def forget(self) -> None:
+        """Drop the botocore session, its clients and cached credentials; the next call makes them anew."""
+        generation, self._generation = self._generation, None
+        if generation is not None:
+            await generation.retire()
+
+    async def _attempt(
+        self,
+        service: str,
+        operation: str,
+        act: Callable[[_Generation], Awaitable[T]],
+        target: str | None,
+    ) -> T:
+        """Run ``act``; after an authentication failure once more with a new session."""
+        generation = self._current()
+        try:
+            return await act(generation)
+        except (*_CAUGHT, LoginNeeded) as error:
+            failure = self._failure(error, service, operation, target)
+            if not isinstance(failure, LoginNeeded) or not await self._renew(generation):
+                raise failure from error
+        try:
+            return await act(self._current())
+        except (*_CAUGHT, LoginNeeded) as error:
+            raise self._failure(error, service, operation, target) from error
+
+    async def _renew(self, failed: _Generation) -> bool:
+        """Replace a session whose credentials do not work; False where that was done a moment ago."""
+        if self._generation is not failed:
+            return True  # somebody else has done it
+        now = asyncio.get_running_loop().time()
+        # Without the limit, each poll of an expired login would cost a whole new set of clients.
+        if now - self._renewed < RENEW_EVERY and failed.sources == _sources(failed.session):
+            return False
+        self._renewed = now
+        await self.forget()
+        return True
+
+    def _current(self) -> _Generation:
+        if self._generation is None:
+            with self._translated("sts", "get_credentials"):
+                session = AioSession(profile=self.profile)
+                session.register_component("data_loader", _LOADER)
+                # A test of the configuration: an unknown profile is refused here and now.
+                session.get_scoped_config()
+                region = self._region(session)
+                self._generation = _Generation(session, region, _sources(session))
+        return self._generation
+
+    def _region(self, session: AioSession) -> str:
+        asked = self.asked_region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
+        if asked:
+            return str(asked)
+        endpoints = (
+            os.environ.get("AWS_ENDPOINT_URL_SSM"),
+            os.environ.get("AWS_ENDPOINT_URL"),
+            session.get_scoped_config().get("endpoint_url"),
+        )
+        if (endpoint := next(filter(None, endpoints), None)) is None:
+            raise region_missing(self.profile)
+        named = _REGION.search(urlsplit(endpoint).hostname or "")
+        return named[1] if named else FALLBACK_REGION
+
+    def _profile_name(self) -> str | None:
+        return self.profile or os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE") or None
+
+    def _until(self, moment: datetime) -> float:
+        return moment.timestamp() - self.clock.wall()
+
+    def _no_credentials(self) -> LoginNeeded:
+        where = f"for profile {self.profile!r}" if self.profile else "in the environment or in ~/.aws"
+        return LoginNeeded(
+            f"there are no AWS credentials {where}",
+            hint="set AWS_PROFILE, or name a profile in devbox's config.toml, then run: devboxctl login",
+        )
+
+    def _failure(
+        self, error: BaseException, service: str, operation: str, target: str | None = None
+    ) -> DevboxError:
+        # What the session has resolved so far, without asking any provider again.
+        credentials = getattr(self._generation.session, "_credentials", None) if self._generation else None
+        return translate(
+            error,
+            service=service,
+            operation=operation,
+            profile=self._profile_name(),
+            method=getattr(credentials, "method", None),
+            target=target,
+        )
+
+    @contextlib.contextmanager
+    def _translated(self, service: str, operation: str) -> Any:
+        try:
+            yield
+        except _CAUGHT as error:
+            raise self._failure(error, service, operation) from error
+
+
+@dataclass(slots=True, eq=False)
+class Accounts:
+    """All accounts of the daemon. Build one; close it at the end."""
+
+    clock: WallClock
+    _kept: dict[tuple[str | None, str | None], Account] = field(default_factory=dict)
+
+    def account(self, profile: str | None = None, region: str | None = None) -> Account:
+        """The account of a profile in a region; None leaves the choice to the standard settings."""
+        key = (profile or None, region or None)
+        if key not in self._kept:
+            self._kept[key] = Account(*key, clock=self.clock)
+        return self._kept[key]
+
+    def known(self) -> list[Account]:
+        """Every account that was asked for so far."""
+        return list(self._kept.values())
+
+    async def forget(self, profile: str | None = None) -> None:
+        """Drop sessions and clients of one profile (None: of the default one)."""
+        for account in self.known():
+            if account.profile == (profile or None):
+                await account.forget()
+
+    async def refresh(self) -> None:
+        """Drop all sessions and clients, so that a new login or a changed ~/.aws is read."""
+        for account in self.known():
+            await account.forget()
+
+    async def close(self) -> None:
+        """Close every client."""
+        await self.refresh()
+        self._kept.clear()
+
+
+def credential_sources() -> list[Path]:
+    """The folders whose change may mean a new login: for a watcher. They need not exist."""
+    return [Path.home() / ".aws", cache_folder(), Path.home() / ".aws" / "login" / "cache"]
+
+
+def _sources(session: AioSession) -> frozenset[tuple[str, int, int]]:
+    """The state of all files that credentials may come from."""
+    names = [session.get_config_variable("config_file"), session.get_config_variable("credentials_file")]
+    names.append(os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"))
+    paths = [Path(name).expanduser() for name in names if name]
+    for folder in credential_sources()[1:]:
+        with contextlib.suppress(OSError):
+            paths.extend(folder.glob("*.json"))
+    found = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            found.add((str(path), status.st_mtime_ns, status.st_size))
+    return frozenset(found)

@@ -1,0 +1,387 @@
+"""Failures of botocore and of the AWS services, as our own errors. One table.
+
+The texts are for people: one sentence, no request ids, and never a token. ``translate`` is the only
+place that reads an AWS error code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from botocore import exceptions as boto
+
+from devboxd.errors import (
+    BadRequest,
+    BoxNotFound,
+    Denied,
+    DevboxError,
+    LoginNeeded,
+    NotConnected,
+    Unreachable,
+    WrongState,
+)
+
+
+class Throttled(DevboxError):
+    """AWS asks us to slow down."""
+
+    code = "throttled"
+    retryable = True
+    exit_status = 7
+
+
+class SessionOver(DevboxError):
+    """The session has ended and can not be resumed."""
+
+    code = "session-over"
+    exit_status = 5
+
+
+class RegionMissing(BadRequest):
+    """No region is configured, and none can be told from an endpoint."""
+
+    code = "region-missing"
+
+
+class ProfileUnknown(BadRequest):
+    """The profile is not in the AWS configuration files."""
+
+    code = "profile-unknown"
+
+
+class DocumentInvalid(BadRequest):
+    """The session document does not exist, or does not take these parameters."""
+
+    code = "document-invalid"
+
+
+class KeyUnusable(WrongState):
+    """The KMS key that the session preferences name is disabled, missing or of the wrong kind."""
+
+    code = "key-unusable"
+
+
+class ClockWrong(DevboxError):
+    """AWS refuses our signatures because this machine's clock is off."""
+
+    code = "clock-wrong"
+    retryable = True
+
+
+class AwsFailed(DevboxError):
+    """AWS refused a call for a reason that we have no better name for."""
+
+    code = "aws-failed"
+
+
+# The IAM prefix where it is not the name of the client.
+_IAM_PREFIX: Final = {"sso": "sso", "sso-oidc": "sso-oauth"}
+
+_LOGIN: Final = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "RequestExpired",
+        "TokenRefreshRequired",
+        "UnrecognizedClientException",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "AuthFailure",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "UnauthorizedException",
+        "InvalidGrantException",
+        "InvalidIdentityToken",
+        "ExpiredTokenError",
+    }
+)
+_DENIED: Final = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "UnauthorizedOperation",
+        "UnauthorizedAccess",
+        "NotAuthorized",
+        "ForbiddenException",
+        "OptInRequired",
+    }
+)
+_THROTTLED: Final = frozenset(
+    {
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestLimitExceeded",
+        "TooManyRequestsException",
+        "TooManyRequests",
+        "BandwidthLimitExceeded",
+        "LimitExceededException",
+        "SlowDown",
+        "EC2ThrottledException",
+        "PriorRequestNotComplete",
+        "RateExceeded",
+    }
+)
+_NOT_FOUND: Final = frozenset(
+    {"InvalidInstanceId", "InvalidInstanceID.NotFound", "EC2InstanceNotFoundException"}
+)
+_WRONG_STATE: Final = frozenset(
+    {
+        "IncorrectInstanceState",
+        "IncorrectState",
+        "EC2InstanceStateInvalidException",
+        "EC2InstanceUnavailableException",
+        "UnsupportedOperation",
+    }
+)
+_DOCUMENT: Final = frozenset(
+    {"InvalidDocument", "InvalidDocumentContent", "InvalidDocumentVersion", "DocumentVersionLimitExceeded"}
+)
+_PARAMETERS: Final = frozenset(
+    {
+        "ValidationException",
+        "ValidationError",
+        "InvalidParameters",
+        "InvalidParameterValue",
+        "InvalidParameterCombination",
+        "InvalidParameter",
+        "InvalidInstanceID.Malformed",
+        "InvalidFilterKey",
+        "InvalidFilter",
+        "InvalidArgsException",
+        "MissingParameter",
+        "InvalidTarget",
+    }
+)
+_KEY: Final = frozenset(
+    {
+        "DisabledException",
+        "NotFoundException",
+        "KMSInvalidStateException",
+        "InvalidKeyUsageException",
+        "KeyUnavailableException",
+        "InvalidGrantTokenException",
+    }
+)
+
+_ENCODED: Final = re.compile(r"\s*Encoded authorization failure message:.*", re.DOTALL)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+def action(service: str, operation: str) -> str:
+    """Name the IAM action of a client method: ``ssm``, ``start_session`` → ``ssm:StartSession``."""
+    name = "".join(part.capitalize() for part in operation.split("_"))
+    name = {"SendSshPublicKey": "SendSSHPublicKey"}.get(name, name)
+    return f"{_IAM_PREFIX.get(service, service)}:{name}"
+
+
+def login_hint(profile: str | None, method: str | None = None) -> str:
+    """Say what a person has to do to renew credentials of this kind (botocore's name of the provider)."""
+    if method == "env":
+        return "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, then restart devboxd"
+    if method in ("shared-credentials-file", "config-file"):
+        return f"renew the access key of profile {profile or 'default'!r} in ~/.aws/credentials"
+    if method == "custom-process":
+        return f"run the credential_process of profile {profile or 'default'!r} by hand to see what it lacks"
+    if method == "login":
+        return "run: aws login" + (f" --profile {profile}" if profile else "")
+    return "run: devboxctl login" + (f" --profile {profile}" if profile else "")
+
+
+def translate(
+    error: BaseException,
+    *,
+    service: str,
+    operation: str,
+    profile: str | None = None,
+    method: str | None = None,
+    target: str | None = None,
+) -> DevboxError:
+    """Turn a failure of an AWS call into ours.
+
+    Args:
+        error: what botocore, aiobotocore or the socket raised.
+        service, operation: the client and its method, for the name of the IAM action.
+        profile, method: whose credentials, of which kind (``Credentials.method``), for the hint.
+        target: the box that the call was about, if any.
+    """
+    if isinstance(error, DevboxError):
+        return error
+    hint = login_hint(profile, method)
+    if isinstance(error, boto.ClientError):
+        return _answered(error, action(service, operation), hint=hint, target=target)
+    if isinstance(error, boto.BotoCoreError):
+        return _failed(error, action(service, operation), hint=hint, profile=profile)
+    if isinstance(error, TimeoutError):
+        return Unreachable(f"{action(service, operation)} was not answered in time")
+    if isinstance(error, OSError):
+        return Unreachable(
+            f"{action(service, operation)} could not be sent: {error.strerror or type(error).__name__}"
+        )
+    return AwsFailed(f"{action(service, operation)} failed ({type(error).__name__})")
+
+
+def _answered(error: boto.ClientError, name: str, *, hint: str, target: str | None) -> DevboxError:
+    """Translate an error that a service sent."""
+    detail: Mapping[str, Any] = error.response.get("Error", {})
+    code = str(detail.get("Code", "")).rpartition("#")[2]
+    text = _clean(str(detail.get("Message", "")))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    box = target or "the box"
+    if code == "TargetNotConnected":
+        return NotConnected(
+            f"{box} is not connected to Session Manager",
+            hint="a box that has just started needs a minute; otherwise see: devboxctl doctor"
+            + (f" {target}" if target else ""),
+        )
+    if code in ("InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed"):
+        if "expired" in text or "not yet current" in text or code == "RequestTimeTooSkewed":
+            return ClockWrong(
+                "AWS refused the request because this machine's clock is off", hint="set the clock"
+            )
+        return LoginNeeded("AWS does not accept the signature: the secret key is wrong", hint=hint)
+    if code in _LOGIN:
+        return LoginNeeded(f"the AWS login has expired or is not valid ({code})", hint=hint)
+    if code in _DENIED:
+        return Denied(
+            f"AWS does not allow {name}"
+            + (f" on {target}" if target else "")
+            + (f": {text}" if text else ""),
+            hint=f"ask for the permission {name}",
+        )
+    if code in _THROTTLED or status == 429:
+        return Throttled(f"AWS asks us to slow down ({name})", hint="wait a moment and try again")
+    if code == "DoesNotExistException" and name.startswith("ssm:"):
+        return SessionOver("the session has ended")
+    if code in _NOT_FOUND:
+        return BoxNotFound(f"there is no instance {box} in this account and region", hint="see: devboxctl ls")
+    if code in _WRONG_STATE:
+        return WrongState(f"{box} can not do this now: {text or code}")
+    if code in _DOCUMENT:
+        return DocumentInvalid(f"the session document is missing or not usable: {text or code}")
+    if code in _PARAMETERS:
+        return BadRequest(f"AWS does not accept the arguments of {name}: {text or code}")
+    if name.startswith("kms:") and code in _KEY:
+        return KeyUnusable(f"the KMS key of the session can not be used: {text or code}")
+    if status >= 500 or code in ("InternalServerError", "InternalError", "ServiceUnavailable", "Unavailable"):
+        return Unreachable(f"AWS had a fault at {name} ({code or status})", hint="it is tried again")
+    return AwsFailed(f"{name} failed: {code or status}" + (f": {text}" if text else ""))
+
+
+_Failed = Callable[[boto.BotoCoreError, str, str, str | None], DevboxError]
+
+
+def _no_credentials(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    where = f"for profile {profile!r}" if profile else "in the environment or the AWS configuration"
+    return LoginNeeded(f"there are no AWS credentials {where}", hint=hint)
+
+
+def _login_over(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    # The exception's own text can quote what a credential process printed: it stays out.
+    return LoginNeeded(f"the AWS login{f' of profile {profile!r}' if profile else ''} has expired", hint=hint)
+
+
+def _profile_unknown(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    asked = error.kwargs.get("profile") or profile
+    return ProfileUnknown(f"there is no AWS profile named {asked!r}", hint="see: aws configure list-profiles")
+
+
+def _region_missing(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    return region_missing(profile)
+
+
+def _bad_configuration(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    return BadRequest(
+        f"the AWS configuration can not be used: {_clean(str(error))}", hint="see ~/.aws/config"
+    )
+
+
+def _bad_arguments(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    return BadRequest(f"AWS does not accept the arguments of {name}: {_clean(str(error))}")
+
+
+def _untrusted(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    return Unreachable(
+        f"the certificate of {_endpoint(error)} is not trusted",
+        hint="is there a proxy that opens TLS? Name its certificate in AWS_CA_BUNDLE",
+    )
+
+
+def _proxy(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    status = getattr(error.kwargs.get("error"), "status", None)
+    what = f"answered {status}" if status else "can not be reached"
+    return Unreachable(f"the proxy {what}", hint="check HTTPS_PROXY, its user and password, and NO_PROXY")
+
+
+def _unreachable(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    if isinstance(error.kwargs.get("error"), FileNotFoundError):
+        return BadRequest(
+            "the CA bundle can not be read", hint="check AWS_CA_BUNDLE and ca_bundle in ~/.aws/config"
+        )
+    return Unreachable(f"{_endpoint(error)} can not be reached", hint="is the network up?")
+
+
+# Most special first: the first class that fits decides.
+_FAILURES: Final[tuple[tuple[tuple[type[boto.BotoCoreError], ...], _Failed], ...]] = (
+    ((boto.NoCredentialsError, boto.PartialCredentialsError, boto.NoAuthTokenError), _no_credentials),
+    (
+        (
+            boto.CredentialRetrievalError,
+            boto.TokenRetrievalError,
+            boto.SSOError,
+            boto.LoginError,
+            boto.RefreshWithMFAUnsupportedError,
+        ),
+        _login_over,
+    ),
+    ((boto.ProfileNotFound,), _profile_unknown),
+    ((boto.NoRegionError,), _region_missing),
+    (
+        (
+            boto.ConfigParseError,
+            boto.ConfigNotFound,
+            boto.InvalidConfigError,
+            boto.InvalidRegionError,
+            boto.InvalidProxiesConfigError,
+            boto.UnknownCredentialError,
+            boto.InfiniteLoopConfigError,
+        ),
+        _bad_configuration,
+    ),
+    ((boto.SSLError,), _untrusted),
+    ((boto.ProxyConnectionError,), _proxy),
+    ((boto.HTTPClientError, boto.ConnectionError), _unreachable),
+    ((boto.ValidationError, boto.ParamValidationError, boto.MissingParametersError), _bad_arguments),
+)
+
+
+def _failed(error: boto.BotoCoreError, name: str, *, hint: str, profile: str | None) -> DevboxError:
+    """Translate an error that no service sent."""
+    for kinds, make in _FAILURES:
+        if isinstance(error, kinds):
+            return make(error, name, hint, profile)
+    return AwsFailed(f"{name} failed ({type(error).__name__})")
+
+
+def region_missing(profile: str | None) -> RegionMissing:
+    """No region: say where one can be set."""
+    whose = f"profile {profile!r}" if profile else "the AWS configuration"
+    return RegionMissing(
+        f"{whose} names no region",
+        hint="set AWS_REGION, `region` in ~/.aws/config, or `defaults.region` in devbox's config.toml",
+    )
+
+
+def _endpoint(error: boto.BotoCoreError) -> str:
+    url = str(error.kwargs.get("endpoint_url") or "AWS")
+    return url.partition("?")[0]
+
+
+def _clean(text: str) -> str:
+    """One line of at most 300 characters, without the encoded blob that EC2 adds."""
+    text = _CONTROL.sub(" ", _ENCODED.sub("", text)).strip()
+    return text if len(text) <= 300 else text[:299] + "…"

@@ -1,0 +1,31 @@
+"""KMS data keys for encrypted sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from devboxd.aws.clients import Account
+
+KEY_BYTES: Final = 64  # two AES-256 keys, one for each direction
+
+
+async def generate_data_key(account: Account, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """Ask KMS for a data key.
+
+    Args:
+        account: whose permission ``kms:GenerateDataKey`` is used.
+        key_id: the key that the session preferences name.
+        context: the encryption context; the box builds the same to decrypt.
+
+    Returns:
+        Plaintext (64 bytes, secret) and ciphertext.
+
+    Raises: Denied, KeyUnusable, and as ``Account.call``.
+    """
+    answer = await account.call(
+        "kms", "generate_data_key", KeyId=key_id, NumberOfBytes=KEY_BYTES, EncryptionContext=dict(context)
+    )
+    plaintext: bytes = answer["Plaintext"]
+    ciphertext: bytes = answer["CiphertextBlob"]
+    return plaintext, ciphertext

@@ -1,0 +1,227 @@
+"""Session Manager's API calls, and the signature of the websocket upgrade.
+
+Source of the calls and of their errors: the service model of ``ssm``; of what a missing token and a
+signed upgrade mean: session-manager-plugin, ``sessionhandler.go`` and ``websocketchannel.go``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
+
+from devboxd.aws.clients import Account
+from devboxd.aws.errors import AwsFailed, SessionOver
+from devboxd.aws.keys import generate_data_key
+from devboxd.errors import Denied
+
+REASON_PREFIX: Final = "devbox"  # every Reason that we give starts with it
+REASON_MAX: Final = 256  # characters
+
+_ENDED: Final = frozenset({"Terminated", "Terminating", "Failed"})
+_SCHEMES: Final = {"wss": "https", "ws": "http"}
+_SIGNED: Final = frozenset(
+    {
+        "x-amz-algorithm",
+        "x-amz-credential",
+        "x-amz-date",
+        "x-amz-expires",
+        "x-amz-signedheaders",
+        "x-amz-signature",
+        "x-amz-security-token",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave to open the data channel of a session, once and soon.
+
+    Neither secret shows in ``repr``: the URL may carry a signature.
+    """
+
+    session_id: str
+    token: str = field(repr=False)
+    stream_url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveSession:
+    """A session as DescribeSessions shows it."""
+
+    id: str
+    target: str
+    status: str  # Connected, Connecting, Disconnected, Terminated, Terminating, Failed
+    owner: str
+    reason: str
+    document: str
+    started: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionApi:
+    """Start, resume, end and list the sessions of one account. Errors are those of ``Account.call``."""
+
+    account: Account
+
+    async def start(
+        self,
+        target: str,
+        document: str | None = None,
+        parameters: Mapping[str, str | Sequence[str]] | None = None,
+        *,
+        reason: str = REASON_PREFIX,
+    ) -> Grant:
+        """Start a session.
+
+        Args:
+            target: instance id.
+            document: session document; None is the account's default shell.
+            parameters: the document's; the API wants lists, so a plain text becomes a list of one.
+            reason: shown in the account's session list, cut to 256 characters.
+
+        Raises: NotConnected (try again for a while after a start), DocumentInvalid, and as ``call``.
+        """
+        request: dict[str, Any] = {"Target": target, "Reason": reason[:REASON_MAX]}
+        if document is not None:
+            request["DocumentName"] = document
+        if parameters:
+            request["Parameters"] = {
+                name: [value] if isinstance(value, str) else list(value) for name, value in parameters.items()
+            }
+        answer = await self.account.call("ssm", "start_session", target=target, **request)
+        grant = _grant(answer)
+        if not grant.token or not grant.stream_url:
+            raise AwsFailed("ssm:StartSession answered without a token or an address")
+        return grant
+
+    async def resume(self, session_id: str) -> Grant:
+        """Get leave to connect to a session again.
+
+        The address may differ from the first one and replaces it; it may also be empty, and then the
+        old one stays valid.
+
+        Raises: SessionOver when the service does not know the session or gives no token for it.
+        """
+        grant = _grant(await self.account.call("ssm", "resume_session", SessionId=session_id))
+        if not grant.token:
+            raise SessionOver("the session has ended")
+        return grant
+
+    async def terminate(self, session_id: str) -> None:
+        """End a session. Ending one that is over already is no error."""
+        try:
+            await self.account.call("ssm", "terminate_session", SessionId=session_id)
+        except SessionOver:
+            return
+
+    async def active(
+        self, *, reason_prefix: str = REASON_PREFIX, owner: str | None = None, target: str | None = None
+    ) -> list[ActiveSession]:
+        """The open sessions whose Reason starts with ``reason_prefix``.
+
+        ``owner`` (an ARN) and ``target`` narrow the question itself; the API can not filter by reason.
+        """
+        request: dict[str, Any] = {"State": "Active"}
+        if filters := [{"key": k, "value": v} for k, v in (("Owner", owner), ("Target", target)) if v]:
+            request["Filters"] = filters
+        items = await self.account.pages("ssm", "describe_sessions", "Sessions", **request)
+        return [_active(item) for item in items if str(item.get("Reason", "")).startswith(reason_prefix)]
+
+    async def is_active(self, session_id: str, target: str | None = None) -> bool | None:
+        """Whether a session still exists; None where that may not be asked. ``target`` narrows the list."""
+        filters = [{"key": "SessionId", "value": session_id}]
+        if target:
+            filters.append({"key": "Target", "value": target})
+        try:
+            found = await self.account.pages(
+                "ssm", "describe_sessions", "Sessions", State="Active", Filters=filters
+            )
+        except Denied:
+            return None
+        return any(item.get("SessionId") == session_id and item.get("Status") not in _ENDED for item in found)
+
+    async def connection_status(self, target: str) -> str | None:
+        """``connected`` or ``notconnected``: whether a box's agent holds its control channel.
+
+        None where that may not be asked.
+        """
+        try:
+            answer = await self.account.call("ssm", "get_connection_status", target=target, Target=target)
+        except Denied:
+            return None
+        return str(answer.get("Status", "notconnected")).lower()
+
+    async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
+        """A data key for an encrypted session: ``keys.generate_data_key``."""
+        return await generate_data_key(self.account, key_id, context)
+
+    async def refresh(self) -> None:
+        """Forget cached credentials, so that a new login is seen."""
+        await self.account.forget()
+
+    async def sign_upgrade(self, url: str) -> dict[str, str]:
+        """Headers that sign the websocket upgrade to ``url`` with the credentials of now.
+
+        Empty where the URL is signed already. The URL itself must be sent as it is. Raises LoginNeeded.
+        """
+        if is_signed(url):
+            return {}
+        frozen = await self.account.credentials()
+        return upgrade_headers(url, frozen, self.account.region)
+
+
+def is_signed(url: str) -> bool:
+    """Whether a stream URL carries a signature in its query."""
+    return any(name.lower() in _SIGNED for name, _ in _query(url))
+
+
+def upgrade_headers(url: str, credentials: ReadOnlyCredentials, region: str) -> dict[str, str]:
+    """SigV4 for service ``ssmmessages``, GET, empty body. Pure but for the time, which botocore takes."""
+    parts = urlsplit(url)
+    # The canonical query is made from decoded pairs, encoded again, as Go's signer does it (v4.go,
+    # ``r.URL.Query()`` then ``Encode``) and the service expects it, although the request line carries
+    # the query as it was given: a raw "=" in cell-number is "%3D" here.
+    params: Any = _query(url)  # botocore takes pairs, its stubs a mapping
+    request = AWSRequest(
+        method="GET",
+        url=urlunsplit((_SCHEMES.get(parts.scheme, parts.scheme), parts.netloc, parts.path, "", "")),
+        params=params,
+    )
+    signer: Any = SigV4Auth(credentials, "ssmmessages", region)
+    signer.add_auth(request)
+    return {
+        name: value
+        for name in ("Authorization", "X-Amz-Date", "X-Amz-Security-Token")
+        if (value := request.headers.get(name)) is not None
+    }
+
+
+def _query(url: str) -> list[tuple[str, str]]:
+    return parse_qsl(urlsplit(url).query, keep_blank_values=True)
+
+
+def _grant(answer: Mapping[str, Any]) -> Grant:
+    return Grant(
+        session_id=str(answer.get("SessionId") or ""),
+        token=str(answer.get("TokenValue") or ""),
+        stream_url=str(answer.get("StreamUrl") or ""),
+    )
+
+
+def _active(item: Mapping[str, Any]) -> ActiveSession:
+    return ActiveSession(
+        id=str(item.get("SessionId", "")),
+        target=str(item.get("Target", "")),
+        status=str(item.get("Status", "")),
+        owner=str(item.get("Owner", "")),
+        reason=str(item.get("Reason", "")),
+        document=str(item.get("DocumentName", "")),
+        started=item.get("StartDate"),
+    )

@@ -1,0 +1,96 @@
+"""What ~/.aws says about IAM Identity Center (SSO): a profile's portal and its cached token.
+
+The names and the format of the cache file are botocore's (``SSOTokenLoader``, ``SSOTokenProvider``):
+whoever logs in, the aws CLI or we, the others see it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiobotocore.session import AioSession
+
+MAX_HOPS = 8  # source_profile links that are followed
+
+
+@dataclass(frozen=True, slots=True)
+class SsoProfile:
+    """The portal of a profile. ``session_name`` is None in the old style without an sso-session."""
+
+    profile: str
+    start_url: str
+    region: str
+    session_name: str | None = None
+    scopes: tuple[str, ...] = ()
+
+    @property
+    def cache_key(self) -> str:
+        """The name of the cache file, without ``.json``."""
+        # Not a security use of SHA-1: it is the file name that every AWS tool expects.
+        return hashlib.sha1((self.session_name or self.start_url).encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class CachedToken:
+    """A token as the cache file has it. ``raw`` is the whole file, secrets included."""
+
+    expires: datetime
+    refreshable: bool
+    raw: dict[str, Any] = field(repr=False)
+
+
+def cache_folder() -> Path:
+    """Where botocore keeps SSO tokens; it offers no setting for it."""
+    return Path.home() / ".aws" / "sso" / "cache"
+
+
+def sso_profile(session: AioSession, profile: str | None) -> SsoProfile | None:
+    """The SSO portal behind a profile, through ``source_profile`` links; None where there is none.
+
+    May raise botocore's ConfigParseError.
+    """
+    configuration: dict[str, Any] = session.full_config
+    profiles: dict[str, dict[str, Any]] = configuration.get("profiles", {})
+    name = profile or "default"
+    for _ in range(MAX_HOPS):
+        settings = profiles.get(name, {})
+        session_name = settings.get("sso_session")
+        portal = configuration.get("sso_sessions", {}).get(session_name, {}) if session_name else settings
+        if portal.get("sso_start_url") and portal.get("sso_region"):
+            scopes = str(portal.get("sso_registration_scopes", "")).replace(",", " ").split()
+            return SsoProfile(
+                profile=name,
+                start_url=portal["sso_start_url"],
+                region=portal["sso_region"],
+                session_name=session_name,
+                scopes=tuple(scopes) or (("sso:account:access",) if session_name else ()),
+            )
+        source = settings.get("source_profile")
+        if not source or source == name:
+            return None
+        name = source
+    return None
+
+
+def cached_token(portal: SsoProfile, folder: Path | None = None) -> CachedToken | None:
+    """The cached token, expired or not; None where the file is missing or useless."""
+    path = (folder or cache_folder()) / f"{portal.cache_key}.json"
+    try:
+        raw = json.loads(path.read_bytes())
+        expires = parse_time(raw["expiresAt"])
+        if not raw["accessToken"]:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return CachedToken(expires=expires, refreshable=bool(raw.get("refreshToken")), raw=raw)
+
+
+def parse_time(text: str) -> datetime:
+    """Read the times that AWS tools write: RFC 3339, or with a trailing ``UTC`` (old botocore)."""
+    moment = datetime.fromisoformat(text.removesuffix("UTC").replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

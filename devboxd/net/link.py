@@ -1,0 +1,317 @@
+"""One websocket to the message gateway.
+
+A link is mortal: whatever happens to it (close frame, reset, silence, TLS error) becomes one
+``LinkLost``, and its owner dials again. The library is aiohttp; nothing outside this module knows.
+
+What is ours and why:
+
+* The URL is sent as it was given. Its query holds raw ``+``, ``/`` and ``=`` that must not be re-encoded.
+* ``wss:`` is written ``https:`` and the proxy is passed by hand: aiohttp ignores proxies for ``wss:``.
+* No compression, no redirects, no cookies, no limit on connections, one TLS context for all links.
+* A ping every ``heartbeat`` seconds of silence; without any answer for half of that again the link is
+  lost. aiohttp's timers run on the monotonic clock, which stands still while the machine is suspended:
+  whoever notices a suspend closes the link.
+* Somebody must always be in ``receive``: only then are pings answered and closes seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, ClassVar, Final, Self
+
+import aiohttp
+from yarl import URL
+
+from devboxd import __version__
+from devboxd.errors import DevboxError
+from devboxd.net.dial import DialSettings, trust
+
+MAX_MESSAGE: Final = 4 << 20  # bytes; the far end sends about 1 KiB
+CLOSE_WAIT: Final = 0.5  # seconds that a peer gets to answer our close
+DNS_KEPT: Final = 10  # seconds; many links come back at once after a sleep
+
+_BINARY: Final = aiohttp.WSMsgType.BINARY
+_TEXT: Final = aiohttp.WSMsgType.TEXT
+_LOST: Final = (aiohttp.ClientError, OSError)
+
+
+class LinkLost(DevboxError):
+    """The link is gone (or could not be made); the session may live on.
+
+    ``close_code`` is the peer's, or 1006 when it sent none, or None when there never was a link.
+    """
+
+    code: ClassVar[str] = "link-lost"
+    retryable = True
+    exit_status = 7
+
+    def __init__(self, close_code: int | None, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"the link was lost: {reason}" if close_code else reason, hint=hint)
+        self.close_code = close_code
+        self.reason = reason
+
+
+class CertificateUntrusted(LinkLost):
+    """The other end's certificate is not one that we trust."""
+
+    code = "certificate-untrusted"
+
+
+class LinkRefused(DevboxError):
+    """The gateway answered the upgrade with something else than 101."""
+
+    code: ClassVar[str] = "link-refused"
+    retryable = True
+    exit_status = 7
+
+    def __init__(self, status: int, reason: str = "", *, hint: str | None = None) -> None:
+        super().__init__(reason or f"the gateway refused the connection ({status})", hint=hint)
+        self.status = status
+
+
+class ProxyRefused(LinkRefused):
+    """The proxy, not the gateway, said no; 407 means it wants a user and a password."""
+
+    code = "proxy-refused"
+
+
+class _Socket(aiohttp.ClientWebSocketResponse):
+    """Keeps what the constructor is given, so that ``Link`` needs no private name of aiohttp."""
+
+    def __init__(
+        self,
+        reader: Any,
+        writer: aiohttp.http_websocket.WebSocketWriter,
+        protocol: str | None,
+        response: aiohttp.ClientResponse,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(reader, writer, protocol, response, *args, **kwargs)
+        self.frame_writer = writer
+        self.upgrade = response
+
+
+class Link:
+    """An open websocket. One task receives; any task may send."""
+
+    __slots__ = ("_socket", "_write", "peer")
+
+    def __init__(self, socket: _Socket) -> None:
+        self._socket = socket
+        self._write = socket.frame_writer.send_frame
+        address = socket.get_extra_info("peername")
+        self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address or "")
+
+    async def send(self, data: bytes) -> None:
+        """Send one binary message; waits while the network takes no more. Raises LinkLost."""
+        try:
+            await self._write(data, _BINARY)
+        except _LOST as error:
+            raise self._lost(error) from error
+
+    async def send_text(self, text: str) -> None:
+        """Send one text message. Raises LinkLost."""
+        try:
+            await self._write(text.encode(), _TEXT)
+        except _LOST as error:
+            raise self._lost(error) from error
+
+    async def receive(self) -> bytes | str:
+        """Wait for the next message. Raises LinkLost when there will be none."""
+        message = await self._socket.receive()
+        if message.type is _BINARY or message.type is _TEXT:
+            data: bytes | str = message.data
+            return data
+        error = message.data if message.type is aiohttp.WSMsgType.ERROR else self._socket.exception()
+        reason = message.extra if message.type is aiohttp.WSMsgType.CLOSE else None
+        raise self._lost(error, reason) from (error if isinstance(error, BaseException) else None)
+
+    async def close(self) -> None:
+        """Say goodbye and hang up: within ``CLOSE_WAIT`` seconds, whatever the peer does."""
+        try:
+            await self._socket.close()
+        except _LOST:
+            pass  # it was dead already
+        finally:
+            self.abort()
+
+    aclose = close  # for contextlib.aclosing
+
+    def abort(self) -> None:
+        """Drop the connection at once: nothing that waits to be sent is sent."""
+        if (connection := self._socket.upgrade.connection) is not None and connection.transport is not None:
+            connection.transport.abort()
+        self._socket.upgrade.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is known to be over."""
+        return self._socket.closed
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _lost(self, error: object, reason: str | None = None) -> LinkLost:
+        code = self._socket.close_code or 1006
+        if reason is None:
+            if isinstance(error, aiohttp.ServerTimeoutError):
+                reason = "the other end does not answer"
+            elif isinstance(error, aiohttp.WebSocketError):
+                reason = f"protocol error ({error})"
+            elif code == 1006:
+                reason = "the connection broke"
+            else:
+                reason = ""
+        return LinkLost(int(code), f"{reason or 'closed'} ({int(code)})")
+
+
+class Dialer:
+    """Makes links. Owns the one HTTP session and the TLS contexts: build one per event loop, and close it."""
+
+    def __init__(self, settings: DialSettings | None = None) -> None:
+        self.settings = settings or DialSettings()
+        self._trusted: dict[str | None, ssl.SSLContext] = {}
+        self._trusting = asyncio.Lock()
+        self._session: aiohttp.ClientSession | None = None
+        self._connector: aiohttp.TCPConnector | None = None
+
+    async def dial(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 15.0,
+        heartbeat: float = 10.0,
+        settings: DialSettings | None = None,
+    ) -> Link:
+        """Open a websocket.
+
+        Args:
+            url: ``wss:`` or ``ws:``, used as it is. Plain ``ws:`` never goes through a proxy.
+            headers: for the upgrade request, for example its signature.
+            timeout: seconds for name, connection, TLS and upgrade together.
+            heartbeat: seconds of silence before a ping; a dead peer is found after 1.5 times that.
+            settings: in place of the dialer's own.
+
+        Raises: LinkLost (no connection, or CertificateUntrusted), LinkRefused (or ProxyRefused).
+        """
+        settings = settings or self.settings
+        target = URL(_http(url), encoded=True)
+        host, secure = target.host or "", target.scheme == "https"
+        try:
+            context = await self._trust(settings.ca_bundle) if secure else None
+        except OSError as error:
+            raise CertificateUntrusted(
+                None, f"the CA bundle {settings.ca_bundle} can not be read", hint="check AWS_CA_BUNDLE"
+            ) from error
+        try:
+            async with asyncio.timeout(timeout):
+                socket = await self._http_session().ws_connect(
+                    target,
+                    headers=headers,
+                    heartbeat=heartbeat,
+                    max_msg_size=MAX_MESSAGE,
+                    proxy=settings.proxy_for(host, target.port or 443) if secure else None,
+                    ssl=context or True,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WAIT),
+                )
+        except (*_LOST, TimeoutError, ValueError) as error:
+            raise _dial_failure(error, host, timeout) from error
+        assert isinstance(socket, _Socket)
+        return Link(socket)
+
+    def network_changed(self) -> None:
+        """Forget what names meant: another network may answer otherwise."""
+        if self._connector is not None:
+            self._connector.clear_dns_cache()
+
+    async def close(self) -> None:
+        """Close every link and the session."""
+        session, self._session, self._connector = self._session, None, None
+        if session is not None:
+            await session.close()
+
+    async def _trust(self, bundle: str | None) -> ssl.SSLContext:
+        async with self._trusting:
+            if bundle not in self._trusted:
+                self._trusted[bundle] = await asyncio.to_thread(trust, bundle)
+            return self._trusted[bundle]
+
+    def _http_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._connector = aiohttp.TCPConnector(
+                limit=0,  # a link holds its connection for hours: the default of 100 would be the end of us
+                ttl_dns_cache=DNS_KEPT,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=self._connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # ``dial`` has its own
+                headers={"User-Agent": f"devbox/{__version__}"},
+                skip_auto_headers=("Accept", "Accept-Encoding"),
+                middlewares=(_refuse_redirects,),
+                ws_response_class=_Socket,
+            )
+        return self._session
+
+
+async def _refuse_redirects(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A redirected upgrade would take the signature, and then the token, somewhere else."""
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise LinkRefused(response.status)
+    return response
+
+
+def _http(url: str) -> str:
+    scheme, colon, rest = url.partition(":")
+    return {"wss": "https", "ws": "http"}.get(scheme.lower(), scheme) + colon + rest
+
+
+def _dial_failure(error: BaseException, host: str, timeout: float) -> DevboxError:
+    """Name what kept us from the gateway."""
+    match error:
+        case aiohttp.WSServerHandshakeError(status=status):
+            return LinkRefused(status)
+        case aiohttp.ClientHttpProxyError(status=status):
+            hint = "HTTPS_PROXY needs a user and a password: http://USER:PASSWORD@HOST:PORT"
+            return ProxyRefused(
+                status,
+                f"the proxy refused the way to {host} ({status})",
+                hint=hint if status == 407 else "check HTTPS_PROXY and NO_PROXY",
+            )
+        case aiohttp.ClientProxyConnectionError():
+            return LinkLost(None, "the proxy can not be reached", hint="check HTTPS_PROXY and NO_PROXY")
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            return CertificateUntrusted(
+                None,
+                f"the certificate of {host} is not trusted",
+                hint="is there a proxy that opens TLS? Name its certificate in AWS_CA_BUNDLE",
+            )
+        case aiohttp.ClientConnectorDNSError():
+            return LinkLost(None, f"the name {host} can not be resolved", hint="is the network up?")
+        case TimeoutError():
+            return LinkLost(None, f"{host} did not answer within {timeout:g} s")
+        case aiohttp.ClientConnectorError():
+            # asyncio puts a sentence of its own in strerror.
+            detail = (
+                os.strerror(error.os_error.errno) if error.os_error.errno else type(error.os_error).__name__
+            )
+            return LinkLost(None, f"{host} can not be reached: {detail}")
+        case ValueError():
+            return LinkLost(None, f"the address of the gateway can not be used ({type(error).__name__})")
+        case _:
+            return LinkLost(None, f"the connection to {host} broke while it was opened")
