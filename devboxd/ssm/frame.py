@@ -30,14 +30,28 @@ _FULL: Final = struct.Struct(">I32sIQqQ16s32sII")  # 120 bytes: header, payload 
 _SHORT: Final = struct.Struct(">I32sIQqQ16s32sI")  # 116 bytes: the service's form, without payload type
 _FULL_HEADER_LENGTH: Final = 116  # offset of the payload length, as the header itself says it
 _SHORT_HEADER_LENGTH: Final = 112
-_EMPTY_DIGEST: Final = sha256(b"").digest()
+_FULL_PREFIX: Final = _FULL_HEADER_LENGTH.to_bytes(4, "big")
+_SHORT_PREFIX: Final = _SHORT_HEADER_LENGTH.to_bytes(4, "big")
+_FULL_SIZE: Final = _FULL.size
+_SHORT_SIZE: Final = _SHORT.size
 
 # Padding costs a call per frame; the handful of names we send are padded once.
 _PADDED: Final = {
     name: name.encode("ascii").ljust(32)
-    for name in (INPUT, OUTPUT, ACKNOWLEDGE, CHANNEL_CLOSED, START_PUBLICATION, PAUSE_PUBLICATION, AGENT_SESSION_STATE)
+    for name in (
+        INPUT,
+        OUTPUT,
+        ACKNOWLEDGE,
+        CHANNEL_CLOSED,
+        START_PUBLICATION,
+        PAUSE_PUBLICATION,
+        AGENT_SESSION_STATE,
+    )
 }
 _NAMES: Final = {padded: name for name, padded in _PADDED.items()}
+# An acknowledgement goes out for every frame that comes in: its first three fields never change.
+_ACKNOWLEDGE: Final = struct.Struct(">40sQqQ16s32sII")
+_ACKNOWLEDGE_START: Final = struct.pack(">I32sI", _FULL_HEADER_LENGTH, _PADDED[ACKNOWLEDGE], 1)
 
 
 class FrameError(DevboxError):
@@ -67,8 +81,20 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
             FrameError: the payload is empty (neither real peer accepts or sends such a message).
         """
         return encode(
-            self.type, self.sequence, self.payload, self.payload_type, self.flags, self.id.bytes, self.created_ms
+            self.type,
+            self.sequence,
+            self.payload,
+            self.payload_type,
+            self.flags,
+            wire_id(self.id),
+            self.created_ms,
         )
+
+
+def wire_id(id_: UUID) -> bytes:
+    """Return a message id as it travels: its two halves swapped, against RFC 9562."""
+    raw = id_.bytes
+    return raw[8:] + raw[:8]
 
 
 def encode(
@@ -77,7 +103,7 @@ def encode(
     """Serialize one message without building a ``Frame``: the hot path of sending.
 
     Args:
-        id_: the message id as 16 bytes in RFC 9562 order; they are swapped here.
+        id_: the message id in *wire* order (bytes 8..15 of the UUID, then 0..7).
 
     Raises:
         FrameError: the payload is empty.
@@ -93,7 +119,7 @@ def encode(
             created_ms,
             sequence,
             flags,
-            id_[8:] + id_[:8],
+            id_,
             sha256(payload).digest(),
             payload_type,
             len(payload),
@@ -102,32 +128,75 @@ def encode(
     )
 
 
-def decode(data: bytes) -> Frame:
-    """Parse one binary message, as leniently as both real peers do and never more dangerously.
+def unpack(data: bytes) -> tuple[str, int, bytes, int, int, bytes, int]:
+    """Parse one binary message without building a ``Frame``: the hot path of receiving.
 
-    The payload is everything after the header: the length field is written by senders but used by
-    nobody. The digest is checked only where the length field is not 0.
+    As lenient as both real peers and never more dangerous. The payload is everything after the header:
+    the length field is written by senders but used by nobody. The digest is checked only where the
+    length field is not 0. The created date is not judged (the service sends 0 in some messages).
+
+    Returns:
+        Type, sequence, payload, payload type, flags, message id in *wire* order, created_ms.
 
     Raises:
         FrameError: too short, a header length that cannot be, or a digest that does not match.
     """
-    if len(data) < _SHORT.size:
-        raise FrameError(f"{len(data)} bytes cannot hold a message header")
-    header_length = int.from_bytes(data[:4], "big")
-    if header_length == _FULL_HEADER_LENGTH:
+    if data[:4] == _FULL_PREFIX:
         if len(data) < _FULL.size:
             raise FrameError(f"{len(data)} bytes cannot hold a {_FULL.size}-byte header")
-        _, name, _, created, sequence, flags, raw_id, digest, payload_type, length = _FULL.unpack_from(data)
-        payload = data[_FULL.size :]
-    elif header_length == _SHORT_HEADER_LENGTH:
-        _, name, _, created, sequence, flags, raw_id, digest, length = _SHORT.unpack_from(data)
+        _, name, _, created, sequence, flags, wire_id, digest, payload_type, length = _FULL.unpack_from(data)
+        payload = data[_FULL_SIZE:]
+    elif data[:4] == _SHORT_PREFIX:
+        if len(data) < _SHORT.size:
+            raise FrameError(f"{len(data)} bytes cannot hold a {_SHORT.size}-byte header")
+        _, name, _, created, sequence, flags, wire_id, digest, length = _SHORT.unpack_from(data)
         payload_type = 0
-        payload = data[_SHORT.size :]
+        payload = data[_SHORT_SIZE:]
+    elif len(data) < 4:
+        raise FrameError(f"{len(data)} bytes cannot hold a message header")
     else:
-        raise FrameError(f"header length {header_length} is neither {_FULL_HEADER_LENGTH} nor {_SHORT_HEADER_LENGTH}")
+        found = int.from_bytes(data[:4], "big")
+        raise FrameError(f"header length {found} is neither {_FULL_HEADER_LENGTH} nor {_SHORT_HEADER_LENGTH}")
     if length and sha256(payload).digest() != digest:
         raise FrameError(f"message {sequence}: the payload does not match its digest")
     type_ = _NAMES.get(name)
     if type_ is None:
-        type_ = name.strip(b"\0").strip().strip(b"\0").decode("ascii", "replace")
-    return Frame(type_, sequence, payload, payload_type, flags, UUID(bytes=raw_id[8:] + raw_id[:8]), created)
+        type_ = name.strip(b"\0").strip().decode("ascii", "replace")
+    return type_, sequence, payload, payload_type, flags, wire_id, created
+
+
+def decode(data: bytes) -> Frame:
+    """Parse one binary message; see ``unpack``.
+
+    Raises:
+        FrameError: see ``unpack``.
+    """
+    type_, sequence, payload, payload_type, flags, wire_id, created = unpack(data)
+    return Frame(
+        type_, sequence, payload, payload_type, flags, UUID(bytes=wire_id[8:] + wire_id[:8]), created
+    )
+
+
+def encode_acknowledge(
+    sequence: int, acknowledged: bytes, id_: bytes, created_ms: int, type_: str = OUTPUT
+) -> bytes:
+    """Serialize the acknowledgement of the stream message ``sequence``, in the words of the real peers.
+
+    The header carries sequence 0 and both flags; the acknowledged sequence stands in the JSON only.
+
+    Args:
+        acknowledged: id of the acknowledged message, in wire order.
+        id_: id of this message, in wire order.
+    """
+    text = acknowledged.hex()
+    payload = (
+        f'{{"AcknowledgedMessageType":"{type_}","AcknowledgedMessageId":"'
+        f"{text[16:24]}-{text[24:28]}-{text[28:32]}-{text[:4]}-{text[4:16]}"
+        f'","AcknowledgedMessageSequenceNumber":{sequence},"IsSequentialMessage":true}}'
+    ).encode()
+    return (
+        _ACKNOWLEDGE.pack(
+            _ACKNOWLEDGE_START, created_ms, 0, SYN | FIN, id_, sha256(payload).digest(), 0, len(payload)
+        )
+        + payload
+    )

@@ -13,7 +13,6 @@ from uuid import UUID
 import msgspec
 
 from devboxd.errors import DevboxError
-from devboxd.ssm.frame import OUTPUT
 
 
 class PayloadType(IntEnum):
@@ -49,6 +48,10 @@ class PayloadError(DevboxError):
 
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+CLIENT_VERSION: Final = "1.2.707.0"
+"""What we say we are. The far end switches on features by it: below 1.1.70 there is no smux, and up to
+1.2.331.0 it ends a silent port session after 30 s. Our own name belongs into the user agent instead."""
 
 
 class Acknowledgement(msgspec.Struct, rename="pascal"):
@@ -94,6 +97,21 @@ class Challenge(msgspec.Struct, rename="pascal"):
     challenge: str = ""
 
 
+_acknowledgement: Final = msgspec.json.Decoder(Acknowledgement)
+
+
+def acknowledged_sequence(data: bytes) -> int:
+    """Read the sequence number out of an acknowledgement; the only part that either peer matches.
+
+    Raises:
+        PayloadError: not an acknowledgement.
+    """
+    try:
+        return _acknowledgement.decode(data).acknowledged_message_sequence_number
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise PayloadError("not an acknowledgement") from None
+
+
 def parse(data: bytes, type_: type[T]) -> T:
     """Parse a JSON payload into ``type_``.
 
@@ -104,14 +122,6 @@ def parse(data: bytes, type_: type[T]) -> T:
         return msgspec.json.decode(data, type=type_, strict=False)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise PayloadError(f"not a {type_.__name__}: {error}") from None
-
-
-def acknowledge(sequence: int, message_id: UUID, type_: str = OUTPUT) -> bytes:
-    """Say that the message ``sequence`` was taken, in exactly the words of the real peers."""
-    return (
-        f'{{"AcknowledgedMessageType":"{type_}","AcknowledgedMessageId":"{message_id}",'
-        f'"AcknowledgedMessageSequenceNumber":{sequence},"IsSequentialMessage":true}}'
-    ).encode()
 
 
 def open_message(request_id: UUID, token: str, client_id: UUID, client_version: str) -> str:
