@@ -1,0 +1,5 @@
+"""``python -m devboxctl``."""
+
+from devboxctl.entry import main
+
+main()

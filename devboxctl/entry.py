@@ -1,0 +1,54 @@
+"""Where ``devboxctl`` starts. Commands that ssh, a prompt or a key waits for skip the command framework.
+
+Importing typer costs some 50 ms more than the whole of ``devboxctl proxy`` needs, so ``proxy``, ``attach``,
+``exec`` and completion have their own small parser. Whatever that parser does not know at once (``--help``, a
+misspelt option, a missing BOX) goes to typer, which says the same things better.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line in ``sys.argv`` and exit with its status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: list[str]) -> int:
+    """Run one command line. No exception but ``SystemExit`` leaves this function."""
+    try:
+        status = _fast(words[0], words[1:]) if words else None
+        if status is None:
+            from devboxctl.app import run as run_app
+
+            status = run_app(words)
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001  a user never sees a traceback; DEVBOX_DEBUG=1 shows it
+        from devboxctl.fast.reply import show_unexpected
+
+        return show_unexpected(error)
+
+
+def _fast(command: str, words: list[str]) -> int | None:
+    if command == "proxy":
+        from devboxctl.fast import proxy
+
+        return proxy.main(words)
+    if command == "attach":
+        from devboxctl.fast import attach
+
+        return attach.main(words)
+    if command == "exec":
+        from devboxctl.fast import execute
+
+        return execute.main(words)
+    if command == "_complete":
+        from devboxctl.fast import complete
+
+        return complete.main(words)
+    return None
+
+
+if __name__ == "__main__":
+    main()

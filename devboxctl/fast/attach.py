@@ -1,0 +1,473 @@
+"""``devboxctl attach BOX [SESSION]``: a terminal that stays joined to a session, whatever happens to the
+network, the daemon or the box.
+
+Rules for keys typed while something is away:
+
+* the link to the box is lost, the session is not (``reconnecting``): keys go to the daemon, which delivers
+  them to the same session in order, or not at all;
+* the daemon is away, or a new session has to be opened (``reopening``): keys are dropped, with a bell and a
+  word in the status line. What comes back may not be what was typed at, and a command typed blindly is
+  worse than one typed twice. The escapes (``~.`` and the others) always work.
+
+The terminal is given back as it was on every way out, and modes that the remote program had switched on
+(mouse, other screen, bracketed paste, …) are switched off.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+
+from devboxctl.fast import relay, reply, screen, words
+from devboxctl.fast import stream as wire
+from devboxctl.fast.escape import HELP, HELP_TEXT, LEAVE, SUSPEND, Escapes, escape_character
+from devboxctl.fast.relay import Left, Relay, notice
+from devboxctl.fast.stream import Stream
+from devboxctl.fast.terminal import Signals, Terminal, size, stop_self
+from devboxd.api import client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from devboxctl.fast.reply import Value
+
+OPTIONS = {
+    **words.ACCOUNT,
+    "--raw": ("raw", False),
+    "--command": ("command", True),
+    "--user": ("user", True),
+    "--mux": ("mux", True),
+    "--escape": ("escape", True),
+    "-e": ("escape", True),
+    "-A": ("forward_agent", False),
+}
+
+FIRST_RETRY, LAST_RETRY = 0.05, 2.0  # seconds between two tries to reach the daemon again
+SPAWN_AFTER, SPAWN_EVERY = 0.5, 15.0  # seconds without a daemon before we start one; and before the next
+ANSWER = 30.0  # seconds for a daemon that accepts to answer
+LINE_AFTER = 0.3  # seconds that trouble must last before it is shown
+LEAVE_AFTER = 1.0  # seconds for the daemon to confirm that we leave
+UNATTENDED = 60.0  # seconds without a daemon before a client without a terminal gives up
+AWAY = ("reopening",)  # states in which keys are dropped
+QUIET = ("online", "ending")  # states without a line
+
+
+class Attach(Relay):
+    """One terminal on one session (or, for ``exec -t``, on one command)."""
+
+    def __init__(
+        self,
+        request: dict[str, Value],
+        *,
+        path: str = "attach",
+        escape: int | None = ord("~"),
+        rejoins: bool = True,
+        stdin: bool = True,
+    ) -> None:
+        terminal = os.isatty(0)
+        super().__init__(interactive=terminal, stdin=stdin, credit_output=path == "exec")
+        self.request = request
+        self.path = path
+        self.key: str | None = None
+        self.state = "starting"
+        self.modes = screen.Modes()
+        self._rejoins = rejoins
+        self._escape = escape
+        self._escapes = Escapes(escape if terminal else None)
+        self._terminal = Terminal() if terminal else None
+        self._shows = os.isatty(1)
+        self._text = ""
+        self._state_since = time.monotonic()
+        self._line_shown = ""
+        self._line_rows = 0
+        self._line_at: float | None = None
+        self._seen_output = False
+        self._redraw_at: float | None = None
+        self._bell_at = 0.0
+        self._lost_at: float | None = None
+        self._retry_at: float | None = None
+        self._retry_delay = FIRST_RETRY
+        self._answer_by: float | None = None
+        self._spawn_at = 0.0
+        self._starting: client.Starting | None = None
+        self._leave_by: float | None = None
+        self._leaving = False
+
+    # Beginning and end.
+
+    def attach(self) -> None:
+        """Join, and stay until the end. Raises Left, ClientError. The terminal is restored in every case."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+        job_control = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
+        connection = client.connect_or_start()
+        with Signals(*numbers, *job_control) as signals:
+            try:
+                self.connected(Stream(connection, self.path, self._request()))
+                self.run(signals)
+            finally:
+                self._give_back()
+
+    def _give_back(self) -> None:
+        undo = self._line(None) + self.modes.undo()
+        if self._shows and undo:
+            self.output.put(undo)
+        if self.interactive:  # bounded: a window that takes nothing is left as it is
+            until = time.monotonic() + 0.2
+            while self.output.waiting and time.monotonic() < until:
+                if not self.output.flush():
+                    time.sleep(0.005)
+        if self._terminal is not None:
+            self._terminal.restore()
+        if self._starting is not None:
+            self._starting.release()
+        if self.stream is not None:
+            self.stream.close()
+
+    def _request(self) -> bytes:
+        columns, rows = size()
+        return reply.encode({**self.request, "columns": columns, "rows": rows, "rejoin": self.key})
+
+    # The daemon.
+
+    def on_open(self) -> None:
+        self._retry_delay, self._retry_at, self._answer_by = FIRST_RETRY, None, None
+        if self._terminal is not None:
+            self._terminal.raw()
+        if self._starting is not None:
+            self._starting.release()
+            self._starting = None
+        if self._lost_at is not None:
+            self._lost_at = None
+            self._set_state("reopening", "the daemon is back: joining again")
+            self._send_size()
+
+    def on_lost(self, error: client.ClientError) -> None:
+        self.disconnected()
+        if self._leaving:
+            raise Left(0)
+        if not self._rejoins or (self._lost_at is None and not self._terminal_is_ours()):
+            raise error
+        now = time.monotonic()
+        if self._lost_at is None:
+            self._lost_at = now
+            self._spawn_at = now + SPAWN_AFTER
+            self._set_state("lost", "the daemon is gone: waiting for it")
+        elif not self.interactive and now - self._lost_at > UNATTENDED:
+            raise error
+        self._retry_at = now + self._retry_delay
+        self._retry_delay = min(LAST_RETRY, self._retry_delay * 2)
+
+    def _terminal_is_ours(self) -> bool:
+        return self.key is not None or self._seen_output
+
+    def _retry(self, now: float) -> None:
+        self._retry_at = None
+        path = client.socket_path()
+        try:
+            connection = client.connect(path)
+            self.connected(Stream(connection, self.path, self._request()))
+            self._answer_by = now + ANSWER
+        except client.NotTrusted:
+            raise
+        except (OSError, client.ClientError) as error:
+            missing = getattr(error, "errno", None) in (errno.ENOENT, errno.ECONNREFUSED)
+            if missing and now >= self._spawn_at:
+                self._spawn_at = now + SPAWN_EVERY
+                try:
+                    if self._starting is not None:
+                        self._starting.release()
+                    self._starting = client.Starting(path)
+                except client.ClientError as failure:
+                    self._text = failure.message
+            self.on_lost(client.ClientError("devboxd is gone and did not come back"))
+
+    def refused(self, error: client.Refused) -> bool:
+        """Say whether to go on trying after the daemon has refused to let us join again."""
+        if self._lost_at is None:
+            return False
+        failure = reply.failure_of(error)
+        if not failure.get("retryable") and error.status < 500:
+            return False
+        self._text = str(failure["message"])
+        self.on_lost(error)
+        return True
+
+    def _receive(self, stream: Stream) -> None:
+        try:
+            super()._receive(stream)
+        except client.Refused as error:
+            if not self.refused(error):
+                raise
+
+    # News and output.
+
+    def on_output(self, data: bytes) -> None:
+        if self._line_shown:
+            self.output.put(self._line(None))
+        self._seen_output = True
+        if self.state not in QUIET:  # what is shown is what is typed at again
+            self.state, self._line_at = "online", None
+        if self._shows:
+            self.modes.watch(data)
+        self.output.put(data)
+
+    def on_status(self, status: relay.Json) -> None:
+        self.key = str(status["key"]) if status.get("key") else self.key
+        text = client.printable(str(status.get("text") or ""))
+        self._set_state(str(status.get("state")), text)
+
+    def _set_state(self, state: str, text: str) -> None:
+        before, self.state = self.state, state
+        self._text = text
+        now = time.monotonic()
+        if state != before:
+            self._state_since = now
+        if state in QUIET:
+            self._line_at = None
+            if self._line_shown:
+                self.output.put(self._line(None))
+                self._redraw(now)
+            elif not self._shows and before not in ("starting", *QUIET):
+                notice("back")
+        elif not self._shows:
+            if state not in (before, "starting"):
+                notice(text or state)
+        elif self._line_at is None:
+            self._line_at = now if self._line_shown else now + LINE_AFTER
+
+    def _line(self, text: str | None) -> bytes:
+        """Build what shows ``text`` as our one line, or takes it away."""
+        if text is None:
+            shown, self._line_shown = self._line_shown, ""
+            if not shown:
+                return b""
+            return (
+                screen.former_title()
+                if self.request.get("raw")
+                else screen.erased_bottom_line(self._line_rows)
+            )
+        former, self._line_shown = self._line_shown, text
+        if self.request.get("raw"):
+            return (screen.former_title() if former else b"") + screen.title(text)
+        columns, self._line_rows = size()
+        return screen.bottom_line(text, columns, self._line_rows)
+
+    def _draw(self, now: float) -> None:
+        self._line_at = now + 1.0
+        if self.output.waiting:
+            return  # the window is stuck, or output is still coming
+        seconds = int(now - self._state_since)
+        text = self._text or self.state
+        if seconds >= 2:
+            text += f" ({seconds} s)"
+        if self._keys_are_dropped():
+            text += "; keys are ignored"
+        if self._escape is not None:
+            text += f"; {chr(self._escape)}. leaves"
+        self.output.put(self._line(f"devbox: {text}"))
+
+    def _redraw(self, now: float) -> None:
+        """Make the mux draw everything again: it ignores a size that does not change, so change it twice."""
+        if not self._seen_output or self.request.get("raw"):
+            return
+        columns, rows = size()
+        self._send_size(columns, max(1, rows - 1))
+        self._redraw_at = now + 0.15  # longer than the daemon collects sizes
+
+    def _send_size(self, columns: int = 0, rows: int = 0) -> None:
+        if not columns:
+            columns, rows = size()
+        if self.stream is not None and self.stream.open:
+            self.stream.send(wire.RESIZE, columns.to_bytes(2, "big") + rows.to_bytes(2, "big"))
+
+    # Keys and signals.
+
+    def _keys_are_dropped(self) -> bool:
+        return self._lost_at is not None or self.state in AWAY
+
+    def on_input(self, data: bytes) -> None:
+        for item in self._escapes.feed(data):
+            if isinstance(item, bytes):
+                if self.interactive and self._keys_are_dropped():
+                    self._ring()
+                else:
+                    self.queue(item)
+            elif item == LEAVE:
+                self.leave()
+            elif item == SUSPEND:
+                self._suspend(whole_group=True)
+            elif item == HELP and self._escape is not None:
+                text = HELP_TEXT.format(e=chr(self._escape))
+                self.output.put(f"\r\n{text}".encode())
+
+    def _ring(self) -> None:
+        now = time.monotonic()
+        if self._shows and now - self._bell_at > 1.0 and not self.output.waiting:
+            self._bell_at = now
+            self.output.put(b"\a")
+            if self._line_at is not None:
+                self._line_at = now
+
+    def on_end_of_input(self) -> None:
+        if self.interactive:
+            raise Left(128 + signal.SIGHUP)  # the window was closed
+        super().on_end_of_input()
+
+    def leave(self) -> None:
+        """Leave the session to itself; the daemon is given a moment to confirm it."""
+        self._leaving = True
+        if self.stream is None or not self.stream.open:
+            raise Left(0)
+        self.unsent.clear()
+        self.stream.send(wire.DETACH)
+        self._leave_by = time.monotonic() + LEAVE_AFTER
+
+    def on_signal(self, number: int) -> None:
+        if number == signal.SIGWINCH:
+            if self._line_shown:
+                self._line_at = time.monotonic()
+            self._send_size()
+        elif number == signal.SIGTSTP:
+            self._suspend(whole_group=False)
+        elif number == signal.SIGCONT:
+            self._resumed()
+        else:
+            if self.stream is not None and self.stream.open:
+                self.stream.send(wire.DETACH)
+                try:
+                    self.stream.flush()
+                except client.ClientError:
+                    pass
+            raise Left(128 + number)
+
+    def _suspend(self, *, whole_group: bool) -> None:
+        if self._shows:
+            self.output.put(self._line(None) + self.modes.undo())
+            self.output.flush()
+        if self._terminal is not None:
+            self._terminal.restore()
+        stop_self(whole_group)
+        self._resumed()
+
+    def _resumed(self) -> None:
+        if self._terminal is not None and (self._seen_output or (self.stream and self.stream.open)):
+            self._terminal.raw()
+        self._send_size()
+        self._redraw(time.monotonic())
+
+    def on_broken_output(self) -> None:
+        if self.interactive:
+            raise Left(128 + signal.SIGHUP)
+        super().on_broken_output()
+
+    # Time.
+
+    def next_deadline(self) -> float | None:
+        times = (self._line_at, self._redraw_at, self._retry_at, self._answer_by, self._leave_by)
+        return min((t for t in times if t is not None), default=None)
+
+    def on_time(self, now: float) -> None:
+        if self._leave_by is not None and now >= self._leave_by:
+            raise Left(0)
+        if self._redraw_at is not None and now >= self._redraw_at:
+            self._redraw_at = None
+            self._send_size()
+        if self._retry_at is not None and now >= self._retry_at:
+            self._retry(now)
+        if self._answer_by is not None and now >= self._answer_by:
+            self._answer_by = None
+            self.on_lost(client.DaemonLost("devboxd does not answer"))
+        if self._line_at is not None and now >= self._line_at:
+            self._draw(now)
+
+
+def main(line: list[str]) -> int | None:
+    """Run from the words after ``attach``; None leaves them to the full parser."""
+    given = words.parse(line, OPTIONS)
+    if given is None or given.rest is not None or not given.arguments or os.environ.get("DEVBOX_BOX"):
+        return None
+    try:
+        escape = escape_character(given.options.get("escape", "~"))
+    except ValueError:
+        return None
+    options = given.options
+    box, session = given.arguments[0], given.arguments[1] if len(given.arguments) > 1 else "main"
+    return attach(
+        box,
+        session,
+        raw="raw" in given.flags,
+        command=options.get("command"),
+        user=options.get("user"),
+        mux=options.get("mux"),
+        forward_agent="forward_agent" in given.flags,
+        escape=escape,
+        profile=options.get("profile"),
+        region=options.get("region"),
+    )
+
+
+def attach(
+    box: str,
+    session: str = "main",
+    *,
+    raw: bool = False,
+    command: str | None = None,
+    user: str | None = None,
+    mux: str | None = None,
+    forward_agent: bool = False,
+    escape: int | None = ord("~"),
+    profile: str | None = None,
+    region: str | None = None,
+) -> int:
+    """Attach this terminal and return the exit status when it has been given back."""
+    environment = os.environ
+    request: dict[str, Value] = {
+        "session": session,
+        "raw": raw or None,
+        "command": command,
+        "user": user,
+        "term": environment.get("TERM") or "xterm-256color",
+        "colorterm": environment.get("COLORTERM"),
+        "locale": environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG"),
+        "mux": mux,
+        "forward_agent": forward_agent or None,
+        "ssh_auth_sock": environment.get("SSH_AUTH_SOCK") if forward_agent else None,
+        "profile": profile,
+        "region": region,
+    }
+
+    def run(name: str) -> int:
+        session_of = Attach({**request, "box": name}, escape=escape, rejoins=not raw)
+        place = f"{session} on {name}" if not raw else f"the shell on {name}"
+        again = f"devboxctl attach {name}" + (f" {session}" if session != "main" else "")
+        try:
+            session_of.attach()
+        except Left as left:
+            if left.status < 128 or sys.stderr.isatty():
+                text = f"detached from {place}" if not raw else f"left {place}"
+                notice(text + ("" if raw else f"; attach again with: {again}"))
+            return left.status
+        except client.DaemonLost as error:
+            if raw:
+                notice(f"{place} is lost: {error.message}. Only mux sessions survive that")
+                return 7
+            raise
+        return _report(session_of.exit or {}, place, "" if raw else again)
+
+    return reply.with_prefix(box, profile, region, run)
+
+
+def _report(end: relay.Json, place: str, again: str) -> int:
+    """Say how it ended. Returns the exit status."""
+    failure = end.get("failure")
+    reason = str(end.get("reason") or "")
+    if end.get("reattach"):
+        notice(f"detached from {place}" + (f": {reason}" if reason else "") + f"; attach again with: {again}")
+    elif failure is None:
+        notice(f"{place} has ended" + (f": {reason}" if reason else ""))
+    if isinstance(failure, dict):
+        return reply.show_failure({"exit_status": 1, **failure})
+    status = end.get("status")
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,155 @@
+"""``devboxctl exec BOX [-t] -- CMD…``: run a command on a box; its output byte for byte, its exit status too.
+
+Without ``-t`` standard output and error stay apart and a full pipe holds up the remote command. 255 means
+that the command could not be run or was lost, as with ssh.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from devboxctl.fast import reply, words
+from devboxctl.fast import stream as wire
+from devboxctl.fast.attach import Attach
+from devboxctl.fast.pipe import Output
+from devboxctl.fast.relay import Left, Relay
+from devboxctl.fast.stream import Stream
+from devboxctl.fast.terminal import Signals
+from devboxd.api import client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from devboxctl.fast.reply import Value
+
+LOST = 255
+
+OPTIONS = {
+    **words.ACCOUNT,
+    "-t": ("tty", False),
+    "--tty": ("tty", False),
+    "-n": ("no_stdin", False),
+    "--no-stdin": ("no_stdin", False),
+    "--user": ("user", True),
+    "--cwd": ("cwd", True),
+    "--env": ("env", True),
+}
+
+
+class Execute(Relay):
+    """Pipes on a remote command."""
+
+    def __init__(self, request: bytes, *, stdin: bool) -> None:
+        super().__init__(interactive=False, stdin=stdin, credit_output=True)
+        self.error_output = Output(2)
+        self._request = request
+        self._interrupts = 0
+
+    def execute(self) -> None:
+        """Run to the end of the command. Raises Left, ClientError."""
+        connection = client.connect_or_start()
+        with Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT) as signals:
+            try:
+                self.connected(Stream(connection, "exec", self._request))
+                self.run(signals)
+            finally:
+                if self.stream is not None:
+                    self.stream.close()
+
+    def on_signal(self, number: int) -> None:
+        """Pass it on and wait for the command to end of it; the second one ends us."""
+        self._interrupts += 1
+        if self._interrupts > 1 or self.stream is None or not self.stream.open:
+            raise Left(128 + number)
+        self.stream.send(wire.SIGNAL, bytes((number,)))
+
+
+def main(line: list[str]) -> int | None:
+    """Run from the words after ``exec``; None leaves them to the full parser."""
+    given = words.parse(line, OPTIONS, repeat="env", most=1)
+    if given is None or not given.rest or len(given.arguments) != 1:
+        return None
+    options = given.options
+    try:
+        environment = dict(pair(text) for text in given.repeated)
+    except ValueError:
+        return None
+    return execute(
+        given.arguments[0],
+        given.rest,
+        tty="tty" in given.flags,
+        stdin="no_stdin" not in given.flags,
+        user=options.get("user"),
+        cwd=options.get("cwd"),
+        env=environment,
+        profile=options.get("profile"),
+        region=options.get("region"),
+    )
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Read ``NAME=VALUE``; ``NAME`` alone takes our own value. Raises ValueError."""
+    name, equals, value = text.partition("=")
+    if not name or (not equals and name not in os.environ):
+        raise ValueError(text)
+    return name, value if equals else os.environ[name]
+
+
+def execute(
+    box: str,
+    command: list[str],
+    *,
+    tty: bool = False,
+    stdin: bool = True,
+    user: str | None = None,
+    cwd: str | None = None,
+    env: dict[str, str] | None = None,
+    profile: str | None = None,
+    region: str | None = None,
+) -> int:
+    """Run ``command`` and return its exit status."""
+    # Keys typed at a command that has no terminal would be echoed and edited here: keep them for the shell.
+    stdin = stdin and (tty or not os.isatty(0))
+    request: dict[str, Value] = {
+        "argv": command,
+        "tty": tty or None,
+        "stdin": stdin,
+        "user": user,
+        "cwd": cwd,
+        "env": env or None,
+        "term": os.environ.get("TERM") or "xterm-256color",
+        "profile": profile,
+        "region": region,
+    }
+
+    def run(name: str) -> int:
+        try:
+            if tty:
+                joined = Attach(
+                    {**request, "box": name}, path="exec", escape=None, rejoins=False, stdin=stdin
+                )
+                joined.attach()
+                end = joined.exit
+            else:
+                piped = Execute(reply.encode({**request, "box": name}), stdin=stdin)
+                piped.execute()
+                end = piped.exit
+        except Left as left:
+            if left.status == 128 + signal.SIGPIPE:
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGPIPE)  # what the shell expects of `exec … | head`
+            return left.status
+        return _status(end or {})
+
+    return reply.with_prefix(box, profile, region, run, lost=LOST)
+
+
+def _status(end: dict[str, object]) -> int:
+    failure, status = end.get("failure"), end.get("status")
+    if isinstance(failure, dict):
+        reply.show_failure(failure)
+        return LOST
+    if isinstance(status, int):
+        return status
+    reply.show_failure({"message": end.get("reason") or "the command ended without an exit status"})
+    return LOST

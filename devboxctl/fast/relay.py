@@ -1,0 +1,292 @@
+"""The loop between a terminal (or pipes) and a framed stream. It waits for everything, and blocks on nothing.
+
+* Input is read while there is credit for it, so a daemon that stops taking it is never flooded. The last
+  bytes of the window are kept for Ctrl-C: it overtakes what has been typed or pasted but not yet sent.
+* The stream is read only while what it brings can be written out, so a terminal that stops reading holds up
+  the far end and not the memory of this process.
+* Subclasses say what a frame, a signal, a deadline and the loss of the daemon mean.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+from devboxctl.fast import stream as wire
+from devboxctl.fast.pipe import Output
+from devboxctl.fast.stream import Stream
+from devboxd.api import client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from devboxctl.fast.terminal import Signals
+
+    Json = dict[str, object]
+
+PENDING_MAX = 262144  # bytes waiting to be written out before the stream is no longer read
+TYPED_MAX = 1 << 20  # bytes typed or pasted ahead of the credit, on a terminal
+RESERVE = 64  # bytes of the input window kept for Ctrl-C
+DRAIN = 2.0  # seconds for a terminal to take the last output
+INTERRUPT = b"\x03"
+PASTE_ENDS = b"\x1b[201~"
+
+
+class Left(Exception):
+    """The loop is over, with this exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Relay:
+    """Moves bytes until the stream says EXIT and everything has been written out."""
+
+    def __init__(self, *, interactive: bool, stdin: bool = True, credit_output: bool = False) -> None:
+        self.interactive = interactive
+        self.stream: Stream | None = None
+        self.output = Output(1)
+        self.error_output: Output | None = None
+        self.exit: Json | None = None
+        self.credit = wire.INPUT_WINDOW
+        self.unsent = bytearray()
+        self._reading = stdin
+        self._end_to_send = not stdin
+        self._credit_output = credit_output
+        self._owed = 0  # output bytes received and not yet credited
+        self._opened = False
+        self._drain_until: float | None = None
+        self._poll = select.poll()
+        self._polled: dict[int, int] = {}
+
+    # What subclasses say.
+
+    def on_open(self) -> None:
+        """Act on the daemon's 101."""
+
+    def on_status(self, status: Json) -> None:
+        """Act on news of the session."""
+
+    def on_output(self, data: bytes) -> None:
+        """Pass standard output on."""
+        self.output.put(data)
+
+    def on_input(self, data: bytes) -> None:
+        """Act on what was read from standard input."""
+        self.queue(data)
+
+    def on_end_of_input(self) -> None:
+        """Act on the end of standard input."""
+        self._end_to_send = True
+
+    def on_signal(self, number: int) -> None:
+        """Act on a signal."""
+
+    def on_time(self, now: float) -> None:
+        """Act on deadlines."""
+
+    def next_deadline(self) -> float | None:
+        """Say when ``on_time`` has something to do."""
+        return None
+
+    def on_lost(self, error: client.ClientError) -> None:
+        """Act on the end of the connection without EXIT. Raise to give up."""
+        raise error
+
+    def on_broken_output(self) -> None:
+        """Act on standard output having no reader."""
+        raise Left(128 + 13)
+
+    # The loop.
+
+    def run(self, signals: Signals) -> None:
+        """Run to the end of the stream. Raises Left, ClientError."""
+        while True:
+            self._flush()
+            if self.exit is not None and self._drained():
+                return
+            now = time.monotonic()
+            self.on_time(now)
+            ready = self._wait(now, signals)
+            for number in signals.take() if signals.descriptor in ready else ():
+                self.on_signal(number)
+            if self.stream is not None and ready.get(self.stream.descriptor, 0) & ~select.POLLOUT:
+                self._receive(self.stream)
+            if 0 in ready:
+                self._read()
+
+    def _wait(self, now: float, signals: Signals) -> dict[int, int]:
+        interest = {signals.descriptor: select.POLLIN}
+        if self._reading and self._room() > 0 and self.exit is None:
+            interest[0] = select.POLLIN
+        for output in (self.output, self.error_output):
+            if output is not None and output.waiting:
+                interest[output.descriptor] = select.POLLOUT
+        if self.stream is not None and self.exit is None:
+            events = select.POLLIN if self._pending() < PENDING_MAX else 0
+            events |= select.POLLOUT if self.stream.sending else 0
+            if events:
+                interest[self.stream.descriptor] = events
+        for descriptor in self._polled.keys() - interest.keys():
+            self._poll.unregister(descriptor)
+        for descriptor, events in interest.items():
+            if self._polled.get(descriptor) != events:
+                self._poll.register(descriptor, events)
+        self._polled = interest
+        deadlines = [d for d in (self.next_deadline(), self._drain_until) if d is not None]
+        timeout = max(0.0, min(deadlines) - now) * 1000 + 1 if deadlines else None
+        return dict(self._poll.poll(timeout))
+
+    def connected(self, stream: Stream) -> None:
+        """Use this connection from now on."""
+        self.stream = stream
+        self.credit = wire.INPUT_WINDOW
+
+    def disconnected(self) -> None:
+        """Drop the connection and what has not been sent on it."""
+        if self.stream is not None:
+            if self._polled.pop(self.stream.descriptor, None) is not None:
+                self._poll.unregister(self.stream.descriptor)
+            self.stream.close()
+            self.stream = None
+        self.unsent.clear()
+
+    def _receive(self, stream: Stream) -> None:
+        was_open = stream.open
+        try:
+            frames = stream.receive()
+        except client.Refused:
+            raise
+        except client.ClientError as error:
+            self.on_lost(error)
+            return
+        if stream.open and not was_open:
+            self._opened = True
+            self.on_open()
+        for kind, payload in frames:
+            self._on_frame(kind, payload)
+
+    def _on_frame(self, kind: int, payload: bytes) -> None:
+        if kind == wire.OUTPUT:
+            self._owed += len(payload)
+            self.on_output(payload)
+        elif kind == wire.ERROR_OUTPUT:
+            self._owed += len(payload)
+            (self.error_output or self.output).put(payload)
+        elif kind == wire.CREDIT:
+            self.credit += int.from_bytes(payload[:4], "big")
+        elif kind in (wire.STATUS, wire.EXIT):
+            import json
+
+            try:
+                news = json.loads(payload)
+            except ValueError:
+                news = {}
+            if kind == wire.STATUS:
+                self.on_status(news)
+            else:
+                self.exit = news
+        # Other kinds come from a newer daemon and are none of our business.
+
+    def _flush(self) -> None:
+        self.output.flush()
+        if self.error_output is not None:
+            self.error_output.flush()
+        if self.output.broken and self.exit is None:
+            self.on_broken_output()
+        if self.stream is None:
+            return
+        if self.stream.open:
+            if self._credit_output and (done := self._owed - self._pending()) > 0:
+                self._owed -= done
+                self.stream.send(wire.CREDIT_OUTPUT, done.to_bytes(4, "big"))
+            self._send_input(self.stream)
+        try:
+            self.stream.flush()
+        except client.ClientError as error:
+            if self.exit is None:
+                self._last_words(error)
+
+    def _last_words(self, error: client.ClientError) -> None:
+        """Sending failed; what the daemon said before it closed may still be there to read."""
+        try:
+            while self.exit is None and self.stream is not None:
+                self.stream.connection.settimeout(0.5)
+                for kind, payload in self.stream.receive():
+                    self._on_frame(kind, payload)
+        except client.Refused:
+            raise
+        except client.ClientError:
+            self.on_lost(error)
+
+    # Input.
+
+    def queue(self, data: bytes) -> None:
+        """Queue input. Ctrl-C overtakes what is queued but not sent, and drops it, as a terminal would."""
+        if self.interactive and self.unsent and INTERRUPT in data:
+            before, _, after = data.partition(INTERRUPT)
+            # A paste that is cut off must still end, or the far end takes the Ctrl-C for pasted text.
+            end = PASTE_ENDS if PASTE_ENDS in self.unsent or PASTE_ENDS in before else b""
+            self.unsent = bytearray(end + INTERRUPT + after)
+            if self.stream is not None and self.stream.open and len(end) + 1 <= self.credit:
+                self.credit -= len(end) + 1
+                del self.unsent[: len(end) + 1]
+                self.stream.send(wire.INPUT, end + INTERRUPT)
+            return
+        self.unsent += data
+
+    def _room(self) -> int:
+        if not self._opened:
+            return 0  # until we are let in, keys belong to the shell
+        if self.interactive:
+            return TYPED_MAX - len(self.unsent)
+        if self.stream is None or not self.stream.open:
+            return 0
+        return self.credit - RESERVE - len(self.unsent)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(0, min(65536, max(1, self._room())))
+        except BlockingIOError:
+            return
+        except OSError:  # EIO: the terminal is gone
+            data = b""
+        if data:
+            self.on_input(data)
+        else:
+            self._reading = False
+            self.on_end_of_input()
+
+    def _send_input(self, stream: Stream) -> None:
+        while self.unsent and self.credit > RESERVE and len(stream.sending) < PENDING_MAX:
+            piece = bytes(self.unsent[: min(wire.INPUT_FRAME, self.credit - RESERVE)])
+            del self.unsent[: len(piece)]
+            self.credit -= len(piece)
+            stream.send(wire.INPUT, piece)
+        if self._end_to_send and not self.unsent:
+            self._end_to_send = False
+            stream.send(wire.END_OF_INPUT)
+
+    # The end.
+
+    def _pending(self) -> int:
+        return len(self.output.waiting) + (len(self.error_output.waiting) if self.error_output else 0)
+
+    def _drained(self) -> bool:
+        if not self._pending():
+            return True
+        now = time.monotonic()
+        if self.interactive and self._drain_until is None:
+            self._drain_until = now + DRAIN  # a pipe is waited for: its reader decides; a stuck window is not
+        return self._drain_until is not None and now >= self._drain_until
+
+
+def notice(text: str) -> None:
+    """Say something to the person, on standard error and beside the remote program's output."""
+    try:
+        sys.stderr.write(f"[devbox: {client.printable(text)}]\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,163 @@
+"""JSON to the daemon and failures from it, without importing json before it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from devboxd.api import client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Value = str | int | float | bool | None | list[str] | dict[str, str]
+
+
+class UsageError(Exception):
+    """The command line cannot mean anything. Exit status 2."""
+
+    code = "usage"
+    exit_status = 2
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def encode(values: Mapping[str, Value]) -> bytes:
+    """Build a JSON object; values that are None are left out (they are the daemon's defaults)."""
+    text = ",".join(f"{_quote(k)}:{_encode(v)}" for k, v in values.items() if v is not None)
+    try:
+        return f"{{{text}}}".encode()
+    except UnicodeEncodeError:
+        raise UsageError("an argument is not valid UTF-8") from None
+
+
+def _encode(value: Value) -> str:
+    if value is True:
+        return "true"
+    if value is False:
+        return "false"
+    if isinstance(value, str):
+        return _quote(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_quote, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_quote(k)}:{_quote(v)}" for k, v in value.items()) + "}"
+    return repr(value)
+
+
+def _quote(text: str) -> str:
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    if not text.isprintable():
+        text = "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in text)
+    return f'"{text}"'
+
+
+def failure_of(error: client.ClientError) -> dict[str, object]:
+    """Read what the daemon said about a refused request; the same shape for failures of our own."""
+    if isinstance(error, client.Refused):
+        import json
+
+        try:
+            found = json.loads(error.body)
+        except ValueError:
+            found = None
+        if isinstance(found, dict) and isinstance(found.get("message"), str):
+            return {"code": "internal", "exit_status": 1, "retryable": False, **found}
+        hint = "is devboxctl newer than the daemon? try: devboxctl daemon restart"
+        return {"code": error.code, "message": error.message, "hint": hint, "exit_status": 1}
+    return {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "retryable": error.retryable,
+        "exit_status": error.exit_status,
+    }
+
+
+def show_failure(failure: Mapping[str, object]) -> int:
+    """Print ``error: …`` and ``hint: …`` on standard error. Returns the exit status."""
+    lines = f"error: {client.printable(str(failure.get('message')))}\n"
+    if hint := failure.get("hint"):
+        lines += f"hint: {client.printable(str(hint))}\n"
+    say(lines)
+    status = failure.get("exit_status")
+    return status if isinstance(status, int) else 1
+
+
+def show_unexpected(error: BaseException) -> int:
+    """Report a bug in one line; with ``DEVBOX_DEBUG=1`` in full."""
+    if os.environ.get("DEVBOX_DEBUG", "") not in ("", "0"):
+        import traceback
+
+        traceback.print_exception(error)
+        return 1
+    text = client.printable(f"{type(error).__name__}: {error}")[:300]
+    say(
+        f"error: devboxctl failed unexpectedly: {text}\n"
+        f"hint: DEVBOX_DEBUG=1 shows more; the daemon's log: devboxctl daemon logs\n"
+    )
+    return 1
+
+
+def say(text: str) -> None:
+    """Write to standard error; a closed one is not worth another error."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+def with_prefix(
+    box: str, profile: str | None, region: str | None, run: Callable[[str], int], lost: int | None = None
+) -> int:
+    """Run something for a box; a unique prefix of its name or id will do.
+
+    The name is looked up only after the daemon has said that it knows no such box, so the usual case costs
+    nothing. Failures are printed; ``lost`` replaces their exit status where a remote status is expected.
+    """
+    try:
+        try:
+            return run(box)
+        except client.Refused as error:
+            failure = failure_of(error)
+            longer = unique_prefix(box, profile, region) if failure["code"] == "box-not-found" else None
+            if longer is None:
+                status = show_failure(failure)
+                return status if lost is None else lost
+        return run(longer)
+    except client.ClientError as error:
+        status = show_failure(failure_of(error))
+        return status if lost is None else lost
+    except UsageError as error:
+        return show_failure({"message": error.message, "hint": error.hint, "exit_status": 2})
+
+
+def unique_prefix(box: str, profile: str | None, region: str | None) -> str | None:
+    """Find the one box whose name or id begins with ``box``."""
+    import json
+
+    try:
+        found = json.loads(client.call("GET", "boxes" + query(profile=profile, region=region), start=False))
+    except (client.ClientError, ValueError):
+        return None
+    matches = {b["name"] for b in found["boxes"] if b["name"].startswith(box) or b["id"].startswith(box)}
+    return matches.pop() if len(matches) == 1 and box else None
+
+
+def query(**values: str | None) -> str:
+    """Build ``?a=b``; empty when there is nothing to ask."""
+    given = [f"{name}={escape(value)}" for name, value in values.items() if value is not None]
+    return "?" + "&".join(given) if given else ""
+
+
+def escape(text: str) -> str:
+    """Percent-encode for a path or a query."""
+    return "".join(
+        chr(b) if (chr(b).isalnum() and b < 128) or b in b"-._~" else f"%{b:02X}"
+        for b in text.encode("utf-8", "surrogateescape")
+    )
