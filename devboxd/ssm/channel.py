@@ -18,10 +18,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
-
-from devboxd.ssm import handshake
-from devboxd.ssm.crypto import OVERHEAD, Cipher, CryptoError
+from devboxd.ssm.crypto import OVERHEAD, CryptoError
 from devboxd.ssm.delivery import Inbox, Outbox
 from devboxd.ssm.effect import (
     Broken,
@@ -52,11 +49,12 @@ from devboxd.ssm.frame import (
     unpack,
     wire_id,
 )
+from devboxd.ssm.handshake import Handshake, HandshakeError
+from devboxd.ssm.limits import SHELL
+from devboxd.ssm.limits import Limits as Limits  # part of the interface of this module
 from devboxd.ssm.payload import (
     CLIENT_VERSION,
-    Challenge,
     ChannelClosed,
-    HandshakeComplete,
     PayloadError,
     PayloadType,
     acknowledged_sequence,
@@ -81,25 +79,6 @@ class State(StrEnum):
     HANDSHAKE = "handshake"
     READY = "ready"
     CLOSED = "closed"
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of one channel. Seconds count only while a link is up."""
-
-    payload: int = 1024  # bytes per frame that we send
-    window_bytes: int = 16 * 1024  # unacknowledged; a stopped terminal program takes about 18 KiB
-    window_frames: int = 256
-    early_frames: int = 10_000  # of the far end, ahead of a missing one
-    early_bytes: int = 16 * 1024 * 1024
-    gap: float = 30.0  # a frame missing for so long, while the far end talks, is lost for ever
-    give_up: float = 300.0  # one of our frames without acknowledgement
-    handshake: float = 60.0  # from our answer to the end of the handshake; the far end waits 15 + 15 s
-    greeting: float = 10.0  # from there to the first sign that the far end takes data
-
-
-SHELL: Final = Limits()
-PORT: Final = Limits(window_bytes=256 * 1024)
-BULK: Final = Limits(payload=32 * 1024, window_bytes=2 * 1024 * 1024)
 
 
 class Channel:
@@ -134,18 +113,13 @@ class Channel:
         self.heard_at: float | None = None  # when the far end (not the gateway) last gave a sign of life
         self._payload = limits.payload
         self._new_id = new_id
-        self._entropy = entropy
         self._inbox = Inbox(limits.early_frames, limits.early_bytes)
         self._outbox = Outbox()
         self._is_up = False
+        self._was_up = False
         self._lost_at = 0.0
         self._wall_offset_ms = 0.0  # added to now * 1000 it is Unix time
-        self._request: handshake.Request | None = None
-        self._cipher: Cipher | None = None
-        self._must_decrypt = False
-        self._has_answered = False
-        self._has_answered_challenge = False
-        self._is_complete = False
+        self._handshake = Handshake(session_id, target, entropy)
         self._phase_since: float | None = None  # of the handshake timers; None: not running
         self._greeting: int | None = None  # sequence of the no-op after the handshake
         self._probe: tuple[int, float] | None = None  # sequence, when it was asked
@@ -167,7 +141,7 @@ class Channel:
     @property
     def is_encrypted(self) -> bool:
         """Say whether payloads are sealed with a KMS data key."""
-        return self._cipher is not None
+        return self._handshake.cipher is not None
 
     @property
     def dropped(self) -> int:
@@ -207,6 +181,7 @@ class Channel:
     @payload_size.setter
     def payload_size(self, value: int) -> None:
         self._payload = max(OVERHEAD + 1, min(value, MAX_PAYLOAD))
+        self._note_room()
 
     @property
     def room(self) -> int:
@@ -224,7 +199,17 @@ class Channel:
 
     @property
     def _chunk(self) -> int:
-        return self._payload - OVERHEAD if self._cipher is not None else self._payload
+        return self._payload - OVERHEAD if self.is_encrypted else self._payload
+
+    @property
+    def _comfort(self) -> int:
+        """Room that is worth a ``Writable``: waking the producer for every frame would cost more."""
+        return min(self.limits.window_bytes, self.limits.window_frames * self._chunk) // 4
+
+    def _note_room(self) -> None:
+        """Owe the producer a ``Writable`` if there is no room, whoever took it."""
+        if not self.room:
+            self._is_starved = True
 
     # -- links
 
@@ -240,8 +225,10 @@ class Channel:
             self.lost(now)
         if self._phase_since is not None:
             self._phase_since += now - self._lost_at
-        self._is_up = True
-        self._wall_offset_ms = wall_ms - now * 1000
+        if self._probe is not None:
+            self._probe = (self._probe[0], self._probe[1] + now - self._lost_at)
+        self._is_up = self._was_up = True
+        self._wall_offset_ms = max(1, wall_ms) - now * 1000  # 0 is rejected by both real peers
         self._inbox.opened(now)
         effects: list[Effect] = [
             SendText(open_message(request_id, token, self.client_id, CLIENT_VERSION)),
@@ -312,11 +299,11 @@ class Channel:
         self, sequence: int, id_: bytes, payload_type: int, payload: bytes, now: float, effects: list[Effect]
     ) -> None:
         inbox = self._inbox
-        if self._must_decrypt and payload_type in _SEALED and sequence >= inbox.expected:
+        if self._handshake.is_sealed and payload_type in _SEALED and sequence >= inbox.expected:
             try:
-                if self._cipher is None:
+                if self._handshake.cipher is None:
                     raise CryptoError("there is no key yet")
-                payload = self._cipher.decrypt(payload)
+                payload = self._handshake.cipher.decrypt(payload)
             except CryptoError:
                 # Unacknowledged: had it been clear by mistake it would come again, sealed.
                 self.drops["not sealed"] += 1
@@ -344,26 +331,28 @@ class Channel:
 
     def _deliver(self, payload_type: int, payload: bytes, now: float, effects: list[Effect]) -> None:
         """Act on the next frame in order. It has been acknowledged."""
-        if payload_type in _CONTENT:
-            if self.state is State.OPENING:
-                self._become_ready(now, effects)  # no handshake comes: a plain shell
-            elif self.state is State.HANDSHAKE:
-                if not self._is_complete:
-                    self._break("the far end sent output during the handshake", effects)
-                    return
-                # Its plugin runs, so it takes data; the no-op's acknowledgement is no longer needed.
-                self._become_ready(now, effects)
-            self._content(payload_type, payload, effects)
-        elif payload_type == PayloadType.HANDSHAKE_REQUEST:
-            self._on_request(payload, now, effects)
-        elif payload_type == PayloadType.CHALLENGE_REQUEST:
-            self._on_challenge(payload, now, effects)
-        elif payload_type == PayloadType.HANDSHAKE_COMPLETE:
-            self._on_complete(payload, now, effects)
-        else:
-            self.drops["unknown payload type"] += 1
+        try:
+            if payload_type in _CONTENT:
+                self._on_content(payload_type, payload, now, effects)
+            elif payload_type == PayloadType.HANDSHAKE_REQUEST:
+                self._on_request(payload, now, effects)
+            elif payload_type == PayloadType.CHALLENGE_REQUEST:
+                self._on_challenge(payload, now, effects)
+            elif payload_type == PayloadType.HANDSHAKE_COMPLETE:
+                self._on_complete(payload, now, effects)
+            else:
+                self.drops["unknown payload type"] += 1
+        except HandshakeError as error:
+            self._break(error.message, effects)
 
-    def _content(self, payload_type: int, payload: bytes, effects: list[Effect]) -> None:
+    def _on_content(self, payload_type: int, payload: bytes, now: float, effects: list[Effect]) -> None:
+        if self.state is State.OPENING:
+            self._become_ready(now, effects)  # no handshake comes: a plain shell
+        elif self.state is State.HANDSHAKE:
+            if not self._handshake.is_complete:
+                raise HandshakeError("the far end sent output during the handshake")
+            # Its plugin runs, so it takes data: no need to wait for the no-op's acknowledgement.
+            self._become_ready(now, effects)
         if not payload:
             return
         if payload_type == PayloadType.OUTPUT:
@@ -392,7 +381,7 @@ class Channel:
             self._probe = None
         if self._greeting == sequence and self.state is State.HANDSHAKE:
             self._become_ready(now, effects)
-        elif self._is_starved and self.room >= self.limits.window_bytes // 4:
+        elif self._is_starved and (room := self.room) and room >= self._comfort:
             self._is_starved = False
             effects.append(Writable())
 
@@ -415,84 +404,52 @@ class Channel:
             # One answer only: a second one blocks the far end's reader for good.
             self.drops["late handshake"] += 1
             return
-        try:
-            request = handshake.read_request(payload)
-        except PayloadError as error:
-            self._break(f"the handshake can not be understood: {error.message}", effects)
-            return
         self.state = State.HANDSHAKE
-        self._request = request
+        answer = self._handshake.begin(payload)
+        request = self._handshake.request
+        assert request is not None
         self.agent_version = request.agent_version
         self.session_type = request.session_type
         self.properties = request.properties
-        if request.key_id is None:
-            self._answer(handshake.write_response(request), now, effects)
-            return
-        self._must_decrypt = True
-        if self._inbox.holds(_SEALED):
-            self._break("the far end sent output before the key was agreed", effects)
-            return
-        context = handshake.encryption_context(self.session_id, self.target, request.challenge)
-        effects.append(NeedDataKey(request.key_id, context))
+        if self._handshake.is_sealed and self._inbox.holds(_SEALED):
+            raise HandshakeError("the far end sent output before a key was agreed")
+        if isinstance(answer, NeedDataKey):
+            effects.append(answer)
+        else:
+            self._answer(answer, now, effects)
 
     def data_key(self, plaintext: bytes, ciphertext: bytes, now: float) -> list[Effect]:
         """Answer ``NeedDataKey``: the key in clear and as KMS encrypted it. A repeat changes nothing."""
-        if not self._wants_key:
-            return []
-        assert self._request is not None
-        try:
-            self._cipher = Cipher(plaintext, self._entropy)
-        except CryptoError as error:
-            return self.data_key_failed(error.message, now)
         effects: list[Effect] = []
-        self._answer(handshake.write_response(self._request, encrypted_key=ciphertext), now, effects)
+        if self.state is State.HANDSHAKE:
+            self._answer(self._handshake.take_key(plaintext, ciphertext), now, effects)
         return effects
 
     def data_key_failed(self, reason: str, now: float) -> list[Effect]:
         """Answer ``NeedDataKey`` with a refusal: the far end then ends the session and repeats ``reason``."""
-        if not self._wants_key:
-            return []
-        assert self._request is not None
         effects: list[Effect] = []
-        self._answer(handshake.write_response(self._request, key_problem=reason[:512]), now, effects)
+        if self.state is State.HANDSHAKE:
+            self._answer(self._handshake.refuse_key(reason), now, effects)
         return effects
 
-    @property
-    def _wants_key(self) -> bool:
-        return self.state is State.HANDSHAKE and self._must_decrypt and not self._has_answered
-
-    def _answer(self, response: bytes, now: float, effects: list[Effect]) -> None:
-        self._has_answered = True
-        self._phase_since = now
-        self._emit(int(PayloadType.HANDSHAKE_RESPONSE), response, now, effects)
+    def _answer(self, response: bytes | None, now: float, effects: list[Effect]) -> None:
+        if response is not None:
+            self._phase_since = now if self._is_up else self._lost_at
+            self._emit(int(PayloadType.HANDSHAKE_RESPONSE), response, now, effects)
 
     def _on_challenge(self, payload: bytes, now: float, effects: list[Effect]) -> None:
-        if self._cipher is None or self.state is not State.HANDSHAKE or self._has_answered_challenge:
-            self.drops["late challenge"] += 1
-            return
-        try:
-            answer = Challenge(self._cipher.answer(parse(payload, Challenge).challenge))
-        except (CryptoError, PayloadError) as error:
-            self._break(f"the far end does not hold the data key: {error.message}", effects)
-            return
-        self._has_answered_challenge = True
-        self._emit(int(PayloadType.CHALLENGE_RESPONSE), msgspec.json.encode(answer), now, effects)
+        answer = self._handshake.answer_challenge(payload)
+        if answer is None:
+            self.drops["late handshake"] += 1
+        else:
+            self._emit(int(PayloadType.CHALLENGE_RESPONSE), answer, now, effects)
 
     def _on_complete(self, payload: bytes, now: float, effects: list[Effect]) -> None:
-        if self.state is not State.HANDSHAKE or self._is_complete:
+        if self.state is not State.HANDSHAKE or self._handshake.is_complete:
             self.drops["late handshake"] += 1
             return
-        if not self._has_answered or (self._must_decrypt and self._cipher is None):
-            self._break("the far end completed a handshake that was not answered", effects)
-            return
-        try:
-            text = parse(payload, HandshakeComplete).customer_message
-        except PayloadError:
-            text = None  # only the administrator's text is lost
-            self.drops["bad handshake end"] += 1
-        if text:
+        if text := self._handshake.complete(payload):
             effects.append(Notice(text))
-        self._is_complete = True
         self._phase_since = now
         # The far end says so before it is ready: the first frame is often rejected, and at times
         # acknowledged and lost. So that one is a no-op, and the real data waits for its acknowledgement.
@@ -501,11 +458,9 @@ class Channel:
     def _become_ready(self, now: float, effects: list[Effect]) -> None:
         self.state = State.READY
         self._phase_since = None
-        effects.append(
-            Ready(self.session_type, self.properties, self.agent_version, self._cipher is not None)
-        )
-        if self._is_complete and self._size is not None:
-            self._emit_size(now, effects)  # what came before was acknowledged and thrown away
+        effects.append(Ready(self.session_type, self.properties, self.agent_version, self.is_encrypted))
+        if self._size is not None:
+            self._emit_size(now, effects)  # what came before may have been acknowledged and thrown away
         self._is_starved = False
         effects.append(Writable())
 
@@ -536,9 +491,9 @@ class Channel:
             else:
                 for start in range(0, len(data), chunk):
                     self._emit(_OUTPUT, data[start : start + chunk], now, effects)
-            self._is_starved = not self.room
         elif self.state is State.READY:
             self._emit(payload_type, data, now, effects)
+        self._note_room()
         return effects
 
     def probe(self, now: float) -> list[Effect]:
@@ -550,6 +505,7 @@ class Channel:
             return []
         effects: list[Effect] = []
         self._probe = (self._emit(int(PayloadType.PARAMETER), NO_OP, now, effects), now)
+        self._note_room()
         return effects
 
     def skip_ahead(self, now: float) -> list[Effect]:
@@ -576,9 +532,11 @@ class Channel:
 
     def _on_size(self, data: bytes, now: float, effects: list[Effect]) -> None:
         self._size = data
-        if self.state is State.HANDSHAKE or not self._wall_offset_ms:
-            self._size_waits = not self._wall_offset_ms
+        if not self._was_up:
+            self._size_waits = True  # a frame needs the wall clock, which comes with the first link
             return
+        if self.state is State.HANDSHAKE:
+            return  # it goes out at the end of the handshake
         if self._sizes and next(reversed(self._sizes.values())) == data:
             self._size_waits = False
             return  # it is on its way already, and will be repeated until it is acknowledged
@@ -591,13 +549,14 @@ class Channel:
         if not self._size_waits:
             sequence = self._emit(int(PayloadType.SIZE), self._size, now, effects)
             self._sizes[sequence] = self._size
+            self._note_room()
 
     def _emit(
         self, payload_type: int, data: bytes, now: float, effects: list[Effect], *, eager: bool = False
     ) -> int:
         """Number, seal, store and (with a link) send one frame; return its sequence."""
-        if payload_type == _OUTPUT and self._cipher is not None:
-            data = self._cipher.encrypt(data)
+        if payload_type == _OUTPUT and (cipher := self._handshake.cipher) is not None:
+            data = cipher.encrypt(data)
         outbox = self._outbox
         sequence = outbox.next_sequence
         created_ms = int(self._wall_offset_ms + now * 1000)
@@ -624,46 +583,40 @@ class Channel:
         effects: list[Effect] = []
         if not self._is_up or self.state is State.CLOSED:
             return effects
-        for deadline, reason in self._ends():
-            if deadline <= now:
-                self._break(reason, effects)
-                return effects
-        if self._inbox.is_torn(self.limits.gap, now):
-            self._break("output of the far end is lost for ever: a frame stays missing", effects)
-            return effects
-        effects += map(Send, self._outbox.due(now))
+        if (reason := self._overdue(now)) is not None:
+            self._break(reason, effects)
+        else:
+            effects += map(Send, self._outbox.due(now))
         return effects
 
     def next_deadline(self) -> float | None:
         """When ``tick`` must be called next; None while there is nothing to wait for."""
         if not self._is_up or self.state is State.CLOSED:
             return None
-        deadlines = [deadline for deadline, _ in self._ends()]
-        if (resend := self._outbox.next_deadline()) is not None:
-            deadlines.append(resend)
-        if (torn := self._inbox.torn_at(self.limits.gap)) is not None:
-            deadlines.append(torn)
-        return min(deadlines, default=None)
+        resend = self._outbox.next_deadline()
+        torn = self._inbox.torn_at(self.limits.gap)
+        given_up = self._given_up_at()
+        phase = self._phase_until()
+        return min((at for at in (resend, torn, given_up, phase) if at is not None), default=None)
 
-    def _ends(self) -> list[tuple[float, str]]:
-        """When the session is given up, and why."""
-        ends = []
-        if (since := self._outbox.oldest_since) is not None:
-            ends.append(
-                (
-                    since + self.limits.give_up,
-                    f"the far end acknowledged nothing for {self.limits.give_up:.0f} s",
-                )
-            )
-        if self._phase_since is not None:
-            if self._is_complete:
-                ends.append(
-                    (
-                        self._phase_since + self.limits.greeting,
-                        f"the far end took no data within {self.limits.greeting:.0f} s of the handshake"
-                        " (does anything listen on the port?)",
-                    )
-                )
-            else:
-                ends.append((self._phase_since + self.limits.handshake, "the handshake did not complete"))
-        return ends
+    def _given_up_at(self) -> float | None:
+        since = self._outbox.oldest_since
+        return None if since is None else since + self.limits.give_up
+
+    def _phase_until(self) -> float | None:
+        if self._phase_since is None:
+            return None
+        limits = self.limits
+        return self._phase_since + (limits.greeting if self._handshake.is_complete else limits.handshake)
+
+    def _overdue(self, now: float) -> str | None:
+        """Why the session is given up, if it is."""
+        if (at := self._given_up_at()) is not None and at <= now:
+            return f"the far end left a frame unacknowledged for {self.limits.give_up:.0f} s"
+        if (at := self._phase_until()) is not None and at <= now:
+            if not self._handshake.is_complete:
+                return "the handshake did not complete"
+            return "the far end takes no data after the handshake: does anything listen on the port?"
+        if self._inbox.is_torn(self.limits.gap, now):
+            return "output is lost for ever: a frame of the far end stays missing"
+        return None

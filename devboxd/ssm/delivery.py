@@ -8,7 +8,6 @@ Sources of the numbers: ``docs/protocol.md``, "Timers".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -132,29 +131,32 @@ class Outbox:
 
     def next_deadline(self) -> float | None:
         """When ``due`` has something to return; None without a link or without frames."""
-        return min((self._deadline(frame) for frame in self._first()), default=None)
+        return min(map(self._deadline, self._first()), default=None)
 
     @property
     def oldest_since(self) -> float | None:
         """Since when the oldest frame has been waiting, counting only time with a link."""
-        return next((frame.since for frame in self._first()), None)
+        first = self._first(1)
+        return first[0].since if first else None
 
-    def _first(self) -> Iterator[Waiting]:
+    def _first(self, wanted: int = RESEND_BATCH) -> list[Waiting]:
         """The few oldest frames; while paused only the very oldest, and none without a link."""
-        if self._lost_at is not None:
-            return
+        result: list[Waiting] = []
+        if self._lost_at is not None or not self._waiting:
+            return result
         # Sequence numbers have no holes, so a pointer finds the oldest frame faster than a scan of a
         # dictionary whose front has been emptied.
         while self._oldest < self.next_sequence and self._oldest not in self._waiting:
             self._oldest += 1
-        wanted = 1 if self.paused else RESEND_BATCH
+        if self.paused:
+            wanted = 1
         for sequence in range(self._oldest, self.next_sequence):
             frame = self._waiting.get(sequence)
             if frame is not None:
-                yield frame
-                wanted -= 1
-                if not wanted:
-                    return
+                result.append(frame)
+                if len(result) == wanted:
+                    break
+        return result
 
     def _deadline(self, frame: Waiting) -> float:
         if self.paused:

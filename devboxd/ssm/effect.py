@@ -18,6 +18,9 @@ class SendText(msgspec.Struct, frozen=True, gc=False):
 
     text: str
 
+    def __repr__(self) -> str:
+        return "SendText(…)"
+
 
 class Output(msgspec.Struct, frozen=True, gc=False):
     """Bytes from the far end, in order, decrypted, each exactly once."""

@@ -6,11 +6,22 @@ Source: ``docs/protocol.md``, "Handshake".
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
-from devboxd.ssm.payload import CLIENT_VERSION, HandshakeRequest, PayloadError, parse
+from devboxd.errors import DevboxError
+from devboxd.ssm.crypto import Cipher, CryptoError
+from devboxd.ssm.effect import NeedDataKey
+from devboxd.ssm.payload import (
+    CLIENT_VERSION,
+    Challenge,
+    HandshakeComplete,
+    HandshakeRequest,
+    PayloadError,
+    parse,
+)
 
 SESSION_TYPES: Final = frozenset({"Standard_Stream", "InteractiveCommands", "NonInteractiveCommands", "Port"})
 MAX_ACTIONS: Final = 32  # two exist; the answer has to fit into one frame
@@ -19,6 +30,13 @@ MAX_NAME: Final = 64  # characters of a name that we repeat to the far end
 SUCCESS: Final = 1
 FAILED: Final = 2
 UNSUPPORTED: Final = 3
+
+
+class HandshakeError(DevboxError):
+    """The far end and we can not agree: this session is of no use."""
+
+    code = "handshake-failed"
+    retryable = True
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -65,8 +83,8 @@ def read_request(payload: bytes) -> Request:
             if session_type not in SESSION_TYPES:
                 problems[name] = (FAILED, f"Unknown session type {(session_type or '')[:MAX_NAME]}")
         elif name == "KMSEncryption":
-            key_id = _text(parameters.get("KMSKeyId"))
-            challenge = _text(parameters.get("Challenge"))
+            key_id = _text(parameters.get("KMSKeyId")) or None
+            challenge = _text(parameters.get("Challenge")) or None
             if key_id is None:
                 problems[name] = (FAILED, "Failed to process action KMSEncryption: no key id")
         else:
@@ -114,6 +132,103 @@ def write_response(request: Request, *, encrypted_key: bytes | None = None, key_
     return msgspec.json.encode(
         {"ClientVersion": CLIENT_VERSION, "ProcessedClientActions": processed, "Errors": errors or None}
     )
+
+
+class Handshake:
+    """Our side of one handshake: each thing is answered once, whatever is repeated or comes late.
+
+    Holds the session's cipher afterwards.
+    """
+
+    __slots__ = (
+        "_entropy",
+        "_has_answered",
+        "_has_answered_challenge",
+        "_session_id",
+        "_target",
+        "cipher",
+        "is_complete",
+        "is_sealed",
+        "request",
+    )
+
+    def __init__(self, session_id: str, target: str, entropy: Callable[[int], bytes]) -> None:
+        self._session_id = session_id
+        self._target = target
+        self._entropy = entropy
+        self._has_answered = False
+        self._has_answered_challenge = False
+        self.request: Request | None = None
+        self.cipher: Cipher | None = None
+        self.is_sealed = False  # encryption was asked for: clear output is refused from now on
+        self.is_complete = False
+
+    def begin(self, payload: bytes) -> bytes | NeedDataKey:
+        """Take the request: return the response, or what is needed to write it.
+
+        Raises:
+            HandshakeError: not a request.
+        """
+        try:
+            self.request = request = read_request(payload)
+        except PayloadError as error:
+            raise HandshakeError(f"the handshake can not be understood: {error.message}") from None
+        if "KMSEncryption" in request.actions:
+            self.is_sealed = True
+            if request.key_id is not None:
+                context = encryption_context(self._session_id, self._target, request.challenge)
+                return NeedDataKey(request.key_id, context)
+        self._has_answered = True
+        return write_response(request)
+
+    def take_key(self, plaintext: bytes, ciphertext: bytes) -> bytes | None:
+        """Take the data key: return the response, or None when none is wanted (any more)."""
+        if self.request is None or self._has_answered:
+            return None
+        try:
+            self.cipher = Cipher(plaintext, self._entropy)
+        except CryptoError as error:
+            return self.refuse_key(error.message)
+        self._has_answered = True
+        return write_response(self.request, encrypted_key=ciphertext)
+
+    def refuse_key(self, reason: str) -> bytes | None:
+        """There will be no data key: return the response, or None when none is wanted (any more)."""
+        if self.request is None or self._has_answered:
+            return None
+        self._has_answered = True
+        return write_response(self.request, key_problem=reason[:512])
+
+    def answer_challenge(self, payload: bytes) -> bytes | None:
+        """Prove that we hold the key: return the answer, or None when it was not our turn.
+
+        Raises:
+            HandshakeError: the far end does not hold the key.
+        """
+        if self.cipher is None or self.is_complete or self._has_answered_challenge:
+            return None
+        try:
+            answer = Challenge(self.cipher.answer(parse(payload, Challenge).challenge))
+        except (CryptoError, PayloadError) as error:
+            raise HandshakeError(f"the far end does not hold the data key: {error.message}") from None
+        self._has_answered_challenge = True
+        return msgspec.json.encode(answer)
+
+    def complete(self, payload: bytes) -> str:
+        """Take the end of the handshake; return the administrator's text for the user.
+
+        Raises:
+            HandshakeError: the end comes before our answer, or without the encryption that was asked for.
+        """
+        if not self._has_answered:
+            raise HandshakeError("the far end completed a handshake that was not answered")
+        if self.is_sealed and self.cipher is None:
+            raise HandshakeError("the far end goes on without the encryption that it asked for")
+        self.is_complete = True
+        try:
+            return parse(payload, HandshakeComplete).customer_message or ""
+        except PayloadError:
+            return ""  # only that text is lost
 
 
 def compare_versions(left: str, right: str) -> int:
