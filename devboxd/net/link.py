@@ -52,10 +52,9 @@ class LinkLost(DevboxError):
     retryable = True
     exit_status = 7
 
-    def __init__(self, close_code: int | None, reason: str, *, hint: str | None = None) -> None:
-        super().__init__(f"the link was lost: {reason}" if close_code else reason, hint=hint)
+    def __init__(self, reason: str, *, close_code: int | None = None, hint: str | None = None) -> None:
+        super().__init__(reason, hint=hint)
         self.close_code = close_code
-        self.reason = reason
 
 
 class CertificateUntrusted(LinkLost):
@@ -206,16 +205,16 @@ class Link:
 
     def _lost(self, error: object, reason: str | None = None) -> LinkLost:
         code = self._socket.close_code or 1006
+        said = reason is not None
         if reason is None:
             if isinstance(error, aiohttp.ServerTimeoutError):
-                reason = "the other end does not answer"
+                reason = "the gateway does not answer any more"
             elif isinstance(error, aiohttp.WebSocketError):
-                reason = f"protocol error ({error})"
+                reason = f"the gateway broke the websocket protocol: {error}"
             elif code == 1006:
                 reason = "the connection broke"
-            else:
-                reason = ""
-        return LinkLost(int(code), f"{reason or 'closed'} ({int(code)})")
+        closed = f"the gateway closed the link ({int(code)}{': ' + reason if reason else ''})"
+        return LinkLost(closed if said or not reason else reason, close_code=int(code))
 
 
 class Dialer:
@@ -255,7 +254,7 @@ class Dialer:
             context = await self._trust(settings.ca_bundle) if secure else None
         except OSError as error:
             raise CertificateUntrusted(
-                None, f"the CA bundle {settings.ca_bundle} can not be read", hint="check AWS_CA_BUNDLE"
+                f"the CA bundle {settings.ca_bundle} can not be read", hint="check AWS_CA_BUNDLE"
             ) from error
         try:
             async with asyncio.timeout(timeout):
@@ -337,24 +336,23 @@ def _dial_failure(error: BaseException, host: str, timeout: float) -> DevboxErro
                 hint=hint if status == 407 else "check HTTPS_PROXY and NO_PROXY",
             )
         case aiohttp.ClientProxyConnectionError():
-            return LinkLost(None, "the proxy can not be reached", hint="check HTTPS_PROXY and NO_PROXY")
+            return LinkLost("the proxy can not be reached", hint="check HTTPS_PROXY and NO_PROXY")
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
             return CertificateUntrusted(
-                None,
                 f"the certificate of {host} is not trusted",
                 hint="is there a proxy that opens TLS? Name its certificate in AWS_CA_BUNDLE",
             )
         case aiohttp.ClientConnectorDNSError():
-            return LinkLost(None, f"the name {host} can not be resolved", hint="is the network up?")
+            return LinkLost(f"the name {host} can not be resolved", hint="is the network up?")
         case TimeoutError():
-            return LinkLost(None, f"{host} did not answer within {timeout:g} s")
+            return LinkLost(f"{host} did not answer within {timeout:g} s")
         case aiohttp.ClientConnectorError():
             # asyncio puts a sentence of its own in strerror.
             detail = (
                 os.strerror(error.os_error.errno) if error.os_error.errno else type(error.os_error).__name__
             )
-            return LinkLost(None, f"{host} can not be reached: {detail}")
+            return LinkLost(f"{host} can not be reached: {detail}")
         case ValueError():
-            return LinkLost(None, f"the address of the gateway can not be used ({type(error).__name__})")
+            return LinkLost(f"the address of the gateway can not be used ({type(error).__name__})")
         case _:
-            return LinkLost(None, f"the connection to {host} broke while it was opened")
+            return LinkLost(f"the connection to {host} broke while it was opened")

@@ -1,0 +1,326 @@
+"""Local listeners for forwards: bound first, accepted from when somebody asks, TCP and unix.
+
+A listener belongs to its forward and stays bound while sessions come and go. It accepts only inside
+``accept``: while nobody asks, connections wait in the kernel's queue instead of being refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from devboxd.errors import BadRequest, DevboxError
+
+BACKLOG: Final = 128
+READ_LIMIT: Final = 65536  # bytes that are read ahead of their consumer
+FULL_PAUSE: Final = 0.2  # seconds to wait when this process has no descriptors left
+PATH_MAX: Final = 103  # bytes of a socket path that every system takes (Linux 107, macOS 103)
+PORT_TRIES: Final = 8  # for one free port in two address families
+
+_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
+
+
+class PortInUse(DevboxError):
+    """Another program listens on that port or path."""
+
+    code = "port-in-use"
+    exit_status = 5
+
+
+class PortDenied(DevboxError):
+    """The system does not let us listen there."""
+
+    code = "port-denied"
+    exit_status = 5
+
+
+class ListenerClosed(Exception):
+    """``accept`` on a listener that was closed: the end of the accept loop, not a fault."""
+
+
+class Connection:
+    """One accepted connection. One task reads, one writes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.peer = peer
+
+    async def read(self, limit: int = READ_LIMIT) -> bytes:
+        """The next bytes; empty when the peer has finished sending. Raises OSError after a reset."""
+        return await self._reader.read(limit)
+
+    async def write(self, data: bytes) -> None:
+        """Write; waits while the peer does not take more. Raises OSError when it is gone."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def finish(self) -> None:
+        """Say that no more will be written (half-close); reading goes on."""
+        with contextlib.suppress(OSError):
+            if not self._writer.is_closing() and self._writer.can_write_eof():
+                self._writer.write_eof()
+
+    def reset(self) -> None:
+        """Break the connection so that the peer sees an error (RST on TCP), not an ordinary end."""
+        with contextlib.suppress(OSError):
+            raw: socket.socket | None = self._writer.get_extra_info("socket")
+            if raw is not None and raw.family != socket.AF_UNIX:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """Close after what was written has gone out (the system takes care of that)."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+class Listener:
+    """Bound sockets with one ``accept`` for all of them."""
+
+    def __init__(self, sockets: Sequence[socket.socket], *, path: Path | None = None) -> None:
+        self.sockets = tuple(sockets)
+        self.path = path
+        self._file = _identity(path) if path is not None else None
+        self._closed = False
+        self._waiting: asyncio.Future[None] | None = None
+        for one in self.sockets:
+            one.setblocking(False)
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port, also where 0 was asked for; None for a unix socket."""
+        return None if self.path is not None else int(self.sockets[0].getsockname()[1])
+
+    @property
+    def address(self) -> str:
+        """``127.0.0.1:8080``, ``[::1]:8080`` or the path of the socket."""
+        if self.path is not None:
+            return str(self.path)
+        host, port = self.sockets[0].getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def accept(self) -> Connection:
+        """Wait for a connection. One task at a time. Raises ListenerClosed."""
+        while True:
+            if self._closed:
+                raise ListenerClosed(self.address if self.path else "closed")
+            for one in self.sockets:
+                try:
+                    accepted, address = one.accept()
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                        await asyncio.sleep(FULL_PAUSE)  # the connection stays in the queue
+                    continue  # else: the peer gave up while it was waiting
+                return await _connection(accepted, address)
+            await self._readable()
+
+    def close(self) -> None:
+        """Stop listening. Connections that were accepted live on."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._waiting is not None and not self._waiting.done():
+            self._stop_watching()
+            self._waiting.set_result(None)
+        for one in self.sockets:
+            one.close()
+        if self.path is not None and self._file is not None and _identity(self.path) == self._file:
+            self.path.unlink(missing_ok=True)
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiting = waiting = loop.create_future()
+        for one in self.sockets:
+            loop.add_reader(one, _wake, waiting)
+        try:
+            await waiting
+        finally:
+            self._stop_watching()
+            self._waiting = None
+
+    def _stop_watching(self) -> None:
+        loop = asyncio.get_running_loop()
+        for one in self.sockets:
+            if one.fileno() >= 0:
+                loop.remove_reader(one)
+
+
+async def listen_tcp(bind: str = "127.0.0.1", port: int = 0) -> Listener:
+    """Listen on a TCP port.
+
+    Args:
+        bind: an address, ``localhost`` (IPv4 and IPv6 loopback), ``*`` or empty (every address), or a name.
+        port: 0 picks a free one, the same in both families.
+
+    Raises: PortInUse, PortDenied; BadRequest when the address is not one of this machine's.
+    """
+    name = bind.strip("[]")
+    addresses = await _addresses(name)
+    for _ in range(PORT_TRIES):
+        try:
+            return Listener(_bind_all(addresses, port))
+        except PortInUse:
+            # The port that the first family was given may be taken in the second.
+            if port or len(addresses) == 1:
+                raise
+    raise PortInUse("no free port was found", hint="name one")
+
+
+def listen_unix(path: Path) -> Listener:
+    """Listen on a unix socket that only this user can connect to (0600).
+
+    A socket file that nobody listens on is replaced; any other file is not.
+
+    Raises: PortInUse, PortDenied, BadRequest.
+    """
+    return Listener([bind_unix(path)], path=path)
+
+
+def bind_unix(path: Path, *, backlog: int = BACKLOG) -> socket.socket:
+    """Bind and listen, 0600 from the first moment. Errors as ``listen_unix``."""
+    if len(os.fsencode(path)) > PATH_MAX:
+        raise BadRequest(f"the socket path is too long ({PATH_MAX} bytes are allowed): {path}")
+    _remove_stale(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The mask holds for the whole process, but only while bind runs, and a file that another thread
+    # makes just then comes out more private than meant, never less.
+    mask = os.umask(0o177)
+    try:
+        bound.bind(os.fspath(path))
+        bound.listen(backlog)
+    except OSError as error:
+        bound.close()
+        raise _refused(error, str(path)) from error
+    finally:
+        os.umask(mask)
+    return bound
+
+
+def adopt(inherited: socket.socket) -> Listener:
+    """Take over a listening socket that an earlier daemon bound (systemd's descriptor store)."""
+    path = Path(os.fsdecode(inherited.getsockname())) if inherited.family == socket.AF_UNIX else None
+    return Listener([inherited], path=path)
+
+
+async def _connection(accepted: socket.socket, address: object) -> Connection:
+    accepted.setblocking(False)
+    if accepted.family == socket.AF_UNIX:
+        reader, writer = await asyncio.open_unix_connection(sock=accepted, limit=READ_LIMIT)
+        return Connection(reader, writer, "unix")
+    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    reader, writer = await asyncio.open_connection(sock=accepted, limit=READ_LIMIT)
+    peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else ""
+    return Connection(reader, writer, peer)
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+async def _addresses(name: str) -> list[tuple[socket.AddressFamily, str, bool]]:
+    """(family, address, must it work) for each socket to bind."""
+    if name == "localhost":
+        # Not by name lookup: some machines map it to one family only, and browsers try both.
+        return [(socket.AF_INET, "127.0.0.1", True), (socket.AF_INET6, "::1", False)]
+    if name in ("", "*"):
+        return [(socket.AF_INET, "0.0.0.0", True), (socket.AF_INET6, "::", False)]  # asked for
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(name, 0, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise BadRequest(f"{name!r} is not an address to listen on") from error
+    family, address = found[0][0], str(found[0][4][0])
+    return [(family, address, True)]
+
+
+def _bind_all(addresses: Sequence[tuple[socket.AddressFamily, str, bool]], port: int) -> list[socket.socket]:
+    bound: list[socket.socket] = []
+    try:
+        for family, address, required in addresses:
+            try:
+                bound.append(_bind(family, address, bound[0].getsockname()[1] if bound else port))
+            except OSError as error:
+                if required or error.errno == errno.EADDRINUSE:
+                    raise _refused(error, f"{address} port {port}") from error
+    except BaseException:
+        for one in bound:
+            one.close()
+        raise
+    return bound
+
+
+def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        # Lets us come back while old connections are in TIME_WAIT; no second listener can slip in.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind((address, port))
+        one.listen(BACKLOG)
+    except BaseException:
+        one.close()
+        raise
+    return one
+
+
+def _refused(error: OSError, where: str) -> DevboxError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return PortInUse(
+                f"{where} is in use by another program",
+                hint="choose another local end, or local port 0 for any free one",
+            )
+        case errno.EACCES | errno.EPERM:
+            return PortDenied(
+                f"the system does not allow to listen on {where}",
+                hint="ports below 1024 belong to root: choose a higher one" if " port " in where else None,
+            )
+        case errno.ENOENT | errno.ENOTDIR:
+            return BadRequest(f"the folder of {where} does not exist")
+        case _:
+            return BadRequest(f"can not listen on {where}: {os.strerror(error.errno or 0)}")
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket file of ours that nobody listens on. Raises PortInUse or BadRequest."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise BadRequest(f"{path} exists and is not a socket", hint="choose another path")
+    if found.st_uid != os.geteuid():
+        raise PortInUse(f"{path} belongs to another user")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            pass  # a full queue: somebody listens
+    raise PortInUse(f"another program listens on {path}")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        found = path.lstat()
+        return found.st_dev, found.st_ino
+    return None

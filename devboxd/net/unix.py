@@ -1,0 +1,170 @@
+"""The daemon's own socket: from systemd or bound here, for this user only, and one daemon at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import struct
+import sys
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from devboxd.errors import Denied, DevboxError
+from devboxd.net.listen import bind_unix
+
+FIRST_FD: Final = 3  # sd_listen_fds(3)
+CONTROL_NAMES: Final = frozenset({"devboxd.socket", "devboxd", "control"})
+LOCK_NAME: Final = "devboxd.lock"
+
+_UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
+_XUCRED_BYTES: Final = 76  # macOS: version, uid, number of groups, 16 groups
+_SOL_LOCAL, _LOCAL_PEERCRED = 0, 1  # macOS <sys/un.h>
+
+
+class AlreadyRunning(DevboxError):
+    """Another devboxd of this user holds the socket."""
+
+    code = "already-running"
+    exit_status = 5
+
+
+class PeerDenied(Denied):
+    """Somebody else's process connected to the daemon's socket."""
+
+    code = "peer-denied"
+
+
+@dataclass(slots=True)
+class DaemonSocket:
+    """The listening control socket. ``activation``: systemd or spawned, as in ``wire.Status``."""
+
+    socket: socket.socket
+    path: Path
+    activation: str
+    _lock: int = field(repr=False)
+    _file: tuple[int, int] | None = field(default=None, repr=False)
+
+    def close(self) -> None:
+        """Close; remove the file where we made it and it is still ours; let the next daemon start."""
+        self.socket.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                found = self.path.lstat()
+                if (found.st_dev, found.st_ino) == self._file:
+                    self.path.unlink()
+        os.close(self._lock)
+
+
+def open_daemon_socket(path: Path, inherited: dict[str, list[socket.socket]] | None = None) -> DaemonSocket:
+    """Take the control socket out of ``inherited`` (see ``inherited_sockets``), or bind ``path``.
+
+    Raises: AlreadyRunning; BadRequest or PortDenied when the path can not be used; Denied when its folder
+    is not private.
+    """
+    lock = _lock(path)
+    try:
+        given = _take_control(inherited or {})
+        if given is not None:
+            given.setblocking(False)
+            return DaemonSocket(given, path, "systemd", lock)
+        bound = bind_unix(path)
+        bound.setblocking(False)
+        found = path.lstat()
+        return DaemonSocket(bound, path, "spawned", lock, (found.st_dev, found.st_ino))
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def inherited_sockets(environment: MutableMapping[str, str]) -> dict[str, list[socket.socket]]:
+    """The sockets that systemd passed (socket units and the descriptor store), by name.
+
+    Clears LISTEN_* in ``environment``, so that no child believes they are for it. Call once, early.
+    Source: sd_listen_fds_with_names(3).
+    """
+    pid = environment.pop("LISTEN_PID", "")
+    count = environment.pop("LISTEN_FDS", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return {}
+    found: dict[str, list[socket.socket]] = {}
+    for offset in range(int(count)):
+        number = FIRST_FD + offset
+        with contextlib.suppress(OSError):  # a number that is not open
+            os.set_inheritable(number, False)
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.close(number)
+                continue
+            name = names[offset] if offset < len(names) else ""
+            found.setdefault(name, []).append(socket.socket(fileno=number))
+    return found
+
+
+def peer_user(connection: socket.socket) -> int | None:
+    """The user id at the other end of a unix connection; None where the system can not tell."""
+    platform: str = sys.platform  # a plain text, so that mypy checks every branch on every system
+    if platform.startswith("linux"):
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        return int(_UCRED.unpack(raw)[1])
+    if platform == "darwin":
+        raw = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES)
+        return int.from_bytes(raw[4:8], sys.byteorder)
+    return None
+
+
+def check_peer(connection: socket.socket) -> None:
+    """Let in this user and root, nobody else. Raises PeerDenied."""
+    user = peer_user(connection)
+    if user not in (os.geteuid(), 0):
+        raise PeerDenied(
+            f"user id {user} may not talk to this devboxd", hint="each user runs a devboxd of their own"
+        )
+
+
+def send_fd(connection: socket.socket, descriptor: int, data: bytes = b"\0") -> None:
+    """Pass a descriptor (SCM_RIGHTS) with one byte of data. The caller still owns its copy.
+
+    Raises: OSError, BlockingIOError included: the peer has to be reading.
+    """
+    socket.send_fds(connection, [data], [descriptor])
+
+
+def _take_control(inherited: dict[str, list[socket.socket]]) -> socket.socket | None:
+    for name in CONTROL_NAMES & inherited.keys():
+        listeners = [one for one in inherited[name] if one.family == socket.AF_UNIX]
+        if listeners:
+            inherited[name].remove(listeners[0])
+            return listeners[0]
+    return None
+
+
+def _lock(path: Path) -> int:
+    """Lock out a second daemon on the same path. The lock dies with the process, however it dies."""
+    folder = path.parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise Denied(
+            f"{folder} can be written by others, so the daemon's socket is not safe there",
+            hint=f"run: chmod 700 {folder}"
+            if found.st_uid == os.geteuid()
+            else "set DEVBOX_SOCKET to a path of yours",
+        )
+    lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        pid = os.pread(lock, 20, 0).decode(errors="replace").strip()
+        os.close(lock)
+        who = f" (process {pid})" if pid.isdecimal() else ""
+        raise AlreadyRunning(
+            f"devboxd is running already{who}", hint="see: devboxctl daemon status"
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
