@@ -217,6 +217,12 @@ class Attach(Relay):
         self.key = str(status["key"]) if status.get("key") else self.key
         text = client.printable(str(status.get("text") or ""))
         self._set_state(str(status.get("state")), text)
+        if text and self.state == "online" and status.get("mux") in (None, "none"):
+            # No mux, so no screen to spoil: a plain shell is joined and there is something to know about it.
+            if self._shows:
+                self.output.put(f"\r\n[devbox: {text}]\r\n".encode())
+            else:
+                notice(text)
 
     def _set_state(self, state: str, text: str) -> None:
         before, self.state = self.state, state

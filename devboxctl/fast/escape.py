@@ -1,4 +1,4 @@
-"""Escapes typed after a new line, as ssh has them: ``~.`` leave, ``~?`` help, ``~^Z`` suspend, ``~~`` tilde."""
+"""Escapes typed after a new line, as in ssh: ``~.`` leave, ``~?`` help, ``~^Z`` suspend, ``~~`` a tilde."""
 
 from __future__ import annotations
 

@@ -283,12 +283,14 @@ def printable(text: str, keep: str = "") -> str:
 # HTTP.
 
 
-def request_bytes(method: str, path: str, body: bytes | None = None, *, upgrade: bool = False) -> bytes:
-    """Build one request. ``path`` is below ``/v1/`` and already escaped."""
+def request_bytes(
+    method: str, path: str, body: bytes | None = None, *, upgrade: bool = False, keep: bool = False
+) -> bytes:
+    """Build one request. ``path`` is below ``/v1/`` and already escaped; ``keep`` keeps the connection."""
     head = [f"{method} {API_PREFIX}{path} HTTP/1.1", "Host: devboxd", "Accept: application/json"]
     if upgrade:
         head += ["Connection: Upgrade", f"Upgrade: {UPGRADE}"]
-    else:
+    elif not keep:
         head.append("Connection: close")
     if body is not None:
         head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
@@ -338,6 +340,7 @@ class Exchange:
         body: bytes | None = None,
         *,
         upgrade: bool = False,
+        keep: bool = False,
         start: bool = True,
         timeout: float | None = CALL_TIMEOUT,
         socket_at: str | None = None,
@@ -345,11 +348,9 @@ class Exchange:
         """Ask, and wait for the head of the answer. Raises ``Refused`` for an HTTP error."""
         connection = connect_or_start(socket_at, start=start, timeout=timeout)
         try:
-            connection.sendall(request_bytes(method, path, body, upgrade=upgrade))
-            data = b""
-            while (head := parse_head(data)) is None:
-                data += _receive(connection)
-            exchange = cls(connection, head)
+            connection.sendall(request_bytes(method, path, body, upgrade=upgrade, keep=keep))
+            exchange = cls(connection, _receive_head(connection))
+            head = exchange.head
             if head.status >= 400 or (upgrade and head.status != 101):
                 raise Refused(head.status, exchange.body())
         except TimeoutError:
@@ -368,6 +369,27 @@ class Exchange:
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
+
+    def idle(self, seconds: float) -> None:
+        """Wait on a kept connection. Raises DaemonLost when the daemon closes it meanwhile."""
+        self.connection.settimeout(seconds)
+        try:
+            _receive(self.connection)
+        except TimeoutError:
+            self.connection.settimeout(CALL_TIMEOUT)
+            return
+        raise DaemonLost("devboxd sent something that was not asked for")
+
+    def again(self, method: str, path: str) -> None:
+        """Ask once more on a kept connection; the former answer has been read."""
+        try:
+            self.connection.sendall(request_bytes(method, path, keep=True))
+            self.head = _receive_head(self.connection)
+        except OSError as error:
+            raise DaemonLost(f"lost the connection to devboxd: {error.strerror or error}") from None
+        self._buffer = self.head.rest
+        if self.head.status >= 400:
+            raise Refused(self.head.status, self.body())
 
     def body(self) -> bytes:
         """Read the whole answer."""
@@ -393,6 +415,7 @@ class Exchange:
             while size := int(self._until(b"\r\n").split(b";")[0], 16):
                 yield self._exactly(size)
                 self._exactly(2)
+            self._until(b"\r\n")
             return
         left = int(headers.get("content-length", BODY_MAX))
         if left > BODY_MAX:
@@ -420,6 +443,13 @@ class Exchange:
             self._buffer += _receive(self.connection)
         found, self._buffer = self._buffer[:size], self._buffer[size:]
         return found
+
+
+def _receive_head(connection: socket.socket) -> Head:
+    data = b""
+    while (head := parse_head(data)) is None:
+        data += _receive(connection)
+    return head
 
 
 def _receive(connection: socket.socket, at_end: bytes | None = None) -> bytes:

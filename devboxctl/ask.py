@@ -1,0 +1,114 @@
+"""Ask the daemon: typed requests and replies over ``devboxd.api.client``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from devboxctl.fast import reply
+from devboxctl.options import default_box, is_box_missing_fatal, missing_box, settings
+from devboxd.api import client, wire
+
+T = TypeVar("T")
+
+
+def ask(
+    method: str,
+    path: str,
+    answer: type[T],
+    request: msgspec.Struct | None = None,
+    *,
+    start: bool = True,
+    timeout: float | None = client.CALL_TIMEOUT,
+) -> T:
+    """Ask once. Raises ClientError; ``client.Refused`` carries the daemon's ``wire.Failure``."""
+    body = None if request is None else msgspec.json.encode(request)
+    return understood(client.call(method, path, body, start=start, timeout=timeout), answer)
+
+
+def ask_lines(method: str, path: str, answer: type[T], request: msgspec.Struct | None = None) -> Iterator[T]:
+    """Ask for an answer that comes line by line, for as long as it takes."""
+    body = None if request is None else msgspec.json.encode(request)
+    with client.Exchange.start(method, path, body, timeout=None) as exchange:
+        for line in exchange.lines():
+            yield understood(line, answer)
+
+
+def understood(data: bytes, answer: type[T]) -> T:
+    """Decode an answer. An answer that does not fit comes from a daemon of another version."""
+    try:
+        return msgspec.json.decode(data, type=answer)
+    except msgspec.DecodeError as error:
+        failure = client.ClientError(
+            f"the answer of devboxd was not understood: {error}", "try: devboxctl daemon restart"
+        )
+        failure.exit_status = 1
+        raise failure from None
+
+
+def account(**values: str | None) -> str:
+    """Build the query for the profile and region in force."""
+    return reply.query(profile=settings.profile, region=settings.region, **values)
+
+
+def box_path(box: str, action: str = "") -> str:
+    """Build ``boxes/BOX[/ACTION]``."""
+    return f"boxes/{reply.escape(box)}" + (f"/{action}" if action else "")
+
+
+def boxes() -> wire.BoxList:
+    """Ask for all boxes."""
+    return ask("GET", "boxes" + account(), wire.BoxList)
+
+
+def chosen(given: str | None) -> str:
+    """Say which box is meant: argument, ``DEVBOX_BOX``, or a person's choice on a terminal.
+
+    Raises:
+        UsageError: none of them (exit status 2).
+    """
+    if (box := default_box(given)) is not None:
+        return box
+    if is_box_missing_fatal():
+        raise missing_box()
+    return _pick(boxes().boxes)
+
+
+def with_box(given: str | None, run: Callable[[str], T]) -> T:
+    """Run something for the box that is meant; a unique prefix of a name or id will do."""
+    box = chosen(given)
+    try:
+        return run(box)
+    except client.Refused as error:
+        if reply.failure_of(error)["code"] != "box-not-found":
+            raise
+        longer = reply.unique_prefix(box, settings.profile, settings.region)
+        if longer is None:
+            raise
+    return run(longer)
+
+
+def _pick(known: list[wire.Box]) -> str:
+    """Let a person pick a box by number or by the beginning of its name."""
+    if not known:
+        raise reply.UsageError(
+            "there is no box to choose from", "devboxctl doctor says why, if there should be"
+        )
+    for number, box in enumerate(known, 1):
+        name, state = client.printable(box.name), client.printable(box.state)
+        sys.stderr.write(f"{number:3}  {name}  ({state}, {client.printable(box.id)})\n")
+    while True:
+        sys.stderr.write("which box? ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+        if not answer:
+            raise missing_box()
+        word = answer.strip()
+        if word.isdigit() and 0 < int(word) <= len(known):
+            return known[int(word) - 1].name
+        matches = [box.name for box in known if word and box.name.startswith(word)]
+        if len(matches) == 1 or word in matches:
+            return word if word in matches else matches[0]

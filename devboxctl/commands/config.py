@@ -1,0 +1,82 @@
+"""config: what is set, where it comes from, and the file to change it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from devboxctl import ask, options, show
+from devboxctl.fast.reply import UsageError
+from devboxctl.options import settings
+from devboxd.api import client, wire
+
+FIRST_LINE = "# devbox: devboxctl config show --origin lists every setting and its default\n"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(help="Show and change settings.", no_args_is_help=True, rich_markup_mode=None)
+    group.command("show")(show_config)
+    group.command("path")(path)
+    group.command("edit")(edit)
+    app.add_typer(group, name="config")
+
+
+def show_config(
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show the settings in force."""
+    found = ask.ask("GET", "config", wire.ConfigView)
+    if settings.json:
+        show.print_json(found)
+        return
+    if found.error is not None:
+        show.say(f"warning: {found.error.message}; the settings before that change are in force")
+    if origin:
+        show.print_table(
+            ("setting", "value", "origin"), [(s.name, show.plain(s.value), s.origin) for s in found.settings]
+        )
+    else:
+        show.print_table(("setting", "value"), [(s.name, show.plain(s.value)) for s in found.settings])
+
+
+def config_path() -> str:
+    """Name the user's file; DEVBOX_CONFIG names another one."""
+    return os.environ.get("DEVBOX_CONFIG") or f"{client.config_directory()}/config.toml"
+
+
+def path() -> None:
+    """Print the path of config.toml."""
+    typer.echo(config_path())
+
+
+def edit() -> int:
+    """Open config.toml in your editor, then say whether the daemon accepts it."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to edit on", f"the file is {config_path()}")
+    file = config_path()
+    os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+    if not os.path.exists(file):
+        with open(file, "x", encoding="utf-8") as new:
+            new.write(FIRST_LINE)
+    try:
+        status = subprocess.run([*shlex.split(editor), file], check=False).returncode
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot run the editor {editor!r}: {error}", "set EDITOR") from None
+    if status != 0:
+        show.say(f"error: {editor} ended with status {status}")
+        return 1
+    found = ask.ask("GET", "config", wire.ConfigView)
+    if found.error is not None:
+        show.say(f"error: {found.error.message}")
+        if found.error.hint:
+            show.say(f"hint: {found.error.hint}")
+        return found.error.exit_status
+    return 0

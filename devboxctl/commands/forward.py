@@ -1,0 +1,163 @@
+"""forward: keep local ports (or sockets) tied to ports of a box."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import msgspec
+import typer
+
+from devboxctl import ask, options, show, spec
+from devboxctl.commands.words import ForwardCommand
+from devboxctl.fast import reply
+from devboxctl.fast.reply import UsageError
+from devboxctl.options import default_box, settings
+from devboxd.api import client, wire
+
+HOLD_CHECK = 20.0  # seconds between two looks at forwards that we hold; below any keep-alive limit of HTTP
+HEADERS = ("id", "box", "state", "local", "remote", "open", "total", "up", "down", "error")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("forward", cls=ForwardCommand)(forward)
+
+
+def forward(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="BOX SPEC... | ls | rm ID|all", help="SPEC is [LOCAL:][HOST:]PORT."),
+    ] = None,
+    bind: Annotated[str, typer.Option("--bind", "-b", metavar="ADDR", help="Local address.")] = "127.0.0.1",
+    dynamic: Annotated[
+        int | None,
+        typer.Option("--dynamic", "-D", metavar="[PORT]", min=0, max=65535, help="SOCKS5 proxy [1080]."),
+    ] = None,
+    auto: Annotated[bool, typer.Option("--auto", help="Mirror what listens on the box.")] = False,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Hold until Ctrl-C.")] = False,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    region: options.Region = None,
+) -> None:
+    """Add forwards that stay through sleep and network changes, list them, or remove them.
+
+    SPEC: 8000, 9000:8000, db.internal:5432, 15432:db.internal:5432, 8000-8010, 0:8000 (any free port),
+    ./db.sock:5432 (a local unix socket).
+    """
+    given = list(words or [])
+    if given[:1] == ["ls"]:
+        _list(given[1:])
+    elif given[:1] == ["rm"]:
+        _remove(given[1:])
+    else:
+        _add(given, bind=bind, dynamic=dynamic, auto=auto, foreground=foreground)
+
+
+def _add(given: list[str], *, bind: str, dynamic: int | None, auto: bool, foreground: bool) -> None:
+    box = given.pop(0) if given and not spec.looks_like_spec(given[0]) else None
+    specs = [one for text in given for one in spec.read(text, bind)]
+    if dynamic is not None:
+        specs.append(wire.ForwardSpec(dynamic=True, local_port=dynamic, bind=bind))
+    if not specs and not auto:
+        raise UsageError(
+            "there is nothing to forward", "name a port, -D or --auto; devboxctl forward ls lists"
+        )
+    if default_box(box) is None and given and options.is_box_missing_fatal():
+        raise options.missing_box()
+
+    def request(name: str) -> wire.ForwardRequest:
+        return wire.ForwardRequest(
+            box=name,
+            profile=settings.profile,
+            region=settings.region,
+            forwards=specs,
+            auto=auto,
+            ephemeral=foreground,
+        )
+
+    if foreground:
+        ask.with_box(box, lambda name: _hold(request(name)))
+        return
+    added = ask.with_box(box, lambda name: ask.ask("POST", "forwards", wire.ForwardList, request(name)))
+    _show_added(added)
+
+
+def _show_added(added: wire.ForwardList) -> None:
+    if settings.json:
+        show.print_json(added)
+        return
+    for one in added.forwards:
+        typer.echo(show.cell(f"{one.local} -> {one.box}:{one.remote}") + f"\t{show.cell(one.id)}")
+
+
+def _hold(request: wire.ForwardRequest) -> None:
+    """Keep the connection that owns the forwards, until Ctrl-C; ask again when the daemon was restarted."""
+    body, delay, shown = msgspec.json.encode(request), 0.1, False
+    while True:
+        try:
+            with client.Exchange.start("POST", "forwards", body, keep=True) as exchange:
+                added = ask.understood(exchange.body(), wire.ForwardList)
+                if not shown:
+                    _show_added(added)
+                    show.say("holding; Ctrl-C ends")
+                shown, delay = True, 0.1
+                while True:
+                    exchange.idle(HOLD_CHECK)
+                    exchange.again("GET", "forwards")
+                    exchange.body()
+        except client.Refused:
+            raise
+        except client.ClientError:
+            if not shown:
+                raise
+            time.sleep(delay)
+            delay = min(2.0, delay * 2)
+
+
+def _list(rest: list[str]) -> None:
+    if rest:
+        raise UsageError("forward ls takes no arguments")
+    found = ask.ask("GET", "forwards", wire.ForwardList)
+    if settings.json:
+        show.print_json(found)
+        return
+    show.print_table(
+        HEADERS,
+        [
+            (
+                *(f.id, f.box, f.state, f.local, f.remote, f.connections, f.total_connections),
+                *(show.size(f.bytes_up), show.size(f.bytes_down), f.error),
+            )
+            for f in found.forwards
+        ],
+    )
+
+
+def _remove(rest: list[str]) -> None:
+    if not rest:
+        raise UsageError(
+            "which forward? ID is missing", "devboxctl forward ls shows them; all removes every one"
+        )
+    known = ask.ask("GET", "forwards", wire.ForwardList).forwards
+    ids = [f.id for f in known] if rest == ["all"] else [_matching(word, known) for word in rest]
+    removed = [ask.ask("DELETE", f"forwards/{reply.escape(i)}", wire.Forward) for i in dict.fromkeys(ids)]
+    if settings.json:
+        show.print_json(wire.ForwardList(forwards=removed))
+    else:
+        show.say(f"removed {len(removed)} forward{'' if len(removed) == 1 else 's'}")
+
+
+def _matching(word: str, known: list[wire.Forward]) -> str:
+    """Find the one forward whose id begins with ``word``, or whose local end it is."""
+    if any(word == f.id for f in known):
+        return word
+    matches = [f.id for f in known if f.id.startswith(word)] or [
+        f.id for f in known if f.local == word or f.local.rpartition(":")[2] == word
+    ]
+    if len(matches) != 1:
+        problem = "several forwards answer" if matches else "no forward answers"
+        failure = client.ClientError(f"{problem} to {word}", "devboxctl forward ls shows them")
+        failure.code, failure.exit_status, failure.retryable = "forward-not-found", 3, False
+        raise failure
+    return matches[0]

@@ -1,0 +1,224 @@
+"""ls, show, status, ping, events, doctor, login: ask and print."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from devboxctl import ask, options, show
+from devboxctl.fast import reply
+from devboxctl.options import default_box, settings
+from devboxd import __version__
+from devboxd.api import client, wire
+
+DOCTOR = 180.0  # seconds for all checks
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, command in (
+        ("ls", list_boxes),
+        ("show", show_box),
+        ("status", status),
+        ("ping", ping),
+        ("events", events),
+        ("doctor", doctor),
+        ("login", login),
+    ):
+        app.command(name)(command)
+
+
+def list_boxes(
+    as_json: options.Json = False, profile: options.Profile = None, region: options.Region = None
+) -> None:
+    """List your boxes."""
+    found = ask.boxes()
+    if settings.json:
+        show.print_json(found)
+        return
+    show.conditions(found.conditions)
+    if found.stale_since:
+        show.say(f"warning: AWS could not be asked; this is from {found.stale_since}")
+    show.print_table(
+        ("name", "state", "connection", "type", "zone", "id", "sessions", "forwards"),
+        [(b.name, b.state, b.connection, b.type, b.zone, b.id, b.sessions, b.forwards) for b in found.boxes],
+    )
+
+
+def show_box(
+    box: options.Box = None,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    region: options.Region = None,
+) -> None:
+    """Show one box in full."""
+    found = ask.with_box(box, lambda name: ask.ask("GET", ask.box_path(name) + ask.account(), wire.Box))
+    if settings.json:
+        show.print_json(found)
+        return
+    show.print_fields(
+        [(name.replace("_", " "), getattr(found, name)) for name in found.__struct_fields__ if name != "tags"]
+    )
+    show.print_fields([(f"tag {key}", value) for key, value in sorted(found.tags.items())])
+
+
+def status(as_json: options.Json = False) -> None:
+    """Say how the daemon and everything it holds are doing."""
+    found = ask.ask("GET", "status", wire.Status)
+    sessions = ask.ask("GET", "sessions", wire.SessionList).sessions
+    if settings.json:
+        show.print_json({**show.plain(found), "held_sessions": show.plain(sessions)})
+        return
+    show.conditions(found.conditions)
+    if found.daemon_version != __version__:
+        show.say(f"warning: devboxctl is {__version__} and the daemon {found.daemon_version}")
+        show.say("hint: devboxctl daemon restart (sessions and forwards come back by themselves)")
+    show.print_fields(
+        [
+            (
+                "devboxd",
+                f"{found.daemon_version}, pid {found.pid}, since {found.started} ({found.activation})",
+            ),
+            ("socket", found.socket),
+            ("holding", f"{found.sessions} sessions, {found.forwards} forwards, {found.attached} terminals"),
+        ]
+    )
+    if sessions:
+        show.print_table(
+            ("session", "box", "kind", "state", "detail", "since", "resumes", "up", "down"),
+            [
+                (
+                    *(s.id, s.box, s.kind, s.state, s.detail, s.since, s.resumes),
+                    *(show.size(s.bytes_up), show.size(s.bytes_down)),
+                )
+                for s in sessions
+            ],
+        )
+
+
+def ping(
+    box: options.Box = None,
+    count: Annotated[int, typer.Option("--count", "-c", min=1, max=1000, help="How often.")] = 3,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one answer.")] = 15.0,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    region: options.Region = None,
+) -> int:
+    """Measure the way to the agent on a box and back."""
+    found = ask.with_box(
+        box,
+        lambda name: ask.ask(
+            "POST",
+            ask.box_path(name, "ping"),
+            wire.Ping,
+            wire.PingRequest(
+                box=name, count=count, timeout=timeout, profile=settings.profile, region=settings.region
+            ),
+            timeout=count * timeout + 60,
+        ),
+    )
+    if settings.json:
+        show.print_json(found)
+        return 0 if found.round_trips else 7
+    if found.session_start is not None:
+        show.say(f"session opened in {found.session_start * 1000:.0f} ms")
+    for number, seconds in enumerate(found.round_trips, 1):
+        typer.echo(f"{show.cell(found.box)}\t{number}\t{seconds * 1000:.1f} ms")
+    if lost := count - len(found.round_trips):
+        show.say(f"{lost} of {count} were not answered")
+    return 0 if found.round_trips else 7
+
+
+def events(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they happen.")] = False,
+    since: Annotated[int | None, typer.Option("--since", metavar="SEQUENCE", help="Only later ones.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show what happened, oldest first; one line each."""
+    path = "events" + reply.query(follow="1" if follow else None, since=None if since is None else str(since))
+    for event in ask.ask_lines("GET", path, wire.Event):
+        if settings.json:
+            show.print_json(event, line=True)
+        else:
+            box = f"{event.box}: " if event.box else ""
+            typer.echo("\t".join(map(show.cell, (event.time, event.kind, box + event.text))))
+        sys.stdout.flush()
+
+
+_MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED ", "skipped": "skipped"}
+
+
+def doctor(
+    box: options.Box = None,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    region: options.Region = None,
+) -> int:
+    """Check this machine, or the whole way to a box; exit status 1 when something is broken."""
+    request = wire.Target(profile=settings.profile, region=settings.region)
+    name = default_box(box)
+    try:
+        if name is None:
+            found = ask.ask("POST", "doctor", wire.Doctor, request, timeout=DOCTOR)
+        else:
+            found = ask.with_box(name, lambda n: _doctor(n, request))
+    except client.Refused:
+        raise
+    except client.ClientError as error:
+        # The first thing that can be ill is the daemon itself.
+        found = wire.Doctor([wire.Check("daemon", "failed", error.message, error.hint)])
+    if settings.json:
+        show.print_json(found)
+    else:
+        for check in found.checks:
+            took = f" ({check.seconds:.2f} s)" if check.seconds is not None else ""
+            mark = _MARKS.get(check.result, show.cell(check.result))
+            typer.echo(f"{mark}  {show.cell(check.name)}: {show.cell(check.text)}{took}")
+            if check.hint and check.result != "ok":
+                typer.echo(f"         hint: {show.cell(check.hint)}")
+    return 1 if any(check.result == "failed" for check in found.checks) else 0
+
+
+def _doctor(name: str, request: wire.Target) -> wire.Doctor:
+    request.box = name
+    return ask.ask("POST", ask.box_path(name, "doctor"), wire.Doctor, request, timeout=DOCTOR)
+
+
+def login(
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    region: options.Region = None,
+) -> int:
+    """Renew the AWS login of a profile; sessions that wait for it go on by themselves."""
+    request = wire.LoginRequest(profile=settings.profile, region=settings.region, use_browser=not no_browser)
+    for step in ask.ask_lines("POST", "login", wire.LoginStep, request):
+        if settings.json:
+            show.print_json(step, line=True)
+        if step.state == "failed":
+            if not settings.json:
+                failure = step.failure or wire.Failure(
+                    "login-failed", step.text or "the login failed", exit_status=4
+                )
+                return reply.show_failure(show.plain(failure))
+            return step.failure.exit_status if step.failure else 4
+        if settings.json:
+            continue
+        if step.text:
+            show.say(step.text)
+        if step.state == "open" and step.url:
+            show.say(f"open: {step.url}" + (f"\ncode: {step.code}" if step.code else ""))
+            if not no_browser:
+                _open(step.url)
+    return 0
+
+
+def _open(url: str) -> None:
+    """Show the page in a browser where there is one. Only web addresses: the text came over a socket."""
+    if not url.startswith(("https://", "http://")):
+        return
+    import webbrowser
+
+    webbrowser.open(url)

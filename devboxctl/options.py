@@ -1,0 +1,74 @@
+"""Options that many commands share, and what was said before the command (``devboxctl --json ls``)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from devboxctl.fast.reply import UsageError
+
+BOX_VARIABLE = "DEVBOX_BOX"
+
+
+@dataclass(slots=True)
+class Settings:
+    """What holds for the whole command line."""
+
+    json: bool = False
+    profile: str | None = None
+    region: str | None = None
+    color: bool = True
+
+
+settings = Settings()
+
+
+def _as_json(value: bool) -> bool:
+    settings.json = settings.json or value
+    return settings.json
+
+
+def _profile(value: str | None) -> str | None:
+    settings.profile = value or settings.profile
+    return settings.profile
+
+
+def _region(value: str | None) -> str | None:
+    settings.region = value or settings.region
+    return settings.region
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=_as_json)]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", "-p", metavar="NAME", help="AWS profile to use.", callback=_profile),
+]
+Region = Annotated[
+    str | None,
+    typer.Option("--region", "-r", metavar="NAME", help="AWS region to use.", callback=_region),
+]
+Box = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="BOX", help=f"Name or instance id of a box; a unique prefix will do [{BOX_VARIABLE}]."
+    ),
+]
+
+
+def default_box(given: str | None) -> str | None:
+    """Take the box of the command line, or else the one in ``DEVBOX_BOX``."""
+    return given or os.environ.get(BOX_VARIABLE) or None
+
+
+def is_box_missing_fatal() -> bool:
+    """Tell whether nobody is there to pick a box."""
+    return settings.json or not (sys.stdin.isatty() and sys.stderr.isatty())
+
+
+def missing_box() -> UsageError:
+    """The error for a script that forgot the box."""
+    return UsageError("which box? BOX is missing", f"name one, or set {BOX_VARIABLE}; devboxctl ls shows all")
