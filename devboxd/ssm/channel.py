@@ -50,8 +50,10 @@ from devboxd.ssm.frame import (
     wire_id,
 )
 from devboxd.ssm.handshake import Handshake, HandshakeError
-from devboxd.ssm.limits import SHELL
-from devboxd.ssm.limits import Limits as Limits  # part of the interface of this module
+from devboxd.ssm.limits import BULK as BULK
+from devboxd.ssm.limits import PORT as PORT
+from devboxd.ssm.limits import SHELL as SHELL
+from devboxd.ssm.limits import Limits as Limits  # all four are part of the interface of this module
 from devboxd.ssm.payload import (
     CLIENT_VERSION,
     ChannelClosed,
