@@ -60,6 +60,8 @@ class Connection:
 
     async def write(self, data: bytes) -> None:
         """Write; waits while the peer does not take more. Raises OSError when it is gone."""
+        if self._writer.is_closing():
+            raise ConnectionResetError("the connection is closed")
         self._writer.write(data)
         await self._writer.drain()
 
