@@ -1,0 +1,53 @@
+"""Forwards: add, list, remove."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from devboxd.api import views, wire
+from devboxd.api.handlers.context import Context, account
+from devboxd.api.server import answer, body
+from devboxd.errors import BadRequest, BoxNotFound
+from devboxd.model.forward import Spec, check
+
+
+def routes(context: Context) -> list[web.RouteDef]:
+    """Routes about forwards."""
+    daemon = context.daemon
+
+    async def listed(_: web.Request) -> web.Response:
+        return answer(wire.ForwardList([views.forward(item) for item in daemon.forwards.list()]))
+
+    async def add(request: web.Request) -> web.Response:
+        asked = await body(request, wire.ForwardRequest)
+        if not asked.forwards and not asked.auto:
+            raise BadRequest("no forward was named", hint="devboxctl forward BOX 8080")
+        specs = [check(_spec(item)) for item in asked.forwards]
+        box = await daemon.resolve(asked.box, account(asked))
+        facts = await daemon.forwards.add(box, specs, auto=asked.auto, ephemeral=asked.ephemeral)
+        return answer(wire.ForwardList([views.forward(item) for item in facts]))
+
+    async def remove(request: web.Request) -> web.Response:
+        id_ = request.match_info["id"]
+        facts = await daemon.forwards.remove(id_)
+        if facts is None:
+            raise BoxNotFound(f"no forward is called {id_!r}", hint="devboxctl forward ls")
+        return answer(views.forward(facts))
+
+    return [
+        web.get("/v1/forwards", listed),
+        web.post("/v1/forwards", add),
+        web.delete("/v1/forwards/{id}", remove),
+    ]
+
+
+def _spec(asked: wire.ForwardSpec) -> Spec:
+    return Spec(
+        port=asked.port or 0,
+        host=asked.host,
+        local_port=asked.local_port,
+        local_path=asked.local_path,
+        bind=asked.bind,
+        dynamic=asked.dynamic,
+        strict=asked.strict,
+    )

@@ -1,0 +1,89 @@
+"""Model values as clients see them. The model may change any day; ``wire`` may not."""
+
+from __future__ import annotations
+
+from devboxd.api import wire
+from devboxd.api.stream import timestamp
+from devboxd.control.forward import Facts
+from devboxd.control.session import HeldSession
+from devboxd.model.box import Account, Instance
+from devboxd.model.health import Condition, Event
+
+
+def condition(value: Condition) -> wire.Condition:
+    """A standing condition."""
+    return wire.Condition(
+        value.code, value.title, value.text, value.hint, timestamp(value.since), value.severity
+    )
+
+
+def event(value: Event) -> wire.Event:
+    """Something that happened."""
+    return wire.Event(
+        value.sequence, timestamp(value.time), value.kind, value.text, value.box, dict(value.data)
+    )
+
+
+def forward(value: Facts) -> wire.Forward:
+    """A forward as it stands."""
+    return wire.Forward(
+        id=value.id,
+        box=value.box,
+        state=value.state.value,
+        local=value.local,
+        remote=value.remote,
+        connections=value.connections,
+        total_connections=value.total_connections,
+        bytes_up=value.bytes_up,
+        bytes_down=value.bytes_down,
+        sessions=value.sessions,
+        error=value.error,
+        auto=value.auto,
+    )
+
+
+def session(value: HeldSession) -> wire.Session:
+    """A held session."""
+    channel = value.channel
+    return wire.Session(
+        id=value.id or "",
+        box=value.plan.box,
+        kind=value.plan.kind,
+        state=value.state.value,
+        detail=value.detail,
+        since=timestamp(value.changed_at),
+        resumes=value.tally.resumes,
+        bytes_up=value.tally.bytes_up,
+        bytes_down=value.tally.bytes_down,
+        round_trip=value.round_trip,
+        agent_version=(channel.agent_version or None) if channel is not None else None,
+    )
+
+
+def box(
+    instance: Instance,
+    account: Account,
+    *,
+    name: str | None = None,
+    connection: str = "unknown",
+    sessions: int = 0,
+    forwards: int = 0,
+    user: str | None = None,
+) -> wire.Box:
+    """An instance."""
+    return wire.Box(
+        name=name or instance.name or instance.id,
+        id=instance.id,
+        state=instance.state,
+        connection=connection,
+        type=instance.type,
+        zone=instance.zone,
+        launched=None if instance.launched is None else timestamp(instance.launched),
+        private_address=instance.private_address,
+        profile=account.profile,
+        region=account.region,
+        user=user,
+        sessions=sessions,
+        forwards=forwards,
+        tags=dict(instance.tags),
+    )

@@ -1,0 +1,491 @@
+"""Join a terminal to a session on a box, and keep it joined.
+
+One terminal is one SSM session; what outlives it is the multiplexer on the box. While a link is down the
+session may still be alive: what is typed then is kept (up to ``AWAY_INPUT`` bytes) and delivered exactly
+once if the session resumes. When the session turns out to be gone, what was typed and not taken is dropped
+and said so, never replayed into the new one: it was meant for a screen that is no longer there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from devboxd.aws.errors import DocumentInvalid
+from devboxd.control.hub import Hub
+from devboxd.control.ports import Dialer, SessionApi
+from devboxd.control.session import HeldSession, LinkSettings, Plan, Quiet, SessionEnded
+from devboxd.control.terminal import Detach, EndOfInput, Input, Leaving, Resize, StatusLine, Terminal
+from devboxd.errors import Denied, DevboxError, Unreachable, WrongState
+from devboxd.model.box import BoxRef
+from devboxd.model.retry import backoff
+from devboxd.model.session import AfterEnd, Ending, SessionEnd, SessionState, after_end
+from devboxd.model.shell import Mark, MarkFilter, attach_command, printable
+from devboxd.ssm import effect
+from devboxd.ssm.limits import SHELL
+from devboxd.ssm.payload import PayloadType, size
+
+log = logging.getLogger(__name__)
+
+INTERACTIVE_DOCUMENT: Final = "AWS-StartInteractiveCommand"
+SIZE_REPEAT: Final = 0.2  # seconds between sizes until the first output
+RESIZE_DEBOUNCE: Final = 0.05  # seconds
+AWAY_INPUT: Final = 4096  # bytes typed while the link is down that are kept
+BACKLOG_LIMIT: Final = 2 << 20  # bytes a terminal may be behind before output is skipped
+BACKLOG_RESUME: Final = 64 << 10  # bytes: it has caught up
+TYPED: Final = 16  # bytes: an input chunk up to this long was typed, not pasted
+PREAMBLE_LIMIT: Final = 8192  # bytes before the mux comes up, kept to explain a failure
+
+
+class AttachSpec(msgspec.Struct, frozen=True):
+    """What to attach to, and what the terminal is like."""
+
+    box: BoxRef
+    session: str = "main"
+    raw: bool = False
+    command: str | None = None
+    user: str | None = None
+    mux: str | None = None
+    columns: int = 80
+    rows: int = 24
+    term: str = "xterm-256color"
+    colorterm: str | None = None
+    locale: str | None = None
+    wait: float | None = 120.0
+    rejoining: bool = False  # the daemon was restarted under a client that stayed
+
+
+class _Screen(Quiet):
+    """Takes the marks out of a session's output and passes the rest to the terminal."""
+
+    def __init__(self, attach: Attach, nonce: str) -> None:
+        self._attach = attach
+        self._filter = MarkFilter(nonce)
+        self._marked = not attach.spec.raw
+        self.mux: str | None = None  # what the start mark said
+        self.started = attach.spec.raw
+        self.program_status: int | None = None
+        self.program_ended = False
+        self.problem: tuple[str, str] | None = None
+        self.preamble = b""
+        self.first_output = asyncio.Event()
+
+    def ready(self, ready: effect.Ready) -> None:
+        """Ready is not enough for a terminal: the first output is."""
+
+    def output(self, data: bytes) -> None:
+        """Filter, then show; hold back what comes before the mux."""
+        self.first_output.set()
+        if not self._marked:
+            self._attach.show(data)
+            return
+        for piece in self._filter.feed(data):
+            if isinstance(piece, Mark):
+                self._mark(piece)
+            elif self.started:
+                self._attach.show(piece)
+            else:
+                self.preamble = (self.preamble + piece)[-PREAMBLE_LIMIT:]
+
+    def _mark(self, mark: Mark) -> None:
+        match mark.words:
+            case ("start", kind, user):
+                self.started = True
+                self.mux = kind
+                self._attach.came_up(kind, printable(user))
+            case ("exit", status):
+                self.program_ended = True
+                self.program_status = int(status) if status.isdigit() else None
+            case ("fail", code, what):
+                self.problem = (code, printable(what))
+            case _:
+                log.warning("unknown mark from %s", self._attach.spec.box.name)
+
+    def finish(self) -> None:
+        """No more output: show what the filter held back."""
+        if rest := self._filter.flush():
+            if self.started:
+                self._attach.show(rest)
+            else:
+                self.preamble += rest
+
+    def notice(self, text: str) -> None:
+        """The administrator's text goes to the status line, not into the screen."""
+        self._attach.say(text)
+
+    def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
+        """Tell the client."""
+        self._attach.session_state(state, text, retry_in)
+
+
+class Attach:
+    """One terminal, joined to a box for as long as its user wants."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        api: SessionApi,
+        dialer: Dialer,
+        spec: AttachSpec,
+        terminal: Terminal,
+        *,
+        settings: LinkSettings,
+        box_state: Callable[[], Awaitable[str | None]] | None = None,
+        on_session: Callable[[HeldSession | None], None] = lambda _: None,
+    ) -> None:
+        self.spec = spec
+        self._hub = hub
+        self._api = api
+        self._dialer = dialer
+        self._terminal = terminal
+        self._settings = settings
+        self._box_state = box_state
+        self._on_session = on_session
+        self._size = (max(1, spec.columns), max(1, spec.rows))
+        self._session: HeldSession | None = None
+        self._screen: _Screen | None = None
+        self._pending: deque[bytes] = deque()
+        self._pending_size = 0
+        self._unacknowledged = 0  # bytes of the last session that the far end did not confirm
+        self._has_input = asyncio.Event()
+        self._resized = asyncio.Event()
+        self._leaving: Leaving | None = None
+        self._left = asyncio.Event()
+        self._skipped = 0
+        self._skipping = asyncio.Event()
+        self._away_since: float | None = None
+        self._was_up = False
+        self._typed_shell = False  # the document for commands is denied: type into the plain shell
+
+    async def run(self) -> Leaving:
+        """Hold the terminal until its user leaves or there is nothing left to hold."""
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [
+                tasks.create_task(self._read_client(), name="attach: client"),
+                tasks.create_task(self._send_input(), name="attach: input"),
+                tasks.create_task(self._send_sizes(), name="attach: size"),
+                tasks.create_task(self._redraw_when_drained(), name="attach: drain"),
+            ]
+            keeper = tasks.create_task(self._keep(), name="attach: session")
+            left = tasks.create_task(self._left.wait(), name="attach: left")
+            await asyncio.wait({keeper, left}, return_when=asyncio.FIRST_COMPLETED)
+            if keeper.done() and not keeper.cancelled():
+                self._leaving = self._leaving or keeper.result()
+            elif self._session is not None:
+                await self._session.stop()
+            for task in (*helpers, keeper, left):
+                task.cancel()
+        return self._leaving or Leaving()
+
+    # The session ------------------------------------------------------------------------------------
+
+    async def _keep(self) -> Leaving:
+        """Run one session after another for as long as the mux is worth coming back to."""
+        useless = 0
+        delays = backoff(self._hub.dice, first=1.0)
+        while True:
+            try:
+                end, screen = await self._run_once()
+            except DevboxError as error:
+                return Leaving(error=error)
+            if screen.started and not self.spec.raw:
+                useless = 0
+                delays = backoff(self._hub.dice, first=1.0)
+            else:
+                useless += 1
+            if self._try_typing_instead(end):
+                continue
+            if screen.problem is not None:
+                return Leaving(error=_problem(screen.problem, self.spec))
+            mux = screen.mux not in (None, "none", "command") or (self._was_up and self.spec.command is None)
+            match after_end(
+                end, mux=mux and not self.spec.raw, program_ended=screen.program_ended, useless_starts=useless
+            ):
+                case AfterEnd.LEAVE:
+                    return Leaving(status=screen.program_status, reason=end.reason)
+                case AfterEnd.FAIL:
+                    return self._failed(end, screen)
+                case AfterEnd.REOPEN:
+                    await self._before_reopen(end, next(delays) if useless else 0.0)
+
+    async def _run_once(self) -> tuple[SessionEnd, _Screen]:
+        spec, nonce = self.spec, secrets.token_hex(8)
+        screen = self._screen = _Screen(self, nonce)
+        parameters: dict[str, str] = {}
+        document: str | None = None
+        command = ""
+        if not spec.raw:
+            command = attach_command(
+                nonce=nonce,
+                session=spec.session,
+                term=spec.term,
+                user=spec.user or spec.box.user,
+                mux=spec.mux or spec.box.mux,
+                colorterm=spec.colorterm,
+                locale=spec.locale,
+                command=spec.command,
+            )
+            if not self._typed_shell:
+                document, parameters = INTERACTIVE_DOCUMENT, {"command": command}
+        again = self._was_up or spec.rejoining
+        plan = Plan(
+            target=spec.box.target,
+            box=spec.box.name,
+            account=spec.box.account,
+            kind="shell" if spec.raw else "mux",
+            document=document,
+            parameters=parameters,
+            limits=SHELL,
+            wait=None if again else spec.wait,
+            patient=again,
+            priority=-self._hub.clock.monotonic(),
+        )
+        session = HeldSession(self._hub, self._api, self._dialer, plan, screen, self._settings)
+        session.attended = True
+        self._session = session
+        self._on_session(session)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                opening = tasks.create_task(
+                    self._open_screen(session, screen, command if self._typed_shell else None)
+                )
+                end = await session.run()
+                opening.cancel()
+            if session.channel is not None:
+                self._unacknowledged = session.channel.bytes_unacknowledged
+        finally:
+            self._session = None
+            self._on_session(None)
+            screen.finish()
+        return end, screen
+
+    async def _open_screen(self, session: HeldSession, screen: _Screen, typed: str | None) -> None:
+        """Tell the size early and often: a full-screen program draws its first frame with it."""
+        while not screen.first_output.is_set():
+            session.send_now(PayloadType.SIZE, size(*self._size))
+            try:
+                async with asyncio.timeout(SIZE_REPEAT):
+                    await screen.first_output.wait()
+            except TimeoutError:
+                continue
+        session.send_now(PayloadType.SIZE, size(*self._size))
+        if typed is not None:
+            await session.send(b" exec sh -c " + _quote(typed) + b"\r")
+
+    def _try_typing_instead(self, end: SessionEnd) -> bool:
+        """Accounts that allow only the plain shell still get their mux: the command is typed into it."""
+        if self._typed_shell or self.spec.raw or not isinstance(end.error, Denied | DocumentInvalid):
+            return False
+        self._typed_shell = True
+        self.say(f"{INTERACTIVE_DOCUMENT} is not allowed here; starting through the plain shell")
+        return True
+
+    async def _before_reopen(self, end: SessionEnd, delay: float) -> None:
+        """Say what happened, drop what was typed for the old screen, and wait for a box that is there."""
+        self._away_since = self._away_since or self._hub.clock.wall()
+        lost, self._unacknowledged = self._drop_pending() + self._unacknowledged, 0
+        if lost:
+            self.say(f"{lost} bytes typed while away may not have arrived; they are not sent again")
+        why = end.reason or "the session ended"
+        self._hub.tell("session.reopening", why, box=self.spec.box.name)
+        self._status("reopening", why, delay)
+        if self._box_state is not None:
+            while (state := await self._box_state()) in ("stopped", "stopping"):
+                self._status(
+                    "waiting",
+                    f"the box is {state}; start it with: devboxctl start {self.spec.box.name}",
+                    10.0,
+                )
+                await self._hub.network.wait(10.0)
+            if state in ("terminated", "shutting-down"):
+                self._leaving = Leaving(
+                    error=WrongState(
+                        f"{self.spec.box.name} ({self.spec.box.target}) has been terminated",
+                        hint=f"devboxctl ls shows what exists; devboxctl launch {self.spec.box.name} makes a new box",
+                    )
+                )
+                self._left.set()
+        if delay:
+            await asyncio.sleep(delay)
+
+    def _failed(self, end: SessionEnd, screen: _Screen) -> Leaving:
+        if isinstance(end.error, DevboxError):
+            return Leaving(error=end.error)
+        reason = end.reason or printable(screen.preamble.decode("utf-8", "replace"))
+        if end.ending is Ending.FINISHED and self.spec.raw:
+            return Leaving(
+                reason=reason,
+                error=Unreachable(f"the shell ended: {reason}" if reason else "the shell ended"),
+            )
+        hint = "a plain shell ends with its session; without --raw, devbox keeps zellij or tmux for you"
+        return Leaving(
+            error=Unreachable(
+                f"the session ended: {reason or end.ending.value}", hint=hint if self.spec.raw else None
+            )
+        )
+
+    # From the session -------------------------------------------------------------------------------
+
+    def show(self, data: bytes) -> None:
+        """Pass output on; a terminal that does not read loses the middle, never blocks us."""
+        if self._skipped or self._terminal.backlog > BACKLOG_LIMIT:
+            self._skipped += len(data)
+            self._skipping.set()
+            return
+        self._terminal.output(data)
+
+    def say(self, text: str) -> None:
+        """Show text of ours in the status line."""
+        self._status("notice", text)
+
+    def came_up(self, kind: str, user: str) -> None:
+        """The program runs: the screen is the user's again."""
+        was_away, self._away_since = self._away_since, None
+        self._was_up = True
+        self._has_input.set()
+        text = ""
+        if kind == "none":
+            text = f"neither zellij nor tmux is installed for {user}: this shell ends with its connection"
+        self._terminal.status(StatusLine("online", text, mux=kind))
+        if was_away is not None:
+            self._hub.tell("session.reopened", f"joined {kind} again", box=self.spec.box.name)
+
+    def session_state(self, state: SessionState, text: str, retry_in: float | None) -> None:
+        """Show the session's state in the client's status line."""
+        match state:
+            case SessionState.ONLINE:
+                screen = self._screen
+                if screen is not None and screen.started:
+                    self._away_since = None
+                    self._terminal.status(StatusLine("online", mux=screen.mux))
+                self._has_input.set()
+            case SessionState.ENDED:
+                pass
+            case _:
+                if self._was_up and self._away_since is None:
+                    self._away_since = self._hub.clock.wall()
+                self._status(state.value, text, retry_in)
+
+    def _status(self, state: str, text: str, retry_in: float | None = None) -> None:
+        self._terminal.status(StatusLine(state, text, self._away_since, retry_in))
+
+    async def _redraw_when_drained(self) -> None:
+        """When a terminal that was stuck reads again: say what it missed, and let the mux draw afresh."""
+        while True:
+            await self._skipping.wait()
+            self._skipping.clear()
+            await self._terminal.drained(BACKLOG_RESUME)
+            missed, self._skipped = self._skipped, 0
+            self._terminal.output(b"\x18")  # cancel: ends any half escape sequence
+            self.say(f"{missed} bytes of output were skipped: this terminal was not reading")
+            self._force_redraw()
+
+    def _force_redraw(self) -> None:
+        if self._session is not None and self._screen is not None and self._screen.started:
+            columns, rows = self._size
+            self._session.send_now(PayloadType.SIZE, size(max(1, columns - 1), rows))
+            self._session.send_now(PayloadType.SIZE, size(columns, rows))
+
+    # From the client --------------------------------------------------------------------------------
+
+    async def _read_client(self) -> None:
+        while True:
+            match await self._terminal.receive():
+                case None:
+                    self._leaving = Leaving(reattach=not self.spec.raw)
+                    self._left.set()
+                    return
+                case Detach():
+                    self._leaving = Leaving(reason="detached", reattach=not self.spec.raw)
+                    self._left.set()
+                    return
+                case Input(data):
+                    self._take_input(data)
+                case Resize(columns, rows) if columns > 0 and rows > 0:
+                    self._size = (columns, rows)
+                    self._resized.set()
+                case EndOfInput():
+                    self._take_input(b"\x04")  # what a terminal's user would type
+                case _:
+                    pass
+
+    def _take_input(self, data: bytes) -> None:
+        online = self._session is not None and self._session.state is SessionState.ONLINE
+        started = self._screen is not None and self._screen.started
+        if len(data) <= TYPED and b"\x03" in data and self._pending_size:
+            # An interrupt overtakes what we have not sent: that is what its typist wants.
+            self._drop_pending()
+        if not (online and started) and self._pending_size + len(data) > AWAY_INPUT:
+            self._terminal.credit(len(data))
+            self.say("typed too much while away: the rest is not kept")
+            return
+        self._pending.append(data)
+        self._pending_size += len(data)
+        self._has_input.set()
+
+    def _drop_pending(self) -> int:
+        dropped = self._pending_size
+        self._pending.clear()
+        self._pending_size = 0
+        if dropped:
+            self._terminal.credit(dropped)
+        return dropped
+
+    async def _send_input(self) -> None:
+        while True:
+            await self._has_input.wait()
+            session, screen = self._session, self._screen
+            if not self._pending or session is None or screen is None or not screen.started:
+                self._has_input.clear()  # more input, or the mux coming up, sets it again
+                continue
+            data = self._pending.popleft()
+            # Small pieces, so that an interrupt has something left to overtake.
+            if len(data) > SHELL.payload:
+                self._pending.appendleft(data[SHELL.payload :])
+                data = data[: SHELL.payload]
+            self._pending_size -= len(data)
+            try:
+                await session.send(data)
+            except SessionEnded:
+                self._terminal.credit(len(data))
+                self.say(f"{len(data)} bytes typed were not delivered: the session had ended")
+                continue
+            self._terminal.credit(len(data))
+
+    async def _send_sizes(self) -> None:
+        while True:
+            await self._resized.wait()
+            await asyncio.sleep(RESIZE_DEBOUNCE)
+            self._resized.clear()
+            if self._session is not None:
+                self._session.send_now(PayloadType.SIZE, size(*self._size))
+
+
+def _quote(text: str) -> bytes:
+    return b"'" + text.encode().replace(b"'", b"'\\''") + b"'"
+
+
+def _problem(problem: tuple[str, str], spec: AttachSpec) -> DevboxError:
+    """The start script's complaint as an error."""
+    code, what = problem
+    name = spec.box.name
+    match code:
+        case "no-user":
+            return WrongState(f"there is no user {what!r} on {name}", hint="name another with --user")
+        case "no-sudo":
+            return WrongState(
+                f"the session on {name} may not become {what!r}: sudo asks for a password",
+                hint="leave out --user, or configure Run As for Session Manager",
+            )
+        case "no-mux":
+            return WrongState(
+                f"{what} is not installed on {name}", hint="install it, or choose with --mux tmux|none"
+            )
+        case _:
+            return WrongState(f"{name} could not start the session ({printable(code)})")

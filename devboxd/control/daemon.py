@@ -1,0 +1,396 @@
+"""The daemon as the API sees it: boxes by name, and everything that can be done with one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from devboxd.aws.errors import SessionOver
+from devboxd.control.attach import Attach, AttachSpec
+from devboxd.control.execute import ExecSpec, Execution
+from devboxd.control.forward import Forwards, Saved
+from devboxd.control.hub import Hub
+from devboxd.control.port import PortPool, PortTarget, Stream
+from devboxd.control.ports import Cloud, Dialer
+from devboxd.control.session import BEAT, REASON_PREFIX, HeldSession, LinkSettings, Plan, Quiet
+from devboxd.control.ssh import Keys, SshAccess
+from devboxd.control.terminal import Leaving, Terminal
+from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreachable
+from devboxd.model.box import Account, BoxRef, Instance, is_instance_id, is_name, strip_suffix
+from devboxd.model.session import SessionState
+from devboxd.ssm.limits import SHELL
+
+log = logging.getLogger(__name__)
+
+NAMES_KEPT: Final = 30.0  # seconds that a name keeps its instance without asking EC2 again
+PROJECT_TAG: Final = "devbox:project"
+GONE: Final = frozenset({"terminated", "shutting-down"})
+
+
+class BoxSettings(msgspec.Struct, frozen=True):
+    """What the configuration says of one box."""
+
+    target: str | None = None
+    account: Account = Account()
+    user: str | None = None
+    mux: str | None = None
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The configuration as control uses it; replaced as a whole when a file changes."""
+
+    account: Account = Account()
+    user: str | None = None
+    mux: str | None = None
+    boxes: Mapping[str, BoxSettings] = {}
+    link: LinkSettings = LinkSettings()
+    forward_wait: float = 30.0
+    port_sessions: int = 4
+    idle_after: float = 60.0
+    wait: float = 120.0
+
+
+class Memory(msgspec.Struct):
+    """What the journal keeps between daemons: only what AWS cannot tell."""
+
+    forwards: list[Saved] = []
+    open_sessions: dict[str, Account] = {}
+    accounts: list[Account] = []
+
+
+class Daemon:
+    """Boxes, sessions and forwards of one user."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        cloud: Cloud,
+        dialer: Dialer,
+        keys: Keys,
+        settings: Settings,
+        memory: Memory,
+        remember: Callable[[Memory], None],
+    ) -> None:
+        self.hub = hub
+        self.settings = settings
+        self.attached = 0
+        self._cloud = cloud
+        self._dialer = dialer
+        self._memory = memory
+        self._remember = remember
+        self._pools: dict[PortTarget, PortPool] = {}
+        self._names: dict[tuple[str, Account], tuple[float, BoxRef]] = {}
+        self._last_boxes: dict[Account, tuple[float, list[Instance]]] = {}
+        self._stale = dict(memory.open_sessions)  # left open by an earlier daemon, until the sweep
+        self.forwards = Forwards(
+            hub, self.pool, self.execute, self._save_forwards, wait=settings.forward_wait
+        )
+        self.ssh = SshAccess(hub, keys, self.execute, self._send_key)
+        hub.on_open_ids = self._save_sessions
+
+    # Life -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what an earlier daemon left: its forwards, and the sessions it could not end."""
+        self.hub.tasks.spawn("heart", self._beat())
+        self.hub.tasks.spawn("sweep", self._sweep(dict(self._stale)))
+        await self.forwards.restore(list(self._memory.forwards))
+
+    async def stop(self) -> None:
+        """End all sessions at AWS's side, too; within a few seconds."""
+        await self.forwards.stop()
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        await self.hub.tasks.stop()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            for session in list(self.hub.sessions):
+                session.beat()
+
+    async def _sweep(self, stale: Mapping[str, Account]) -> None:
+        """End what a daemon before us left open: it can not be resumed without that daemon's memory."""
+        ended = 0
+        for session_id, account in stale.items():
+            ended += await self._end(account, session_id)
+        prefix = f"{REASON_PREFIX}/{self.settings.link.owner}/"
+        for account in {self.settings.account, *self._memory.accounts}:
+            try:
+                found = await self._cloud.sessions(account).active_ids(prefix)
+            except DevboxError as error:
+                log.info("no sweep of %s: %s", account, error)
+                continue
+            for session_id in found:
+                if session_id not in self.hub.open_ids and session_id not in stale:
+                    ended += await self._end(account, session_id)
+        if ended:
+            self.hub.tell("sweep.ended", f"ended {ended} sessions that an earlier daemon had left open")
+        self._stale.clear()
+        self._save_sessions()
+
+    async def _end(self, account: Account, session_id: str) -> int:
+        try:
+            await self._cloud.sessions(account).terminate(session_id)
+        except SessionOver:
+            return 0
+        except DevboxError as error:
+            log.warning("stale session %s could not be ended: %s", session_id, error)
+            return 0
+        return 1
+
+    def apply(self, settings: Settings) -> None:
+        """Use a new configuration from now on; what is open stays as it is."""
+        self.settings = settings
+        self._names.clear()
+        self.hub.tell("config.loaded", "the configuration was read again")
+
+    # Boxes ------------------------------------------------------------------------------------------
+
+    async def resolve(self, name: str, account: Account) -> BoxRef:
+        """Find the box that ``name`` means: an instance id, a configured name, or a tag in EC2.
+
+        Raises:
+            BadRequest: it cannot be a name, or means several boxes.
+            BoxNotFound: nothing is called so.
+        """
+        name = strip_suffix(name)
+        settings = self.settings
+        configured = settings.boxes.get(name)
+        account = self._account(account, configured)
+        user = (configured.user if configured else None) or settings.user
+        mux = (configured.mux if configured else None) or settings.mux
+        if configured is not None and configured.target is not None:
+            return self._seen(BoxRef(name, configured.target, account, user, mux))
+        if is_instance_id(name):
+            return self._seen(BoxRef(name, name, account, user, mux))
+        if not is_name(name):
+            raise BadRequest(
+                f"{name!r} cannot be a box", hint="give a name from devboxctl ls, or an instance id"
+            )
+        key, now = (name, account), self.hub.clock.monotonic()
+        if (known := self._names.get(key)) is not None and now - known[0] < NAMES_KEPT:
+            return known[1]
+        instance = await self._find(name, account)
+        box = self._seen(BoxRef(name, instance.id, account, user, mux))
+        self._names[key] = (now, box)
+        return box
+
+    async def _find(self, name: str, account: Account) -> Instance:
+        try:
+            instances = await self._list(account)
+        except (Denied, Unreachable) as error:
+            raise type(error)(
+                f"the name {name!r} cannot be looked up: {error.message}",
+                hint="an instance id (i-…) works without EC2 permissions; or configure [boxes.NAME] target",
+            ) from error
+        called = [i for i in instances if name in (i.name, i.tags.get(PROJECT_TAG)) and i.state not in GONE]
+        running = [instance for instance in called if instance.state == "running"] or called
+        if len(running) > 1:
+            ids = ", ".join(sorted(instance.id for instance in running))
+            raise BadRequest(f"{name!r} means {len(running)} boxes: {ids}", hint="use the instance id")
+        if not running:
+            names = sorted(
+                {instance.name for instance in instances if instance.name and instance.state not in GONE}
+            )
+            hint = f"known boxes: {', '.join(names[:12])}" if names else "devboxctl ls shows what exists"
+            raise BoxNotFound(f"there is no box named {name!r}", hint=hint)
+        return running[0]
+
+    async def boxes(self, account: Account) -> tuple[list[Instance], Account, float | None]:
+        """All boxes of an account, which one that is, and since when they are old (None: fresh).
+
+        Raises:
+            DevboxError: AWS cannot be asked and nothing is remembered.
+        """
+        account = self._account(account, None)
+        try:
+            return await self._list(account), account, None
+        except DevboxError:
+            if (last := self._last_boxes.get(account)) is None:
+                raise
+            return last[1], account, last[0]
+
+    async def instance(self, box: BoxRef) -> Instance | None:
+        """The instance behind a box; None where EC2 does not know it or may not be asked."""
+        try:
+            return await self._cloud.instances(box.account).get(box.target)
+        except DevboxError as error:
+            log.debug("%s cannot be looked at: %s", box.name, error)
+            return None
+
+    async def connection(self, box: BoxRef) -> str:
+        """``connected``, ``notconnected`` or ``unknown``."""
+        try:
+            return await self._cloud.sessions(box.account).connection_status(box.target) or "unknown"
+        except DevboxError:
+            return "unknown"
+
+    async def _list(self, account: Account) -> list[Instance]:
+        instances = await self._cloud.instances(account).list()
+        self._last_boxes[account] = (self.hub.clock.wall(), instances)
+        return instances
+
+    def _account(self, asked: Account, configured: BoxSettings | None) -> Account:
+        """Flag, then the box's own, then the configured default."""
+        of_box = configured.account if configured is not None else Account()
+        default = self.settings.account
+        profile = asked.profile or of_box.profile or default.profile
+        region = asked.region or of_box.region
+        # A default region belongs to the default profile: another profile has its own.
+        if region is None and profile == default.profile:
+            region = default.region
+        return Account(profile, region)
+
+    def _seen(self, box: BoxRef) -> BoxRef:
+        if box.account not in self._memory.accounts:
+            self._memory.accounts = [*self._memory.accounts, box.account][-8:]
+            self._remember(self._memory)
+        return box
+
+    # Sessions ---------------------------------------------------------------------------------------
+
+    def sessions(self) -> list[HeldSession]:
+        """All held sessions, oldest first."""
+        return list(self.hub.sessions)
+
+    async def end_session(self, session_id: str) -> HeldSession:
+        """End a session by id or unique start of it.
+
+        Raises:
+            BoxNotFound: none is called so.
+        """
+        found = [session for session in self.hub.sessions if session.id and session.id.startswith(session_id)]
+        if len(found) != 1:
+            raise BoxNotFound(f"no session is called {session_id!r}", hint="devboxctl status lists them")
+        await found[0].stop()
+        return found[0]
+
+    async def attach(self, spec: AttachSpec, terminal: Terminal) -> Leaving:
+        """Join a terminal to a box until its user leaves."""
+
+        async def state() -> str | None:
+            instance = await self.instance(spec.box)
+            return instance.state if instance is not None else None
+
+        attach = Attach(
+            self.hub,
+            self._cloud.sessions(spec.box.account),
+            self._dialer,
+            spec,
+            terminal,
+            settings=self.settings.link,
+            box_state=state,
+        )
+        self.attached += 1
+        self.hub.tell("attach.joined", f"a terminal joined {spec.session}", box=spec.box.name)
+        try:
+            return await attach.run()
+        finally:
+            self.attached -= 1
+            self.hub.tell("attach.left", f"a terminal left {spec.session}", box=spec.box.name)
+
+    async def execute(self, spec: ExecSpec, terminal: Terminal) -> Leaving:
+        """Run a command on a box."""
+        execution = Execution(
+            self.hub,
+            self._cloud.sessions(spec.box.account),
+            self._dialer,
+            spec,
+            terminal,
+            settings=self.settings.link,
+        )
+        return await execution.run()
+
+    def pool(self, target: PortTarget) -> PortPool:
+        """The sessions to a port of a box."""
+        if (pool := self._pools.get(target)) is None:
+            pool = self._pools[target] = PortPool(
+                self.hub,
+                self._cloud.sessions(target.box.account),
+                self._dialer,
+                target,
+                self.settings.link,
+                most=self.settings.port_sessions,
+                idle_after=self.settings.idle_after,
+            )
+        return pool
+
+    async def connect(self, box: BoxRef, port: int, host: str | None, wait: float | None) -> Stream:
+        """Open a connection to a port of a box."""
+        return await self.pool(PortTarget(box, port, host)).connect(wait)
+
+    async def ping(self, box: BoxRef, count: int, timeout: float) -> tuple[list[float], float, str]:
+        """Measure the way to the agent and back, over a session of its own.
+
+        Returns:
+            Round trips in seconds, seconds that opening took, and the agent's version (may be empty).
+        """
+        clock = self.hub.clock
+        # A port session greets at once and shows the agent's version; a shell would sleep for a second.
+        sink = _Pinged()
+        plan = Plan(
+            target=box.target,
+            box=box.name,
+            account=box.account,
+            kind="port",
+            document="AWS-StartPortForwardingSession",
+            parameters={"portNumber": "22"},
+            limits=SHELL,
+            wait=timeout,
+        )
+        session = HeldSession(
+            self.hub, self._cloud.sessions(box.account), self._dialer, plan, sink, self.settings.link
+        )
+        began = clock.monotonic()
+        trips: list[float] = []
+        async with asyncio.TaskGroup() as tasks:
+            holder = tasks.create_task(session.run())
+            try:
+                async with asyncio.timeout(timeout):
+                    await session.wait_ready()
+                    opened = clock.monotonic() - began
+                    for _ in range(count):
+                        asked = clock.monotonic()
+                        sink.answered.clear()
+                        session.on_probe = sink.answered.set
+                        session.probe()
+                        await sink.answered.wait()
+                        trips.append(clock.monotonic() - asked)
+                        await asyncio.sleep(0.05)
+            except TimeoutError:
+                if not trips:
+                    detail = session.detail or "no answer"
+                    raise Unreachable(f"{box.name} did not answer within {timeout:g} s: {detail}") from None
+            finally:
+                await session.stop()
+                await holder
+        version = session.channel.agent_version if session.channel is not None else ""
+        return trips, opened, version
+
+    async def _send_key(self, box: BoxRef, user: str, public_key: str) -> None:
+        await self._cloud.send_ssh_key(box.account, box.target, user, public_key)
+
+    # Memory -----------------------------------------------------------------------------------------
+
+    def _save_forwards(self, forwards: list[Saved]) -> None:
+        self._memory.forwards = forwards
+        self._remember(self._memory)
+
+    def _save_sessions(self) -> None:
+        now_open = {s.id: s.plan.account for s in self.hub.sessions if s.id and s.id in self.hub.open_ids}
+        self._memory.open_sessions = {**self._stale, **now_open}
+        self._remember(self._memory)
+
+
+class _Pinged(Quiet):
+    """Waits for the answer to a probe."""
+
+    def __init__(self) -> None:
+        self.answered = asyncio.Event()
+
+    def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
+        """Nothing to show."""

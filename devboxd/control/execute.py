@@ -1,0 +1,383 @@
+"""Run one command on a box: separate byte-exact streams, standard input, the exit status.
+
+The command runs under the relay (``model.relay``) in a terminal session, because such a session survives
+lost links with nothing lost. Where an account allows only the non-interactive document, that is used, with
+its limits (no input; what is printed while the link is down is lost, and then the run is a failure).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+import shlex
+import signal as signals
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from devboxd.aws.errors import DocumentInvalid
+from devboxd.control.attach import INTERACTIVE_DOCUMENT, SIZE_REPEAT
+from devboxd.control.hub import Hub
+from devboxd.control.ports import Dialer, SessionApi
+from devboxd.control.session import HeldSession, LinkSettings, Plan, Quiet, SessionEnded
+from devboxd.control.terminal import (
+    ClientMessage,
+    Detach,
+    EndOfInput,
+    Input,
+    Leaving,
+    Signal,
+    StatusLine,
+    Taken,
+    Terminal,
+)
+from devboxd.errors import Denied, DevboxError, Unreachable, WrongState
+from devboxd.model import relay
+from devboxd.model.box import BoxRef
+from devboxd.model.session import Ending, SessionEnd, SessionState
+from devboxd.model.shell import printable
+from devboxd.ssm.limits import SHELL
+from devboxd.ssm.payload import PayloadType, size
+
+PLAIN_DOCUMENT: Final = "AWS-StartNonInteractiveCommand"
+CREDIT_STEP: Final = 256 << 10  # bytes of output taken before the relay is told
+START_TIMEOUT: Final = 60.0  # seconds from a session that is up to a relay that answers
+
+
+class ExecSpec(msgspec.Struct, frozen=True):
+    """What to run, and where."""
+
+    box: BoxRef
+    argv: list[str]
+    stdin: bool = True
+    user: str | None = None
+    cwd: str | None = None
+    env: dict[str, str] = {}
+    wait: float | None = 120.0
+
+
+class _Relayed(Quiet):
+    """Reads the relay's lines out of a session's output."""
+
+    def __init__(self, run: Execution, nonce: str) -> None:
+        self._run = run
+        self.reader = relay.RelayReader(nonce)
+        self.first_output = asyncio.Event()
+        self.started = asyncio.Event()
+        self.exit: relay.RelayExit | None = None
+        self.error: relay.RelayError | None = None
+        self.credit = 0
+        self.taken = 0
+
+    def output(self, data: bytes) -> None:
+        """Parse; a relay that talks nonsense ends the run."""
+        self.first_output.set()
+        if self.exit is not None or self.error is not None:
+            return
+        try:
+            for event in self.reader.feed(data):
+                self._take(event)
+        except relay.RelayError as error:
+            self.error = error
+            self._run.changed.set()
+
+    def _take(self, event: relay.RelayEvent) -> None:
+        match event:
+            case relay.RelayReady(kind):
+                if kind == "sh":
+                    self._run.say("python3 is not on the box: output comes when the command has ended")
+                self.started.set()
+            case relay.RelayOutput(data, error):
+                self._run.terminal.output(data, error=error)
+            case relay.RelayCredit(taken):
+                self._run.terminal.credit(taken)
+                self.credit += taken
+            case relay.RelayExit():
+                self.exit = event
+        self._run.changed.set()
+
+    def notice(self, text: str) -> None:
+        """Never on standard output."""
+        self._run.say(text)
+
+    def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
+        """Tell the client."""
+        if state is not SessionState.ENDED:
+            self._run.terminal.status(StatusLine(state.value, text, None, retry_in))
+
+
+class _Plain(Quiet):
+    """Takes a non-interactive session's streams as they are."""
+
+    def __init__(self, run: Execution) -> None:
+        self._run = run
+        self.status: int | None = None
+        self.lost_link = False
+
+    def output(self, data: bytes) -> None:
+        """Standard output."""
+        self._run.terminal.output(data)
+
+    def error_output(self, data: bytes) -> None:
+        """Standard error."""
+        self._run.terminal.output(data, error=True)
+
+    def exit_code(self, code: int) -> None:
+        """The status comes before the last output."""
+        self.status = code
+
+    def notice(self, text: str) -> None:
+        """Never on standard output."""
+        self._run.say(text)
+
+    def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
+        """Tell the client; remember a lost link: the agent throws output away meanwhile."""
+        if state is SessionState.RECONNECTING:
+            self.lost_link = True
+        if state is not SessionState.ENDED:
+            self._run.terminal.status(StatusLine(state.value, text, None, retry_in))
+
+
+class Execution:
+    """One command, from its start to its exit status."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        api: SessionApi,
+        dialer: Dialer,
+        spec: ExecSpec,
+        terminal: Terminal,
+        *,
+        settings: LinkSettings,
+        on_session: Callable[[HeldSession | None], None] = lambda _: None,
+    ) -> None:
+        self.spec = spec
+        self.terminal = terminal
+        self.changed = asyncio.Event()
+        self._hub = hub
+        self._api = api
+        self._dialer = dialer
+        self._settings = settings
+        self._on_session = on_session
+        self._to_credit = 0
+
+    async def run(self) -> Leaving:
+        """Run the command; the client's disappearance ends it."""
+        try:
+            try:
+                return await self._run_relayed()
+            except (Denied, DocumentInvalid):
+                self.say(
+                    f"{INTERACTIVE_DOCUMENT} is not allowed here: no standard input, and a lost link is fatal"
+                )
+                return await self._run_plain()
+        except DevboxError as error:
+            return Leaving(error=error)
+
+    def say(self, text: str) -> None:
+        """Show text of ours on the client's standard error."""
+        self.terminal.status(StatusLine("notice", text))
+
+    # Under the relay --------------------------------------------------------------------------------
+
+    async def _run_relayed(self) -> Leaving:
+        spec, nonce = self.spec, secrets.token_hex(8)
+        sink = _Relayed(self, nonce)
+        command = relay.start_command(nonce=nonce, user=spec.user or spec.box.user, cwd=spec.cwd)
+        session = self._session(INTERACTIVE_DOCUMENT, {"command": command}, sink)
+        self._on_session(session)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                holder = tasks.create_task(session.run(), name="exec: session")
+                starter = tasks.create_task(self._start_relay(session, sink), name="exec: start")
+                client = tasks.create_task(self._serve_client(session, sink), name="exec: client")
+                while sink.exit is None and sink.error is None and not holder.done() and not client.done():
+                    waiter = tasks.create_task(self.changed.wait())
+                    await asyncio.wait({holder, client, waiter}, return_when=asyncio.FIRST_COMPLETED)
+                    waiter.cancel()
+                    self.changed.clear()
+                starter.cancel()
+                client.cancel()
+                if not holder.done():
+                    await session.stop()
+        finally:
+            self._on_session(None)
+        return self._outcome(sink, session.end)
+
+    def _outcome(self, sink: _Relayed, end: SessionEnd | None) -> Leaving:
+        if sink.error is not None:
+            raise sink.error
+        if sink.exit is not None:
+            if sink.exit.status == 125 and sink.exit.problem:
+                return Leaving(error=WrongState(f"{sink.exit.problem} ({self.spec.box.name})"))
+            if sink.exit.problem:
+                text = f"{self.spec.argv[0]}: {printable(sink.exit.problem)}\n"
+                self.terminal.output(text.encode(), error=True)
+            return Leaving(status=sink.exit.status)
+        if end is None or end.ending is Ending.STOPPED:
+            return Leaving(status=129, reason="the client left")
+        if isinstance(end.error, DevboxError):
+            raise end.error
+        noise = printable(sink.reader.noise.decode("utf-8", "replace"))
+        what = "before the command ran" if not sink.started.is_set() else "before the command ended"
+        reason = end.reason or noise or end.ending.value
+        return Leaving(error=Unreachable(f"the session ended {what}: {reason}"))
+
+    async def _start_relay(self, session: HeldSession, sink: _Relayed) -> None:
+        # The terminal of a relay has no size, but a size is the one thing that may be sent this early,
+        # and its acknowledgement is the first sign of life.
+        while not sink.first_output.is_set():
+            session.send_now(PayloadType.SIZE, size(80, 24))
+            try:
+                async with asyncio.timeout(SIZE_REPEAT):
+                    await sink.first_output.wait()
+            except TimeoutError:
+                continue
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await sink.started.wait()
+        except TimeoutError:
+            sink.error = relay.RelayError("the box did not start the command")
+            self.changed.set()
+            return
+        try:
+            await session.send(relay.request(self.spec.argv, env=self.spec.env, stdin=self.spec.stdin))
+            if sink.reader.ready and not self.spec.stdin:
+                await session.send(relay.END_OF_INPUT)
+        except SessionEnded:
+            pass  # the holder reports it
+
+    async def _serve_client(self, session: HeldSession, sink: _Relayed) -> None:
+        """Pass input, signals and credit on; returns when the client is gone."""
+        sent = 0
+        queue: list[ClientMessage] = []
+        while True:
+            message = queue.pop(0) if queue else await self.terminal.receive()
+            if message is None or isinstance(message, Detach):
+                return
+            try:
+                match message:
+                    case Input(data):
+                        await sink.started.wait()
+                        await session.send(relay.data(data))
+                        sent += len(data)
+                    case EndOfInput():
+                        await sink.started.wait()
+                        if self.spec.stdin:
+                            await session.send(relay.END_OF_INPUT)
+                    case Signal(number):
+                        await sink.started.wait()
+                        await session.send(relay.signal(number))
+                    case Taken(taken):
+                        self._to_credit += taken
+                        if self._to_credit >= CREDIT_STEP:
+                            step, self._to_credit = self._to_credit, 0
+                            await session.send(relay.credit(step))
+                    case _:
+                        pass
+            except SessionEnded:
+                return
+
+    # Without it -------------------------------------------------------------------------------------
+
+    async def _run_plain(self) -> Leaving:
+        spec, sink = self.spec, _Plain(self)
+        script = "".join(f"export {name}={shlex.quote(value)};" for name, value in spec.env.items())
+        if spec.cwd:
+            script += f"cd {shlex.quote(spec.cwd)} || exit 125;"
+        script += f"exec {shlex.join(spec.argv)}"
+        encoded = base64.b64encode(script.encode()).decode()
+        command = f"sh -c 'eval \"$(printf %s {encoded} | base64 -d)\"'"
+        session = self._session(PLAIN_DOCUMENT, {"command": command, "separateOutputStream": "true"}, sink)
+        self._on_session(session)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                holder = tasks.create_task(session.run(), name="exec: session")
+                client = tasks.create_task(self._wait_for_client(), name="exec: client")
+                await asyncio.wait({holder, client}, return_when=asyncio.FIRST_COMPLETED)
+                if not holder.done():
+                    await session.stop()
+                client.cancel()
+        finally:
+            self._on_session(None)
+        end = session.end
+        if end is not None and isinstance(end.error, DevboxError):
+            raise end.error
+        if sink.lost_link:
+            return Leaving(
+                error=Unreachable("the link was lost while the command ran: its output is incomplete")
+            )
+        if sink.status is None:
+            reason = end.reason if end is not None else ""
+            return Leaving(
+                error=Unreachable(f"the session ended without an exit status: {reason or 'no reason given'}")
+            )
+        return Leaving(status=sink.status if sink.status >= 0 else 128 + signals.SIGTERM)
+
+    async def _wait_for_client(self) -> None:
+        while True:
+            message = await self.terminal.receive()
+            if message is None or isinstance(message, Detach | Signal):
+                return  # the far end cannot pass a signal on; ending the session kills the command
+            if isinstance(message, Input):
+                self.terminal.credit(len(message.data))
+
+    def _session(self, document: str, parameters: dict[str, str], sink: Quiet) -> HeldSession:
+        plan = Plan(
+            target=self.spec.box.target,
+            box=self.spec.box.name,
+            account=self.spec.box.account,
+            kind="exec",
+            document=document,
+            parameters=parameters,
+            limits=SHELL,
+            wait=self.spec.wait,
+        )
+        session = HeldSession(self._hub, self._api, self._dialer, plan, sink, self._settings)
+        session.attended = True
+        return session
+
+
+class Capture:
+    """A terminal for commands that devbox itself runs: collects a bounded amount of output."""
+
+    LIMIT: Final = 1 << 20  # bytes
+
+    def __init__(self, stdin: bytes = b"") -> None:
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self._messages: list[ClientMessage] = [Input(stdin)] if stdin else []
+        self._messages.append(EndOfInput())
+        self._never = asyncio.Event()
+
+    @property
+    def backlog(self) -> int:
+        """Nothing is ever behind."""
+        return 0
+
+    async def receive(self) -> ClientMessage | None:
+        """The prepared input, then nothing for ever."""
+        if self._messages:
+            return self._messages.pop(0)
+        await self._never.wait()
+        return None
+
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        """Keep it, up to the limit."""
+        into = self.stderr if error else self.stdout
+        into += data[: self.LIMIT - len(into)]
+
+    def status(self, line: StatusLine) -> None:
+        """Nobody looks."""
+
+    def credit(self, size: int) -> None:
+        """Input is prepared."""
+
+    def leave(self, leaving: Leaving) -> None:
+        """The caller has the result."""
+
+    async def drained(self, below: int) -> None:
+        """Always."""

@@ -1,0 +1,93 @@
+"""What control needs of the outside, by shape: the edge fits without knowing these names.
+
+Only ``main`` brings both together; tests are the second place that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from devboxd.model.box import Account, Instance
+
+
+class Clock(Protocol):
+    """Time, as the caller of pure code reads it."""
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards and stand still while Linux is suspended."""
+
+    def wall(self) -> float:
+        """Unix time in seconds."""
+
+
+class Grant(Protocol):
+    """The right to open one link of a session. ``token`` is a secret and works once."""
+
+    @property
+    def session_id(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def stream_url(self) -> str: ...
+
+
+class SessionApi(Protocol):
+    """Session Manager of one account and region. Every error is a ``DevboxError``."""
+
+    async def start(
+        self, target: str, document: str | None, parameters: Mapping[str, str], *, reason: str
+    ) -> Grant: ...
+    async def resume(self, session_id: str) -> Grant:
+        """Raises ``SessionOver`` (code ``session-over``) when there is nothing left to resume."""
+
+    async def terminate(self, session_id: str) -> None: ...
+    async def is_active(self, session_id: str, target: str) -> bool | None:
+        """Ask whether a session still exists; None where that may not be asked."""
+
+    async def active_ids(self, reason_prefix: str) -> list[str]:
+        """Open sessions whose Reason starts so."""
+
+    async def connection_status(self, target: str) -> str | None:
+        """``connected``, ``notconnected``, or None where that may not be asked."""
+
+    async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
+        """A 64-byte data key: plaintext and ciphertext."""
+
+    async def sign_upgrade(self, url: str) -> Mapping[str, str]:
+        """Headers that sign the websocket request; empty for a presigned URL."""
+
+    async def refresh(self) -> None:
+        """Forget cached credentials, so that a new login is seen."""
+
+
+class Link(Protocol):
+    """One websocket. Every method raises ``LinkLost`` once it is dead."""
+
+    async def send_text(self, text: str) -> None: ...
+    async def send(self, data: bytes) -> None: ...
+    async def receive(self) -> bytes | str: ...
+    async def close(self) -> None: ...
+
+
+class Dialer(Protocol):
+    """Opens links."""
+
+    async def dial(self, url: str, *, headers: Mapping[str, str], heartbeat: float) -> Link:
+        """Raises ``LinkLost``, or ``LinkRefused`` with the HTTP ``status`` of a refused upgrade."""
+
+
+class Instances(Protocol):
+    """EC2 of one account and region."""
+
+    async def list(self) -> list[Instance]: ...
+    async def get(self, instance_id: str) -> Instance | None: ...
+
+
+class Cloud(Protocol):
+    """AWS, by account."""
+
+    def sessions(self, account: Account) -> SessionApi: ...
+    def instances(self, account: Account) -> Instances: ...
+    async def send_ssh_key(self, account: Account, instance_id: str, user: str, public_key: str) -> None:
+        """Let EC2 Instance Connect offer a key to a box's sshd for a minute."""

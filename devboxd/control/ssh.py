@@ -1,0 +1,172 @@
+"""Make ``ssh`` to a box work with no key pair and no blind trust.
+
+A key of the user's own is made here once and put on the box over the authenticated session; the box's
+host keys come back the same way and are pinned. Where the session may not write the user's
+``authorized_keys``, EC2 Instance Connect is asked to; where that is denied, too, ssh goes on with the keys
+that its user has, and is told why.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import msgspec
+
+from devboxd.control.execute import Capture, ExecSpec
+from devboxd.control.hub import Hub
+from devboxd.control.terminal import Leaving, Terminal
+from devboxd.errors import BadRequest, DevboxError
+from devboxd.model.box import BoxRef
+from devboxd.model.shell import printable
+
+log = logging.getLogger(__name__)
+
+VALID: Final = 12 * 3600.0  # seconds that a prepared box is taken to stay so
+_USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\$?\Z")
+_HOST_KEY: Final = re.compile(
+    r"(ssh-[a-z0-9-]+|ecdsa-sha2-[a-z0-9-]+|sk-[a-z0-9@.-]+) ([A-Za-z0-9+/=]{20,2000})\Z"
+)
+
+# Input: our public key. $1 is the port that sshd listens on. Output: lines of "word value".
+_PREPARE: Final = r"""
+read -r key
+umask 077
+echo "user $(id -un)"
+if mkdir -p "$HOME/.ssh" 2>/dev/null && touch "$HOME/.ssh/authorized_keys" 2>/dev/null; then
+  f=$HOME/.ssh/authorized_keys
+  if ! grep -qxF "$key" "$f"; then
+    [ -s "$f" ] && [ -n "$(tail -c 1 "$f")" ] && echo >> "$f"
+    printf '%s\n' "$key" >> "$f"
+  fi
+  grep -qxF "$key" "$f" && echo "key yes"
+else
+  echo "key no"
+fi
+if command -v ssh-keyscan >/dev/null 2>&1; then
+  ssh-keyscan -T 3 -p "$1" 127.0.0.1 2>/dev/null | while read -r h t k; do case "$h" in '#'*) ;; *) echo "host $t $k";; esac; done
+else
+  [ "$1" = 22 ] && cat /etc/ssh/ssh_host_*_key.pub 2>/dev/null | while read -r t k c; do echo "host $t $k"; done
+fi
+echo "done yes"
+"""
+
+
+class Access(msgspec.Struct, frozen=True):
+    """What was put in place on a box. ``at`` is Unix seconds."""
+
+    target: str
+    user: str
+    port: int
+    has_key: bool
+    host_keys: list[tuple[str, str]]
+    problems: list[str]
+    at: float
+
+
+class Keys(Protocol):
+    """This machine's side: our key and the pinned host keys."""
+
+    async def public_key(self) -> str:
+        """Our public key, one line; made on first use."""
+
+    async def pin(self, names: list[str], keys: list[tuple[str, str]]) -> None:
+        """Replace what is pinned for these names."""
+
+    async def note_user(self, name: str, user: str) -> None:
+        """Let the generated configuration log in to this box as ``user``."""
+
+
+Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
+SendKey = Callable[[BoxRef, str, str], Awaitable[None]]
+
+
+class SshAccess:
+    """Prepares boxes for ssh and remembers which ones are."""
+
+    def __init__(self, hub: Hub, keys: Keys, run: Run, send_key: SendKey) -> None:
+        self._hub = hub
+        self._keys = keys
+        self._run = run
+        self._send_key = send_key
+        self._known: dict[tuple[str, str, int], Access] = {}
+
+    async def prepare(self, box: BoxRef, *, user: str | None, port: int, fresh: bool = False) -> Access:
+        """Put our key on the box and its host keys here.
+
+        Args:
+            user: who will log in; None: whoever a session of ours is on the box.
+            fresh: do it even if it was done lately.
+
+        Raises:
+            BadRequest: a user name that cannot be one.
+            DevboxError: the box cannot be reached at all.
+        """
+        if user is not None and not _USER.match(user):
+            raise BadRequest(f"{user!r} cannot be a user's name")
+        wanted = user or box.user
+        known = self._known.get((box.target, wanted or "", port))
+        if known is not None and not fresh and self._hub.clock.wall() - known.at < VALID:
+            if not known.has_key:
+                await self._ask_instance_connect(box, known.user)
+            return known
+        access = await self._prepare(box, wanted, port)
+        if access.host_keys:
+            names = {box.name, box.target}
+            await self._keys.pin(_known_names(sorted(names), port), access.host_keys)
+        await self._keys.note_user(box.name, access.user)
+        for name in {wanted or "", access.user}:
+            self._known[(box.target, name, port)] = access
+        return access
+
+    async def _prepare(self, box: BoxRef, user: str | None, port: int) -> Access:
+        public = await self._keys.public_key()
+        problems: list[str] = []
+        answers = await self._ask(box, user, port, public, problems)
+        if answers is None:
+            # As that user nothing can run; the host keys are the same for everybody.
+            answers = await self._ask(box, None, port, public, problems) or []
+            answers = [(word, value) for word, value in answers if word == "host"] + [("user", user or "")]
+        words = dict(answers)
+        login = words.get("user") or user or "root"
+        has_key = words.get("key") == "yes"
+        if not has_key:
+            try:
+                await self._ask_instance_connect(box, login)
+            except DevboxError as error:
+                problems.append(f"devbox's key could not be put on {box.name} for {login}: {error.message}")
+        host_keys = [
+            (m[1], m[2]) for word, value in answers if word == "host" and (m := _HOST_KEY.match(value))
+        ]
+        if not host_keys:
+            problems.append(f"no host key could be learned: does sshd listen on port {port} of {box.name}?")
+        return Access(box.target, login, port, has_key, host_keys, problems, self._hub.clock.wall())
+
+    async def _ask(
+        self, box: BoxRef, user: str | None, port: int, public: str, problems: list[str]
+    ) -> list[tuple[str, str]] | None:
+        terminal = Capture((public.strip() + "\n").encode())
+        spec = ExecSpec(box=box, argv=["sh", "-c", _PREPARE, "devbox", str(port)], user=user)
+        leaving = await self._run(spec, terminal)
+        text = terminal.stdout.decode("utf-8", "replace")
+        answers = [(word, value) for line in text.splitlines() for word, _, value in [line.partition(" ")]]
+        if ("done", "yes") in answers:
+            return answers
+        if leaving.error is not None and (user is None or leaving.error.code != "wrong-state"):
+            raise leaving.error
+        why = (
+            leaving.error.message if leaving.error else printable(terminal.stderr.decode("utf-8", "replace"))
+        )
+        problems.append(why or f"the preparation ended with status {leaving.status}")
+        return None
+
+    async def _ask_instance_connect(self, box: BoxRef, user: str) -> None:
+        await self._send_key(box, user, await self._keys.public_key())
+
+
+def _known_names(boxes: list[str], port: int) -> list[str]:
+    """The names that ssh looks up for these boxes."""
+    hosts = [name for box in boxes for name in (f"{box}.devbox", box)]
+    return hosts if port == 22 else [f"[{host}]:{port}" for host in hosts]
