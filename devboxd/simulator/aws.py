@@ -1,0 +1,175 @@
+"""One HTTP endpoint for all of AWS: ours by target or signing scope, moto for the rest."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from aiohttp import web
+
+from devboxd.simulator import sigv4
+from devboxd.simulator.ec2 import Change
+from devboxd.simulator.ec2_http import Ec2Http, error_xml
+from devboxd.simulator.faults import Faults, Refusal, Throttled
+from devboxd.simulator.moto_app import MotoApp, MotoMissing
+from devboxd.simulator.options import Options
+from devboxd.simulator.ssm_api import OWNER, ApiError, ConnectApi, KmsApi, SsmApi
+
+log = logging.getLogger(__name__)
+
+_JSON: Final = "application/x-amz-json-1.1"
+_SERVICES: Final = {
+    "AmazonSSM": "ssm",
+    "TrentService": "kms",
+    "AWSEC2InstanceConnectService": "ec2-instance-connect",
+}
+
+
+class Endpoint:
+    """Routes API calls. ``changed`` hears of instances that went up, down or around."""
+
+    def __init__(
+        self,
+        *,
+        ssm: SsmApi,
+        kms: KmsApi,
+        connect: ConnectApi,
+        ec2: Ec2Http,
+        faults: Faults,
+        options: Options,
+        entropy: random.Random,
+        changed: Callable[[list[Change]], Awaitable[None]],
+    ) -> None:
+        self.calls: list[str] = []  # every API call by name, for tests
+        self._ssm = ssm
+        self._kms = kms
+        self._connect = connect
+        self._ec2 = ec2
+        self._faults = faults
+        self._options = options
+        self._random = entropy
+        self._changed = changed
+        self._moto = MotoApp()
+
+    def close(self) -> None:
+        """End moto's thread."""
+        self._moto.close()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one API call."""
+        body = await request.read()
+        await self._faults.pass_hole(None)
+        request_id = str(UUID(int=self._random.getrandbits(128), version=4))
+        target, _, call = request.headers.get("X-Amz-Target", "").partition(".")
+        scope = sigv4.scope(request)
+        service = _SERVICES.get(target) or (scope[1] if scope else "")
+        if call:
+            return await self._answer_json(request, body, service, call, request_id)
+        return await self._answer_query(request, body, service, request_id)
+
+    async def _answer_json(
+        self, request: web.Request, body: bytes, service: str, call: str, request_id: str
+    ) -> web.StreamResponse:
+        self.calls.append(call)
+        try:
+            self._check(request, body, service, call)
+            fields = json.loads(body or b"{}")
+            if not isinstance(fields, dict):
+                raise ApiError("SerializationException", "not an object")
+            answer = await self._ours(service, call, fields, request.host, request_id)
+            if answer is None:
+                return await self._moto.answer(request, body)
+        except Throttled as fault:
+            return _json_error(_as_error(fault.refusal), request_id)
+        except ApiError as error:
+            return _json_error(error, request_id)
+        except ValueError:
+            return _json_error(ApiError("SerializationException", "not JSON"), request_id)
+        except MotoMissing as error:
+            return _json_error(ApiError("UnknownOperationException", str(error), 501), request_id)
+        text = json.dumps(answer)
+        return web.Response(text=text, content_type=_JSON, headers={"x-amzn-RequestId": request_id})
+
+    async def _ours(
+        self, service: str, call: str, fields: Mapping[str, Any], host: str, request_id: str
+    ) -> dict[str, Any] | None:
+        if service == "ssm" and self._ssm.knows(call):
+            return await self._ssm.answer(call, fields, host)
+        if service == "kms" and self._kms.knows(call):
+            return self._kms.answer(call, fields)
+        if service == "ec2-instance-connect":
+            return self._connect.answer(call, fields, request_id)
+        return None
+
+    async def _answer_query(
+        self, request: web.Request, body: bytes, service: str, request_id: str
+    ) -> web.StreamResponse:
+        form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+        action = form.get("Action", "")
+        self.calls.append(action or request.path)
+        try:
+            self._check(request, body, service, action)
+            if service in ("ec2", "") and self._ec2.knows(action):
+                status, xml, changes = self._ec2.answer(form, request_id)
+                await self._changed(changes)
+                return web.Response(status=status, body=xml, content_type="text/xml")
+            if action == "GetCallerIdentity":
+                return web.Response(body=_caller(request_id), content_type="text/xml")
+            return await self._moto.answer(request, body)
+        except (Throttled, ApiError) as problem:
+            error = _as_error(problem.refusal) if isinstance(problem, Throttled) else problem
+            xml = error_xml(_query_code(error.code), str(error), request_id)
+            if service != "ec2":
+                xml = _common_error(error.code, str(error), request_id)
+            return web.Response(status=error.status, body=xml, content_type="text/xml")
+        except MotoMissing as missing:
+            xml = _common_error("InvalidAction", str(missing), request_id)
+            return web.Response(status=501, body=xml, content_type="text/xml")
+
+    def _check(self, request: web.Request, body: bytes, service: str, call: str) -> None:
+        self._faults.check_api(call, "*")
+        if not self._options.verify_signatures:
+            return
+        signed_as = sigv4.scope(request)
+        problem = sigv4.problem(request, body, service or (signed_as[1] if signed_as else ""))
+        if problem:
+            raise ApiError(problem, problem, 403)
+
+
+def _as_error(refusal: Refusal) -> ApiError:
+    return ApiError(refusal.code, refusal.text or f"{refusal.code} (by order of a fault)", refusal.status)
+
+
+def _json_error(error: ApiError, request_id: str) -> web.Response:
+    text = json.dumps({"__type": error.code, "message": str(error), "Message": str(error)})
+    headers = {"x-amzn-RequestId": request_id, "x-amzn-ErrorType": error.code}
+    return web.Response(status=error.status, text=text, content_type=_JSON, headers=headers)
+
+
+def _query_code(code: str) -> str:
+    """EC2 has its own names for what the JSON services call otherwise."""
+    return {"ExpiredTokenException": "RequestExpired", "ThrottlingException": "RequestLimitExceeded"}.get(
+        code, code
+    )
+
+
+def _common_error(code: str, message: str, request_id: str) -> bytes:
+    code = {"ExpiredTokenException": "ExpiredToken", "ThrottlingException": "Throttling"}.get(code, code)
+    return (
+        f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+        f"<RequestId>{request_id}</RequestId></ErrorResponse>"
+    ).encode()
+
+
+def _caller(request_id: str) -> bytes:
+    return (
+        '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
+        f"<Arn>{OWNER}</Arn><UserId>AROASIMULATOR:dev</UserId><Account>123456789012</Account>"
+        f"</GetCallerIdentityResult><ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>"
+        "</GetCallerIdentityResponse>"
+    ).encode()

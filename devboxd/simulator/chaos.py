@@ -1,0 +1,248 @@
+"""Faults by name, as tests, ``make demo`` and the control route ask for them. One method, one fault."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from devboxd.simulator.agent import Agent
+from devboxd.simulator.ec2 import Ec2
+from devboxd.simulator.faults import Direction, Faults, Refusal
+from devboxd.simulator.gateway import IDLE_TEXT, Gateway, Session
+
+
+class World(Protocol):
+    """What faults need of the simulator."""
+
+    faults: Faults
+    gateway: Gateway
+    ec2: Ec2
+    agents: dict[str, Agent]
+
+    def box_id(self, name: str) -> str: ...
+
+    async def power_cycle(self, box_id: str, *, silent: bool) -> None: ...
+
+
+class BadFault(Exception):
+    """No such fault, or parameters it does not take."""
+
+
+class Chaos:
+    """Applies faults. Every method returns how many sessions (boxes, rules) it touched.
+
+    ``session``: an id, ``last``, or None for all that are not over; ``box`` narrows that to one box.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.names: Mapping[str, Callable[..., Awaitable[int]]] = {
+            name.removeprefix("do_").replace("_", "-"): getattr(self, name)
+            for name in dir(self)
+            if name.startswith("do_")
+        }
+
+    async def apply(self, fault: str, **parameters: Any) -> int:
+        """Inject one fault by its name.
+
+        Raises:
+            BadFault: unknown name or parameter, or a value of the wrong kind.
+        """
+        method = self.names.get(fault)
+        if method is None:
+            raise BadFault(f"no fault is named {fault!r}; there are: {', '.join(sorted(self.names))}")
+        try:
+            inspect.signature(method).bind(**parameters)
+        except TypeError as error:
+            raise BadFault(f"{fault}: {error}") from error
+        try:
+            return await method(**parameters)
+        except (ValueError, KeyError) as error:
+            raise BadFault(f"{fault}: {error}") from error
+
+    def describe(self) -> dict[str, str]:
+        """Name to one line of help."""
+        return {name: (method.__doc__ or "").splitlines()[0] for name, method in sorted(self.names.items())}
+
+    # -- the client's socket -------------------------------------------------------------------------
+
+    async def do_rst(self, session: str | None = None, box: str | None = None) -> int:
+        """Reset the client's socket (TCP RST)."""
+        return self._cut("rst", session, box)
+
+    async def do_fin(self, session: str | None = None, box: str | None = None) -> int:
+        """Close the client's socket without a websocket close (TCP FIN)."""
+        return self._cut("fin", session, box)
+
+    async def do_close(
+        self, code: int = 1000, text: str = "Bye", session: str | None = None, box: str | None = None
+    ) -> int:
+        """Close the client's websocket with a code; 1000 "Bye" is the service's hourly routine."""
+        return self._cut(f"{int(code)} {text}", session, box)
+
+    async def do_blackhole(self, seconds: float, session: str | None = None) -> int:
+        """Deliver nothing in either direction, sockets stay open; without a session the APIs, too."""
+        chosen = self._sessions(session, None) if session else []
+        for one in chosen:
+            self._world.faults.open_hole(one.id, float(seconds))
+        if not session:
+            self._world.faults.open_hole(None, float(seconds))
+        return len(chosen) or 1
+
+    async def do_wire(
+        self,
+        drop: float = 0.0,
+        duplicate: float = 0.0,
+        reorder: float = 0.0,
+        delay: float = 0.0,
+        direction: str = "both",
+        session: str | None = None,
+    ) -> int:
+        """Lose, repeat, reorder (shares 0..1) or delay (seconds) frames; all zero: cleanly again."""
+        directions: dict[str, tuple[Direction, ...]] = {
+            "both": ("up", "down"),
+            "up": ("up",),
+            "down": ("down",),
+        }
+        chosen = [one.id for one in self._sessions(session, None)] if session else [None]
+        for one in chosen:
+            for way in directions[direction]:
+                self._world.faults.set_wire(
+                    one, way,
+                    drop=float(drop), duplicate=float(duplicate), reorder=float(reorder), delay=float(delay),
+                )  # fmt: skip
+        return len(chosen)
+
+    async def do_mute(self, session: str | None = None) -> int:
+        """The far end is dead and the gateway lives: every frame is lost, pings are answered."""
+        return await self.do_wire(drop=1.0, session=session)
+
+    # -- the session ---------------------------------------------------------------------------------
+
+    async def do_terminate(self, text: str = "", session: str | None = None, box: str | None = None) -> int:
+        """End the session as a third party's TerminateSession does; ``text`` travels in channel_closed."""
+        chosen = self._sessions(session, box)
+        for one in chosen:
+            await self._world.gateway.terminate(one, text)
+        return len(chosen)
+
+    async def do_idle(self, session: str | None = None, box: str | None = None) -> int:
+        """End the session as the service does for inactivity."""
+        return await self.do_terminate(IDLE_TEXT, session, box)
+
+    async def do_end_silently(self, session: str | None = None, box: str | None = None) -> int:
+        """The session is over without channel_closed; ResumeSession answers without a token."""
+        chosen = self._sessions(session, box)
+        for one in chosen:
+            self._world.gateway.end_silently(one)
+        return len(chosen)
+
+    async def do_forget(self, session: str | None = None, box: str | None = None) -> int:
+        """The service forgets the session; ResumeSession answers DoesNotExistException."""
+        chosen = self._sessions(session, box)
+        for one in chosen:
+            self._world.gateway.forget(one)
+        return len(chosen)
+
+    # -- the APIs ------------------------------------------------------------------------------------
+
+    async def do_refuse(
+        self,
+        call: str,
+        code: str = "InternalServerError",
+        status: int = 400,
+        times: int | None = None,
+        seconds: float | None = None,
+        text: str = "",
+    ) -> int:
+        """Refuse an API call by name (``*``: all, ``dial``: the upgrade), some times or for some seconds."""
+        until = float("inf") if seconds is None else self._world.faults.clock() + float(seconds)
+        left = None if times is None else int(times)
+        self._world.faults.refuse(call, Refusal(code, int(status), until, left, text))
+        return 1
+
+    async def do_refuse_resume(
+        self,
+        code: str = "InternalServerError",
+        status: int = 500,
+        times: int | None = None,
+        seconds: float | None = None,
+    ) -> int:
+        """Refuse ResumeSession."""
+        return await self.do_refuse("ResumeSession", code, status, times, seconds)
+
+    async def do_refuse_start(
+        self,
+        code: str = "TargetNotConnected",
+        status: int = 400,
+        times: int | None = 1,
+        seconds: float | None = None,
+    ) -> int:
+        """Refuse StartSession."""
+        return await self.do_refuse("StartSession", code, status, times, seconds)
+
+    async def do_refuse_dial(
+        self, status: int = 403, times: int | None = None, seconds: float | None = None
+    ) -> int:
+        """Refuse websocket upgrades."""
+        return await self.do_refuse("dial", "Forbidden", status, times, seconds)
+
+    async def do_expire_credentials(self, seconds: float | None = None) -> int:
+        """Every API call and upgrade fails with ExpiredTokenException."""
+        text = "The security token included in the request is expired"
+        return await self.do_refuse("*", "ExpiredTokenException", 403, None, seconds, text)
+
+    async def do_throttle(
+        self, call: str = "*", times: int | None = None, seconds: float | None = None
+    ) -> int:
+        """Refuse calls with ThrottlingException."""
+        return await self.do_refuse(call, "ThrottlingException", 400, times, seconds, "Rate exceeded")
+
+    # -- the box -------------------------------------------------------------------------------------
+
+    async def do_agent_cut(
+        self, seconds: float = 0.0, session: str | None = None, box: str | None = None
+    ) -> int:
+        """Cut the agent's socket; it comes back, at the earliest after ``seconds``. Over about 6: never."""
+        chosen = self._sessions(session, box)
+        for one in chosen:
+            await self._world.gateway.cut_agent(one, float(seconds))
+        return len(chosen)
+
+    async def do_agent_restart(self, seconds: float = 2.0, box: str | None = None) -> int:
+        """The agent restarts: no new sessions for a while (TargetNotConnected), open ones go on."""
+        boxes = self._boxes(box)
+        for one in boxes:
+            self._world.ec2.agent_away(one, float(seconds))
+        return len(boxes)
+
+    async def do_reboot(self, silent: bool = False, box: str | None = None) -> int:
+        """The box reboots: its sessions end; ``silent``: nobody tells the client."""
+        boxes = self._boxes(box)
+        for one in boxes:
+            self._world.ec2.reboot([one])
+            await self._world.power_cycle(one, silent=silent)
+        return len(boxes)
+
+    async def do_clear(self) -> int:
+        """No faults any more; what was cut stays cut."""
+        self._world.faults.clear()
+        return 1
+
+    # -- choosing ------------------------------------------------------------------------------------
+
+    def _cut(self, how: str, session: str | None, box: str | None) -> int:
+        return sum(self._world.gateway.cut(one, how) for one in self._sessions(session, box))
+
+    def _sessions(self, session: str | None, box: str | None) -> list[Session]:
+        live = [one for one in self._world.gateway.sessions.values() if not one.is_over]
+        if box is not None:
+            box_id = self._world.box_id(box)
+            live = [one for one in live if one.target == box_id]
+        if session is None:
+            return live
+        return live[-1:] if session == "last" else [one for one in live if one.id == session]
+
+    def _boxes(self, box: str | None) -> list[str]:
+        return [self._world.box_id(box)] if box is not None else list(self._world.agents)

@@ -1,0 +1,84 @@
+"""The disk of a simulated box: a directory with what a shell needs, and guards around this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+# A simulated box runs as the user of this machine. What would reach beyond the box is answered here instead.
+_SHIMS: Final = ("sudo", "loginctl", "systemctl", "shutdown", "poweroff", "halt", "reboot", "telinit")
+_SHIM: Final = """\
+#!/bin/sh
+echo "${0##*/}: not on a simulated box: it would reach the machine that plays it" >&2
+exit 1
+"""
+
+_PROFILE: Final = """\
+# A simulated box: a directory of this machine, and its shells are real.
+PATH={shims}:$PATH
+PS1='[{name}] \\w\\$ '
+export PATH PS1
+[ -n "$BASH_VERSION" ] && [ -f "$HOME/.bashrc" ] && . "$HOME/.bashrc"
+:
+"""
+_BASHRC: Final = """\
+case "$-" in *i*) ;; *) return ;; esac
+PS1='[{name}] \\w\\$ '
+HISTFILE=$HOME/.bash_history
+"""
+_ZSHENV: Final = "PS1='[{name}] %~%# '\n"
+_TMUX: Final = "set -g default-command ''\nset -g status-right ' simulated box {name} '\n"
+_README: Final = """\
+This is the disk of the simulated box {name}.
+Its shells and commands are real ones of your own machine, running as you, below this folder.
+"""
+
+
+def make_shims(root: Path) -> Path:
+    """Write the guards once for all boxes; returns their folder."""
+    folder = root / "bin"
+    folder.mkdir(exist_ok=True)
+    for name in _SHIMS:
+        file = folder / name
+        file.write_text(_SHIM, encoding="utf-8")
+        file.chmod(0o755)
+    return folder
+
+
+def make_disk(root: Path, box_id: str, name: str, shims: Path) -> Path:
+    """Create the disk of a box; one that is there already is kept as it is."""
+    disk = root / box_id
+    disk.mkdir(mode=0o700, exist_ok=True)
+    for folder in (".run", ".tmp", "work"):
+        (disk / folder).mkdir(mode=0o700, exist_ok=True)
+    texts = {
+        "README": _README,
+        ".profile": _PROFILE,
+        ".zprofile": _PROFILE,
+        ".bashrc": _BASHRC,
+        ".zshrc": _ZSHENV,
+        ".tmux.conf": _TMUX,
+    }
+    for file_name, text in texts.items():
+        file = disk / file_name
+        if not file.exists():
+            file.write_text(text.format(name=name, shims=shims), encoding="utf-8")
+    return disk
+
+
+def environment(disk: Path, shims: Path, path: str) -> dict[str, str]:
+    """What a simulated box needs beyond the real agent's environment, to keep away from this machine's own.
+
+    Without the two folders of the multiplexers an attach would join the user's real tmux or zellij.
+    """
+    return {
+        "PATH": f"{shims}:{path}",
+        "TMUX_TMPDIR": str(disk / ".run"),
+        "ZELLIJ_SOCKET_DIR": str(disk / ".run"),
+        "TMPDIR": str(disk / ".tmp"),
+        "XDG_CONFIG_HOME": str(disk / ".config"),
+        "XDG_CACHE_HOME": str(disk / ".cache"),
+        "XDG_DATA_HOME": str(disk / ".local"),
+        "DEVBOX_KEEP_HOME": "1",
+        "ZDOTDIR": str(disk),
+    }
