@@ -127,7 +127,9 @@ class Attach(Relay):
 
     def _request(self) -> bytes:
         columns, rows = size()
-        return reply.encode({**self.request, "columns": columns, "rows": rows, "rejoin": self.key})
+        # Even without a key the daemon should know that this terminal has been here before.
+        rejoin = self.key or ("lost" if self._lost_at is not None else None)
+        return reply.encode({**self.request, "columns": columns, "rows": rows, "rejoin": rejoin})
 
     # The daemon.
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import time
 
+from devboxctl.fast import reply
 from devboxctl.fast import stream as wire
 from devboxctl.fast.pipe import Output
 from devboxctl.fast.stream import Stream
@@ -285,8 +285,4 @@ class Relay:
 
 def notice(text: str) -> None:
     """Say something to the person, on standard error and beside the remote program's output."""
-    try:
-        sys.stderr.write(f"[devbox: {client.printable(text)}]\n")
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        pass
+    reply.say(f"[devbox: {client.printable(text)}]\n")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     Value = str | int | float | bool | None | list[str] | dict[str, str]
 
 
+STUCK = 0.5  # seconds for a terminal to take what we say
+
+
 class UsageError(Exception):
     """The command line cannot mean anything. Exit status 2."""
 
@@ -104,12 +107,29 @@ def show_unexpected(error: BaseException) -> int:
 
 
 def say(text: str) -> None:
-    """Write to standard error; a closed one is not worth another error."""
+    """Write to standard error; a closed one is not worth another error, a stuck terminal no waiting."""
     try:
+        if os.isatty(2):
+            _say_to_terminal(text)
+            return
         sys.stderr.write(text)
         sys.stderr.flush()
     except (OSError, ValueError):
         pass
+
+
+def _say_to_terminal(text: str) -> None:
+    import time
+
+    from devboxctl.fast.pipe import Output
+
+    sys.stderr.flush()
+    output = Output(2)
+    output.put(text.encode("utf-8", "replace"))
+    until = time.monotonic() + STUCK
+    while output.waiting and time.monotonic() < until:
+        if not output.flush():
+            time.sleep(0.005)
 
 
 def with_prefix(
