@@ -28,6 +28,7 @@ from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import ForwardState, Spec, mirrored
 from devboxd.model.retry import backoff
+from devboxd.model.script import load, squeeze
 from devboxd.net.listen import Listener, ListenerClosed, PortDenied, PortInUse, listen_tcp, listen_unix
 
 log = logging.getLogger(__name__)
@@ -35,21 +36,6 @@ log = logging.getLogger(__name__)
 SOCKS_TIMEOUT: Final = 20.0  # seconds a client has for its request
 AUTO_LIMIT: Final = 64  # ports that one auto forward mirrors at most
 
-# Prints the ports that this user's programs listen on, in one line, whenever they change. /proc/net says
-# it on every Linux (state 0A is LISTEN, field 8 the user id); elsewhere lsof does.
-_LISTENING: Final = r"""
-u=$(id -u); last=
-while :; do
-  if [ -r /proc/net/tcp ]; then
-    now=$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v u="$u" '$4 == "0A" && $8 == u { n = split($2, a, ":"); print a[n] }' | sort -u | tr '\n' ' ')
-    now="hex $now"
-  else
-    now="dec $(lsof -nP -iTCP -sTCP:LISTEN -a -u "$u" -Fn 2>/dev/null | sed -n 's/^n.*://p' | sort -un | tr '\n' ' ')"
-  fi
-  if [ "$now" != "$last" ]; then echo "$now"; last=$now; fi
-  sleep 1
-done
-"""
 _LINE: Final = re.compile(r"(hex|dec)((?: [0-9A-Fa-f]{1,5})*) ?\Z")
 
 Pools = Callable[[PortTarget], PortPool]
@@ -303,7 +289,13 @@ class AutoForward:
             began = self._hub.clock.monotonic()
             lines = _Lines(self._listening)
             leaving = await self._run(
-                ExecSpec(box=self.box, argv=["sh", "-c", _LISTENING], stdin=False, wait=None), lines
+                ExecSpec(
+                    box=self.box,
+                    argv=["sh", "-c", squeeze(load("listening.sh", common=False))],
+                    stdin=False,
+                    wait=None,
+                ),
+                lines,
             )
             self.error = (
                 leaving.error.message if leaving.error is not None else "the watcher on the box ended"

@@ -20,6 +20,7 @@ from devboxd.control.hub import Hub
 from devboxd.control.terminal import Leaving, Terminal
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.box import BoxRef
+from devboxd.model.script import load, squeeze
 from devboxd.model.shell import printable
 
 log = logging.getLogger(__name__)
@@ -29,29 +30,6 @@ _USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\$?\Z")
 _HOST_KEY: Final = re.compile(
     r"(ssh-[a-z0-9-]+|ecdsa-sha2-[a-z0-9-]+|sk-[a-z0-9@.-]+) ([A-Za-z0-9+/=]{20,2000})\Z"
 )
-
-# Input: our public key. $1 is the port that sshd listens on. Output: lines of "word value".
-_PREPARE: Final = r"""
-read -r key
-umask 077
-echo "user $(id -un)"
-if mkdir -p "$HOME/.ssh" 2>/dev/null && touch "$HOME/.ssh/authorized_keys" 2>/dev/null; then
-  f=$HOME/.ssh/authorized_keys
-  if ! grep -qxF "$key" "$f"; then
-    [ -s "$f" ] && [ -n "$(tail -c 1 "$f")" ] && echo >> "$f"
-    printf '%s\n' "$key" >> "$f"
-  fi
-  grep -qxF "$key" "$f" && echo "key yes"
-else
-  echo "key no"
-fi
-if command -v ssh-keyscan >/dev/null 2>&1; then
-  ssh-keyscan -T 3 -p "$1" 127.0.0.1 2>/dev/null | while read -r h t k; do case "$h" in '#'*) ;; *) echo "host $t $k";; esac; done
-else
-  [ "$1" = 22 ] && cat /etc/ssh/ssh_host_*_key.pub 2>/dev/null | while read -r t k c; do echo "host $t $k"; done
-fi
-echo "done yes"
-"""
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -148,7 +126,11 @@ class SshAccess:
         self, box: BoxRef, user: str | None, port: int, public: str, problems: list[str]
     ) -> list[tuple[str, str]] | None:
         terminal = Capture((public.strip() + "\n").encode())
-        spec = ExecSpec(box=box, argv=["sh", "-c", _PREPARE, "devbox", str(port)], user=user)
+        spec = ExecSpec(
+            box=box,
+            argv=["sh", "-c", squeeze(load("prepare_ssh.sh", common=False)), "devbox", str(port)],
+            user=user,
+        )
         leaving = await self._run(spec, terminal)
         text = terminal.stdout.decode("utf-8", "replace")
         answers = [(word, value) for line in text.splitlines() for word, _, value in [line.partition(" ")]]
