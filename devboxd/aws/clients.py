@@ -27,7 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
 
 from devboxd import __version__
-from devboxd.aws.errors import region_missing, translate
+from devboxd.aws.errors import login_hint, region_missing, translate
 from devboxd.aws.sso import SsoProfile, cache_folder, cached_token, sso_profile
 from devboxd.errors import DevboxError, LoginNeeded
 
@@ -37,6 +37,8 @@ ATTEMPTS: Final = 3  # in all, by botocore's standard mode. The one retry level 
 RENEW_EVERY: Final = 5.0  # seconds between two rebuilds while no credential file has changed
 FALLBACK_REGION: Final = "us-east-1"  # only where an endpoint URL is given that names no region
 
+# What botocore lets through when an SSO cache file is damaged. Elsewhere these are bugs, and travel.
+_BROKEN_CACHE: Final = (KeyError, ValueError, TypeError)
 _CAUGHT: Final = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError)
 _REGION: Final = re.compile(r"\.((?:[a-z]{2,}-){1,3}[a-z]+-\d+)\.")
 # Service models are large and never change: one loader for all sessions of the process.
@@ -229,13 +231,13 @@ class Account:
         generation = self._current()
         try:
             return await act(generation)
-        except (*_CAUGHT, LoginNeeded) as error:
+        except (*_CAUGHT, *_BROKEN_CACHE, LoginNeeded) as error:
             failure = self._failure(error, service, operation, target)
             if not isinstance(failure, LoginNeeded) or not await self._renew(generation):
                 raise failure from error
         try:
             return await act(self._current())
-        except (*_CAUGHT, LoginNeeded) as error:
+        except (*_CAUGHT, *_BROKEN_CACHE, LoginNeeded) as error:
             raise self._failure(error, service, operation, target) from error
 
     async def _renew(self, failed: _Generation) -> bool:
@@ -291,6 +293,10 @@ class Account:
     def _failure(
         self, error: BaseException, service: str, operation: str, target: str | None = None
     ) -> DevboxError:
+        if isinstance(error, _BROKEN_CACHE):
+            if self.sso() is None:
+                raise error
+            error = LoginNeeded("the stored AWS login is damaged", hint=login_hint(self._profile_name()))
         # What the session has resolved so far, without asking any provider again.
         credentials = getattr(self._generation.session, "_credentials", None) if self._generation else None
         return translate(

@@ -1,0 +1,211 @@
+"""Log in to IAM Identity Center (SSO) by device code, and leave the token where every AWS tool looks.
+
+The person opens a URL anywhere (also on another machine), confirms the code, and we poll. This works
+over ssh and needs no listening port, unlike the browser redirect of newer CLIs. The cache file is
+botocore's (``SSOTokenProvider``), client registration included, so its refresh goes on working.
+Source: RFC 8628; service model of ``sso-oidc``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore import UNSIGNED
+from botocore.exceptions import BotoCoreError, ClientError
+
+from devboxd import __version__
+from devboxd.aws.clients import CONNECT_TIMEOUT, READ_TIMEOUT, Account, WallClock
+from devboxd.aws.errors import translate
+from devboxd.aws.sso import SsoProfile, cache_folder, cached_token, parse_time
+from devboxd.errors import BadRequest, DevboxError, LoginNeeded
+
+CLIENT_NAME: Final = "devbox"
+GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
+SLOWER: Final = 5.0  # seconds added to the interval when asked to slow down (RFC 8628, 3.5)
+REGISTRATION_MARGIN: Final = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class LoginStep:
+    """Progress. ``state``: open (visit ``url``, confirm ``code``), done, failed."""
+
+    state: str
+    text: str
+    url: str | None = None
+    code: str | None = None
+    expires: datetime | None = None  # open: of the code; done: of the login
+    failure: DevboxError | None = None
+
+
+class NotSso(BadRequest):
+    """This profile's credentials do not come from SSO, so there is nothing to log in to."""
+
+    code = "not-sso"
+
+
+@dataclass(slots=True)
+class Login:
+    """One login of one profile.
+
+    ``pause`` waits between polls (seconds); a test passes its own.
+    """
+
+    account: Account
+    clock: WallClock
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    folder: Path = field(default_factory=cache_folder)
+
+    async def run(self) -> AsyncIterator[LoginStep]:
+        """Yield ``open``, then ``done`` or ``failed``. Raises nothing but cancellation.
+
+        After ``done`` the account has dropped its old session: the next call uses the new login.
+        """
+        try:
+            portal = self._portal()
+            async with _oidc(portal) as oidc:
+                registration = await self._registration(oidc, portal)
+                device = await oidc.start_device_authorization(
+                    clientId=registration["clientId"],
+                    clientSecret=registration["clientSecret"],
+                    startUrl=portal.start_url,
+                )
+                expires = self._now() + timedelta(seconds=device["expiresIn"])
+                yield LoginStep(
+                    "open",
+                    f"confirm the code {device['userCode']} in the browser",
+                    url=device.get("verificationUriComplete") or device["verificationUri"],
+                    code=device["userCode"],
+                    expires=expires,
+                )
+                token = await self._poll(oidc, registration, device, expires)
+            until = self._now() + timedelta(seconds=token["expiresIn"])
+            await asyncio.to_thread(self._save, portal, registration, token, until)
+            await self.account.forget()
+            yield LoginStep("done", f"logged in to {portal.start_url}", expires=until)
+        except (DevboxError, BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            failure = translate(
+                error, service="sso-oidc", operation="create_token", profile=self.account.profile
+            )
+            yield LoginStep("failed", failure.message, failure=failure)
+
+    def _portal(self) -> SsoProfile:
+        portal = self.account.sso()
+        if portal is not None:
+            return portal
+        name = self.account.profile or "default"
+        raise NotSso(
+            f"profile {name!r} does not use SSO",
+            hint=f"renew its credentials the way you got them, or set up SSO: aws configure sso --profile {name}",
+        )
+
+    async def _registration(self, oidc: Any, portal: SsoProfile) -> dict[str, str]:
+        """Our registration with the portal: the one of the last login, if it lives long enough."""
+        known = cached_token(portal, self.folder)
+        if known is not None and portal.session_name is not None:
+            try:
+                if parse_time(known.raw["registrationExpiresAt"]) > self._now() + REGISTRATION_MARGIN:
+                    return {
+                        key: str(known.raw[key])
+                        for key in ("clientId", "clientSecret", "registrationExpiresAt")
+                    }
+            except (KeyError, ValueError, TypeError):
+                pass  # made by an older tool, or for a portal in the old style
+        request: dict[str, Any] = {"clientName": CLIENT_NAME, "clientType": "public"}
+        if portal.scopes:
+            # With scopes (sso-session profiles only) the service also gives a refresh token.
+            request |= {"scopes": list(portal.scopes), "grantTypes": [GRANT, "refresh_token"]}
+        made = await oidc.register_client(**request)
+        ends = datetime.fromtimestamp(made["clientSecretExpiresAt"], UTC)
+        return {
+            "clientId": made["clientId"],
+            "clientSecret": made["clientSecret"],
+            "registrationExpiresAt": _text(ends),
+        }
+
+    async def _poll(
+        self, oidc: Any, registration: Mapping[str, str], device: Mapping[str, Any], expires: datetime
+    ) -> Mapping[str, Any]:
+        interval = float(device.get("interval") or 1)
+        while True:
+            await self.pause(interval)
+            try:
+                token: Mapping[str, Any] = await oidc.create_token(
+                    grantType=GRANT,
+                    clientId=registration["clientId"],
+                    clientSecret=registration["clientSecret"],
+                    deviceCode=device["deviceCode"],
+                )
+            except oidc.exceptions.AuthorizationPendingException:
+                pass
+            except oidc.exceptions.SlowDownException:
+                interval += SLOWER
+            except oidc.exceptions.ExpiredTokenException as error:
+                raise LoginNeeded("nobody confirmed the login in time", hint="try again") from error
+            except oidc.exceptions.AccessDeniedException as error:
+                raise LoginNeeded("the login was refused in the browser", hint="try again") from error
+            else:
+                return token
+            if self._now() >= expires:
+                raise LoginNeeded("nobody confirmed the login in time", hint="try again")
+
+    def _save(
+        self,
+        portal: SsoProfile,
+        registration: Mapping[str, str],
+        token: Mapping[str, Any],
+        until: datetime,
+    ) -> None:
+        """Write the cache file: complete or not at all, and only for this user."""
+        content: dict[str, Any] = {
+            "startUrl": portal.start_url,
+            "region": portal.region,
+            "accessToken": token["accessToken"],
+            "expiresAt": _text(until),
+            **registration,
+        }
+        if token.get("refreshToken"):
+            content["refreshToken"] = token["refreshToken"]
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=self.folder, suffix=".tmp")  # 0600
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self.folder / f"{portal.cache_key}.json")
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock.wall(), UTC)
+
+
+def _oidc(portal: SsoProfile) -> Any:
+    """A client that needs no credentials, in the portal's region."""
+    config = AioConfig(
+        signature_version=UNSIGNED,
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"mode": "standard", "total_max_attempts": 2},
+        user_agent_extra=f"devbox/{__version__}",
+        warm_up_loader_caches=True,
+    )
+    return AioSession(profile=portal.profile).create_client(
+        "sso-oidc", region_name=portal.region, config=config
+    )
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,269 @@
+"""Accounts: settings, regions, expired credentials, and clients that are replaced under load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from devboxd.aws import clients
+from devboxd.aws.clients import Account, Accounts, credential_sources
+from devboxd.aws.errors import ProfileUnknown, RegionMissing, Throttled
+from devboxd.errors import BadRequest, LoginNeeded, Unreachable
+from tests.aws.conftest import FixedClock
+from tests.aws.fake import Call, FakeAws, error, fake_aws
+from tests.net.authority import make_authority
+from tests.net.loopback import connect_proxy
+
+OK = {"Target": "i-1", "Status": "connected"}
+STATUS = ("ssm", "get_connection_status")
+
+
+async def ask(account: Account) -> dict[str, object]:
+    return await account.call(*STATUS, Target="i-1")
+
+
+def key_of(call: Call) -> str:
+    return call.headers["Authorization"].partition("Credential=")[2].partition("/")[0]
+
+
+async def test_clients_are_kept(aws: FakeAws, accounts: Accounts) -> None:
+    aws.on("GetConnectionStatus", OK)
+    account = accounts.account()
+    assert accounts.account(None, None) is account
+    assert accounts.account("", "") is account
+    await ask(account)
+    first = account._generation
+    await asyncio.gather(*(ask(account) for _ in range(5)))
+    assert account._generation is first
+    assert aws.counts["GetConnectionStatus"] == 6
+
+
+@pytest.mark.parametrize(
+    "code", ["ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"]
+)
+async def test_new_credentials_on_disk_are_picked_up_within_the_call(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, home: Path, code: str
+) -> None:
+    """A login in another window must be enough."""
+    file = home / ".aws" / "credentials"
+    file.write_text("[default]\naws_access_key_id = OLD\naws_secret_access_key = x\n")
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    async with fake_aws() as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        aws.on("GetConnectionStatus", lambda call: OK if key_of(call) == "NEW" else error(code, "expired"))
+        account = accounts.account()
+        with pytest.raises(LoginNeeded) as needed:
+            await ask(account)
+        assert "~/.aws/credentials" in (needed.value.hint or "")
+        file.write_text("[default]\naws_access_key_id = NEW\naws_secret_access_key = y1\n")
+        assert await ask(account)
+        assert key_of(aws.calls[-1]) == "NEW"
+
+
+async def test_expired_credentials_do_not_cost_a_new_session_at_every_call(
+    aws: FakeAws, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon polls: while nothing has changed it must stay cheap."""
+    aws.on("GetConnectionStatus", error("ExpiredTokenException", "expired"))
+    account = accounts.account()
+    for _ in range(4):
+        with pytest.raises(LoginNeeded, match="expired"):
+            await ask(account)
+    assert aws.counts["GetConnectionStatus"] == 5  # the first call tried twice
+    monkeypatch.setattr(clients, "RENEW_EVERY", 0.0)
+    with pytest.raises(LoginNeeded):
+        await ask(account)
+    assert aws.counts["GetConnectionStatus"] == 7
+
+
+async def test_calls_under_way_survive_a_refresh(aws: FakeAws, accounts: Accounts) -> None:
+    """A login must not break the calls that other boxes are making."""
+    aws.on("GetConnectionStatus", OK)
+    account = accounts.account()
+    await ask(account)
+    generation = account._generation
+    assert generation is not None
+    async with generation.client("ssm") as client:
+        await accounts.refresh()
+        assert (await client.get_connection_status(Target="i-1"))["Status"] == "connected"
+        assert await ask(account)
+        assert account._generation is not generation
+    assert not generation._clients, "the old clients were closed when they came back"
+
+
+async def test_one_profile_can_be_forgotten_alone(accounts: Accounts, home: Path) -> None:
+    (home / ".aws" / "config").write_text(
+        "[profile a]\nregion = eu-west-1\n[profile b]\nregion = eu-west-2\n"
+    )
+    a, b = accounts.account("a"), accounts.account("b")
+    assert (a.region, b.region) == ("eu-west-1", "eu-west-2")
+    kept = b._generation
+    (home / ".aws" / "config").write_text(
+        "[profile a]\nregion = eu-west-3\n[profile b]\nregion = eu-west-3\n"
+    )
+    await accounts.forget("a")
+    assert a.region == "eu-west-3"
+    assert b.region == "eu-west-2"
+    assert b._generation is kept
+
+
+@pytest.mark.parametrize(
+    ("environment", "config", "asked", "region"),
+    [
+        ({"AWS_REGION": "eu-a-1", "AWS_DEFAULT_REGION": "eu-b-1"}, "region = eu-c-1", "eu-d-1", "eu-d-1"),
+        ({"AWS_REGION": "eu-a-1", "AWS_DEFAULT_REGION": "eu-b-1"}, "region = eu-c-1", None, "eu-a-1"),
+        ({"AWS_DEFAULT_REGION": "eu-b-1"}, "region = eu-c-1", None, "eu-b-1"),
+        ({}, "region = eu-c-1", None, "eu-c-1"),
+        ({"AWS_ENDPOINT_URL_SSM": "https://127.0.0.1:4566"}, "", None, "us-east-1"),
+        ({"AWS_ENDPOINT_URL": "http://localhost:4566"}, "", None, "us-east-1"),
+        ({"AWS_ENDPOINT_URL_SSM": "https://ssm.eu-central-1.amazonaws.com"}, "", None, "eu-central-1"),
+        (
+            {"AWS_ENDPOINT_URL_SSM": "https://vpce-0a.ssm.us-gov-west-1.vpce.amazonaws.com"},
+            "",
+            None,
+            "us-gov-west-1",
+        ),
+        ({}, "endpoint_url = http://localhost:4566", None, "us-east-1"),
+    ],
+)
+def test_where_the_region_comes_from(
+    accounts: Accounts,
+    monkeypatch: pytest.MonkeyPatch,
+    home: Path,
+    environment: dict[str, str],
+    config: str,
+    asked: str | None,
+    region: str,
+) -> None:
+    (home / ".aws" / "config").write_text(f"[default]\n{config}\n")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert accounts.account(None, asked).region == region
+
+
+async def test_no_region_at_all_says_where_to_set_one(accounts: Accounts) -> None:
+    with pytest.raises(RegionMissing) as missing:
+        await ask(accounts.account())
+    assert "AWS_REGION" in (missing.value.hint or "")
+
+
+async def test_a_profile_that_does_not_exist_is_named(accounts: Accounts, dummy: None) -> None:
+    with pytest.raises(ProfileUnknown, match="nobody"):
+        await ask(accounts.account("nobody"))
+
+
+async def test_a_broken_configuration_file_is_a_bad_request(accounts: Accounts, home: Path) -> None:
+    (home / ".aws" / "config").write_text("[default\nregion")
+    with pytest.raises(BadRequest, match="configuration"):
+        await ask(accounts.account())
+
+
+async def test_no_credentials_at_all_ask_for_a_login(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    account = accounts.account()
+    with pytest.raises(LoginNeeded, match="no AWS credentials"):
+        await ask(account)
+    with pytest.raises(LoginNeeded, match="no AWS credentials"):
+        await account.credentials()
+
+
+async def test_the_bare_data_path_works_with_an_endpoint_a_bundle_a_proxy_and_dummy_keys(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No AWS_REGION, no files: what an emulated gateway needs and nothing else."""
+    authority = make_authority(tmp_path)
+    async with fake_aws(authority.server) as aws, connect_proxy("user:secret") as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SSM", aws.url)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(authority.bundle))
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:secret@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "dummy")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "dummy")
+        aws.on("GetConnectionStatus", OK)
+        account = accounts.account()
+        assert await ask(account) is not None
+        assert proxy.asked == [aws.url.removeprefix("https://")]
+        assert "/us-east-1/ssm/" in aws.calls[0].headers["Authorization"]
+        assert account.ca_bundle() == str(authority.bundle)
+        assert await account.endpoint("ssm") == aws.url
+        await accounts.refresh()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:wrong@127.0.0.1:{proxy.port}")
+        with pytest.raises(Unreachable, match="proxy") as refused:
+            await ask(account)
+        assert "wrong" not in f"{refused.value} {refused.value.hint}"
+
+
+async def test_an_unknown_authority_is_named_with_the_remedy(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, dummy: None, tmp_path: Path
+) -> None:
+    async with fake_aws(make_authority(tmp_path).server) as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        account = accounts.account()
+        with pytest.raises(Unreachable, match="not trusted") as untrusted:
+            await ask(account)
+        assert "AWS_CA_BUNDLE" in (untrusted.value.hint or "")
+        await accounts.refresh()
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "none.pem"))
+        with pytest.raises(BadRequest, match="CA bundle"):
+            await ask(account)
+
+
+async def test_an_endpoint_that_is_down_is_unreachable(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, dummy: None
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(Unreachable, match="can not be reached") as down:
+        await ask(accounts.account())
+    assert down.value.retryable
+
+
+async def test_throttling_is_retried_once_or_twice_and_then_told(aws: FakeAws, accounts: Accounts) -> None:
+    aws.on("GetConnectionStatus", error("ThrottlingException", "Rate exceeded"), OK)
+    assert await ask(accounts.account())
+    aws.on("GetConnectionStatus", error("ThrottlingException", "Rate exceeded"))
+    with pytest.raises(Throttled):
+        await ask(accounts.account())
+    assert aws.counts["GetConnectionStatus"] == 2 + clients.ATTEMPTS
+
+
+async def test_credentials_of_a_process_tell_when_they_expire(
+    accounts: Accounts, clock: FixedClock, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expires = "2100-01-01T00:00:00Z"
+    text = (
+        f'{{"Version": 1, "AccessKeyId": "AKIDP", "SecretAccessKey": "s", "SessionToken": "t",'
+        f' "Expiration": "{expires}"}}'
+    )
+    (home / "answer.json").write_text(text)
+    (home / ".aws" / "config").write_text(
+        f"[default]\nregion = eu-north-1\ncredential_process = cat {home}/answer.json\n"
+    )
+    account = accounts.account()
+    assert await account.credentials_expire_in() == 4102444800 - clock.now
+    assert (await account.credentials()).access_key == "AKIDP"
+    assert account.login_expires_in() is None
+    (home / "answer.json").unlink()
+    await account.forget()
+    with pytest.raises(LoginNeeded) as needed:
+        await account.credentials()
+    assert "answer.json" not in str(needed.value)
+
+
+async def test_static_keys_never_expire(aws: FakeAws, accounts: Accounts) -> None:
+    assert await accounts.account().credentials_expire_in() is None
+
+
+async def test_a_hint_names_the_variables_where_those_are_used(aws: FakeAws, accounts: Accounts) -> None:
+    aws.on("GetConnectionStatus", error("ExpiredTokenException", "expired"))
+    with pytest.raises(LoginNeeded) as needed:
+        await ask(accounts.account())
+    assert "AWS_SESSION_TOKEN" in (needed.value.hint or "")
+
+
+def test_the_folders_of_logins_can_be_watched(home: Path) -> None:
+    assert home / ".aws" / "sso" / "cache" in credential_sources()
+    assert all(str(folder).startswith(os.environ["HOME"]) for folder in credential_sources())

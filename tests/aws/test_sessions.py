@@ -1,0 +1,282 @@
+"""Session Manager's calls, through botocore's own serializers and parsers."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials, ReadOnlyCredentials
+
+from devboxd.aws.clients import Accounts
+from devboxd.aws.connect_keys import send_ssh_public_key
+from devboxd.aws.errors import AwsFailed, KeyUnusable, SessionOver
+from devboxd.aws.instances import InstanceApi
+from devboxd.aws.sessions import Grant, SessionApi, is_signed, upgrade_headers
+from devboxd.errors import BoxNotFound, Denied, NotConnected, WrongState
+from tests.aws.fake import FakeAws, ec2_error, error, xml
+
+BOX = "i-0123456789abcdef0"
+GRANT = {"SessionId": "me-1", "TokenValue": "T0KEN", "StreamUrl": "wss://gateway/v1/data-channel/me-1?role=x"}
+
+
+@pytest.fixture
+def sessions(accounts: Accounts) -> SessionApi:
+    return SessionApi(accounts.account())
+
+
+async def test_a_session_starts_with_every_parameter_as_a_list(aws: FakeAws, sessions: SessionApi) -> None:
+    aws.on("StartSession", GRANT)
+    grant = await sessions.start(
+        BOX,
+        "AWS-StartPortForwardingSession",
+        {"portNumber": "22", "more": ["a", "b"]},
+        reason="devbox: ssh",
+    )
+    assert (grant.session_id, grant.token, grant.stream_url) == ("me-1", "T0KEN", GRANT["StreamUrl"])
+    assert aws.calls[0].body == {
+        "Target": BOX,
+        "DocumentName": "AWS-StartPortForwardingSession",
+        "Reason": "devbox: ssh",
+        "Parameters": {"portNumber": ["22"], "more": ["a", "b"]},
+    }
+    assert re.search(r"devbox/\d", aws.calls[0].headers["User-Agent"])
+    assert "/eu-north-1/ssm/aws4_request" in aws.calls[0].headers["Authorization"]
+
+
+async def test_a_plain_shell_names_no_document(aws: FakeAws, sessions: SessionApi) -> None:
+    aws.on("StartSession", GRANT)
+    await sessions.start(BOX, reason="devbox " + "x" * 300)
+    assert aws.calls[0].body.keys() == {"Target", "Reason"}
+    assert len(aws.calls[0].body["Reason"]) == 256
+
+
+def test_a_grant_shows_no_secret() -> None:
+    assert repr(Grant("me-1", "T0KEN", "wss://x?X-Amz-Signature=abc")) == "Grant(session_id='me-1')"
+
+
+async def test_a_start_without_a_token_is_a_failure(aws: FakeAws, sessions: SessionApi) -> None:
+    aws.on("StartSession", {"SessionId": "me-1"})
+    with pytest.raises(AwsFailed):
+        await sessions.start(BOX)
+
+
+async def test_a_box_that_is_not_connected_can_be_asked_again(aws: FakeAws, sessions: SessionApi) -> None:
+    aws.on("StartSession", error("TargetNotConnected", f"{BOX} is not connected."))
+    with pytest.raises(NotConnected, match=BOX) as refused:
+        await sessions.start(BOX)
+    assert refused.value.retryable
+
+
+async def test_resuming_gives_a_new_token_and_a_new_address(aws: FakeAws, sessions: SessionApi) -> None:
+    aws.on("ResumeSession", GRANT | {"StreamUrl": ""})
+    assert await sessions.resume("me-1") == Grant("me-1", "T0KEN", "")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"SessionId": "me-1"},
+        {"SessionId": "me-1", "TokenValue": "", "StreamUrl": "wss://x"},
+        error("DoesNotExistException", "Session me-1 does not exist"),
+    ],
+    ids=["no token", "empty token", "unknown"],
+)
+async def test_a_session_that_is_over_says_so(aws: FakeAws, sessions: SessionApi, reply: object) -> None:
+    aws.on("ResumeSession", reply)  # type: ignore[arg-type]
+    with pytest.raises(SessionOver):
+        await sessions.resume("me-1")
+
+
+async def test_ending_a_session_twice_is_no_error(aws: FakeAws, sessions: SessionApi) -> None:
+    aws.on("TerminateSession", {"SessionId": "me-1"}, error("DoesNotExistException"))
+    await sessions.terminate("me-1")
+    await sessions.terminate("me-1")
+
+
+async def test_our_open_sessions_are_found_on_every_page(aws: FakeAws, sessions: SessionApi) -> None:
+    """Those of people must never be swept away."""
+
+    def item(number: int, reason: str | None) -> dict[str, object]:
+        about: dict[str, object] = {"SessionId": f"me-{number}", "Target": BOX, "Status": "Connected"}
+        return about | ({"Reason": reason} if reason else {}) | {"StartDate": 1_790_000_000.5}
+
+    aws.on(
+        "DescribeSessions",
+        {"Sessions": [item(1, "devbox a: ssh"), item(2, None)], "NextToken": "next"},
+        {"Sessions": [item(3, "backup"), item(4, "devbox b: mux")]},
+    )
+    found = await sessions.active(owner="arn:aws:iam::1:user/me")
+    assert [one.id for one in found] == ["me-1", "me-4"]
+    assert found[0].started is not None
+    assert found[0].started.timestamp() == 1_790_000_000.5
+    assert aws.calls[0].body["State"] == "Active"
+    assert aws.calls[0].body["Filters"] == [{"key": "Owner", "value": "arn:aws:iam::1:user/me"}]
+    assert aws.calls[1].body["NextToken"] == "next"
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ({"Sessions": [{"SessionId": "me-1", "Status": "Disconnected"}]}, True),
+        ({"Sessions": [{"SessionId": "me-1", "Status": "Terminating"}]}, False),
+        ({"Sessions": [{"SessionId": "me-10", "Status": "Connected"}]}, False),
+        ({"Sessions": []}, False),
+        (error("AccessDeniedException", "no"), None),
+    ],
+)
+async def test_whether_a_session_still_exists(
+    aws: FakeAws, sessions: SessionApi, reply: object, expected: bool | None
+) -> None:
+    aws.on("DescribeSessions", reply)  # type: ignore[arg-type]
+    assert await sessions.is_active("me-1", BOX) is expected
+
+
+async def test_the_connection_status_may_be_forbidden_to_ask(aws: FakeAws, sessions: SessionApi) -> None:
+    aws.on(
+        "GetConnectionStatus", {"Target": BOX, "Status": "Connected"}, error("AccessDeniedException", "no")
+    )
+    assert await sessions.connection_status(BOX) == "connected"
+    assert await sessions.connection_status(BOX) is None
+
+
+async def test_a_data_key_is_64_bytes_for_the_given_context(aws: FakeAws, sessions: SessionApi) -> None:
+    plain, sealed = bytes(range(64)), b"sealed"
+    aws.on(
+        "GenerateDataKey",
+        {
+            "Plaintext": base64.b64encode(plain).decode(),
+            "CiphertextBlob": base64.b64encode(sealed).decode(),
+            "KeyId": "arn:k",
+        },
+        error("DisabledException", "arn:k is disabled."),
+    )
+    context = {"aws:ssm:SessionId": "me-1", "aws:ssm:TargetId": BOX}
+    assert await sessions.generate_data_key("arn:k", context) == (plain, sealed)
+    assert aws.calls[0].body == {"KeyId": "arn:k", "NumberOfBytes": 64, "EncryptionContext": context}
+    with pytest.raises(KeyUnusable, match="disabled"):
+        await sessions.generate_data_key("arn:k", context)
+
+
+URL = "wss://ssmmessages.eu-north-1.amazonaws.com/v1/data-channel/me-1?role=publish_subscribe"
+FROZEN = ReadOnlyCredentials("AKIDTEST", "secret-of-the-test", "SESSION-TOKEN")
+
+
+def recomputed(url: str, params: dict[str, str], amz_date: str) -> str:
+    """The signature of an equivalent request, by botocore's steps, at the time the header names."""
+    request = AWSRequest(method="GET", url=url, params=params)
+    request.headers["X-Amz-Date"] = amz_date
+    request.headers["X-Amz-Security-Token"] = "SESSION-TOKEN"
+    request.context["timestamp"] = amz_date
+    signer = SigV4Auth(
+        Credentials("AKIDTEST", "secret-of-the-test", "SESSION-TOKEN"), "ssmmessages", "eu-north-1"
+    )
+    text = signer.string_to_sign(request, signer.canonical_request(request))
+    return signer.signature(text, request)
+
+
+@pytest.mark.parametrize(
+    ("query", "params"),
+    [
+        ("", {"role": "publish_subscribe"}),
+        ("&cell-number=AAEL/abc==", {"role": "publish_subscribe", "cell-number": "AAEL/abc=="}),
+        ("&cell-number=AAEL%2Babc%3D", {"role": "publish_subscribe", "cell-number": "AAEL+abc="}),
+        # Go's signer, which the service is used to, takes a raw plus for a space.
+        ("&cell-number=AA+b", {"role": "publish_subscribe", "cell-number": "AA b"}),
+    ],
+)
+def test_the_upgrade_is_signed_as_an_equivalent_request(query: str, params: dict[str, str]) -> None:
+    headers = upgrade_headers(URL + query, FROZEN, "eu-north-1")
+    assert headers.keys() == {"Authorization", "X-Amz-Date", "X-Amz-Security-Token"}
+    assert headers["X-Amz-Security-Token"] == "SESSION-TOKEN"
+    scope, signed, signature = headers["Authorization"].removeprefix("AWS4-HMAC-SHA256 ").split(", ")
+    day = headers["X-Amz-Date"][:8]
+    assert scope == f"Credential=AKIDTEST/{day}/eu-north-1/ssmmessages/aws4_request"
+    assert signed == "SignedHeaders=host;x-amz-date;x-amz-security-token"
+    expected = recomputed(URL.replace("wss:", "https:").partition("?")[0], params, headers["X-Amz-Date"])
+    assert signature == f"Signature={expected}"
+
+
+def test_long_lived_keys_sign_without_a_token() -> None:
+    headers = upgrade_headers(URL, ReadOnlyCredentials("AKIDTEST", "secret", None), "eu-north-1")
+    assert headers.keys() == {"Authorization", "X-Amz-Date"}
+
+
+@pytest.mark.parametrize("name", ["X-Amz-Signature", "x-amz-security-token", "X-Amz-Date"])
+async def test_a_presigned_url_is_left_alone(aws: FakeAws, sessions: SessionApi, name: str) -> None:
+    assert is_signed(f"{URL}&{name}=x")
+    assert await sessions.sign_upgrade(f"{URL}&{name}=x") == {}
+    assert not is_signed(URL)
+    assert "Authorization" in await sessions.sign_upgrade(URL)
+
+
+RESERVATIONS = """<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+<requestId>r</requestId><reservationSet><item><reservationId>r-1</reservationId><instancesSet><item>
+<instanceId>{id}</instanceId><instanceState><code>16</code><name>running</name></instanceState>
+<instanceType>m7g.large</instanceType><launchTime>2026-11-20T10:00:00.000Z</launchTime>
+<placement><availabilityZone>eu-north-1a</availabilityZone></placement>
+<privateIpAddress>10.0.0.7</privateIpAddress><platformDetails>Linux/UNIX</platformDetails>
+<tagSet><item><key>Name</key><value>gpu</value></item><item><key>team</key><value/></item></tagSet>
+</item></instancesSet></item></reservationSet>{next}</DescribeInstancesResponse>"""
+
+
+async def test_instances_of_every_page_become_values(aws: FakeAws, accounts: Accounts) -> None:
+    aws.on(
+        "DescribeInstances",
+        xml(RESERVATIONS.format(id=BOX, next="<nextToken>n</nextToken>")),
+        xml(RESERVATIONS.format(id="i-00000000000000002", next="")),
+    )
+    first, second = await InstanceApi(accounts.account()).list(tags={"devbox": "", "team": "a"})
+    assert (first.id, first.name, first.state, first.type) == (BOX, "gpu", "running", "m7g.large")
+    assert (first.zone, first.private_address, first.platform) == ("eu-north-1a", "10.0.0.7", "Linux/UNIX")
+    assert first.launched == 1795168800.0
+    assert first.tags == {"Name": "gpu", "team": ""}
+    assert second.id == "i-00000000000000002"
+    assert aws.calls[0].body["Filter.1.Name"] == "tag-key"
+    assert aws.calls[0].body["Filter.2.Name"] == "tag:team"
+
+
+async def test_an_instance_that_is_not_there_is_none_and_a_denied_look_is_not(
+    aws: FakeAws, accounts: Accounts
+) -> None:
+    instances = InstanceApi(accounts.account())
+    aws.on(
+        "DescribeInstances",
+        xml(RESERVATIONS.format(id=BOX, next="")),
+        ec2_error("InvalidInstanceID.NotFound", "The instance ID does not exist"),
+        ec2_error(
+            "UnauthorizedOperation",
+            "You are not authorized. Encoded authorization failure message: AbCd",
+            403,
+        ),
+    )
+    found = await instances.get(BOX)
+    assert found is not None
+    assert found.name == "gpu"
+    assert await instances.get(BOX) is None
+    with pytest.raises(Denied, match="ec2:DescribeInstances") as denied:
+        await instances.get(BOX)
+    assert "AbCd" not in str(denied.value)
+
+
+async def test_a_key_is_sent_for_a_minute(aws: FakeAws, accounts: Accounts) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkX5rVpDmJgZ1lQkzOqVxN8C6bUeA0sX8n0z4c1oHhB devbox"
+    aws.on(
+        "SendSSHPublicKey",
+        {"RequestId": "r", "Success": True},
+        {"RequestId": "r", "Success": False},
+        error("EC2InstanceNotFoundException"),
+        error("EC2InstanceStateInvalidException", "not running"),
+    )
+    await send_ssh_public_key(accounts.account(), BOX, "ubuntu", key, zone="eu-north-1a")
+    assert aws.calls[0].body == {
+        "InstanceId": BOX,
+        "InstanceOSUser": "ubuntu",
+        "SSHPublicKey": key,
+        "AvailabilityZone": "eu-north-1a",
+    }
+    for expected in (AwsFailed, BoxNotFound, WrongState):
+        with pytest.raises(expected):
+            await send_ssh_public_key(accounts.account(), BOX, "ubuntu", key)
