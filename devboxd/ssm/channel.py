@@ -67,6 +67,7 @@ from devboxd.ssm.payload import (
 
 NO_OP: Final = b"{}"  # of type PARAMETER, which every far end acknowledges and ignores
 MAX_SIZES: Final = 4  # sizes on their way; of those waiting behind them only the newest counts
+MIN_PAYLOAD: Final = OVERHEAD + 1
 MAX_PAYLOAD: Final = 64 * 1024
 
 _OUTPUT: Final = int(PayloadType.OUTPUT)
@@ -113,7 +114,7 @@ class Channel:
         self.properties: dict[str, Any] | None = None
         self.drops: Counter[str] = Counter()  # by reason: what was received and not used
         self.heard_at: float | None = None  # when the far end (not the gateway) last gave a sign of life
-        self._payload = limits.payload
+        self._payload = max(MIN_PAYLOAD, min(limits.payload, MAX_PAYLOAD))
         self._new_id = new_id
         self._inbox = Inbox(limits.early_frames, limits.early_bytes)
         self._outbox = Outbox()
@@ -182,7 +183,7 @@ class Channel:
 
     @payload_size.setter
     def payload_size(self, value: int) -> None:
-        self._payload = max(OVERHEAD + 1, min(value, MAX_PAYLOAD))
+        self._payload = max(MIN_PAYLOAD, min(value, MAX_PAYLOAD))
         self._note_room()
 
     @property

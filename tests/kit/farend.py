@@ -271,15 +271,20 @@ class World:
             self.now, token=f"token-{self._link}", request_id=request, wall_ms=1_700_000_000_000
         )
         self.act(effects)
+        start = service_message(frame.START_PUBLICATION)
+        self._fly([start], to_client=True)
         if not self._started:
             self._started = True
             self._fly(self.far_end.start(self.now), to_client=True)
+        else:
+            self._fly(self.far_end.received(start, self.now), to_client=True)
 
     def cut(self) -> None:
-        """Cut the link. What flies is lost, and the gateway pauses the far end or not."""
+        """Cut the link: what flies is lost, and the gateway pauses the far end."""
         self.is_up = False
         self.channel.lost(self.now)
         self._queue.clear()
+        self.far_end.received(service_message(frame.PAUSE_PUBLICATION), self.now)
 
     def write(self, data: bytes) -> None:
         """The far end's program writes."""

@@ -19,6 +19,20 @@ from tests.ssm.support import vectors
 TEXTS: dict[str, str] = {vector["name"]: vector["json"] for vector in vectors("json_payloads")["vectors"]}
 
 
+KEYS = [
+    "AcknowledgedMessageSequenceNumber",
+    "AgentVersion",
+    "RequestedClientActions",
+    "ActionType",
+    "ActionParameters",
+    "SessionType",
+    "Properties",
+    "Output",
+    "Challenge",
+    "CustomerMessage",
+]
+
+
 def read_all(text: bytes) -> list[Any]:
     """Feed a text to every decoder that a far end can reach; only typed errors may come out."""
     results: list[Any] = []
@@ -129,20 +143,7 @@ def test_random_bytes_raise_nothing_but_typed_errors(data: bytes) -> None:
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(
-                    [
-                        "RequestedClientActions",
-                        "ActionType",
-                        "ActionParameters",
-                        "SessionType",
-                        "Properties",
-                        "Output",
-                        "AcknowledgedMessageSequenceNumber",
-                        "Challenge",
-                        "CustomerMessage",
-                        "AgentVersion",
-                    ]
-                ),
+                st.sampled_from(KEYS),
                 inner,
                 max_size=4,
             )
