@@ -222,9 +222,11 @@ async def joined(
         client = old or Client(sim, started["SessionId"], socket)
         client.socket = socket
         client.lost = False
+        seen = len(client.frames)
         await client.open(started["TokenValue"])
         reader = tasks.create_task(client.read())
         try:
+            await client.until(lambda c: len(c.frames) > seen or c.lost)
             yield client
         finally:
             reader.cancel()
