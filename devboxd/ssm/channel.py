@@ -302,7 +302,7 @@ class Channel:
         self, sequence: int, id_: bytes, payload_type: int, payload: bytes, now: float, effects: list[Effect]
     ) -> None:
         inbox = self._inbox
-        if self._handshake.is_sealed and payload_type in _SEALED and sequence >= inbox.expected:
+        if self._handshake.is_sealed and payload_type in _SEALED:
             try:
                 if self._handshake.cipher is None:
                     raise CryptoError("there is no key yet")

@@ -113,7 +113,7 @@ class Outbox:
         """Return all frames (last sent more than ``older_than`` seconds ago) to be sent again."""
         result = []
         for frame in self._waiting.values():
-            if now - frame.sent_at > older_than or not frame.sends:
+            if now - frame.sent_at > older_than:
                 frame.sends += 1
                 frame.sent_at = now
                 result.append(frame.data)

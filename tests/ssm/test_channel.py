@@ -331,7 +331,7 @@ def test_item_20_the_key_is_asked_for_with_the_exact_context(challenge: bool) ->
 
 
 def sealed_shell() -> Channel:
-    """An encrypted shell that is ready: the far end's frames 0..2 are used."""
+    """An encrypted shell that is ready: the far end's frames 0..3 are used."""
     channel = open_channel()
     channel.received(sealed_request(), 0.0)
     channel.data_key(KEY, b"sealed", 0.1)
@@ -341,7 +341,10 @@ def sealed_shell() -> Channel:
     assert [message.payload_type for message in inputs(effects)] == [PayloadType.CHALLENGE_RESPONSE]
     again = channel.received(output(1, text, PayloadType.CHALLENGE_REQUEST), 0.2)
     assert inputs(again) == [], "the challenge is answered once"
-    effects = channel.received(output(2, COMPLETE, PayloadType.HANDSHAKE_COMPLETE), 0.3)
+    again = channel.received(output(2, text, PayloadType.CHALLENGE_REQUEST), 0.2)
+    assert acknowledged(again) == [2]
+    assert inputs(again) == []
+    effects = channel.received(output(3, COMPLETE, PayloadType.HANDSHAKE_COMPLETE), 0.3)
     [no_op] = inputs(effects)
     ready = channel.received(acknowledgement(no_op.sequence), 0.3)
     assert Ready("Standard_Stream", None, "3.3.987.0", True) in ready
@@ -351,12 +354,12 @@ def sealed_shell() -> Channel:
 def test_item_20_output_is_opened_and_only_input_of_type_1_is_sealed() -> None:
     channel = sealed_shell()
     wire, plain = sealed("far-end-to-client-prompt")
-    assert delivered(channel.received(output(3, wire), 1.0)) == plain
+    assert delivered(channel.received(output(4, wire), 1.0)) == plain
     wire, _ = sealed("far-end-to-client-exit-code")
-    assert ExitCode(0) in channel.received(output(4, wire, PayloadType.EXIT_CODE), 1.0)
+    assert ExitCode(0) in channel.received(output(5, wire, PayloadType.EXIT_CODE), 1.0)
     wire, plain = sealed("far-end-to-client-1024-bytes")
-    assert ErrorOutput(plain) in channel.received(output(5, wire, PayloadType.STDERR), 1.0)
-    assert channel.received(output(6, payload.flag(Flag.CONNECT_TO_PORT_ERROR), PayloadType.FLAG), 1.0)[
+    assert ErrorOutput(plain) in channel.received(output(6, wire, PayloadType.STDERR), 1.0)
+    assert channel.received(output(7, payload.flag(Flag.CONNECT_TO_PORT_ERROR), PayloadType.FLAG), 1.0)[
         -1
     ] == (FlagReceived(3))
     [size] = inputs(channel.send(PayloadType.SIZE, SIZE, 1.0))
@@ -369,11 +372,11 @@ def test_item_20_output_is_opened_and_only_input_of_type_1_is_sealed() -> None:
 
 def test_item_20_clear_output_in_an_encrypted_session_is_not_taken() -> None:
     channel = sealed_shell()
-    assert channel.received(output(3, b"in clear"), 1.0) == []
-    assert channel.received(output(4, b"in clear, early, and rather long", PayloadType.STDERR), 1.0) == []
+    assert channel.received(output(4, b"in clear"), 1.0) == []
+    assert channel.received(output(5, b"in clear, early, and rather long", PayloadType.STDERR), 1.0) == []
     assert channel.drops["not sealed"] == 2
     wire, plain = sealed("far-end-to-client-prompt")
-    assert delivered(channel.received(output(3, wire), 1.0)) == plain
+    assert delivered(channel.received(output(4, wire), 1.0)) == plain
 
 
 def test_item_20_clear_output_before_the_request_for_encryption_ends_the_session() -> None:
@@ -645,6 +648,20 @@ def test_item_32_counters_go_on_across_links() -> None:
     assert [message.sequence for message in inputs(reopen(channel, 3.0))] == [0, 1]
     [message] = inputs(channel.send(PayloadType.OUTPUT, b"c", 4.0))
     assert message.sequence == 2
+
+
+def test_a_link_that_replaces_one_whose_loss_was_not_noticed_is_as_good() -> None:
+    channel = open_channel(now=50.0)
+    channel.received(output(0, handshake_request(), PayloadType.HANDSHAKE_REQUEST), 50.0)
+    assert [message.sequence for message in inputs(reopen(channel, 80.0))] == [0]
+    channel.received(acknowledgement(0), 80.1)
+    assert channel.next_deadline() == 50.0 + 60.0
+
+
+def test_the_end_of_a_handshake_without_the_key_ends_the_session() -> None:
+    channel = open_channel()
+    channel.received(sealed_request(), 0.0)
+    assert isinstance(channel.received(output(1, COMPLETE, PayloadType.HANDSHAKE_COMPLETE), 0.2)[-1], Broken)
 
 
 def test_what_arrives_on_a_dead_link_is_not_taken() -> None:

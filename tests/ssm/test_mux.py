@@ -99,7 +99,9 @@ def conversation() -> tuple[bytes, list[Event]]:
         bytes.fromhex("0102020007000000") + b"??",  # nobody's
         bytes.fromhex("0101000009000000"),  # nobody's either
         bytes.fromhex("0104080003000000") + bytes(8),  # version 2's window update
+        bytes.fromhex("0104000003000000") + bytes(8),  # its size is fixed, whatever the header says
         server.finish(5),
+        bytes.fromhex("0101000005000000"),  # once more
         server.data(3, b"bye"),
         server.finish(3),
         bytes.fromhex("0102020003000000") + b"!!",  # after the end
