@@ -50,6 +50,7 @@ class Client:
     acknowledges: bool = True
     sequence: int = 0
     expected: int = 0
+    early: dict[int, frame.Frame] = field(default_factory=dict)
     acknowledged: set[int] = field(default_factory=set)
     handshake_result: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     version: str = VERSION
@@ -93,13 +94,18 @@ class Client:
 
     async def _take_output(self, one: frame.Frame) -> None:
         kind = PayloadType(one.payload_type)
-        is_new = one.sequence == self.expected
-        self.log.append(f"{kind.name} {one.sequence}" + ("" if is_new else " again"))
+        is_repeat = one.sequence < self.expected or one.sequence in self.early
+        self.log.append(f"{kind.name} {one.sequence}" + (" again" if is_repeat else ""))
         if self.acknowledges:
             await self.acknowledge(one)
-        if not is_new:
-            return
-        self.expected += 1
+        if one.sequence >= self.expected:
+            self.early[one.sequence] = one
+        while (ready := self.early.pop(self.expected, None)) is not None:
+            self.expected += 1
+            await self._deliver(ready)
+
+    async def _deliver(self, one: frame.Frame) -> None:
+        kind = PayloadType(one.payload_type)
         if kind is PayloadType.OUTPUT:
             self.output += one.payload
         elif kind is PayloadType.STDERR:
@@ -206,6 +212,14 @@ async def connected(
     assert "TokenValue" in started, started
     async with joined(sim, started) as client:
         client.version, client.acknowledges, client.handshake_result = version, acknowledges, handshake_result
+        yield client
+
+
+@asynccontextmanager
+async def shell(sim: Simulator, box: str) -> AsyncIterator[Client]:
+    """A shell that has shown its prompt."""
+    async with connected(sim, box) as client:
+        await client.until(lambda c: c.output)
         yield client
 
 

@@ -12,7 +12,7 @@ from devboxd.simulator.chaos import BadFault
 from devboxd.simulator.gateway import IDLE_TEXT, State
 from devboxd.ssm.payload import PayloadType
 from tests.kit.sim import MakeSimulator
-from tests.simulator.client import call, connected, joined
+from tests.simulator.client import call, joined, shell
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ async def test_a_cut_link_is_resumed_with_its_counters(
 ) -> None:
     """Whatever kills the socket, the shell behind it never notices."""
     sim = await simulator()
-    async with connected(sim, "api") as client:
-        await client.type("V=kept; echo one\n")
-        await client.until(lambda c: b"\none\r\n" in c.output)
+    async with shell(sim, "api") as client:
+        await client.type("V=kept; echo one-$((1+1))\n")
+        await client.until(lambda c: b"one-2\r\n" in c.output)
         assert await sim.fault(fault, **parameters) == 1
         await client.until(lambda c: c.lost)
         assert code is None or client.socket.close_code == code
@@ -41,7 +41,7 @@ async def test_a_cut_link_is_resumed_with_its_counters(
         resumed = await call(sim, "ResumeSession", SessionId=client.session)
         async with joined(sim, resumed, client):
             await client.type("echo after-$V\n")
-            await client.until(lambda c: b"\nafter-kept\r\n" in c.output)
+            await client.until(lambda c: b"after-kept\r\n" in c.output)
             await client.type("exit\n")
             assert await client.closed() == ""
 
@@ -49,20 +49,20 @@ async def test_a_cut_link_is_resumed_with_its_counters(
 async def test_output_waits_for_the_client_to_come_back(simulator: MakeSimulator) -> None:
     """Paused, the agent stops reading the terminal: nothing is lost while nobody listens."""
     sim = await simulator(resend_tick=0.01)
-    async with connected(sim, "api") as client:
-        await client.type("stty -echo; sleep 0.2; seq 1 2000; echo done\n")
+    async with shell(sim, "api") as client:
+        await client.type('stty -echo; sleep 0.2; seq 1 2000; echo d""one\n')
         await client.until(lambda c: b"stty" in c.output)
         await sim.fault("rst")
         await client.until(lambda c: c.lost)
         await asyncio.sleep(0.3)
         async with joined(sim, await call(sim, "ResumeSession", SessionId=client.session), client):
-            await client.until(lambda c: b"\ndone" in c.output)
+            await client.until(lambda c: b"done" in c.output)
     assert b"".join(b"%d\r\n" % n for n in range(1, 2001)) in client.output
 
 
 async def test_a_wrong_or_used_token_is_refused(simulator: MakeSimulator) -> None:
     sim = await simulator()
-    async with connected(sim, "api") as client:
+    async with shell(sim, "api") as client:
         resumed = await call(sim, "ResumeSession", SessionId=client.session)
         fates = []
         for token in ("wrong", resumed["TokenValue"], resumed["TokenValue"]):
@@ -89,40 +89,28 @@ async def test_frames_are_lost_repeated_and_reordered_by_the_seed(simulator: Mak
     """Every byte arrives all the same: both peers repair what the wire does to them."""
     sim = await simulator(resend_tick=0.005)
     await sim.fault("wire", drop=0.1, duplicate=0.1, reorder=0.2)
-    async with connected(sim, "api") as client:
+    async with shell(sim, "api") as client:
         for number in range(10):
             await client.type(f"echo line-{number}-$((1+1))\n")
-        early: dict[int, bytes] = {}
-
-        def whole(c: Any) -> bool:
-            for one in c.frames:
-                if one.payload_type == PayloadType.OUTPUT:
-                    early[one.sequence] = one.payload
-            text = b"".join(early[n] for n in sorted(early))
-            return all(b"line-%d-2\r\n" % n in text for n in range(10)) and sorted(early) == list(
-                range(len(early))
-            )
-
-        await client.until(whole, wait=20)
+        text = [b"line-%d-2\r\n" % number for number in range(10)]
+        await client.until(lambda c: all(line in c.output for line in text), wait=20)
 
 
 async def test_a_black_hole_delays_and_loses_nothing(simulator: MakeSimulator) -> None:
     sim = await simulator()
-    async with connected(sim, "api") as client:
-        await client.until(lambda c: c.output)
+    async with shell(sim, "api") as client:
         before = len(client.frames)
         await sim.fault("blackhole", seconds=0.2, session="last")
-        await client.send(PayloadType.OUTPUT, b"echo through\n")
+        await client.send(PayloadType.OUTPUT, b"echo through-$((1+1))\n")
         await asyncio.sleep(0.1)
         assert len(client.frames) == before
         assert not client.lost
-        await client.until(lambda c: b"\nthrough\r\n" in c.output)
+        await client.until(lambda c: b"through-2\r\n" in c.output)
 
 
 async def test_a_dead_far_end_leaves_the_gateway_answering_pings(simulator: MakeSimulator) -> None:
     sim = await simulator()
-    async with connected(sim, "api") as client:
-        await client.until(lambda c: c.output)
+    async with shell(sim, "api") as client:
         await sim.fault("mute")
         number = await client.send(PayloadType.PARAMETER, b"{}")
         await client.socket.ping()
@@ -137,21 +125,21 @@ async def test_a_dead_far_end_leaves_the_gateway_answering_pings(simulator: Make
 
 async def test_the_ends_of_a_session(simulator: MakeSimulator) -> None:
     sim = await simulator()
-    async with connected(sim, "api") as client:
+    async with shell(sim, "api") as client:
         await sim.fault("terminate", text="because", session="last")
         assert await client.closed() == "because"
         assert await call(sim, "ResumeSession", SessionId=client.session) == {"SessionId": client.session}
         await client.until(lambda c: c.lost)
         assert client.socket.close_code == 1000
-    async with connected(sim, "api") as client:
+    async with shell(sim, "api") as client:
         await sim.fault("idle")
         assert await client.closed() == IDLE_TEXT
-    async with connected(sim, "api") as client:
+    async with shell(sim, "api") as client:
         await sim.fault("end-silently")
         await client.until(lambda c: c.lost)
         assert client.closed_text is None
         assert await call(sim, "ResumeSession", SessionId=client.session) == {"SessionId": client.session}
-    async with connected(sim, "api") as client:
+    async with shell(sim, "api") as client:
         await sim.fault("forget")
         await client.until(lambda c: c.lost)
         answer = await call(sim, "ResumeSession", SessionId=client.session)
@@ -181,24 +169,23 @@ async def test_apis_refuse_as_told(simulator: MakeSimulator) -> None:
 async def test_the_agents_own_link_is_cut_and_comes_back(simulator: MakeSimulator) -> None:
     """As recorded: pause, start, and the shell goes on."""
     sim = await simulator()
-    async with connected(sim, "api") as client:
-        await client.until(lambda c: c.output)
+    async with shell(sim, "api") as client:
         client.log.clear()
         await sim.fault("agent-cut")
         await client.until(lambda c: "start_publication" in c.log)
         assert client.log[0] == "pause_publication"
-        await client.type("echo back\n")
-        await client.until(lambda c: b"\nback\r\n" in c.output)
+        await client.type("echo back-$((1+1))\n")
+        await client.until(lambda c: b"back-2\r\n" in c.output)
 
 
 async def test_an_agent_restart_spares_open_sessions(simulator: MakeSimulator) -> None:
     sim = await simulator()
-    async with connected(sim, "api") as client:
+    async with shell(sim, "api") as client:
         await sim.fault("agent-restart", seconds=0.1, box="api")
         answer = await call(sim, "StartSession", Target=sim.box("api").id)
         assert answer["__type"] == "TargetNotConnected"
-        await client.type("echo alive\n")
-        await client.until(lambda c: b"\nalive\r\n" in c.output)
+        await client.type("echo alive-$((1+1))\n")
+        await client.until(lambda c: b"alive-2\r\n" in c.output)
         await asyncio.sleep(0.1)
         assert "TokenValue" in await call(sim, "StartSession", Target=sim.box("api").id)
 
@@ -206,21 +193,20 @@ async def test_an_agent_restart_spares_open_sessions(simulator: MakeSimulator) -
 @pytest.mark.parametrize("silent", [True, False])
 async def test_a_reboot_ends_the_sessions_of_its_box_only(simulator: MakeSimulator, silent: bool) -> None:
     sim = await simulator()
-    async with connected(sim, "api") as client, connected(sim, "web") as other:
-        await client.until(lambda c: c.output)
+    async with shell(sim, "api") as client, shell(sim, "web") as other:
         await sim.fault("reboot", box="api", silent=silent)
         if silent:
             await client.until(lambda c: c.log[-1] == "pause_publication")
             assert client.closed_text is None
         else:
             assert await client.closed() == ""
-        await other.type("echo untouched\n")
-        await other.until(lambda c: b"\nuntouched\r\n" in c.output)
+        await other.type("echo untouched-$((1+1))\n")
+        await other.until(lambda c: b"untouched-2\r\n" in c.output)
 
 
 async def test_the_hourly_bye(simulator: MakeSimulator) -> None:
     sim = await simulator(bye_after=0.05)
-    async with connected(sim, "api") as client:
+    async with shell(sim, "api") as client:
         await client.until(lambda c: c.lost)
         assert client.socket.close_code == 1000
         assert client.closed_text is None
@@ -229,14 +215,13 @@ async def test_the_hourly_bye(simulator: MakeSimulator) -> None:
 
 async def test_idle_sessions_end_by_themselves(simulator: MakeSimulator) -> None:
     sim = await simulator(idle_timeout=0.1)
-    async with connected(sim, "api") as client:
-        await client.until(lambda c: c.output)
+    async with shell(sim, "api") as client:
         assert await client.closed() == IDLE_TEXT
 
 
 async def test_faults_over_http_as_tests_from_outside_use_them(simulator: MakeSimulator) -> None:
     sim = await simulator()
-    async with connected(sim, "api") as client, aiohttp.ClientSession() as http:
+    async with shell(sim, "api") as client, aiohttp.ClientSession() as http:
         body: dict[str, object] = {"fault": "rst", "box": "api"}
         async with http.post(f"{sim.url}/_simulator/fault", json=body) as reply:
             assert await reply.json() == {"touched": 1}

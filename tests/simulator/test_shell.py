@@ -12,14 +12,13 @@ from devboxd.simulator.agent_shell import Utf8Filter
 from devboxd.ssm import frame
 from devboxd.ssm.payload import PayloadType
 from tests.kit.sim import MakeSimulator
-from tests.simulator.client import call, connected
+from tests.simulator.client import call, connected, shell
 
 
 async def test_a_shell_tells_the_story_of_the_recording(simulator: MakeSimulator) -> None:
     """No handshake, first output with SYN, no exit status, channel_closed at the end: as recorded."""
     sim = await simulator()
-    async with connected(sim, "api") as client:
-        await client.until(lambda c: c.output)
+    async with shell(sim, "api") as client:
         first = next(one for one in client.frames if one.type == frame.OUTPUT)
         assert (first.sequence, first.flags, first.payload_type) == (0, frame.SYN, PayloadType.OUTPUT)
         await client.resize(80, 24)
@@ -53,10 +52,9 @@ async def test_the_environment_is_the_real_one(simulator: MakeSimulator) -> None
 async def test_ctrl_c_reaches_the_foreground_program(simulator: MakeSimulator) -> None:
     """The shell owns its terminal: job control and signals work."""
     sim = await simulator()
-    async with connected(sim, "api") as client:
-        await client.until(lambda c: c.output)  # a shell that is not up yet dies of it, here as there
-        await client.type("sleep 30\n")
-        await client.until(lambda c: b"sleep 30\r\n" in c.output)
+    async with shell(sim, "api") as client:
+        await client.type("sh -c 'echo s\\tarted; exec sleep 30'\n")
+        await client.until(lambda c: b"started" in c.output)
         await client.type(b"\x03")
         await client.type("echo alive-$?\n")
         await client.until(lambda c: b"alive-130" in c.output)
@@ -89,7 +87,7 @@ async def test_a_program_that_does_not_read_blocks_everything(simulator: MakeSim
 async def test_terminating_kills_the_direct_child_only(simulator: MakeSimulator) -> None:
     """A daemonized multiplexer survives its session; the box's end takes it along (checked by the fixture)."""
     sim = await simulator()
-    async with connected(sim, "api") as client:
+    async with shell(sim, "api") as client:
         await client.type(
             "(setsid sh -c 'sleep 0.1; echo yes >survived; sleep 60' >/dev/null 2>&1 &) ; echo ok\n"
         )
@@ -104,7 +102,7 @@ async def test_terminating_kills_the_direct_child_only(simulator: MakeSimulator)
 
 async def test_two_terminals_do_not_share_anything(simulator: MakeSimulator) -> None:
     sim = await simulator()
-    async with connected(sim, "api") as one, connected(sim, "web") as two:
+    async with shell(sim, "api") as one, shell(sim, "web") as two:
         await one.type("X=1; echo one-$X\n")
         await two.type("echo two-$X-\n")
         await one.until(lambda c: b"one-1\r\n" in c.output)
