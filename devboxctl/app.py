@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from devboxctl import options
+from devboxctl import options, show
 from devboxctl.commands import config, connect, daemon, forward, look, shell, ssh
 from devboxctl.fast import reply
 from devboxctl.options import settings
@@ -85,7 +85,7 @@ def run(words: list[str]) -> int:
         return _failed({"code": error.code, "message": error.message, "hint": error.hint, "exit_status": 2})
     except client.ClientError as error:
         return _failed(reply.failure_of(error))
-    except BrokenPipeError:
+    except show.ReaderGone:
         # The reader (head, less) has seen enough. Nothing may be flushed at exit either.
         sys.stdout = None
         return 128 + 13

@@ -18,11 +18,23 @@ from devboxctl.options import settings
 from devboxd.api import client, wire
 
 
+class ReaderGone(Exception):
+    """Nobody reads standard output any more (``| head``). No OSError: typer has ideas of its own about those."""
+
+
+def write(text: str) -> None:
+    """Write data. Raises ReaderGone."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
 def print_json(value: object, *, line: bool = False) -> None:
     """Print a value with all its keys, also those that the daemon left out as defaults."""
     indent = 2 if sys.stdout.isatty() and not line else None
-    sys.stdout.write(json.dumps(plain(value), indent=indent) + "\n")
-    sys.stdout.flush()
+    write(json.dumps(plain(value), indent=indent) + "\n")
 
 
 def plain(value: object) -> Any:
@@ -40,13 +52,13 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     """Print rows: aligned with headers on a terminal, separated by tabs and bare elsewhere."""
     texts = [[cell(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
-        sys.stdout.write("".join("\t".join(row) + "\n" for row in texts))
+        write("".join("\t".join(row) + "\n" for row in texts))
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold" if has_color() else "")
     for header in headers:
         table.add_column(header, overflow="fold")
     for row in texts:
@@ -58,10 +70,10 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
     """Print one thing, a field a line; empty fields are left out."""
     shown = [(name, cell(value)) for name, value in fields if value not in (None, "", [])]
     if not sys.stdout.isatty():
-        sys.stdout.write("".join(f"{name}\t{text}\n" for name, text in shown))
+        write("".join(f"{name}\t{text}\n" for name, text in shown))
         return
     width = max((len(name) for name, _ in shown), default=0)
-    sys.stdout.write("".join(f"{name:<{width}}  {text}\n" for name, text in shown))
+    write("".join(f"{name:<{width}}  {text}\n" for name, text in shown))
 
 
 def cell(value: object) -> str:

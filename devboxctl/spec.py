@@ -92,7 +92,8 @@ def _host(text: str, whole: str) -> str:
 
 def _is_range(text: str) -> bool:
     first, dash, last = text.partition("-")
-    return first.isdecimal() and (not dash or last.isdecimal())
+    # isdecimal alone would take the digits of every script
+    return text.isascii() and first.isdecimal() and (not dash or last.isdecimal())
 
 
 def _range(text: str, whole: str, *, lowest: int = 1, most: int = RANGE_MAX) -> list[int]:

@@ -53,7 +53,7 @@ def config_path() -> str:
 
 def path() -> None:
     """Print the path of config.toml."""
-    typer.echo(config_path())
+    show.write(config_path() + "\n")
 
 
 def edit() -> int:

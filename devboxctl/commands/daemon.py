@@ -120,7 +120,7 @@ def logs(
         _seek_lines(log.fileno(), lines)
         while True:
             for text in log:
-                typer.echo(client.printable(text.decode("utf-8", "replace").rstrip("\n"), keep="\t"))
+                show.write(client.printable(text.decode("utf-8", "replace").rstrip("\n"), keep="\t") + "\n")
             if not follow:
                 return 0
             time.sleep(0.25)

@@ -88,7 +88,7 @@ def _show_added(added: wire.ForwardList) -> None:
         show.print_json(added)
         return
     for one in added.forwards:
-        typer.echo(show.cell(f"{one.local} -> {one.box}:{one.remote}") + f"\t{show.cell(one.id)}")
+        show.write(show.cell(f"{one.local} -> {one.box}:{one.remote}") + f"\t{show.cell(one.id)}" + "\n")
 
 
 def _hold(request: wire.ForwardRequest) -> None:

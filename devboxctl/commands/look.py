@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -125,7 +124,7 @@ def ping(
     if found.session_start is not None:
         show.say(f"session opened in {found.session_start * 1000:.0f} ms")
     for number, seconds in enumerate(found.round_trips, 1):
-        typer.echo(f"{show.cell(found.box)}\t{number}\t{seconds * 1000:.1f} ms")
+        show.write(f"{show.cell(found.box)}\t{number}\t{seconds * 1000:.1f} ms" + "\n")
     if lost := count - len(found.round_trips):
         show.say(f"{lost} of {count} were not answered")
     return 0 if found.round_trips else 7
@@ -143,8 +142,7 @@ def events(
             show.print_json(event, line=True)
         else:
             box = f"{event.box}: " if event.box else ""
-            typer.echo("\t".join(map(show.cell, (event.time, event.kind, box + event.text))))
-        sys.stdout.flush()
+            show.write("\t".join(map(show.cell, (event.time, event.kind, box + event.text))) + "\n")
 
 
 _MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED ", "skipped": "skipped"}
@@ -175,9 +173,9 @@ def doctor(
         for check in found.checks:
             took = f" ({check.seconds:.2f} s)" if check.seconds is not None else ""
             mark = _MARKS.get(check.result, show.cell(check.result))
-            typer.echo(f"{mark}  {show.cell(check.name)}: {show.cell(check.text)}{took}")
+            show.write(f"{mark}  {show.cell(check.name)}: {show.cell(check.text)}{took}" + "\n")
             if check.hint and check.result != "ok":
-                typer.echo(f"         hint: {show.cell(check.hint)}")
+                show.write(f"         hint: {show.cell(check.hint)}" + "\n")
     return 1 if any(check.result == "failed" for check in found.checks) else 0
 
 

@@ -27,7 +27,7 @@ def completion(
     """Print the completion script of a shell: eval "$(devboxctl completion bash)"."""
     if shell not in SHELLS:
         raise UsageError(f"there is no completion for {shell!r}", "bash, zsh or fish")
-    typer.echo(script(shell), nl=False)
+    show.write(script(shell))
 
 
 def script(shell: str) -> str:
@@ -40,4 +40,4 @@ def version(as_json: options.Json = False) -> None:
     if settings.json:
         show.print_json({"devboxctl": __version__})
     else:
-        typer.echo(f"devboxctl {__version__}")
+        show.write(f"devboxctl {__version__}" + "\n")

@@ -130,7 +130,8 @@ class FakeDaemon:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        os.path.exists(self.path) and os.unlink(self.path)
+        if os.path.exists(self.path):
+            os.unlink(self.path)
         if self.problems:
             raise self.problems[0]
 

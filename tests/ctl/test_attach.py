@@ -327,7 +327,7 @@ def test_trouble_is_shown_in_one_line_that_goes_away_again(daemon: FakeDaemon) -
         while peer.receive()[0] != INPUT:
             pass
         peer.status("online", mux="zellij")
-        sizes = []
+        sizes: list[bytes] = []
         while len(sizes) < 2:
             kind, payload = peer.receive()
             if kind == RESIZE:
@@ -402,7 +402,7 @@ def test_it_works_without_a_terminal(daemon: FakeDaemon) -> None:
 def test_end_of_input_is_passed_on(daemon: FakeDaemon) -> None:
     def wait_for_end(peer: Peer, _: FakeDaemon) -> None:
         peer.upgrade()
-        kinds = []
+        kinds: list[int] = []
         while not kinds or kinds[-1] != fake_daemon.END_OF_INPUT:
             kinds.append(peer.receive()[0])
         peer.exit(status=3)

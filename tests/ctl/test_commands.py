@@ -1,0 +1,475 @@
+"""The commands that ask and print: data on stdout, the rest on stderr, and the exit statuses of the table."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devboxctl import spec
+from devboxctl.app import run
+from devboxctl.commands import ssh
+from devboxctl.fast.reply import UsageError
+from devboxd.api import wire
+from tests.ctl.fake_daemon import FakeDaemon, Peer
+from tests.ctl.terminal import PATIENCE, Tty
+
+Capture = pytest.CaptureFixture[str]
+
+GPU = {"name": "gpu", "id": "i-0a", "state": "running", "connection": "connected", "type": "g5.xlarge"}
+EVIL = {"name": "web\x1b]0;owned\x07", "id": "i-0b", "state": "stopped\nx\x9b31m"}
+FORWARD = {"id": "f1a", "box": "gpu", "state": "listening", "local": "127.0.0.1:8000", "remote": "8000"}
+OTHER = {
+    "id": "f1b",
+    "box": "gpu",
+    "state": "online",
+    "local": "127.0.0.1:9000",
+    "remote": "80",
+    "bytes_up": 12345,
+}
+
+
+def failure(code: str, status: int, **more: object) -> dict[str, object]:
+    return {"code": code, "message": f"it is {code}", "exit_status": status, **more}
+
+
+def test_ls_in_a_pipe_is_tabs_without_headers_or_control_characters(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    daemon.routes["GET boxes"] = {"boxes": [GPU, EVIL], "stale_since": "2026-01-01T00:00:00Z"}
+    assert run(["ls", "-p", "dev"]) == 0
+    out, err = capsys.readouterr()
+    assert out == (
+        "gpu\trunning\tconnected\tg5.xlarge\t\ti-0a\t0\t0\n"
+        "web ]0;owned \tstopped x 31m\tunknown\t\t\ti-0b\t0\t0\n"
+    )
+    assert "2026-01-01" in err
+    assert daemon.requests[-1][1] == "boxes?profile=dev"
+
+
+@pytest.mark.parametrize("words", [["ls", "--json"], ["--json", "ls"]])
+def test_json_has_all_keys_also_those_with_defaults(
+    daemon: FakeDaemon, capsys: Capture, words: list[str]
+) -> None:
+    daemon.routes["GET boxes"] = {"boxes": [GPU, EVIL]}
+    assert run(words) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out)
+    assert found["version"] == 1
+    assert found["stale_since"] is None
+    assert set(found["boxes"][0]) == set(wire.Box.__struct_fields__)
+    assert "\x1b" not in out
+    assert "\x9b" not in out
+
+
+def test_global_options_do_not_leak_into_the_next_command(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.routes["GET boxes"] = {"boxes": []}
+    run(["--json", "-p", "x", "ls"])
+    run(["ls"])
+    assert daemon.requests[-1][1] == "boxes"
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_ls_on_a_terminal_is_a_table(daemon: FakeDaemon) -> None:
+    daemon.routes["GET boxes"] = {"boxes": [GPU, EVIL]}
+    with Tty(["ls"], {**os.environ, "NO_COLOR": "1"}, size=(120, 30)) as tty:
+        assert tty.wait() == 0
+    lines = tty.screen.decode().split("\r\n")
+    assert lines[0].split() == ["name", "state", "connection", "type", "zone", "id", "sessions", "forwards"]
+    assert lines[1].split() == ["gpu", "running", "connected", "g5.xlarge", "-", "i-0a", "0", "0"]
+    assert b"\x1b]0;" not in tty.screen
+
+
+@pytest.mark.parametrize(
+    ("http", "code", "status"),
+    [
+        (404, "box-not-found", 3),
+        (401, "login-needed", 4),
+        (409, "wrong-state", 5),
+        (403, "denied", 6),
+        (504, "unreachable", 7),
+        (202, "pending", 8),
+        (402, "over-budget", 9),
+        (500, "internal", 1),
+    ],
+)
+def test_failures_become_a_line_a_hint_and_a_status(
+    daemon: FakeDaemon, capsys: Capture, http: int, code: str, status: int
+) -> None:
+    http = max(http, 400)
+    daemon.routes["GET boxes"] = {"boxes": []}
+    daemon.routes["GET boxes/gpu"] = (http, failure(code, status, hint="do\x1b[0m this", retryable=True))
+    assert run(["show", "gpu"]) == status
+    assert capsys.readouterr() == ("", f"error: it is {code}\nhint: do [0m this\n")
+    assert run(["show", "gpu", "--json"]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err) == {
+        "code": code,
+        "message": f"it is {code}",
+        "hint": "do\x1b[0m this",
+        "retryable": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["ls", "--nonsense"],
+        ["ping", "gpu", "--count", "many"],
+        ["exec", "gpu"],
+        ["exec", "gpu", "--env", "=x", "--", "true"],
+        ["attach", "gpu", "--escape", "long"],
+        ["attach", "gpu", "--mux", "screen"],
+        ["forward", "gpu"],
+        ["forward", "gpu", "not:a:port:at:all"],
+        ["forward", "rm"],
+        ["completion", "tcsh"],
+        ["config-ssh", "--check", "--remove"],
+        ["proxy", "gpu", "70000"],
+        ["show"],
+        ["attach"],
+        ["forward", "8000"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_status_2_with_a_hint(home: Path, capsys: Capture, words: list[str]) -> None:
+    """And no daemon is started for it."""
+    assert run(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert not os.path.exists(f"{os.environ['XDG_RUNTIME_DIR']}/devbox")
+
+
+def test_wrong_usage_in_json(home: Path, capsys: Capture) -> None:
+    assert run(["--json", "show"]) == 2
+    assert json.loads(capsys.readouterr().err)["code"] == "usage"
+
+
+def test_the_box_may_come_from_the_environment(
+    daemon: FakeDaemon, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVBOX_BOX", "gpu")
+    daemon.routes["GET boxes/gpu"] = GPU
+    daemon.routes["POST forwards"] = {"forwards": [FORWARD]}
+    assert run(["show"]) == 0
+    assert "state\trunning\n" in capsys.readouterr().out
+    assert run(["forward", "8000"]) == 0
+    assert daemon.requests[-1][2]["box"] == "gpu"
+
+
+def test_on_a_terminal_a_missing_box_can_be_picked(daemon: FakeDaemon) -> None:
+    daemon.routes["GET boxes"] = {"boxes": [GPU, EVIL]}
+    daemon.routes["GET boxes/gpu"] = GPU
+    with Tty(["show"], os.environ) as tty:
+        tty.wait_for(b"which box? ")
+        assert b"\x1b]0;" not in tty.screen
+        tty.type(b"7\n")
+        tty.wait_for(b"which box? ")
+        tty.type(b"1\n")
+        assert tty.wait() == 0
+        assert b"g5.xlarge" in tty.screen
+
+
+def test_a_unique_prefix_is_completed_and_an_ambiguous_one_is_not(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    daemon.routes["GET boxes"] = {
+        "boxes": [GPU, {"name": "web", "id": "i-0b"}, {"name": "wiki", "id": "i-1"}]
+    }
+    daemon.routes["GET boxes/gpu"] = GPU
+    for name in ("g", "w"):
+        daemon.routes[f"GET boxes/{name}"] = (404, failure("box-not-found", 3))
+    assert run(["show", "g"]) == 0
+    assert run(["show", "w"]) == 3
+
+
+def test_names_are_escaped_in_paths(daemon: FakeDaemon) -> None:
+    daemon.routes["GET boxes/a%2F..%2F%C3%BC%20b"] = GPU
+    assert run(["show", "a/../ü b"]) == 0
+
+
+def test_forwards_are_asked_for_as_written(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.routes["POST forwards"] = {"forwards": [FORWARD]}
+    words = [
+        "forward",
+        "gpu",
+        "8000",
+        "9000:db:5432",
+        "./s.sock:22",
+        "-b",
+        "0.0.0.0",
+        "-D",
+        "--auto",
+        "-r",
+        "eu",
+    ]
+    assert run(words) == 0
+    assert capsys.readouterr().out == "127.0.0.1:8000 -> gpu:8000\tf1a\n"
+    assert daemon.requests[-1][2] == {
+        "box": "gpu",
+        "region": "eu",
+        "auto": True,
+        "forwards": [
+            {"port": 8000, "local_port": 8000, "bind": "0.0.0.0"},
+            {"port": 5432, "host": "db", "local_port": 9000, "bind": "0.0.0.0"},
+            {"port": 22, "local_path": os.path.abspath("s.sock")},
+            {"dynamic": True, "local_port": 1080, "bind": "0.0.0.0"},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8000", [(8000, None, 8000)]),
+        ("0:80", [(80, None, 0)]),
+        ("8000-8002", [(8000, None, 8000), (8001, None, 8001), (8002, None, 8002)]),
+        ("9000-9001:80-81", [(80, None, 9000), (81, None, 9001)]),
+        ("db.internal:5432", [(5432, "db.internal", 5432)]),
+        ("1:db.internal:5432", [(5432, "db.internal", 1)]),
+        ("10.0.0.5:80", [(80, "10.0.0.5", 80)]),
+        ("[fd00::1]:80", [(80, "fd00::1", 80)]),
+        ("9:[fd00::1]:80-81", None),
+        ("9-10:[fd00::1]:80-81", [(80, "fd00::1", 9), (81, "fd00::1", 10)]),
+        *(
+            (text, None)
+            for text in ("", ":", "80:", ":80", "x", "0", "65536", "9-8", "1:2:3:4", "1-300", "[::1:80")
+        ),
+        *((text, None) for text in ("/tmp/s", "/tmp/s:80-81", "a b:80", "-x:80", "1-2:3", "80:٣")),
+    ],
+)
+def test_forward_specs(text: str, expected: list[tuple[int, str | None, int]] | None) -> None:
+    if expected is None:
+        with pytest.raises(UsageError):
+            spec.read(text)
+    else:
+        assert [(s.port, s.host, s.local_port) for s in spec.read(text)] == expected
+
+
+def test_a_unix_socket_may_have_a_host_too() -> None:
+    (one,) = spec.read("/tmp/a:b/s:db:5432")
+    assert (one.local_path, one.host, one.port) == ("/tmp/a:b/s", "db", 5432)
+
+
+def test_forward_ls_and_rm_take_a_prefix_a_port_or_all(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.routes["GET forwards"] = {"forwards": [FORWARD, OTHER]}
+    daemon.routes["DELETE forwards/f1a"] = {**FORWARD, "state": "removed"}
+    daemon.routes["DELETE forwards/f1b"] = {**OTHER, "state": "removed"}
+    assert run(["forward", "ls"]) == 0
+    assert (
+        capsys.readouterr().out.splitlines()[1]
+        == "f1b\tgpu\tonline\t127.0.0.1:9000\t80\t0\t0\t12.3 kB\t0 B\t"
+    )
+    assert run(["forward", "rm", "f1"]) == 3
+    assert "several" in capsys.readouterr().err
+    assert run(["forward", "rm", "f1b"]) == 0
+    assert run(["forward", "rm", "8000"]) == 0
+    assert run(["forward", "rm", "all", "--json"]) == 0
+    deleted = [path for method, path, _ in daemon.requests if method == "DELETE"]
+    assert deleted == ["forwards/f1b", "forwards/f1a", "forwards/f1a", "forwards/f1b"]
+
+
+def test_forward_in_the_foreground_holds_its_connection_until_ctrl_c(daemon: FakeDaemon) -> None:
+    closed = threading.Event()
+
+    def forwards(peer: Peer, _: FakeDaemon) -> None: ...
+
+    def added(peer: Peer) -> Any:
+        assert peer.request["ephemeral"] is True
+        answer = json.dumps({"forwards": [FORWARD]}).encode()
+        peer.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+        try:
+            peer.exactly(1)
+        finally:
+            closed.set()
+
+    daemon.routes["POST forwards"] = added
+    with Tty(["forward", "gpu", "8000", "--foreground"], os.environ) as tty:
+        tty.wait_for(b"holding")
+        assert not closed.is_set()
+        tty.type(b"\x03")
+        assert tty.wait() == 130
+    assert closed.wait(PATIENCE)
+
+
+def test_status_shows_what_to_do_first(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.routes["GET status"] = {
+        "daemon_version": "0.0.1",
+        "pid": 7,
+        "started": "2026-01-01T00:00:00Z",
+        "socket": "/s",
+        "sessions": 1,
+        "forwards": 2,
+        "attached": 3,
+        "conditions": [
+            {"code": "c", "title": "Login needed", "text": "expired\x1b", "hint": "devboxctl login"}
+        ],
+    }
+    daemon.routes["GET sessions"] = {
+        "sessions": [{"id": "s1", "box": "gpu", "kind": "mux", "state": "online"}]
+    }
+    assert run(["status"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("warning: Login needed: expired \nhint: devboxctl login\n")
+    assert "daemon restart" in err
+    assert "holding\t1 sessions, 2 forwards, 3 terminals\n" in out
+    assert run(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["held_sessions"][0]["id"] == "s1"
+
+
+def test_ping_without_an_answer_is_unreachable(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.routes["POST boxes/gpu/ping"] = {"box": "gpu", "round_trips": [0.0213], "session_start": 1.5}
+    assert run(["ping", "gpu", "-c", "1"]) == 0
+    assert capsys.readouterr() == ("gpu\t1\t21.3 ms\n", "session opened in 1500 ms\n")
+    daemon.routes["POST boxes/gpu/ping"] = {"box": "gpu", "round_trips": []}
+    assert run(["ping", "gpu"]) == 7
+
+
+def test_events_come_line_by_line(daemon: FakeDaemon, capsys: Capture) -> None:
+    event = {
+        "sequence": 1,
+        "time": "2026-01-01T00:00:00Z",
+        "kind": "session.resumed",
+        "text": "ok\n",
+        "box": "gpu",
+    }
+    daemon.routes["GET events"] = [event, {**event, "sequence": 2, "text": "x" * 100_000}]
+    assert run(["events", "--since", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "2026-01-01T00:00:00Z\tsession.resumed\tgpu: ok "
+    assert daemon.requests[-1][1] == "events?since=0"
+    assert run(["events", "-f", "--json"]) == 0
+    assert [json.loads(line)["sequence"] for line in capsys.readouterr().out.splitlines()] == [1, 2]
+
+
+def test_doctor_fails_when_a_check_does(daemon: FakeDaemon, capsys: Capture) -> None:
+    good = {"name": "clock", "result": "ok", "text": "fine", "hint": "not shown", "seconds": 0.1}
+    bad = {"name": "agent", "result": "failed", "text": "silent", "hint": "reboot"}
+    daemon.routes["POST doctor"] = {"checks": [good]}
+    daemon.routes["POST boxes/gpu/doctor"] = {"checks": [good, bad]}
+    assert run(["doctor"]) == 0
+    assert run(["doctor", "gpu"]) == 1
+    out = capsys.readouterr().out
+    assert out.endswith("FAILED   agent: silent\n         hint: reboot\n")
+    assert "not shown" not in out
+
+
+def test_login_shows_the_way_and_reports_failure(daemon: FakeDaemon, capsys: Capture) -> None:
+    open_step = {"state": "open", "url": "https://x.example/d", "code": "ABCD", "text": "Log in"}
+    daemon.routes["POST login"] = [open_step, {"state": "waiting"}, {"state": "done", "text": "logged in"}]
+    assert run(["login", "--no-browser"]) == 0
+    assert capsys.readouterr().err == "Log in\nopen: https://x.example/d\ncode: ABCD\nlogged in\n"
+    daemon.routes["POST login"] = [open_step, {"state": "failed", "failure": failure("login-needed", 4)}]
+    assert run(["login", "--no-browser"]) == 4
+    assert capsys.readouterr().err.endswith("error: it is login-needed\n")
+
+
+def test_config_show_path_and_edit(
+    daemon: FakeDaemon, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.routes["GET config"] = {"settings": [{"name": "ping", "value": [1, "a"], "origin": "default"}]}
+    assert run(["config", "show", "--origin"]) == 0
+    assert run(["config", "path"]) == 0
+    config = f"{os.environ['XDG_CONFIG_HOME']}/devbox/config.toml"
+    assert capsys.readouterr().out == f"ping\t[1, 'a']\tdefault\n{config}\n"
+    assert run(["config", "edit"]) == 2
+    error = {"code": "bad-config", "message": "line 1", "exit_status": 1}
+    daemon.routes["GET config"] = {"settings": [], "error": error}
+    with Tty(["config", "edit"], {**os.environ, "EDITOR": "sh -c 'echo a >> $0'"}) as tty:
+        assert tty.wait() == 1
+        assert tty.screen == b"error: line 1\r\n"
+    assert Path(config).read_text().endswith("\na\n")
+
+
+def test_config_ssh_goes_through_the_daemon(daemon: FakeDaemon, capsys: Capture) -> None:
+    result = {
+        "config_file": "/c",
+        "user_config": "/u",
+        "included": True,
+        "current": True,
+        "changed": ["/c", "/u"],
+    }
+    daemon.routes |= {"POST ssh-config": result, "GET ssh-config": {**result, "current": False}}
+    daemon.routes["DELETE ssh-config"] = result
+    assert run(["config-ssh"]) == 0
+    assert capsys.readouterr().err == "wrote /c\nwrote /u\ntry: ssh BOX.devbox\n"
+    assert run(["config-ssh", "--check"]) == 1
+    assert run(["config-ssh", "--remove"]) == 0
+
+
+def test_ssh_is_run_with_the_generated_configuration(daemon: FakeDaemon, home: Path) -> None:
+    fake = home / "bin" / "ssh"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 9\n')
+    fake.chmod(0o755)
+    access = {
+        "box": "gpu",
+        "user": "me",
+        "identity_file": "/i",
+        "known_hosts_file": "/k",
+        "config_file": "/c",
+    }
+    daemon.routes["POST boxes/gpu/ssh"] = {**access, "problems": ["no host key"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "devboxctl", "ssh", "gpu", "--", "-L", "1:h:2", "-v", "uname", "-a"],
+        env={**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 9
+    assert done.stdout.split() == ["-F", "/c", "-l", "me", "-L", "1:h:2", "-v", "gpu", "uname", "-a"]
+    assert done.stderr == "warning: no host key\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "before", "command"),
+    [
+        ([], [], []),
+        (["ls", "-p"], [], ["ls", "-p"]),
+        (["-p22", "-vp", "22", "-A", "x"], ["-p22", "-vp", "22", "-A"], ["x"]),
+        (["-t", "--", "-x"], ["-t"], ["-x"]),
+        (["-o"], ["-o"], []),
+    ],
+)
+def test_options_for_ssh_stand_before_the_host(
+    words: list[str], before: list[str], command: list[str]
+) -> None:
+    assert ssh._split_ssh(words) == (before, command)
+
+
+def test_an_answer_of_another_version_is_a_clear_error(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.routes["GET boxes"] = {"boxes": [{"name": 7}]}
+    assert run(["ls"]) == 1
+    assert "was not understood" in capsys.readouterr().err
+    daemon.routes["GET boxes"] = (501, b"<html>")
+    assert run(["ls"]) == 1
+    assert "daemon restart" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_traceback(daemon: FakeDaemon) -> None:
+    daemon.routes["GET boxes"] = {"boxes": [GPU] * 20000}
+    line = [sys.executable, "-m", "devboxctl", "ls"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.read(3) == b"gpu"
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(PATIENCE) == 141
+    process.stderr.close()
+
+
+def test_help_and_version_need_no_daemon(home: Path, capsys: Capture) -> None:
+    assert run(["--version"]) == 0
+    assert run(["version", "--json"]) == 0
+    assert run(["forward", "--help"]) == 0
+    assert "[LOCAL:][HOST:]PORT" in capsys.readouterr().out

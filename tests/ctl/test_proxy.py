@@ -1,0 +1,175 @@
+"""proxy: a clean byte pipe, and a descriptor for ssh."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.ctl.fake_daemon import FakeDaemon, Gone, Peer
+from tests.ctl.terminal import PATIENCE
+
+PROXY = [sys.executable, "-m", "devboxctl", "proxy"]
+
+
+def test_bytes_go_both_ways_and_each_end_is_passed_on(daemon: FakeDaemon) -> None:
+    """FIN one way must not close the other: git and rsync end their requests like that."""
+    data = os.urandom(3 << 20)
+
+    def pipe(peer: Peer, _: FakeDaemon) -> None:
+        # Early bytes travel with the answer, as ssh's banner does.
+        peer.connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\nSSH-2.0-early\r\n")
+        got = bytearray()
+        while part := peer.connection.recv(65536):
+            got += part
+        peer.connection.sendall(bytes(got)[::-1])
+
+    daemon.streams["proxy"] = pipe
+    done = subprocess.run(
+        [*PROXY, "gpu.devbox", "22"], input=data, capture_output=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert done.stdout == b"SSH-2.0-early\r\n" + data[::-1]
+    assert daemon.requests[0][2] == {"box": "gpu", "port": 22, "wait": 120.0}
+
+
+def test_the_far_end_closing_first_leaves_the_way_up_open(daemon: FakeDaemon) -> None:
+    got = bytearray()
+
+    def pipe(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.connection.sendall(b"bye")
+        peer.connection.shutdown(socket.SHUT_WR)
+        while part := peer.connection.recv(65536):
+            got.extend(part)
+
+    daemon.streams["proxy"] = pipe
+    process = subprocess.Popen([*PROXY, "gpu", "22"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.read() == b"bye", "the end was not passed on"
+    process.stdin.write(b"still here")
+    process.stdin.close()
+    assert process.wait(PATIENCE) == 0
+    process.stdout.close()
+    assert got == b"still here"
+
+
+def test_a_far_end_that_is_gone_ends_it_although_input_stays_open(daemon: FakeDaemon) -> None:
+    def pipe(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.connection.sendall(b"bye")
+
+    daemon.streams["proxy"] = pipe
+    with subprocess.Popen([*PROXY, "gpu", "22"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read() == b"bye"
+        assert process.wait(PATIENCE) == 0
+
+
+def test_ctrl_c_does_not_end_the_pipe_of_somebody_else(daemon: FakeDaemon) -> None:
+    def pipe(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.connection.sendall(b"up")
+        peer.connection.sendall(peer.exactly(4))
+
+    daemon.streams["proxy"] = pipe
+    process = subprocess.Popen([*PROXY, "gpu", "22"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.read(2) == b"up"
+    process.send_signal(signal.SIGINT)
+    process.stdin.write(b"more")
+    process.stdin.flush()
+    assert process.stdout.read(4) == b"more"
+    assert process.wait(PATIENCE) == 0
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_a_reader_that_goes_away_ends_it(daemon: FakeDaemon) -> None:
+    ended = threading.Event()
+
+    def pipe(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.connection.sendall(b"up")
+        try:
+            peer.exactly(1)
+        except Gone:
+            ended.set()
+
+    daemon.streams["proxy"] = pipe
+    process = subprocess.Popen([*PROXY, "gpu", "22"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.read(2) == b"up"
+    process.stdout.close()
+    assert process.wait(PATIENCE) == 0
+    process.stdin.close()
+    assert ended.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["with the answer", "after it"])
+def test_the_descriptor_is_handed_to_ssh_and_the_process_ends(daemon: FakeDaemon, early: bool) -> None:
+    ours, theirs = socket.socketpair()
+
+    def pipe(peer: Peer, _: FakeDaemon) -> None:
+        assert peer.request["fd_pass"] is True
+        assert peer.request["ssh_user"] == "me"
+        answer = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+        if early:
+            socket.send_fds(peer.connection, [answer + b"\0"], [theirs.fileno()])
+        else:
+            peer.connection.sendall(answer)
+            socket.send_fds(peer.connection, [b"\0"], [theirs.fileno()])
+        theirs.close()
+
+    daemon.streams["proxy"] = pipe
+    ssh, stdout = socket.socketpair()
+    with ours, ssh, stdout:
+        process = subprocess.Popen(
+            [*PROXY, "--fdpass", "--ssh-user", "me", "gpu", "22"], stdout=stdout.fileno()
+        )
+        stdout.close()
+        assert process.wait(PATIENCE) == 0
+        data, (descriptor, *rest), _, _ = socket.recv_fds(ssh, 10, 4)
+        assert (data, rest) == (b"\0", [])
+        with socket.socket(fileno=descriptor) as pipe_end:
+            pipe_end.sendall(b"hello")
+            assert ours.recv(10) == b"hello"
+            ours.sendall(b"you")
+            assert pipe_end.recv(10) == b"you"
+
+
+def test_a_failure_is_one_line_that_ssh_users_see(daemon: FakeDaemon) -> None:
+    daemon.routes["POST proxy"] = (
+        504,
+        {"code": "not-connected", "message": "gpu is off\x1b[1m", "hint": "start it"},
+    )
+    ssh, stdout = socket.socketpair()
+    with ssh, stdout:
+        for words in (["--fdpass", "gpu", "22"], ["gpu", "22"]):
+            done = subprocess.run(
+                [*PROXY, *words],
+                stdout=stdout.fileno(),
+                stderr=subprocess.PIPE,
+                timeout=PATIENCE,
+                check=False,
+            )
+            assert done.returncode == 255
+            assert done.stderr == b"error: gpu is off [1m\nhint: start it\n"
+
+
+def test_fdpass_needs_ssh_on_the_other_side(daemon: FakeDaemon) -> None:
+    done = subprocess.run(
+        [*PROXY, "--fdpass", "gpu", "22"], capture_output=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 2
+    assert b"ProxyUseFdpass" in done.stderr
+    assert daemon.requests == []

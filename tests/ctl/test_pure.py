@@ -1,0 +1,140 @@
+"""Small decisions of the fast path, without a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devboxctl.fast import reply, screen, stream, words
+from devboxctl.fast.escape import LEAVE, SUSPEND, Escapes, escape_character
+from devboxd.api import client
+
+
+@given(st.text())
+def test_any_text_is_encoded_as_json_encodes_it(text: str) -> None:
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        return
+    values: dict[str, reply.Value] = {
+        "a": text,
+        "b": [text],
+        "c": {text: text},
+        "d": True,
+        "e": None,
+        "f": 1.5,
+    }
+    assert json.loads(reply.encode(values)) == {k: v for k, v in values.items() if v is not None}
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(reply.UsageError):
+        reply.encode({"a": b"\xff".decode("utf-8", "surrogateescape")})
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300))), st.data())
+def test_frames_survive_every_cut(frames: list[tuple[int, bytes]], data: st.DataObject) -> None:
+    sent = b"".join(stream.frame(kind, payload) for kind, payload in frames)
+    buffer, got = bytearray(), []
+    while sent:
+        cut = data.draw(st.integers(1, len(sent)))
+        buffer += sent[:cut]
+        sent = sent[cut:]
+        got += stream.take_frames(buffer)
+    assert got == frames
+    assert not buffer
+
+
+def test_an_impossible_frame_is_refused() -> None:
+    with pytest.raises(client.DaemonLost):
+        stream.take_frames(bytearray(b"\x81\xff\xff\xff\xff"))
+
+
+@given(st.binary(max_size=200), st.data())
+def test_what_is_typed_without_escapes_arrives_unchanged(typed: bytes, data: st.DataObject) -> None:
+    typed = typed.replace(b"~", b"")
+    escapes, got = Escapes(ord("~")), b""
+    while typed:
+        cut = data.draw(st.integers(1, len(typed)))
+        got += b"".join(part for part in escapes.feed(typed[:cut]) if isinstance(part, bytes))
+        typed = typed[cut:]
+    assert not [1 for part in escapes.feed(b"") if part]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ([b"~."], [LEAVE]),
+        ([b"~", b"."], [LEAVE]),
+        ([b"ls\r~."], [b"ls\r", LEAVE]),
+        ([b"ls~."], [b"ls~."]),
+        ([b"~", b"x"], [b"~x"]),
+        ([b"~~."], [b"~."]),
+        ([b"\r~\x1aq"], [b"\r", SUSPEND, b"q"]),
+        ([b"\x1b[200~\r~.\x1b[201~"], [b"\x1b[200~\r~.\x1b[201~"]),
+        (
+            [b"\x1b[200~a", b"\r~.", b"\x1b[201~", b"\r~."],
+            [b"\x1b[200~a", b"\r~.", b"\x1b[201~", b"\r", LEAVE],
+        ),
+    ],
+)
+def test_escapes(typed: list[bytes], expected: list[bytes | str]) -> None:
+    escapes = Escapes(ord("~"))
+    assert [part for data in typed for part in escapes.feed(data)] == expected
+
+
+def test_without_an_escape_character_everything_passes() -> None:
+    assert Escapes(None).feed(b"\r~.") == [b"\r~."]
+
+
+@pytest.mark.parametrize(("text", "code"), [("~", 126), ("^]", 29), ("^a", 1), ("none", None)])
+def test_escape_characters(text: str, code: int | None) -> None:
+    assert escape_character(text) == code
+
+
+@pytest.mark.parametrize("text", ["", "ab", "^", "^^^", "ü", "^1"])
+def test_wrong_escape_characters(text: str) -> None:
+    if text == "^":
+        assert escape_character(text) == ord("^")
+        return
+    with pytest.raises(ValueError, match=re.escape(text) or "^$"):
+        escape_character(text)
+
+
+MODES_ON = b"text\x1b[?1049;1002h\x1b[31mx\x1b[?25l\x1b[>5u\x1b=\x1b[?1h\x1b[>4;2m\x1b[<u\x1b[>1u"
+
+
+@given(st.lists(st.integers(0, len(MODES_ON)), max_size=5))
+def test_modes_are_found_whatever_the_cuts(cuts: list[int]) -> None:
+    modes, last = screen.Modes(), 0
+    for cut in [*sorted(cuts), len(MODES_ON)]:
+        modes.watch(MODES_ON[last:cut])
+        last = cut
+    expected = b"\x1b[?1l\x1b[?1002l\x1b[?1049l\x1b[?25h\x1b[<1u\x1b>\x1b[0m"
+    assert modes.undo() == expected
+    assert modes.undo() == b""
+
+
+@given(st.binary(max_size=500))
+def test_any_output_can_be_watched(data: bytes) -> None:
+    modes = screen.Modes()
+    modes.watch(data)
+    modes.watch(data)
+    modes.undo()
+
+
+def test_modes_that_were_switched_off_are_left_alone() -> None:
+    modes = screen.Modes()
+    modes.watch(b"\x1b[?1049h\x1b[?25l\x1b[?2004h\x1b[?2004l\x1b[?25h\x1b[?1049l\x1b=\x1b>")
+    assert modes.undo() == b""
+
+
+@pytest.mark.parametrize("line", [["--help"], ["-x"], ["--user"], ["--raw=1"], ["a", "b", "c"]])
+def test_the_small_parser_leaves_what_it_does_not_know(line: list[str]) -> None:
+    assert words.parse(line, {"--user": ("user", True), "--raw": ("raw", False)}) is None
+
+
+def test_untrusted_text_cannot_reach_the_terminal() -> None:
+    assert client.printable("a\x1b[2J\x9b1m\x7f\r\nü\u202e") == "a [2J 1m    ü\u202e".replace("    ü", "   ü")
