@@ -47,7 +47,6 @@ from devboxd.ssm.frame import (
     encode,
     encode_acknowledge,
     unpack,
-    wire_id,
 )
 from devboxd.ssm.handshake import Handshake, HandshakeError
 from devboxd.ssm.limits import BULK as BULK
@@ -130,9 +129,8 @@ class Channel:
         self._size: bytes | None = None  # the last one asked for
         self._size_waits = False
         self._is_starved = True  # the owner has seen, or will see, that there is no room
-        # Wire order is bytes 8..15 of the UUID, then 0..7: a counter in front of a fixed end.
         self._id_counter = int.from_bytes(client_id.bytes[8:], "big") & (1 << 62) - 1
-        self._id_end = client_id.bytes[:8]
+        self._id_start = client_id.bytes[:8]
 
     # -- what the owner may look at
 
@@ -527,7 +525,7 @@ class Channel:
         effects: list[Effect] = []
         self._drain(now, effects)
         while (sequence := self._inbox.skip()) is not None:
-            id_ = self._wire_id()
+            id_ = self._next_id()
             self._inbox.recent.append((sequence, id_))
             effects.append(Send(self._acknowledgement(sequence, id_, now)))
             self._drain(now, effects)
@@ -563,21 +561,21 @@ class Channel:
         outbox = self._outbox
         sequence = outbox.next_sequence
         created_ms = int(self._wall_offset_ms + now * 1000)
-        wire = encode(INPUT, sequence, data, payload_type, 0, self._wire_id(), created_ms)
+        wire = encode(INPUT, sequence, data, payload_type, 0, self._next_id(), created_ms)
         if outbox.add(wire, len(data), now, eager=eager):
             effects.append(Send(wire))
         return sequence
 
     def _acknowledgement(self, sequence: int, acknowledged: bytes, now: float) -> bytes:
         return encode_acknowledge(
-            sequence, acknowledged, self._wire_id(), int(self._wall_offset_ms + now * 1000)
+            sequence, acknowledged, self._next_id(), int(self._wall_offset_ms + now * 1000)
         )
 
-    def _wire_id(self) -> bytes:
+    def _next_id(self) -> bytes:
         if self._new_id is not None:
-            return wire_id(self._new_id())
+            return self._new_id().bytes
         self._id_counter = (self._id_counter + 1) & (1 << 62) - 1
-        return (self._id_counter | 1 << 63).to_bytes(8, "big") + self._id_end
+        return self._id_start + (self._id_counter | 1 << 63).to_bytes(8, "big")
 
     # -- time
 

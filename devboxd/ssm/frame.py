@@ -88,7 +88,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
             self.payload,
             self.payload_type,
             self.flags,
-            wire_id(self.id),
+            self.id.bytes,
             self.created_ms,
         )
 
@@ -105,7 +105,7 @@ def encode(
     """Serialize one message without building a ``Frame``: the hot path of sending.
 
     Args:
-        id_: the message id in *wire* order (bytes 8..15 of the UUID, then 0..7).
+        id_: the message id as 16 bytes in RFC 9562 order; its halves are swapped here.
 
     Raises:
         FrameError: the payload is empty.
@@ -121,7 +121,7 @@ def encode(
             created_ms,
             sequence,
             flags,
-            id_,
+            id_[8:] + id_[:8],
             sha256(payload).digest(),
             payload_type,
             len(payload),
@@ -188,8 +188,8 @@ def encode_acknowledge(
     The header carries sequence 0 and both flags; the acknowledged sequence stands in the JSON only.
 
     Args:
-        acknowledged: id of the acknowledged message, in wire order.
-        id_: id of this message, in wire order.
+        acknowledged: id of the acknowledged message in *wire* order, as ``unpack`` returns it.
+        id_: id of this message in RFC 9562 order, as ``encode`` takes it.
     """
     text = acknowledged.hex()
     payload = (
@@ -199,7 +199,14 @@ def encode_acknowledge(
     ).encode()
     return (
         _ACKNOWLEDGE.pack(
-            _ACKNOWLEDGE_START, created_ms, 0, SYN | FIN, id_, sha256(payload).digest(), 0, len(payload)
+            _ACKNOWLEDGE_START,
+            created_ms,
+            0,
+            SYN | FIN,
+            id_[8:] + id_[:8],
+            sha256(payload).digest(),
+            0,
+            len(payload),
         )
         + payload
     )

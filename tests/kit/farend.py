@@ -208,7 +208,7 @@ class FarEnd:
 
     def _acknowledge(self, message: frame.Frame, now: float) -> bytes:
         return frame.encode_acknowledge(
-            message.sequence, frame.wire_id(message.id), frame.wire_id(self._id()), 1, frame.INPUT
+            message.sequence, frame.wire_id(message.id), self._id().bytes, 1, frame.INPUT
         )
 
     def _acknowledged(self, message: frame.Frame, now: float) -> None:

@@ -95,7 +95,7 @@ def test_item_22_acknowledgements_are_those_of_the_real_peers_byte_for_byte(vect
     ours = frame.encode_acknowledge(
         int(text.split('Number":')[1].split(",")[0]),
         frame.wire_id(MESSAGE),
-        frame.wire_id(message.id),
+        message.id.bytes,
         message.created_ms,
         text.split('"')[3],
     )
