@@ -837,3 +837,10 @@ def test_message_ids_may_be_given() -> None:
     reopen(channel, 0.0)
     [message] = sent(channel.received(output(1, b"x"), 0.0))
     assert message.id == UUID(int=5)
+
+
+def test_no_frame_has_the_date_that_both_real_peers_reject() -> None:
+    channel = make_channel()
+    channel.send(PayloadType.SIZE, SIZE, 0.0)
+    [size] = inputs(channel.opened(0.0, token="t", request_id=UUID(int=1), wall_ms=0))
+    assert size.created_ms > 0

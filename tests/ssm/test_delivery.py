@@ -198,3 +198,20 @@ def test_the_last_frames_received_are_remembered_for_a_new_link() -> None:
     for sequence in range(REMEMBERED + 10):
         assert box.advance(sequence, ID)
     assert [sequence for sequence, _ in box.recent] == list(range(10, REMEMBERED + 10))
+
+
+def test_early_frames_are_remembered_too_and_each_once() -> None:
+    box = inbox()
+    for sequence in (2, 1, 2, 0, 1):
+        box.accept(sequence, ID, 1, b"x", 0.0)
+    assert [sequence for sequence, _ in box.recent] == [2, 1, 0]
+
+
+def test_a_gap_wakes_nobody_while_there_is_no_link() -> None:
+    box = inbox()
+    box.accept(1, ID, 1, b"later", 0.0)
+    box.heard(20.0)
+    assert box.torn_at(30.0) == 30.0
+    box.lost(20.0)
+    assert box.torn_at(30.0) is None
+    assert not box.is_torn(30.0, 1000.0)
