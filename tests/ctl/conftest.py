@@ -28,6 +28,8 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "NO_COLOR",
         ):
             monkeypatch.delenv(variable, raising=False)
+        # With it, Python itself loses the rest of a short write without a word.
+        monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
         monkeypatch.setenv("HOME", name)
         monkeypatch.setenv("XDG_RUNTIME_DIR", f"{name}/run")
         monkeypatch.setenv("XDG_CONFIG_HOME", f"{name}/config")
