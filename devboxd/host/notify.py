@@ -1,0 +1,62 @@
+"""A notice on the desktop, where there is one. Best effort: nobody waits for it, nothing fails by it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+PATIENCE: Final = 5.0  # seconds
+TEXT_MAX: Final = 500  # characters
+
+# The texts are arguments of a script that is fixed: nothing in them is ever read as AppleScript.
+_APPLE: Final = "on run argv\ndisplay notification (item 2 of argv) with title (item 1 of argv)\nend run"
+
+
+async def notice(title: str, text: str, *, urgent: bool = False, platform: str = sys.platform) -> bool:
+    """Show a notice; says whether a program for it was found and ended well."""
+    command = _command(_plain(title), _plain(text), urgent, platform, shutil.which)
+    if command is None:
+        return False
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except OSError:
+        return False
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await process.wait() == 0
+    except TimeoutError:
+        return False
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def _command(
+    title: str, text: str, urgent: bool, platform: str, which: Callable[[str], str | None]
+) -> Sequence[str] | None:
+    if platform == "darwin":
+        program = which("osascript")
+        return [program, "-e", _APPLE, "--", title, text] if program else None
+    program = which("notify-send")
+    if program is None:
+        return None
+    urgency = "critical" if urgent else "normal"
+    # After "--" nothing is an option; the body may hold markup, so what looks like it is defused.
+    body = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return [program, "--app-name=devbox", f"--urgency={urgency}", "--", title, body]
+
+
+def _plain(text: str) -> str:
+    """Printable and short: parts of it may come from a box."""
+    return "".join(c if c.isprintable() else " " for c in text)[:TEXT_MAX]

@@ -1,0 +1,110 @@
+"""Where devbox keeps things: XDG, and the habits of macOS.
+
+``devboxd.api.client`` has the rules of socket, state and configuration once more, because it may import
+nothing; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from devboxd.errors import Denied
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Every path of one user. Nothing exists before ``prepare``."""
+
+    home: Path
+    socket: Path
+    config: Path  # folder
+    state: Path  # folder
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], *, platform: str = sys.platform) -> Self:
+        """Apply the rules. Relative XDG values are ignored, as their specification asks."""
+        home = Path(environment.get("HOME") or os.path.expanduser("~"))
+        mac = home / "Library" / "Application Support"
+        state = _absolute(environment, "XDG_STATE_HOME") or (
+            mac if platform == "darwin" else home / ".local" / "state"
+        )
+        config = _absolute(environment, "XDG_CONFIG_HOME") or home / ".config"
+        runtime = _absolute(environment, "XDG_RUNTIME_DIR")
+        if given := environment.get("DEVBOX_SOCKET"):
+            socket = Path(os.path.abspath(given))
+        elif runtime is not None:
+            socket = runtime / "devbox" / "devboxd.sock"
+        else:  # macOS, cron: no runtime folder, so a private one of ours
+            socket = state / "devbox" / "run" / "devboxd.sock"
+        return cls(home=home, socket=socket, config=config / "devbox", state=state / "devbox")
+
+    @property
+    def config_file(self) -> Path:
+        return self.config / "config.toml"
+
+    @property
+    def config_parts(self) -> Path:
+        """Folder of further ``*.toml``, read in the order of their names."""
+        return self.config / "config.d"
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal.json"
+
+    @property
+    def log(self) -> Path:
+        return self.state / "devboxd.log"
+
+    @property
+    def ssh_config(self) -> Path:
+        """The generated file that ~/.ssh/config includes."""
+        return self.config / "ssh_config"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.state / "known_hosts"
+
+    @property
+    def identity(self) -> Path:
+        """The private key that devbox makes for ssh."""
+        return self.state / "id_ed25519"
+
+    @property
+    def user_ssh_config(self) -> Path:
+        return self.home / ".ssh" / "config"
+
+    def prepare(self) -> None:
+        """Make the folders, 0700. One that was there keeps its mode, unless others may write to it.
+
+        Raises: Denied.
+        """
+        for folder in (self.state, self.config, self.socket.parent):
+            private_folder(folder)
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only this user can enter; take write permission from others on an old one.
+
+    Raises: Denied when it belongs to somebody else or can not be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid != os.geteuid():
+            raise Denied(
+                f"{folder} belongs to another user", hint="is HOME right? Do not run devbox with sudo"
+            )
+        if found.st_mode & 0o022:
+            folder.chmod(found.st_mode & 0o755)
+    except OSError as error:
+        raise Denied(f"{folder} can not be used: {error.strerror}") from error
+
+
+def _absolute(environment: Mapping[str, str], name: str) -> Path | None:
+    value = environment.get(name, "")
+    return Path(value) if value.startswith("/") else None

@@ -1,0 +1,233 @@
+"""What OpenSSH reads: the generated include file, its one ``Include`` line, pinned host keys, our key.
+
+``~/.ssh/config`` belongs to the user. We put one line at its top (an ``Include`` below a ``Host`` line
+would hold for that host only), keep every other byte, follow a symbolic link to the file behind it, and
+take exactly that line out again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from devboxd.errors import BadRequest, Denied
+from devboxd.host.files import replace_file, replace_if_changed
+from devboxd.model.box import HOST_SUFFIX, is_instance_id, is_name
+
+HEADER: Final = "# Written by devbox (devboxctl config-ssh). Changes made here are lost.\n"
+MODE: Final = 0o600
+
+_SECTION: Final = re.compile(rb"^[ \t]*(?:host|match)(?:[ \t=]|$)", re.IGNORECASE)
+_INCLUDE: Final = re.compile(rb"^[ \t]*include[ \t=]+(.*?)[ \t\r]*$", re.IGNORECASE)
+_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?\Z")
+_HOST_KEY: Final = re.compile(r"(?:sk-)?(?:ssh|ecdsa-sha2)-[A-Za-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,3}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class SshEntry:
+    """A box with settings of its own. ``user`` is the login name there."""
+
+    name: str
+    user: str | None = None
+
+
+def render(devboxctl: Path, entries: Sequence[SshEntry], *, identity: Path, known_hosts: Path) -> str:
+    """The include file: the same input gives the same text.
+
+    Raises: BadRequest when a path can not be written in an ssh_config.
+    """
+    # A name or user that does not look like one would be a line of its own in this file.
+    usable = [
+        entry
+        for entry in sorted(entries, key=lambda one: one.name)
+        if entry.user and _USER.match(entry.user) and (is_name(entry.name) or is_instance_id(entry.name))
+    ]
+    parts = [HEADER, *(f"Host {one.name}{HOST_SUFFIX}\n    User {one.user}\n" for one in usable)]
+    parts.append(
+        # ssh hands %n and %r to a shell. They stand in single quotes, and a host name that holds one
+        # (git takes host names from strangers' .gitmodules) does not match.
+        f"""Host "*{HOST_SUFFIX}" "!*'*"
+    ProxyCommand {_word(devboxctl)} proxy --fdpass --ssh-user '%r' '%n' %p
+    ProxyUseFdpass yes
+    IdentityFile {_expanded(identity)}
+    IdentitiesOnly no
+    UserKnownHostsFile {_expanded(known_hosts)}
+    StrictHostKeyChecking yes
+    UpdateHostKeys no
+    CheckHostIP no
+"""
+    )
+    return "\n".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class SshConfigState:
+    """What is on disk. ``current``: both files are what this version would write."""
+
+    included: bool
+    current: bool
+    changed: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SshFiles:
+    """The generated file and the user's own. Blocking and short."""
+
+    include: Path
+    user_config: Path
+
+    def check(self, text: str) -> SshConfigState:
+        """Look; change nothing. Raises Denied when the user's file can not be read."""
+        included = _find_include(self._read_user_config(), self.include) is not None
+        try:
+            same = self.include.read_bytes() == text.encode()
+        except OSError:
+            same = False
+        return SshConfigState(included=included, current=included and same)
+
+    def write(self, text: str) -> SshConfigState:
+        """Write the generated file, and the ``Include`` line where it is missing. Raises Denied."""
+        changed = []
+        try:
+            self.include.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if replace_if_changed(self.include, text.encode(), mode=MODE):
+                changed.append(self.include)
+            before = self._read_user_config()
+            if _find_include(before, self.include) is None:
+                self.user_config.parent.mkdir(mode=0o700, exist_ok=True)
+                line = f"Include {_quoted(self.include)}\n".encode()
+                replace_file(self.user_config, line + before, mode=self._user_mode())
+                changed.append(self.user_config)
+        except OSError as error:
+            raise _denied(error, self.user_config) from error
+        return SshConfigState(included=True, current=True, changed=tuple(changed))
+
+    def remove(self) -> SshConfigState:
+        """Take out what ``write`` put in, and nothing else. Raises Denied."""
+        changed = []
+        try:
+            before = self._read_user_config()
+            after = before
+            while (found := _find_include(after, self.include)) is not None:
+                after = after[: found[0]] + after[found[1] :]
+            if after != before:
+                if after or self.user_config.is_symlink():
+                    replace_file(self.user_config, after, mode=self._user_mode())
+                else:
+                    self.user_config.unlink()  # it held our line only
+                changed.append(self.user_config)
+            if self.include.exists():
+                self.include.unlink()
+                changed.append(self.include)
+        except OSError as error:
+            raise _denied(error, self.user_config) from error
+        return SshConfigState(included=False, current=False, changed=tuple(changed))
+
+    def _read_user_config(self) -> bytes:
+        try:
+            return self.user_config.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise _denied(error, self.user_config) from error
+
+    def _user_mode(self) -> int:
+        try:
+            return self.user_config.stat().st_mode & 0o777
+        except FileNotFoundError:
+            return MODE
+
+
+def write_known_hosts(path: Path, keys: Mapping[str, Mapping[int, Sequence[str]]]) -> bool:
+    """Write the pinned host keys: box → port → keys (``ssh-ed25519 AAAA…``). Says whether it changed.
+
+    Names are ``BOX.devbox``, and ``[BOX.devbox]:PORT`` for other ports than 22, in lower case as ssh looks
+    them up. Keys come from the box: what does not look like one is left out. Raises OSError.
+    """
+    lines = [HEADER]
+    for box in sorted(keys):
+        host = f"{box}{HOST_SUFFIX}".lower()
+        for port in sorted(keys[box]):
+            name = host if port == 22 else f"[{host}]:{port}"
+            for key in keys[box][port]:
+                bare = " ".join(key.split()[:2])  # without the comment
+                if _HOST_KEY.match(bare):
+                    lines.append(f"{name} {bare}\n")
+    return replace_if_changed(path, "".join(lines).encode(), mode=MODE)
+
+
+def ensure_identity(path: Path, comment: str = "devbox") -> str:
+    """The public key of the user's devbox key (one OpenSSH line); makes the pair where it is missing.
+
+    Raises: BadRequest when the file is there and is no usable key; OSError.
+    """
+    try:
+        private = path.read_bytes()
+    except FileNotFoundError:
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        replace_file(path, private, mode=MODE)
+    try:
+        public = serialization.load_ssh_private_key(private, password=None).public_key()
+        line = public.public_bytes(
+            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        ).decode()
+    except (ValueError, TypeError) as error:
+        raise BadRequest(f"{path} is not a private key without passphrase", hint="move it away") from error
+    if path.stat().st_mode & 0o077:
+        path.chmod(MODE)  # ssh refuses a key that others can read
+    text = f"{line} {comment}\n"
+    replace_if_changed(path.with_name(f"{path.name}.pub"), text.encode(), mode=0o644)
+    return text.rstrip("\n")
+
+
+def _find_include(config: bytes, include: Path) -> tuple[int, int] | None:
+    """Where our line stands (start and end with its line break), above the first Host or Match."""
+    wanted = {os.fsencode(include), os.fsencode(_quoted(include))}
+    start = 0
+    for line in config.splitlines(keepends=True):
+        if _SECTION.match(line):
+            return None
+        if (match := _INCLUDE.match(line.rstrip(b"\r\n"))) is not None and match[1] in wanted:
+            return start, start + len(line)
+        start += len(line)
+    return None
+
+
+def _quoted(path: Path) -> str:
+    """A path as one ssh_config argument."""
+    text = str(path)
+    # Quotes can not be escaped, Include takes patterns, and some options replace ${NAME}.
+    if not text.isprintable() or any(character in text for character in '"\\*?[$'):
+        raise BadRequest(
+            f"ssh can not be told the path {text!r}", hint="use a path without special characters"
+        )
+    return f'"{text}"'
+
+
+def _expanded(path: Path) -> str:
+    """The same, for options in which ssh replaces %x (Include is none of them)."""
+    return _quoted(path).replace("%", "%%")
+
+
+def _word(path: Path) -> str:
+    """A path as one word for the shell, in a place where ssh replaces %x."""
+    text = str(path)
+    if not text.isprintable():
+        raise BadRequest(f"ssh can not be told the path {text!r}")
+    return shlex.quote(text).replace("%", "%%")
+
+
+def _denied(error: OSError, path: Path) -> Denied:
+    where = error.filename or path
+    return Denied(f"{where} can not be changed: {error.strerror}", hint="is it managed by another tool?")

@@ -1,0 +1,90 @@
+"""Talk to systemd: sd_notify(3), the watchdog and the descriptor store. Does nothing elsewhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+NAME_MAX: Final = 255  # characters of FDNAME, sd_pid_notify_with_fds(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Notifier:
+    """Sends state to the service manager. Every method is a no-op without one, and never raises."""
+
+    address: str | None = None
+    watchdog: float | None = None  # seconds within which systemd wants a sign of life
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str]) -> Self:
+        """Read NOTIFY_SOCKET and WATCHDOG_*, and clear them, so that no child speaks in our name."""
+        address = environment.pop("NOTIFY_SOCKET", "")
+        period = environment.pop("WATCHDOG_USEC", "")
+        pid = environment.pop("WATCHDOG_PID", "") or str(os.getpid())
+        ours = period.isdecimal() and int(period) > 0 and pid == str(os.getpid())
+        return cls(
+            address=address if address.startswith(("/", "@")) else None,
+            watchdog=int(period) / 1e6 if ours else None,
+        )
+
+    @property
+    def interval(self) -> float | None:
+        """Seconds between two calls of ``alive``: half of what is asked, as sd_watchdog_enabled(3) advises."""
+        return self.watchdog / 2 if self.watchdog else None
+
+    def ready(self, status: str = "") -> bool:
+        """Start-up, or reloading, is done."""
+        return self._send({"READY": "1", "STATUS": status})
+
+    def reloading(self, monotonic: float) -> bool:
+        """Configuration is being read; ``ready`` ends it. ``monotonic`` is the clock of now, in seconds."""
+        return self._send({"RELOADING": "1", "MONOTONIC_USEC": str(int(monotonic * 1e6))})
+
+    def stopping(self, status: str = "") -> bool:
+        """The end has begun."""
+        return self._send({"STOPPING": "1", "STATUS": status})
+
+    def status(self, text: str) -> bool:
+        """One line for ``systemctl status``."""
+        return self._send({"STATUS": text})
+
+    def alive(self) -> bool:
+        """A sign of life for the watchdog. Call it from the event loop, so that a hung loop is noticed."""
+        return self._send({"WATCHDOG": "1"})
+
+    def store(self, name: str, descriptors: Sequence[int]) -> bool:
+        """Let systemd keep sockets over a restart; they come back by ``net.unix.inherited_sockets``."""
+        # Without FDPOLL=0 systemd drops a descriptor that shows an error or hang-up.
+        return self._send({"FDSTORE": "1", "FDNAME": _fd_name(name), "FDPOLL": "0"}, descriptors)
+
+    def unstore(self, name: str) -> bool:
+        """Take them back out of the store."""
+        return self._send({"FDSTOREREMOVE": "1", "FDNAME": _fd_name(name)})
+
+    def _send(self, fields: Mapping[str, str], descriptors: Sequence[int] = ()) -> bool:
+        """One datagram; says whether it went out. A manager that is gone must not stop us."""
+        if self.address is None:
+            return False
+        text = "\n".join(f"{key}={_line(value)}" for key, value in fields.items() if value)
+        address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+                out.setblocking(False)
+                # Connected, because socket.send_fds takes an address and ignores it.
+                out.connect(address)
+                socket.send_fds(out, [text.encode()], list(descriptors))
+        except OSError:
+            return False
+        return True
+
+
+def _line(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _fd_name(name: str) -> str:
+    """FDNAME allows printable ASCII without colons."""
+    return "".join(c if " " < c < "\x7f" and c != ":" else "-" for c in name)[:NAME_MAX]
