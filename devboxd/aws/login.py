@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,7 +66,7 @@ class Login:
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     folder: Path = field(default_factory=cache_folder)
 
-    async def run(self) -> AsyncIterator[LoginStep]:
+    async def run(self) -> AsyncGenerator[LoginStep, None]:
         """Yield ``open``, then ``done`` or ``failed``. Raises nothing but cancellation.
 
         After ``done`` the account has dropped its old session: the next call uses the new login.

@@ -1,0 +1,106 @@
+"""What a configuration may say, and what it says to whoever errs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devboxd.model.config import Config, ConfigInvalid, Layer, environment_layer, merge
+
+
+def layer(data: Any, origin: str = "config.toml") -> Layer:
+    return Layer(origin, data)
+
+
+def test_without_any_source_everything_is_built_in() -> None:
+    merged = merge([])
+    assert merged.config == Config()
+    assert {setting.origin for setting in merged.settings()} == {"default"}
+    assert "link.heartbeat" in {setting.name for setting in merged.settings()}
+
+
+def test_the_last_layer_wins_key_by_key_and_each_value_knows_its_origin() -> None:
+    merged = merge(
+        [
+            layer({"defaults": {"profile": "a", "region": "eu-a-1"}, "boxes": {"gpu": {"user": "u"}}}),
+            layer({"defaults": {"profile": "b"}, "boxes": {"gpu": {"mux": "tmux"}}}, "devbox.toml"),
+            environment_layer({"DEVBOX_REGION": "eu-e-1", "DEVBOX_LOG": "debug", "DEVBOX_USER": ""}),
+        ]
+    )
+    assert merged.config.defaults.profile == "b"
+    assert merged.config.defaults.region == "eu-e-1"
+    assert merged.config.boxes["gpu"].user == "u"
+    assert merged.config.boxes["gpu"].mux == "tmux"
+    assert merged.config.log.level == "debug"
+    origins = {setting.name: setting.origin for setting in merged.settings()}
+    assert origins["defaults.profile"] == "devbox.toml"
+    assert origins["defaults.region"] == "environment"
+    assert origins["boxes.gpu.user"] == "config.toml"
+    assert origins["defaults.user"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        ({"link": {"heartbeat": "soon"}}, ["link.heartbeat", "Expected float, got str"]),
+        ({"link": {"heartbeat": 0.1}}, ["link.heartbeat", ">= 1"]),
+        ({"link": 5}, ["link", "Expected object, got int"]),
+        ({"boxes": {"gpu": {"mux": "screen"}}}, ["boxes.gpu.mux", "zellij, tmux, none"]),
+        ({"boxes": {"gpu": 5}}, ["boxes.gpu", "got int"]),
+        ({"boxes": {"a b": {}}}, ["'a b'", "name of a box"]),
+        ({"boxes": {"gpu": {"target": "i-xyz!"}}}, ["boxes.gpu.target"]),
+        ({"defaults": {"keep_alive": "sometimes"}}, ["defaults.keep_alive", "auto, always, never"]),
+        ({"defaults": {"user": "a b"}}, ["defaults.user"]),
+        ({"log": {"level": "loud"}}, ["log.level", "debug, info, warning, error"]),
+        ({"defaults": {"regoin": "x"}}, ["defaults.regoin", "did you mean defaults.region?"]),
+        ({"forwards": {}}, ["forwards", "did you mean forward?"]),
+        ({"boxes": {"gpu": {"taget": "x"}}}, ["boxes.gpu.taget", "did you mean boxes.gpu.target?"]),
+        ({"xyz": 1}, ["xyz", "known are defaults, boxes"]),
+    ],
+)
+def test_an_error_names_file_key_and_what_was_expected(data: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(ConfigInvalid) as invalid:
+        merge([layer({"log": {"level": "info"}}, "good.toml"), layer(data, "bad.toml")])
+    for part in ["bad.toml", *parts]:
+        assert part in str(invalid.value)
+    assert "good.toml" not in str(invalid.value)
+
+
+def test_all_errors_are_told_at_once() -> None:
+    with pytest.raises(ConfigInvalid) as invalid:
+        merge(
+            [
+                layer({"link": {"heartbeat": "x", "frames_per_second": -1}, "log": {"level": 5}}, "a"),
+                layer({"nope": 1}, "b"),
+            ]
+        )
+    assert len(invalid.value.problems) == 4
+    assert "and 3 more" in str(invalid.value)
+
+
+def test_instance_ids_and_names_are_targets() -> None:
+    boxes = {"a": {"target": "i-0123456789abcdef0"}, "b": {"target": "build-server"}, "c": {}}
+    assert merge([layer({"boxes": boxes})]).config.boxes["c"].target is None
+
+
+keys = st.sampled_from(
+    ["defaults", "boxes", "link", "log", "forward", "profile", "mux", "heartbeat", "level", "gpu", "x y"]
+)
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(keys, json, max_size=4))
+def test_whatever_a_file_holds_the_answer_is_a_configuration_or_a_typed_error(data: dict[str, Any]) -> None:
+    problems: tuple[str, ...] = ()
+    try:
+        merge([layer(data)]).settings()
+    except ConfigInvalid as invalid:
+        problems = invalid.problems
+    assert all("config.toml" in problem for problem in problems)
