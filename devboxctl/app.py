@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
@@ -93,9 +92,4 @@ def run(words: list[str]) -> int:
 
 def _failed(failure: dict[str, object]) -> int:
     """Print a failure: for people, or with ``--json`` for programs; both on standard error."""
-    if not settings.json:
-        return reply.show_failure(failure)
-    shown = {key: failure.get(key) for key in ("code", "message", "hint", "retryable")}
-    reply.say(json.dumps({**shown, "retryable": bool(shown["retryable"])}) + "\n")
-    status = failure.get("exit_status")
-    return status if isinstance(status, int) else 1
+    return reply.show_failure_json(failure) if settings.json else reply.show_failure(failure)

@@ -43,6 +43,10 @@ def _fast(command: str, words: list[str]) -> int | None:
         from devboxctl.fast import execute
 
         return execute.main(words)
+    if command == "ls":
+        from devboxctl.fast import boxes
+
+        return boxes.main(words)
     if command == "_complete":
         from devboxctl.fast import complete
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
 import sys
 from typing import Annotated
 
@@ -58,6 +56,9 @@ def path() -> None:
 
 def edit() -> int:
     """Open config.toml in your editor, then say whether the daemon accepts it."""
+    import shlex
+    import subprocess
+
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to edit on", f"the file is {config_path()}")

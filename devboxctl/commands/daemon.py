@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
-from importlib import resources
 from typing import Annotated
 
 import typer
@@ -165,6 +163,8 @@ def install() -> int:
 def uninstall() -> None:
     """Undo ``daemon install``."""
     if sys.platform == "darwin":
+        import subprocess
+
         agent = _launch_agent()
         subprocess.run(
             ["launchctl", "bootout", f"gui/{os.getuid()}", agent], check=False, capture_output=True
@@ -191,6 +191,8 @@ def unit_folder() -> str:
 
 def unit(name: str) -> str:
     """Build a unit from the one that ships with devboxd: the same but for the interpreter it starts."""
+    from importlib import resources
+
     text = resources.files("devboxd").joinpath("data", name).read_text("utf-8")
     # systemd expands $ and % in ExecStart= and splits at blanks.
     python = sys.executable.replace("%", "%%").replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
@@ -214,6 +216,8 @@ def _install_completion() -> None:
 
 
 def _install_launchd() -> int:
+    import subprocess
+    from importlib import resources
     from xml.sax.saxutils import escape
 
     text = resources.files("devboxd").joinpath("data", "devboxd.plist").read_text("utf-8")
@@ -242,6 +246,8 @@ def _unit_is_installed() -> bool:
 
 def _systemctl(*words: str, quiet: bool = True) -> bool:
     """Run ``systemctl --user``; True when it worked."""
+    import subprocess
+
     program = shutil.which("systemctl")
     if program is None:
         return False

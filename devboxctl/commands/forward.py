@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 from typing import Annotated
 
@@ -93,11 +95,28 @@ def _show_added(added: wire.ForwardList) -> None:
 
 def _hold(request: wire.ForwardRequest) -> None:
     """Keep the connection that owns the forwards, until Ctrl-C; ask again when the daemon was restarted."""
-    body, delay, shown = msgspec.json.encode(request), 0.1, False
+    ids: list[str] = []
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    try:
+        _hold_on(msgspec.json.encode(request), ids)
+    finally:
+        for id_ in ids:
+            with contextlib.suppress(client.ClientError):
+                client.call("DELETE", f"forwards/{reply.escape(id_)}", start=False, timeout=5.0)
+
+
+def _leave(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _hold_on(body: bytes, ids: list[str]) -> None:
+    delay, shown = 0.1, False
     while True:
         try:
             with client.Exchange.start("POST", "forwards", body, keep=True) as exchange:
                 added = ask.understood(exchange.body(), wire.ForwardList)
+                ids[:] = [one.id for one in added.forwards]
                 if not shown:
                     _show_added(added)
                     show.say("holding; Ctrl-C ends")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Annotated
 
 import typer
@@ -32,6 +31,8 @@ def completion(
 
 def script(shell: str) -> str:
     """Read a completion script that ships with this package."""
+    from importlib import resources
+
     return resources.files("devboxctl").joinpath("completion", f"devboxctl.{shell}").read_text("utf-8")
 
 

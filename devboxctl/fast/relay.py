@@ -103,6 +103,9 @@ class Relay:
 
     def run(self, signals: Signals) -> None:
         """Run to the end of the stream. Raises Left, ClientError."""
+        self._flush()
+        import json  # noqa: F401  needed for the first status: loaded while the daemon works on its answer
+
         while True:
             self._flush()
             if self.exit is not None and self._drained():

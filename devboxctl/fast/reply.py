@@ -91,6 +91,16 @@ def show_failure(failure: Mapping[str, object]) -> int:
     return status if isinstance(status, int) else 1
 
 
+def show_failure_json(failure: Mapping[str, object]) -> int:
+    """Print ``{code, message, hint, retryable}`` on standard error. Returns the exit status."""
+    import json
+
+    shown = {key: failure.get(key) for key in ("code", "message", "hint", "retryable")}
+    say(json.dumps({**shown, "retryable": bool(shown["retryable"])}) + "\n")
+    status = failure.get("exit_status")
+    return status if isinstance(status, int) else 1
+
+
 def show_unexpected(error: BaseException) -> int:
     """Report a bug in one line; with ``DEVBOX_DEBUG=1`` in full."""
     if os.environ.get("DEVBOX_DEBUG", "") not in ("", "0"):

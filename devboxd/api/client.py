@@ -351,7 +351,8 @@ class Exchange:
             connection.sendall(request_bytes(method, path, body, upgrade=upgrade, keep=keep))
             exchange = cls(connection, _receive_head(connection))
             head = exchange.head
-            if head.status >= 400 or (upgrade and head.status != 101):
+            # 202 is a Failure too: what was asked for is still pending (exit status 8).
+            if head.status >= 400 or head.status == 202 or (upgrade and head.status != 101):
                 raise Refused(head.status, exchange.body())
         except TimeoutError:
             connection.close()

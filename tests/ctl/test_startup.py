@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from devboxctl.fast import complete, stream
+from devboxctl.fast import boxes, complete, stream
 from devboxd.api import client, wire
 from devboxd.host import paths
 from tests.ctl.conftest import ROOT
@@ -65,6 +66,7 @@ ALLOWED = {
         ["proxy", "gpu", "22"],
         ["attach", "gpu"],
         ["exec", "gpu", "--", "true"],
+        ["ls", "--json"],
         ["_complete", "bash", "2", "devboxctl", "show", ""],
     ],
     ids=lambda words: str(words[0]),
@@ -124,6 +126,19 @@ def test_the_numbers_of_the_stream_are_those_of_the_wire_format() -> None:
     assert f"/v{wire.API_VERSION}/" == client.API_PREFIX
     assert stream.frame(0x01, b"abc") == wire.STREAM_HEADER.pack(0x01, 3) + b"abc"
     assert wire.WINDOW_SIZE.pack(80, 24) == bytes((0, 80, 0, 24))
+
+
+@pytest.mark.parametrize(
+    ("table", "struct"),
+    [(boxes.LIST, wire.BoxList), (boxes.BOX, wire.Box), (boxes.CONDITION, wire.Condition)],
+)
+def test_the_defaults_of_the_fast_ls_are_those_of_the_wire_format(
+    table: dict[str, object], struct: type
+) -> None:
+    required: dict[str, object] = {f.name: "" for f in msgspec.structs.fields(struct) if f.required}
+    required |= {"boxes": []} if struct is wire.BoxList else {}
+    whole = struct(**required)
+    assert list(table.items()) == [(name, getattr(whole, name)) for name in whole.__struct_fields__]
 
 
 def test_what_the_fast_path_asks_for_is_what_the_wire_format_knows() -> None:

@@ -1,0 +1,87 @@
+"""``devboxctl ls`` in scripts: JSON or tabs in a tenth of the time that typer and msgspec take to import."""
+
+from __future__ import annotations
+
+import sys
+
+from devboxctl.fast import reply, words
+from devboxd.api import client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Json = dict[str, object]
+
+OPTIONS = {**words.ACCOUNT, "--json": ("json", False)}
+
+# The daemon leaves defaults out; scripts get every key. A test compares these with devboxd.api.wire.
+LIST: Json = {"boxes": [], "conditions": [], "stale_since": None, "version": 1}
+BOX: Json = {
+    "name": "",
+    "id": "",
+    "state": "unknown",
+    "connection": "unknown",
+    "type": None,
+    "zone": None,
+    "launched": None,
+    "private_address": None,
+    "profile": None,
+    "region": None,
+    "user": None,
+    "sessions": 0,
+    "forwards": 0,
+    "tags": {},
+}
+CONDITION: Json = {"code": "", "title": "", "text": "", "hint": None, "since": None, "severity": "warning"}
+COLUMNS = ("name", "state", "connection", "type", "zone", "id", "sessions", "forwards")
+
+
+def main(line: list[str]) -> int | None:
+    """Run from the words after ``ls``; None leaves them (and a table for a person) to the full parser."""
+    given = words.parse(line, OPTIONS, most=0)
+    if given is None or given.rest is not None:
+        return None
+    as_json = "json" in given.flags
+    if sys.stdout.isatty() and not as_json:
+        return None
+    import json
+
+    query = reply.query(profile=given.options.get("profile"), region=given.options.get("region"))
+    try:
+        found = {**LIST, **json.loads(client.call("GET", "boxes" + query))}
+        found["boxes"] = [{**BOX, **box} for box in found["boxes"]]
+        found["conditions"] = [{**CONDITION, **condition} for condition in found["conditions"]]
+    except client.ClientError as error:
+        failure = reply.failure_of(error)
+        return reply.show_failure_json(failure) if as_json else reply.show_failure(failure)
+    except (ValueError, TypeError, KeyError):
+        return None  # not understood: the full command says so in full
+    if as_json:
+        text = json.dumps(found, indent=2 if sys.stdout.isatty() else None) + "\n"
+    else:
+        _warn(found)
+        text = "".join("\t".join(_cell(box[column]) for column in COLUMNS) + "\n" for box in found["boxes"])
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = None  # nothing may be flushed at exit either
+        return 128 + 13
+    return 0
+
+
+def _warn(found: Json) -> None:
+    conditions = found["conditions"]
+    for condition in conditions if isinstance(conditions, list) else ():
+        reply.say(
+            client.printable(f"{condition['severity']}: {condition['title']}: {condition['text']}") + "\n"
+        )
+        if condition["hint"]:
+            reply.say(client.printable(f"hint: {condition['hint']}") + "\n")
+    if found["stale_since"]:
+        reply.say(
+            client.printable(f"warning: AWS could not be asked; this is from {found['stale_since']}") + "\n"
+        )
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else client.printable(str(value))
