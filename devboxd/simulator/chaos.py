@@ -61,9 +61,14 @@ class Chaos:
         except (ValueError, KeyError) as error:
             raise BadFault(f"{fault}: {error}") from error
 
-    def describe(self) -> dict[str, str]:
-        """Name to one line of help."""
-        return {name: (method.__doc__ or "").splitlines()[0] for name, method in sorted(self.names.items())}
+    @classmethod
+    def catalogue(cls) -> dict[str, str]:
+        """Every fault's name and what it does, in a line."""
+        return {
+            name.removeprefix("do_").replace("_", "-"): (getattr(cls, name).__doc__ or "").splitlines()[0]
+            for name in sorted(vars(cls))
+            if name.startswith("do_")
+        }
 
     # -- the client's socket -------------------------------------------------------------------------
 

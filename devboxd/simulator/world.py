@@ -273,7 +273,7 @@ class Simulator:
             }
             for session in self.gateway.sessions.values()
         ]
-        return web.json_response({"boxes": boxes, "sessions": sessions, "faults": self.chaos.describe()})
+        return web.json_response({"boxes": boxes, "sessions": sessions, "faults": Chaos.catalogue()})
 
     async def _fault_route(self, request: web.Request) -> web.Response:
         problem = 'not an object with "fault"'
