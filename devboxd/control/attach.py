@@ -39,6 +39,9 @@ RESIZE_DEBOUNCE: Final = 0.05  # seconds
 AWAY_INPUT: Final = 4096  # bytes typed while the link is down that are kept
 BACKLOG_LIMIT: Final = 2 << 20  # bytes a terminal may be behind before output is skipped
 BACKLOG_RESUME: Final = 64 << 10  # bytes: it has caught up
+CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
+CRAWL_FRAMES: Final = 8  # pieces in that time that look like the agent's repairs
+SKIP_MISSING: Final = 20  # frames missing: two seconds of catching up, where a redraw takes a tenth
 TYPED: Final = 16  # bytes: an input chunk up to this long was typed, not pasted
 PREAMBLE_LIMIT: Final = 8192  # bytes before the mux comes up, kept to explain a failure
 
@@ -97,6 +100,7 @@ class _Screen(Quiet):
         match mark.words:
             case ("start", kind, user):
                 self.started = True
+                self._attach.may_skip(kind in ("zellij", "tmux"))
                 self.mux = kind
                 self._attach.came_up(kind, printable(user))
             case ("exit", status):
@@ -118,6 +122,10 @@ class _Screen(Quiet):
     def notice(self, text: str) -> None:
         """The administrator's text goes to the status line, not into the screen."""
         self._attach.say(text)
+
+    def skipped(self, frames: int) -> None:
+        """What was lost may have been half an escape sequence: end it, and let the mux draw afresh."""
+        self._attach.redraw()
 
     def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
         """Tell the client."""
@@ -161,6 +169,8 @@ class Attach:
         self._skipping = asyncio.Event()
         self._away_since: float | None = None
         self._was_up = False
+        self._was_lost = False
+        self._shown = 0  # pieces of output
         self._typed_shell = False  # the document for commands is denied: type into the plain shell
 
     async def run(self) -> Leaving:
@@ -334,11 +344,17 @@ class Attach:
 
     def show(self, data: bytes) -> None:
         """Pass output on; a terminal that does not read loses the middle, never blocks us."""
+        self._shown += 1
         if self._skipped or self._terminal.backlog > BACKLOG_LIMIT:
             self._skipped += len(data)
             self._skipping.set()
             return
         self._terminal.output(data)
+
+    def may_skip(self, is_mux: bool) -> None:
+        """A mux can draw the screen again, so a long outage need not be caught up with."""
+        if self._session is not None:
+            self._session.skip_after = SKIP_MISSING if is_mux else None
 
     def say(self, text: str) -> None:
         """Show text of ours in the status line."""
@@ -361,6 +377,9 @@ class Attach:
         match state:
             case SessionState.ONLINE:
                 screen = self._screen
+                if self._was_lost:
+                    self._was_lost = False
+                    self._hub.tasks.spawn("look after a resume", self._look_after_resume())
                 if screen is not None and screen.started:
                     self._away_since = None
                     self._terminal.status(StatusLine("online", mux=screen.mux))
@@ -368,9 +387,19 @@ class Attach:
             case SessionState.ENDED:
                 pass
             case _:
+                self._was_lost = self._was_lost or state is SessionState.RECONNECTING
                 if self._was_up and self._away_since is None:
                     self._away_since = self._hub.clock.wall()
                 self._status(state.value, text, retry_in)
+
+    async def _look_after_resume(self) -> None:
+        """The agent repairs what it had sent before the cut at ten frames a second: draw afresh instead."""
+        before, screen = self._shown, self._screen
+        await asyncio.sleep(CRAWL_LOOK)
+        if screen is None or screen is not self._screen or screen.mux not in ("zellij", "tmux"):
+            return
+        if 0 < self._shown - before <= CRAWL_FRAMES:
+            self.redraw()
 
     def _status(self, state: str, text: str, retry_in: float | None = None) -> None:
         self._terminal.status(StatusLine(state, text, self._away_since, retry_in))
@@ -382,11 +411,12 @@ class Attach:
             self._skipping.clear()
             await self._terminal.drained(BACKLOG_RESUME)
             missed, self._skipped = self._skipped, 0
-            self._terminal.output(b"\x18")  # cancel: ends any half escape sequence
             self.say(f"{missed} bytes of output were skipped: this terminal was not reading")
-            self._force_redraw()
+            self.redraw()
 
-    def _force_redraw(self) -> None:
+    def redraw(self) -> None:
+        """Make the program draw its screen again: it does when its terminal changes size."""
+        self._terminal.output(b"\x18")  # cancel: ends any half escape sequence
         if self._session is not None and self._screen is not None and self._screen.started:
             columns, rows = self._size
             self._session.send_now(PayloadType.SIZE, size(max(1, columns - 1), rows))

@@ -120,11 +120,11 @@ class Daemon:
         prefix = f"{REASON_PREFIX}/{self.settings.link.owner}/"
         for account in {self.settings.account, *self._memory.accounts}:
             try:
-                found = await self._cloud.sessions(account).active_ids(prefix)
+                found = await self._cloud.sessions(account).active(reason_prefix=prefix)
             except DevboxError as error:
                 log.info("no sweep of %s: %s", account, error)
                 continue
-            for session_id in found:
+            for session_id in (session.id for session in found):
                 if session_id not in self.hub.open_ids and session_id not in stale:
                     ended += await self._end(account, session_id)
         if ended:

@@ -12,7 +12,8 @@ import base64
 import secrets
 import shlex
 import signal as signals
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -42,7 +43,12 @@ from devboxd.ssm.limits import SHELL
 from devboxd.ssm.payload import PayloadType, size
 
 PLAIN_DOCUMENT: Final = "AWS-StartNonInteractiveCommand"
-CREDIT_STEP: Final = 256 << 10  # bytes of output taken before the relay is told
+CONFIRM_STEP: Final = 64 << 10  # bytes of output taken before the relay is told
+CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
+CRAWL_FRAMES: Final = 8  # frames in that time that look like the agent's repairs
+ASK_AGAIN: Final = 3.0  # seconds without the line that is missing before it is asked for once more
+SKIP_MISSING: Final = 8  # frames missing (the agent would need 0.1 s each) before the relay repairs instead
+END_TIMEOUT: Final = 10.0  # seconds the session has to end once the command's status is known
 START_TIMEOUT: Final = 60.0  # seconds from a session that is up to a relay that answers
 
 
@@ -65,15 +71,19 @@ class _Relayed(Quiet):
         self._run = run
         self.reader = relay.RelayReader(nonce)
         self.first_output = asyncio.Event()
-        self.started = asyncio.Event()
+        self.started = asyncio.Event()  # the relay greets
+        self.asked = asyncio.Event()  # and has been told what to run: nothing may overtake that
+        self.was_lost = False
         self.exit: relay.RelayExit | None = None
         self.error: relay.RelayError | None = None
-        self.credit = 0
-        self.taken = 0
+        self.frames = 0  # since the last resume
+        self.passed = 0  # bytes passed on to the client
+        self.marks: deque[tuple[int, int]] = deque()  # after that many bytes, that line is taken
 
     def output(self, data: bytes) -> None:
         """Parse; a relay that talks nonsense ends the run."""
         self.first_output.set()
+        self.frames += 1
         if self.exit is not None or self.error is not None:
             return
         try:
@@ -86,14 +96,16 @@ class _Relayed(Quiet):
     def _take(self, event: relay.RelayEvent) -> None:
         match event:
             case relay.RelayReady(kind):
+                self._run.set_skippable(numbered=self.reader.numbered)
                 if kind == "sh":
                     self._run.say("python3 is not on the box: output comes when the command has ended")
                 self.started.set()
             case relay.RelayOutput(data, error):
+                self.passed += len(data)
+                self.marks.append((self.passed, self.reader.seen))
                 self._run.terminal.output(data, error=error)
             case relay.RelayCredit(taken):
                 self._run.terminal.credit(taken)
-                self.credit += taken
             case relay.RelayExit():
                 self.exit = event
         self._run.changed.set()
@@ -104,6 +116,11 @@ class _Relayed(Quiet):
 
     def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
         """Tell the client."""
+        if state is SessionState.RECONNECTING:
+            self.was_lost = True
+        elif state is SessionState.ONLINE and self.was_lost:
+            self.was_lost, self.frames = False, 0
+            self._run.resumed()
         if state is not SessionState.ENDED:
             self._run.terminal.status(StatusLine(state.value, text, None, retry_in))
 
@@ -162,7 +179,11 @@ class Execution:
         self._dialer = dialer
         self._settings = settings
         self._on_session = on_session
-        self._to_credit = 0
+        self._taken = 0  # bytes that the client wrote out
+        self._confirmed = 0  # of them, when the relay was last told
+        self._told = 0  # the relay's lines that we have confirmed
+        self._session_now: HeldSession | None = None
+        self._online_since: float | None = None  # after a resume, until looked at
 
     async def run(self) -> Leaving:
         """Run the command; the client's disappearance ends it."""
@@ -193,6 +214,7 @@ class Execution:
             async with asyncio.TaskGroup() as tasks:
                 holder = tasks.create_task(session.run(), name="exec: session")
                 starter = tasks.create_task(self._start_relay(session, sink), name="exec: start")
+                keeper = tasks.create_task(self._confirm(session, sink), name="exec: confirm")
                 client = tasks.create_task(self._serve_client(session, sink), name="exec: client")
                 while sink.exit is None and sink.error is None and not holder.done() and not client.done():
                     waiter = tasks.create_task(self.changed.wait())
@@ -201,6 +223,11 @@ class Execution:
                     self.changed.clear()
                 starter.cancel()
                 client.cancel()
+                if sink.exit is not None and not holder.done():
+                    # The relay leaves when its last line was taken, and the session ends by itself.
+                    await _quietly(session.send(relay.taken(sink.reader.seen)))
+                    await asyncio.wait({holder}, timeout=END_TIMEOUT)
+                keeper.cancel()
                 if not holder.done():
                     await session.stop()
         finally:
@@ -248,34 +275,69 @@ class Execution:
             if sink.reader.ready and not self.spec.stdin:
                 await session.send(relay.END_OF_INPUT)
         except SessionEnded:
-            pass  # the holder reports it
+            return  # the holder reports it
+        sink.asked.set()
+
+    async def _confirm(self, session: HeldSession, sink: _Relayed) -> None:
+        """Tell the relay what was taken, and ask for lines that are missing."""
+        reader, asked_at, asked_for = sink.reader, 0.0, -1
+        while True:
+            self.changed.clear()
+            number = 0
+            while sink.marks and sink.marks[0][0] <= self._taken:
+                number = sink.marks.popleft()[1]
+            if not sink.marks and reader.numbered:
+                number = reader.seen  # lines without output are taken at once
+            try:
+                if number > self._told and (not sink.marks or self._taken - self._confirmed >= CONFIRM_STEP):
+                    self._told, self._confirmed = number, self._taken
+                    await session.send(relay.taken(number))
+                now = self._hub.clock.monotonic()
+                if reader.torn and (asked_for != reader.seen or now - asked_at > ASK_AGAIN):
+                    asked_at, asked_for = now, reader.seen
+                    await session.send(relay.again(reader.seen + 1))
+                if self._online_since is not None and now - self._online_since >= CRAWL_LOOK:
+                    # The agent repairs what it had sent before the cut at ten frames a second. Fresh lines
+                    # behind those show that they are missing, and then they are skipped.
+                    self._online_since = None
+                    if reader.numbered and 0 < sink.frames <= CRAWL_FRAMES and sink.exit is None:
+                        await session.send(relay.again(reader.seen + 1))
+            except SessionEnded:
+                return
+            wait = CRAWL_LOOK if self._online_since is not None else ASK_AGAIN if reader.torn else None
+            await _within(wait, self.changed.wait())
+
+    def resumed(self) -> None:
+        """The session has a link again."""
+        self._online_since = self._hub.clock.monotonic()
+        self.changed.set()
+
+    def set_skippable(self, *, numbered: bool) -> None:
+        """The relay repairs gaps faster than the agent does."""
+        if self._session_now is not None:
+            self._session_now.skip_after = SKIP_MISSING if numbered else None
 
     async def _serve_client(self, session: HeldSession, sink: _Relayed) -> None:
         """Pass input, signals and credit on; returns when the client is gone."""
-        sent = 0
-        queue: list[ClientMessage] = []
         while True:
-            message = queue.pop(0) if queue else await self.terminal.receive()
+            message = await self.terminal.receive()
             if message is None or isinstance(message, Detach):
                 return
             try:
                 match message:
                     case Input(data):
-                        await sink.started.wait()
+                        await sink.asked.wait()
                         await session.send(relay.data(data))
-                        sent += len(data)
                     case EndOfInput():
-                        await sink.started.wait()
+                        await sink.asked.wait()
                         if self.spec.stdin:
                             await session.send(relay.END_OF_INPUT)
                     case Signal(number):
-                        await sink.started.wait()
+                        await sink.asked.wait()
                         await session.send(relay.signal(number))
                     case Taken(taken):
-                        self._to_credit += taken
-                        if self._to_credit >= CREDIT_STEP:
-                            step, self._to_credit = self._to_credit, 0
-                            await session.send(relay.credit(step))
+                        self._taken += taken
+                        self.changed.set()
                     case _:
                         pass
             except SessionEnded:
@@ -338,20 +400,35 @@ class Execution:
         )
         session = HeldSession(self._hub, self._api, self._dialer, plan, sink, self._settings)
         session.attended = True
+        self._session_now = session
         return session
 
 
-class Capture:
-    """A terminal for commands that devbox itself runs: collects a bounded amount of output."""
+async def _quietly(work: Awaitable[None]) -> None:
+    """Do something that does not matter any more once the session is gone."""
+    try:
+        await work
+    except SessionEnded:
+        return
 
-    LIMIT: Final = 1 << 20  # bytes
+
+async def _within(timeout: float | None, work: Awaitable[object]) -> None:
+    """Wait for something, for ``timeout`` seconds at most."""
+    try:
+        async with asyncio.timeout(timeout):
+            await work
+    except TimeoutError:
+        return
+
+
+class Audience:
+    """A terminal for commands that devbox itself runs: fixed input, and output that is taken at once."""
 
     def __init__(self, stdin: bytes = b"") -> None:
-        self.stdout = bytearray()
-        self.stderr = bytearray()
-        self._messages: list[ClientMessage] = [Input(stdin)] if stdin else []
-        self._messages.append(EndOfInput())
-        self._never = asyncio.Event()
+        self._messages: asyncio.Queue[ClientMessage] = asyncio.Queue()
+        if stdin:
+            self._messages.put_nowait(Input(stdin))
+        self._messages.put_nowait(EndOfInput())
 
     @property
     def backlog(self) -> int:
@@ -359,16 +436,12 @@ class Capture:
         return 0
 
     async def receive(self) -> ClientMessage | None:
-        """The prepared input, then nothing for ever."""
-        if self._messages:
-            return self._messages.pop(0)
-        await self._never.wait()
-        return None
+        """The prepared input, then word of what was taken."""
+        return await self._messages.get()
 
     def output(self, data: bytes, *, error: bool = False) -> None:
-        """Keep it, up to the limit."""
-        into = self.stderr if error else self.stdout
-        into += data[: self.LIMIT - len(into)]
+        """Take it."""
+        self._messages.put_nowait(Taken(len(data)))
 
     def status(self, line: StatusLine) -> None:
         """Nobody looks."""
@@ -381,3 +454,20 @@ class Capture:
 
     async def drained(self, below: int) -> None:
         """Always."""
+
+
+class Capture(Audience):
+    """Collects a bounded amount of output."""
+
+    LIMIT = 1 << 20  # bytes
+
+    def __init__(self, stdin: bytes = b"") -> None:
+        super().__init__(stdin)
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        """Keep it, up to the limit."""
+        super().output(data)
+        into = self.stderr if error else self.stdout
+        into += data[: self.LIMIT - len(into)]

@@ -17,13 +17,13 @@ from typing import Final
 
 import msgspec
 
-from devboxd.control.execute import ExecSpec
+from devboxd.control.execute import Audience, ExecSpec
 from devboxd.control.hub import Hub
 from devboxd.control.port import ConnectionRefused, PortPool, PortTarget, Stream
 from devboxd.control.socks import FAILED, OK, REFUSED, Buffered, SocksError, accept, reply
 from devboxd.control.splice import Connection, splice
 from devboxd.control.supervisor import Supervisor
-from devboxd.control.terminal import ClientMessage, Leaving, StatusLine, Terminal
+from devboxd.control.terminal import Leaving, Terminal
 from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import ForwardState, Spec, mirrored
@@ -346,41 +346,22 @@ class AutoForward:
             )
 
 
-class _Lines:
-    """A terminal that reads lines and has nothing to say."""
+class _Lines(Audience):
+    """Reads lines and has nothing to say."""
 
     def __init__(self, take: Callable[[str], None]) -> None:
+        super().__init__()
         self._take = take
         self._buffer = b""
-        self._never = asyncio.Event()
-
-    @property
-    def backlog(self) -> int:
-        return 0
-
-    async def receive(self) -> ClientMessage | None:
-        await self._never.wait()
-        return None
 
     def output(self, data: bytes, *, error: bool = False) -> None:
+        super().output(data)
         if error:
             return
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         self._buffer = self._buffer[-4096:]
         for line in lines:
             self._take(line.decode("ascii", "replace"))
-
-    def status(self, line: StatusLine) -> None:
-        pass
-
-    def credit(self, size: int) -> None:
-        pass
-
-    def leave(self, leaving: Leaving) -> None:
-        pass
-
-    async def drained(self, below: int) -> None:
-        pass
 
 
 class Forwards:

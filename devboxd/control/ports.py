@@ -5,7 +5,7 @@ Only ``main`` brings both together; tests are the second place that does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from devboxd.model.box import Account, Instance
@@ -32,6 +32,13 @@ class Grant(Protocol):
     def stream_url(self) -> str: ...
 
 
+class Active(Protocol):
+    """An open session."""
+
+    @property
+    def id(self) -> str: ...
+
+
 class SessionApi(Protocol):
     """Session Manager of one account and region. Every error is a ``DevboxError``."""
 
@@ -45,7 +52,7 @@ class SessionApi(Protocol):
     async def is_active(self, session_id: str, target: str) -> bool | None:
         """Ask whether a session still exists; None where that may not be asked."""
 
-    async def active_ids(self, reason_prefix: str) -> list[str]:
+    async def active(self, *, reason_prefix: str) -> Sequence[Active]:
         """Open sessions whose Reason starts so."""
 
     async def connection_status(self, target: str) -> str | None:

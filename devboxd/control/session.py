@@ -37,6 +37,7 @@ STABLE_AFTER: Final = 5.0  # seconds a link must live before the back-off starts
 SHORT_LIVES: Final = 4  # links in a row that died without a frame before we ask whether the session exists
 STALLED_AFTER: Final = 10.0  # seconds without an acknowledgement before we say that the box is silent
 PROBE_AFTER: Final = 9.0  # seconds of silence before an attended session asks the far end
+SKIP_LOOK: Final = 0.25  # seconds between two looks for a gap; it must be there at both
 BEAT: Final = 5.0  # seconds between two looks at all sessions
 NEVER_QUIET: Final = 60.0  # seconds without traffic after which a session under ``never`` is left alone
 KEEP_ALIVE: Final = 45.0  # seconds of quiet; the shortest idle time-out an account can set is 60
@@ -62,6 +63,7 @@ class Sink(Protocol):
     def exit_code(self, code: int) -> None: ...
     def flag(self, number: int) -> None: ...
     def notice(self, text: str) -> None: ...
+    def skipped(self, frames: int) -> None: ...
     def state(self, state: SessionState, text: str, retry_in: float | None) -> None: ...
 
 
@@ -86,6 +88,9 @@ class Quiet:
     def notice(self, text: str) -> None:
         """Text of the account's administrator."""
 
+    def skipped(self, frames: int) -> None:
+        """Output is missing here, as ``skip_after`` allowed."""
+
     def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
         """The session's state changed."""
 
@@ -105,7 +110,7 @@ class Plan(msgspec.Struct, frozen=True):
     priority: float = 0.0  # lower goes first when many sessions come back at once
 
 
-class LinkSettings(msgspec.Struct):
+class LinkSettings(msgspec.Struct, frozen=True):
     """How links behave. ``frames_per_second`` is a limit of ours (0: none); the service is said to cut at 1000."""
 
     heartbeat: float = 10.0
@@ -136,6 +141,9 @@ class HeldSession:
         self.attended = False  # somebody waits for answers: look for a dead far end
         self.wanted = False  # somebody may come back to it: keep it alive
         self.channel: Channel | None = None
+        self.skip_after: int | None = None  # frames that may be missing before they are given up; None: never
+        self._looked = 0.0
+        self._was_missing = 0
         self.on_probe: Callable[[], None] = lambda: None
         self._hub = hub
         self._api = api
@@ -436,6 +444,23 @@ class HeldSession:
                 self._online = True
                 self._set(SessionState.ONLINE)
             apply(channel.received(data, now))
+            if self.skip_after is not None and now - self._looked >= SKIP_LOOK:
+                self._look_for_gap(now)
+
+    def _look_for_gap(self, now: float) -> None:
+        """Where a gap would take long to repair, and its bytes can be had otherwise, do not wait for them."""
+        channel = self.channel
+        assert channel is not None
+        self._looked = now
+        missing = channel.missing
+        if missing and self.skip_after is not None and min(missing, self._was_missing) >= self.skip_after:
+            log.info(
+                "session %s: skipped %d frames that the agent would take long to repair", self.id, missing
+            )
+            self._apply(channel.skip_ahead(now))
+            self._sink.skipped(missing)
+            missing = 0
+        self._was_missing = missing
 
     async def _write(self, link: Link) -> None:
         outgoing, wake, monotonic = self._outgoing, self._wake_writer, self._hub.clock.monotonic

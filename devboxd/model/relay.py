@@ -7,7 +7,14 @@ with credit in both directions, so that a reader that stops here stops the comma
 
 Lines from the box, first character the kind: ``r`` ready (JSON), ``o``/``e`` output (deflate), ``c`` input
 taken (bytes), ``x`` exit status, ``f`` could not start (status, text). Lines to the box: ``R`` the request
-(JSON), ``i`` input, ``z`` end of input, ``s`` signal, ``k`` output taken (bytes).
+(JSON), ``i`` input, ``z`` end of input, ``s`` signal, ``k`` lines taken (number of the last), ``g`` send again
+from this line on.
+
+Lines from the box carry a number and a checksum (``o17,89abcdef,…``) and are kept there until they are taken:
+after a lost link the agent repairs ten frames a second, so it is told to forget what is missing
+(``Channel.skip_ahead``), and the relay is asked for the lines instead. It also stays until its last line was
+taken: the agent itself waits two seconds for unacknowledged output, and then it is gone. (Without Python on
+the box the relay is plain sh: no numbers, no skipping, output at the end.)
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ import msgspec
 from devboxd.errors import DevboxError
 from devboxd.model.script import load, squeeze_python, wrap
 
-OUTPUT_WINDOW: Final = 4 << 20  # bytes the relay may send ahead of our credit
+OUTPUT_WINDOW: Final = 512 << 10  # bytes of lines kept on the box until taken: 0.7 s at the agent's pace
 INPUT_WINDOW: Final = 64 << 10  # bytes we may send ahead of the relay's credit
 INPUT_CHUNK: Final = 3 << 10  # bytes of input in one line: a terminal's buffer is 4 KiB
 LONGEST_LINE: Final = 1 << 20  # bytes; the relay's own lines stay far below
@@ -104,9 +111,14 @@ def signal(number: int) -> bytes:
     return b"s%d\n" % number
 
 
-def credit(size: int) -> bytes:
-    """The line that says how many output bytes were taken here."""
-    return b"k%d\n" % size
+def taken(number: int) -> bytes:
+    """The line that says up to which line of the relay all was taken here."""
+    return b"k%d\n" % number
+
+
+def again(number: int) -> bytes:
+    """The line that asks for all lines from ``number`` on once more."""
+    return b"g%d\n" % number
 
 
 _PROBLEMS: Final = {
@@ -117,14 +129,30 @@ _PROBLEMS: Final = {
 
 
 class RelayReader:
-    """Parses what the relay prints. Everything before its first line is noise and kept for error texts."""
+    """Parses what the relay prints. Everything before its first line is noise and kept for error texts.
+
+    ``seen`` is the number of the last line that was taken; ``torn`` is set while lines are missing, until
+    the right one arrives: the owner asks for it with ``again(seen + 1)``.
+    """
 
     def __init__(self, nonce: str) -> None:
         self._greeting = nonce.encode() + b":"
         self._buffer = bytearray()
         self._inflate = {True: zlib.decompressobj(), False: zlib.decompressobj()}
-        self.ready = False
+        self.kind: str | None = None
         self.noise = b""
+        self.seen = 0
+        self.torn = False
+
+    @property
+    def ready(self) -> bool:
+        """Say whether the relay has greeted."""
+        return self.kind is not None
+
+    @property
+    def numbered(self) -> bool:
+        """Say whether lines can be asked for again."""
+        return self.kind == "python"
 
     def feed(self, chunk: bytes) -> list[RelayEvent]:
         """Take terminal output and return what it means.
@@ -144,12 +172,46 @@ class RelayReader:
                     self.noise = (self.noise + line + b"\n")[-2000:]
                     continue
                 line = line[at + len(self._greeting) :]
+                if line[:1] == b"r":
+                    events.append(self._greet(line[1:]))
+                    continue
+            elif self.numbered:
+                numbered = self._check(line)
+                if numbered is None:
+                    continue
+                line = numbered
             if line:
                 events.append(self._parse(line))
         del self._buffer[:start]
         if len(self._buffer) > LONGEST_LINE:
             raise RelayError("a line of the relay never ends")
         return events
+
+    def _check(self, line: bytes) -> bytes | None:
+        """Take the number and the checksum off; None for a line that is damaged or not the next one."""
+        head, _, rest = line.partition(b",")
+        checksum, _, payload = rest.partition(b",")
+        try:
+            number, expected = int(head[1:]), int(checksum, 16)
+        except ValueError:
+            self.torn = True
+            return None
+        if number > self.seen + 1 or zlib.crc32(payload) != expected:
+            self.torn = True
+            return None
+        if number <= self.seen:
+            return None  # asked for twice, or early
+        self.seen = number
+        self.torn = False
+        return head[:1] + payload
+
+    def _greet(self, rest: bytes) -> RelayReady:
+        try:
+            greeting: dict[str, Any] = msgspec.json.decode(rest, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise RelayError(f"the relay's greeting does not parse: {error}") from None
+        self.kind = str(greeting.get("relay"))
+        return RelayReady(self.kind)
 
     def _parse(self, line: bytes) -> RelayEvent:
         kind, rest = line[:1], line[1:]
@@ -172,11 +234,7 @@ class RelayReader:
                     known = _PROBLEMS.get(text.decode("ascii", "replace"))
                     problem = known or base64.b64decode(text, validate=True).decode("utf-8", "replace")
                     return RelayExit(int(status), problem)
-                case b"r":
-                    greeting: dict[str, Any] = msgspec.json.decode(rest, type=dict[str, Any])
-                    self.ready = True
-                    return RelayReady(str(greeting.get("relay")))
                 case _:
                     raise RelayError(f"the relay said something unknown ({kind!r})")
-        except (ValueError, binascii.Error, zlib.error, msgspec.MsgspecError) as error:
+        except (ValueError, binascii.Error, zlib.error) as error:
             raise RelayError(f"a line of the relay does not parse: {error}") from None

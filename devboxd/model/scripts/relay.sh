@@ -16,7 +16,8 @@ PATH="$HOME/.local/bin:$PATH:/usr/local/bin"; export PATH
 unset TERM
 if [ -n "$4" ] && ! cd "$4" 2>/dev/null; then fail no-folder "$2"; fi
 p=$(command -v python3 2>/dev/null)
-if [ -n "$p" ]; then exec "$p" -I -S -c "$5" "$2"; fi
+# Not exec: the agent kills its direct child when a session is ended, and the relay must live to pass that on.
+if [ -n "$p" ]; then "$p" -I -S -c "$5" "$2"; exit; fi
 
 # No Python: the same lines from sh alone. Streams come when the command has ended, input goes in first.
 t=$(mktemp -d) || exit 1
@@ -39,3 +40,5 @@ for s in O:out E:err; do
   done
 done
 printf 'x%s\n' "$rc"
+# The agent gives unacknowledged output two seconds at the end; stay until all of it was seen.
+while IFS= read -r l; do case "$l" in k*) break;; esac; done

@@ -3,14 +3,23 @@
 Runs on whatever Python 3 a box has (3.5 and later) with nothing but the standard library, from ``-c``: this text
 travels in the start command, so it is short on purpose. The lines it speaks are listed in ``devboxd/model/relay.py``.
 """
-import base64,errno,json,os,select,signal,subprocess,sys,zlib
+import base64,collections,errno,json,os,select,signal,subprocess,sys,zlib
 b64=base64.b64encode
-def put(k,b):
-    v=memoryview(k+b+b"\n")
+def raw(b):
+    v=memoryview(b)
     while v:
         v=v[os.write(1,v):]
+kept=collections.deque()
+last=0;sent=0
+def put(k,b):
+    global last,sent
+    last+=1
+    l=b"%s%d,%08x,%s\n"%(k,last,zlib.crc32(b),b)
+    sent+=len(l)
+    kept.append((last,l))
+    raw(l)
 n=sys.argv[1].encode()
-os.write(1,b"\n"+n+b':r{"relay":"python"}\n')
+raw(b"\n"+n+b':r{"relay":"python"}\n')
 buf=b"";req=None
 while req is None:
     d=os.read(0,65536)
@@ -18,37 +27,41 @@ while req is None:
     buf+=d
     while b"\n" in buf and req is None:
         l,buf=buf.split(b"\n",1)
-        if l[:1]==b"R": req=json.loads(base64.b64decode(l[1:].split(b" ")[0]))
+        if l[:1]==b"R": req=json.loads(base64.b64decode(l[1:].split(b" ")[0]).decode())
 env=dict(os.environ);env.update(req["env"])
 W=req["window"];rin,win=os.pipe()
-try:
-    c=subprocess.Popen(req["argv"],stdin=rin if req["stdin"] else subprocess.DEVNULL,stdout=subprocess.PIPE,stderr=subprocess.PIPE,env=env,start_new_session=True,bufsize=0,restore_signals=True)
-except OSError as e:
-    put(b"f",str(127 if e.errno==errno.ENOENT else 126).encode()+b" "+b64((os.strerror(e.errno)).encode()))
-    sys.exit(0)
-os.close(rin)
-os.set_blocking(win,False)
-if not req["stdin"]: os.close(win);win=-1
-o=c.stdout.fileno();e=c.stderr.fileno()
-z={o:(b"o",zlib.compressobj(6)),e:(b"e",zlib.compressobj(6))}
+c=None;z={};inq=[];ended=False;rc=None;over=False
+def bye(*a):
+    try: os.killpg(c.pid,signal.SIGHUP)
+    except (OSError,AttributeError): pass
+    os._exit(1)
+signal.signal(signal.SIGHUP,bye)
 wr,ww=os.pipe()
 os.set_blocking(ww,False)
 signal.set_wakeup_fd(ww)
 signal.signal(signal.SIGCHLD,lambda *a:None)
-def bye(*a):
-    try: os.killpg(c.pid,signal.SIGHUP)
-    except OSError: pass
-    os._exit(1)
-signal.signal(signal.SIGHUP,bye)
-inq=[];ended=False;sent=0;rc=None;tty=True
+try:
+    c=subprocess.Popen(req["argv"],stdin=rin if req["stdin"] else subprocess.DEVNULL,stdout=subprocess.PIPE,stderr=subprocess.PIPE,env=env,start_new_session=True,bufsize=0)
+    o=c.stdout.fileno();e=c.stderr.fileno()
+    z={o:(b"o",zlib.compressobj(6)),e:(b"e",zlib.compressobj(6))}
+except OSError as x:
+    put(b"f",b"%d %s"%(127 if x.errno==errno.ENOENT else 126,b64(os.strerror(x.errno).encode())))
+    over=True
+os.close(rin)
+os.set_blocking(win,False)
+if not req["stdin"] or over: os.close(win);win=-1
 def line(l):
     global ended,sent
     k=l[:1]
     if k==b"i" and win>=0: inq.append(base64.b64decode(l[1:]))
-    elif k==b"i": put(b"c",str(len(base64.b64decode(l[1:]))).encode())
+    elif k==b"i": put(b"c",b"%d"%len(base64.b64decode(l[1:])))
     elif k==b"z": ended=True
-    elif k==b"k": sent-=int(l[1:])
-    elif k==b"s":
+    elif k==b"k":
+        while kept and kept[0][0]<=int(l[1:]): sent-=len(kept.popleft()[1])
+    elif k==b"g":
+        for m,t in list(kept):
+            if m>=int(l[1:]): raw(t)
+    elif k==b"s" and c:
         try: os.killpg(c.pid,int(l[1:]))
         except OSError: pass
 def close_in():
@@ -58,16 +71,12 @@ def close_in():
 while True:
     while b"\n" in buf:
         l,buf=buf.split(b"\n",1);line(l)
+    if over and not kept: break
     if ended and not inq: close_in()
-    r=[wr]+([0] if tty else [])+(list(z) if sent<W else [])
-    t=None
-    if rc is not None:
-        if not z: break
-        t=1.0
-    a,b,_=select.select(r,[win] if win>=0 and inq else [],[],t)
-    if rc is not None and not a: break
-    if wr in a:
-        os.read(wr,4096)
+    r=[wr,0]+(list(z) if sent<W else [])
+    a,b,_=select.select(r,[win] if win>=0 and inq else [],[],1.0 if rc is not None and z and not over else None)
+    if wr in a: os.read(wr,4096)
+    if rc is None and c:
         rc=c.poll()
     if 0 in a:
         try: d=os.read(0,65536)
@@ -78,19 +87,18 @@ while True:
         if f in a:
             d=os.read(f,32768)
             k,zz=z[f]
-            if d:
-                sent+=len(d)
-                put(k,b64(zz.compress(d)+zz.flush(zlib.Z_SYNC_FLUSH)))
+            if d: put(k,b64(zz.compress(d)+zz.flush(zlib.Z_SYNC_FLUSH)))
             else: del z[f]
     if b:
         try:
-            m=os.write(win,inq[0]);g=m
-            if m<len(inq[0]): inq[0]=inq[0][m:]
+            g=os.write(win,inq[0])
+            if g<len(inq[0]): inq[0]=inq[0][g:]
             else: inq.pop(0)
         except BlockingIOError: g=0
         except OSError:
             g=sum(map(len,inq));inq[:]=[];close_in()
-        if g: put(b"c",str(g).encode())
+        if g: put(b"c",b"%d"%g)
     elif win<0 and inq:
-        put(b"c",str(sum(map(len,inq))).encode());inq[:]=[]
-put(b"x",str(rc if rc>=0 else 128-rc).encode())
+        put(b"c",b"%d"%sum(map(len,inq)));inq[:]=[]
+    if rc is not None and not over and (not z or not a):
+        put(b"x",b"%d"%(rc if rc>=0 else 128-rc));over=True

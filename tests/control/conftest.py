@@ -1,0 +1,79 @@
+"""A daemon's control layer against the simulator: everything real but the API on top."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from devboxd.aws.clients import Accounts
+from devboxd.aws.cloud import AwsCloud
+from devboxd.control.daemon import Daemon, Memory, Settings
+from devboxd.control.hub import Hub
+from devboxd.control.session import LinkSettings
+from devboxd.net.dial import DialSettings
+from devboxd.net.link import Dialer
+from devboxd.simulator.world import Simulator
+from tests.control.kit import NoKeys
+from tests.kit.sim import MakeSimulator, simulator
+
+__all__ = ["simulator"]
+
+MakeDaemon = Callable[..., Awaitable[Daemon]]
+
+
+class RealTime:
+    """The system's clocks."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()  # noqa: TID251 - a clock has to read the clock
+
+
+@pytest_asyncio.fixture
+async def sim(simulator: MakeSimulator) -> Simulator:
+    """A fast simulator with three boxes."""
+    return await simulator()
+
+
+@pytest_asyncio.fixture
+async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaemon]:
+    """Daemons that talk to a simulator, stopped at the end of the test."""
+    stack = AsyncExitStack()
+
+    async def make(sim: Simulator, *, memory: Memory | None = None, **settings: Any) -> Daemon:
+        for name, value in sim.environment().items():
+            monkeypatch.setenv(name, value)
+        clock = RealTime()
+        accounts = Accounts(clock)
+        dialer = Dialer(DialSettings())
+        stack.push_async_callback(accounts.close)
+        stack.push_async_callback(dialer.close)
+        settings.setdefault("link", LinkSettings(owner="test"))
+        daemon = Daemon(
+            Hub(clock, dice=lambda: 0.0),
+            AwsCloud(accounts),
+            dialer,
+            NoKeys(),
+            Settings(**settings),
+            memory or Memory(),
+            lambda memory: None,
+        )
+        await daemon.start()
+        stack.push_async_callback(daemon.stop)
+        return daemon
+
+    async with stack:
+        yield make
+
+
+@pytest_asyncio.fixture
+async def daemon(sim: Simulator, make_daemon: MakeDaemon) -> Daemon:
+    """One daemon on the simulator."""
+    return await make_daemon(sim)

@@ -1,0 +1,101 @@
+"""Clients for control: a terminal that a test can type into and read, and keys that are none."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from devboxd.control.terminal import ClientMessage, Input, Leaving, StatusLine, Taken
+
+
+T = TypeVar("T")
+
+
+class NoKeys:
+    """Keys of this machine, without a machine."""
+
+    def __init__(self) -> None:
+        self.pinned: dict[str, list[tuple[str, str]]] = {}
+        self.users: dict[str, str] = {}
+
+    async def public_key(self) -> str:
+        return "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFakeKeyForTestsOnly00000000000000000000000 devbox"
+
+    async def pin(self, names: list[str], keys: list[tuple[str, str]]) -> None:
+        self.pinned.update(dict.fromkeys(names, keys))
+
+    async def note_user(self, name: str, user: str) -> None:
+        self.users[name] = user
+
+
+class Screen:
+    """A terminal whose user is a test."""
+
+    def __init__(self) -> None:
+        self.out = bytearray()
+        self.err = bytearray()
+        self.lines: list[StatusLine] = []
+        self.credited = 0
+        self.stuck = 0  # pretend that many bytes wait for a reader that does not read
+        self._inbox: asyncio.Queue[ClientMessage | None] = asyncio.Queue()
+        self._changed = asyncio.Event()
+
+    def type(self, data: bytes) -> None:
+        """Type."""
+        self._inbox.put_nowait(Input(data))
+
+    def say(self, message: ClientMessage | None) -> None:
+        """Send any message; None hangs up."""
+        self._inbox.put_nowait(message)
+
+    async def until(self, pattern: bytes, timeout: float = 20.0) -> re.Match[bytes]:
+        """Wait until the output matches."""
+        found = await self._until(lambda: re.search(pattern, bytes(self.out), re.DOTALL), timeout, pattern)
+        assert found is not None
+        return found
+
+    async def until_state(self, state: str, timeout: float = 20.0) -> None:
+        """Wait for a status line of this state."""
+        await self._until(lambda: any(line.state == state for line in self.lines) or None, timeout, state)
+
+    async def _until(self, look: Callable[[], T | None], timeout: float, what: object) -> T | None:
+        try:
+            async with asyncio.timeout(timeout):
+                while (found := look()) is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+                return found
+        except TimeoutError:
+            raise AssertionError(
+                f"no {what!r} in {bytes(self.out[-2000:])!r}, status {self.lines[-5:]}"
+            ) from None
+
+    # A Terminal
+    @property
+    def backlog(self) -> int:
+        return self.stuck
+
+    async def receive(self) -> ClientMessage | None:
+        return await self._inbox.get()
+
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        (self.err if error else self.out).extend(data)
+        self._inbox.put_nowait(Taken(len(data)))
+        self._changed.set()
+
+    def status(self, line: StatusLine) -> None:
+        self.lines.append(line)
+        self._changed.set()
+
+    def credit(self, size: int) -> None:
+        self.credited += size
+        self._changed.set()
+
+    def leave(self, leaving: Leaving) -> None:
+        pass
+
+    async def drained(self, below: int) -> None:
+        while self.stuck >= below:
+            await asyncio.sleep(0.01)
