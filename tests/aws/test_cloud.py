@@ -1,0 +1,27 @@
+"""The pieces of this package, as control asks for them."""
+
+from __future__ import annotations
+
+from devboxd.aws.clients import Accounts
+from devboxd.aws.cloud import AwsCloud
+from devboxd.control import ports
+from devboxd.model.box import Account
+from devboxd.net.link import Dialer
+from tests.aws.fake import FakeAws
+
+BOX = "i-0123456789abcdef0"
+
+
+async def test_the_edge_has_the_shape_that_control_asks_for(accounts: Accounts) -> None:
+    """mypy does the work: these names are Protocols."""
+    cloud: ports.Cloud = AwsCloud(accounts)
+    dialer: ports.Dialer = Dialer()
+    assert cloud.sessions(Account()) is cloud.sessions(Account())
+    assert isinstance(dialer, Dialer)
+
+
+async def test_a_key_goes_to_the_account_of_its_box(aws: FakeAws, accounts: Accounts) -> None:
+    aws.on("SendSSHPublicKey", {"RequestId": "r", "Success": True})
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkX5rVpDmJgZ1lQkzOqVxN8C6bUeA0sX8n0z4c1oHhB devbox"
+    await AwsCloud(accounts).send_ssh_key(Account(region="eu-west-2"), BOX, "ubuntu", key)
+    assert "/eu-west-2/" in aws.calls[0].headers["Authorization"]
