@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import pwd
@@ -97,6 +98,9 @@ class Agent:
 
     async def _run(self, session: Session) -> None:
         await asyncio.sleep(self._options.agent_start_delay)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.agent_start_wait):
+                await session.client_seen.wait()
         result = Result()
         try:
             plugin = self._plugin(session)

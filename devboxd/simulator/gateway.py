@@ -117,6 +117,7 @@ class Session:
     agent: AgentLink | None = None
     to_agent: Pipe = field(init=False)
     to_client: Pipe = field(init=False)
+    client_seen: asyncio.Event = field(default_factory=asyncio.Event)
     last_traffic: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -337,6 +338,7 @@ class Gateway:
         if session.client is not None:
             self.cut(session, "fin")
         session.client = websocket
+        session.client_seen.set()
         session.state = State.CONNECTED
         session.counts["attached"] += 1
         await self._publication(session, client_is_new=True)

@@ -15,6 +15,7 @@ class Options:
     pacing: float = 0.001  # the agent's pause after every output message; 0: none
     first_read_delay: float = 1.0  # between starting a pty shell and reading its first output
     agent_start_delay: float = 0.015  # from StartSession until the session's worker is connected
+    agent_start_wait: float = 0.0  # the worker waits so long for the client; 0: whoever comes first
     plugin_start_delay: float = 0.001  # after HandshakeComplete, during which input is not acknowledged
     start_failure_delay: float = 2.0  # before a start error is reported
     error_output_delay: float = 1.0  # before the text of a start error is sent
@@ -44,6 +45,7 @@ FAST = Options(
     pacing=0.0,
     first_read_delay=0.0,
     agent_start_delay=0.0,
+    agent_start_wait=5.0,  # a first frame that finds no client is resent after 200 ms only
     plugin_start_delay=0.0,
     start_failure_delay=0.01,
     error_output_delay=0.01,

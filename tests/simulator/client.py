@@ -41,7 +41,7 @@ class Client:
 
     sim: Simulator
     session: str
-    socket: aiohttp.ClientWebSocketResponse
+    socket: aiohttp.ClientWebSocketResponse = field(init=False)
     log: list[str] = field(default_factory=list)
     frames: list[frame.Frame] = field(default_factory=list)
     output: bytearray = field(default_factory=bytearray)
@@ -52,6 +52,7 @@ class Client:
     expected: int = 0
     early: dict[int, frame.Frame] = field(default_factory=dict)
     acknowledged: set[int] = field(default_factory=set)
+    answers: bool = True  # a handshake request, by itself
     handshake_result: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     version: str = VERSION
     client_id: str = field(default_factory=lambda: str(uuid4()))
@@ -110,7 +111,7 @@ class Client:
             self.output += one.payload
         elif kind is PayloadType.STDERR:
             self.errors += one.payload
-        elif kind is PayloadType.HANDSHAKE_REQUEST:
+        elif kind is PayloadType.HANDSHAKE_REQUEST and self.answers:
             answer = (self.handshake_result or self.agree)(json.loads(one.payload))
             await self.send(PayloadType.HANDSHAKE_RESPONSE, json.dumps(answer).encode())
 
@@ -201,6 +202,7 @@ async def connected(
     *,
     version: str = VERSION,
     acknowledges: bool = True,
+    answers: bool = True,
     handshake_result: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     **parameters: str,
 ) -> AsyncIterator[Client]:
@@ -210,8 +212,15 @@ async def connected(
         body |= {"DocumentName": document, "Parameters": {key: [value] for key, value in parameters.items()}}
     started = await call(sim, "StartSession", **body)
     assert "TokenValue" in started, started
-    async with joined(sim, started) as client:
-        client.version, client.acknowledges, client.handshake_result = version, acknowledges, handshake_result
+    client = Client(
+        sim,
+        started["SessionId"],
+        acknowledges=acknowledges,
+        answers=answers,
+        handshake_result=handshake_result,
+        version=version,
+    )
+    async with joined(sim, started, client):
         yield client
 
 
@@ -233,7 +242,7 @@ async def joined(
         http.ws_connect(started["StreamUrl"], autoping=True, max_msg_size=0) as socket,
         asyncio.TaskGroup() as tasks,
     ):
-        client = old or Client(sim, started["SessionId"], socket)
+        client = old or Client(sim, started["SessionId"])
         client.socket = socket
         client.lost = False
         seen = len(client.frames)

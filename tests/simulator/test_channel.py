@@ -102,8 +102,7 @@ async def test_a_second_handshake_response_blocks_the_reader(simulator: MakeSimu
 
 async def test_input_before_the_handshake_is_acknowledged_and_dropped(simulator: MakeSimulator) -> None:
     sim = await simulator()
-    async with connected(sim, "api", **PORT) as client:
-        client.expected = 1  # this test answers by hand
+    async with connected(sim, "api", answers=False, **PORT) as client:
         await client.until(lambda c: any(line.startswith("HANDSHAKE_REQUEST") for line in c.log))
         await client.type(smux(SYN, 3) + smux(PSH, 3, b"early"))
         response = {"ClientVersion": "1.2.707.0"}  # no actions at all is fine, too
@@ -125,8 +124,7 @@ async def test_a_failed_action_ends_the_session_with_its_text(simulator: MakeSim
 
 async def test_no_answer_to_the_handshake_is_a_timeout(simulator: MakeSimulator) -> None:
     sim = await simulator(handshake_timeout=0.05)
-    async with connected(sim, "api", **PORT) as client:
-        client.expected = 99  # takes nothing, answers nothing
+    async with connected(sim, "api", answers=False, **PORT) as client:
         assert "Handshake timed out" in await client.closed()
 
 
@@ -145,8 +143,7 @@ async def test_an_encrypted_shell(simulator: MakeSimulator, with_challenge: bool
     """Request, challenge, complete, then ciphertext: types 5, 8, 7, 1 as recorded; nonces count up."""
     sim = await simulator()
     sim.use_kms()
-    async with connected(sim, "api", handshake_result=lambda _: {}) as client:
-        client.expected = 1  # this test answers by hand
+    async with connected(sim, "api", answers=False) as client:
         await client.until(lambda c: any(f.payload_type == PayloadType.HANDSHAKE_REQUEST for f in c.frames))
         request = json.loads(next(f.payload for f in client.frames if f.payload_type == 5))
         session_type, encryption = request["RequestedClientActions"]
@@ -215,7 +212,7 @@ def test_versions_compare_like_the_agent_does(version: str, gate: str, result: i
 
 
 async def test_the_publication_frames_are_the_gateways(simulator: MakeSimulator) -> None:
-    sim = await simulator(agent_start_delay=0.02)
+    sim = await simulator()
     async with connected(sim, "api") as client:
         await client.until(lambda c: frame.START_PUBLICATION in c.log)
         assert client.log[:2] == [frame.PAUSE_PUBLICATION, frame.START_PUBLICATION]

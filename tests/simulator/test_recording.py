@@ -152,14 +152,14 @@ async def kms(sim: Simulator) -> Client:
             "aws:ssm:RandomChallenge": parameters["Challenge"],
         }
         plaintext, blob = sim.kms.generate_data_key(parameters["KMSKeyId"], context, 64)
-        answer = client.agree(request)
+        answer = Client(sim, "").agree(request)
         answer["ProcessedClientActions"][1]["ActionResult"] = {
             "KMSCipherTextKey": base64.b64encode(blob).decode(),
             "ChallengeAcknowledgement": True,
         }
         return answer
 
-    async with connected(sim, "api", handshake_result=lambda request: respond(request)) as client:
+    async with connected(sim, "api", handshake_result=respond) as client:
         await client.until(lambda c: "CHALLENGE_REQUEST 1" in c.log)
         sealed = next(f.payload for f in client.frames if f.payload_type == PayloadType.CHALLENGE_REQUEST)
         raw = base64.b64decode(json.loads(sealed)["Challenge"])
