@@ -60,6 +60,8 @@ class Memory(msgspec.Struct):
     forwards: list[Saved] = []
     open_sessions: dict[str, Account] = {}
     accounts: list[Account] = []
+    host_keys: dict[str, dict[int, list[str]]] = {}  # by box, by port: what ssh pins
+    users: dict[str, str] = {}  # by box: who logs in there
 
 
 class Daemon:

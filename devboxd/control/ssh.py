@@ -39,7 +39,7 @@ class Access(msgspec.Struct, frozen=True):
     user: str
     port: int
     has_key: bool
-    host_keys: list[tuple[str, str]]
+    host_keys: list[str]
     problems: list[str]
     at: float
 
@@ -50,8 +50,8 @@ class Keys(Protocol):
     async def public_key(self) -> str:
         """Our public key, one line; made on first use."""
 
-    async def pin(self, names: list[str], keys: list[tuple[str, str]]) -> None:
-        """Replace what is pinned for these names."""
+    async def pin(self, boxes: list[str], port: int, keys: list[str]) -> None:
+        """Replace what is pinned for these boxes: lines of key type and key."""
 
     async def note_user(self, name: str, user: str) -> None:
         """Let the generated configuration log in to this box as ``user``."""
@@ -92,8 +92,7 @@ class SshAccess:
             return known
         access = await self._prepare(box, wanted, port)
         if access.host_keys:
-            names = {box.name, box.target}
-            await self._keys.pin(_known_names(sorted(names), port), access.host_keys)
+            await self._keys.pin(sorted({box.name, box.target}), port, access.host_keys)
         await self._keys.note_user(box.name, access.user)
         for name in {wanted or "", access.user}:
             self._known[(box.target, name, port)] = access
@@ -115,9 +114,7 @@ class SshAccess:
                 await self._ask_instance_connect(box, login)
             except DevboxError as error:
                 problems.append(f"devbox's key could not be put on {box.name} for {login}: {error.message}")
-        host_keys = [
-            (m[1], m[2]) for word, value in answers if word == "host" and (m := _HOST_KEY.match(value))
-        ]
+        host_keys = [value for word, value in answers if word == "host" and _HOST_KEY.match(value)]
         if not host_keys:
             problems.append(f"no host key could be learned: does sshd listen on port {port} of {box.name}?")
         return Access(box.target, login, port, has_key, host_keys, problems, self._hub.clock.wall())
@@ -146,9 +143,3 @@ class SshAccess:
 
     async def _ask_instance_connect(self, box: BoxRef, user: str) -> None:
         await self._send_key(box, user, await self._keys.public_key())
-
-
-def _known_names(boxes: list[str], port: int) -> list[str]:
-    """The names that ssh looks up for these boxes."""
-    hosts = [name for box in boxes for name in (f"{box}.devbox", box)]
-    return hosts if port == 22 else [f"[{host}]:{port}" for host in hosts]

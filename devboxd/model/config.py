@@ -57,7 +57,7 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``heartbeat``: seconds of silence before a ping; ``frames_per_second``: most we send, 0 no limit."""
 
     heartbeat: Annotated[float, msgspec.Meta(ge=1, le=120)] = 10.0
-    frames_per_second: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    frames_per_second: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 900
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,14 +17,14 @@ class NoKeys:
     """Keys of this machine, without a machine."""
 
     def __init__(self) -> None:
-        self.pinned: dict[str, list[tuple[str, str]]] = {}
+        self.pinned: dict[tuple[str, int], list[str]] = {}
         self.users: dict[str, str] = {}
 
     async def public_key(self) -> str:
         return "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFakeKeyForTestsOnly00000000000000000000000 devbox"
 
-    async def pin(self, names: list[str], keys: list[tuple[str, str]]) -> None:
-        self.pinned.update(dict.fromkeys(names, keys))
+    async def pin(self, boxes: list[str], port: int, keys: list[str]) -> None:
+        self.pinned.update({(box, port): keys for box in boxes})
 
     async def note_user(self, name: str, user: str) -> None:
         self.users[name] = user

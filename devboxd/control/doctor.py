@@ -1,0 +1,155 @@
+"""Find out what is wrong, in the order in which things depend on each other; say how to mend it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from devboxd.control.daemon import Daemon
+from devboxd.control.execute import Capture, ExecSpec
+from devboxd.errors import Denied, DevboxError
+from devboxd.model.box import BoxRef
+
+LOOK_TIMEOUT: Final = 45.0  # seconds for one check
+_TOOLS: Final = (
+    'for t in zellij tmux python3 ssh-keyscan git; do command -v $t >/dev/null 2>&1 && echo "has $t"; done; '
+    'echo "user $(id -un)"; echo "free $(df -Pk "$HOME" | awk \'NR==2 {print $4}\')"'
+)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What one check found. ``result``: ok, warning, failed, skipped."""
+
+    name: str
+    result: str
+    text: str
+    hint: str | None = None
+    seconds: float | None = None
+
+
+class Doctor:
+    """Checks this machine, the account, and a box."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._clock = daemon.hub.clock
+
+    async def machine(self) -> list[Finding]:
+        """What needs no box."""
+        findings = [
+            Finding("condition", "warning" if item.severity != "error" else "failed", item.text, item.hint)
+            for item in self._daemon.hub.conditions()
+        ]
+        ssh = shutil.which("ssh")
+        findings.append(
+            Finding("ssh", "ok", f"OpenSSH's client is {ssh}")
+            if ssh
+            else Finding(
+                "ssh", "warning", "there is no ssh here", "install OpenSSH to use ssh, scp and rsync"
+            )
+        )
+
+        async def list_boxes() -> Finding:
+            instances, account, since = await self._daemon.boxes(self._daemon.settings.account)
+            if since is not None:
+                return Finding("ec2", "warning", "EC2 could not be asked; names come from memory")
+            where = account.profile or "default"
+            return Finding("ec2", "ok", f"EC2 shows {len(instances)} instances to profile {where}")
+
+        findings.append(await self._checked("ec2", list_boxes, denied_is="warning"))
+        return findings
+
+    async def box(self, box: BoxRef) -> list[Finding]:
+        """What one box needs to be reached."""
+        findings = await self.machine()
+
+        async def state() -> Finding:
+            instance = await self._daemon.instance(box)
+            if instance is None:
+                return Finding("instance", "skipped", f"EC2 does not show {box.target}: that is no obstacle")
+            if instance.state != "running":
+                hint = f"devboxctl start {box.name}"
+                return Finding("instance", "failed", f"{box.name} is {instance.state}", hint)
+            return Finding("instance", "ok", f"{box.name} is running ({instance.type or 'unknown type'})")
+
+        async def agent() -> Finding:
+            status = await self._daemon.connection(box)
+            if status == "notconnected":
+                hint = "does the instance profile allow Session Manager, and can the box reach its endpoints?"
+                return Finding("agent", "failed", f"the agent of {box.name} is not connected", hint)
+            result = "ok" if status == "connected" else "skipped"
+            return Finding("agent", result, f"Session Manager says: {status}")
+
+        async def session() -> Finding:
+            trips, opened, version = await self._daemon.ping(box, 3, 30.0)
+            best = min(trips) * 1000
+            text = (
+                f"a session opened in {opened:.2f} s; round trip {best:.0f} ms; agent {version or 'unknown'}"
+            )
+            return Finding("session", "ok", text)
+
+        findings += [
+            await self._checked("instance", state),
+            await self._checked("agent", agent),
+            await self._checked("session", session),
+        ]
+        if findings[-1].result == "ok":
+            findings += await self._tools(box)
+        return findings
+
+    async def _tools(self, box: BoxRef) -> list[Finding]:
+        capture = Capture()
+        found: list[Finding] = []
+
+        async def look() -> Finding:
+            leaving = await self._daemon.execute(
+                ExecSpec(box=box, argv=["sh", "-lc", _TOOLS], wait=20.0), capture
+            )
+            if leaving.error is not None:
+                raise leaving.error
+            return Finding("command", "ok", "commands run")
+
+        found.append(await self._checked("command", look))
+        if found[0].result != "ok":
+            return found
+        words = [line.partition(" ") for line in capture.stdout.decode("utf-8", "replace").splitlines()]
+        has = {value for word, _, value in words if word == "has"}
+        free = next((value for word, _, value in words if word == "free"), "")
+        mux = "zellij" if "zellij" in has else "tmux" if "tmux" in has else None
+        found.append(
+            Finding("mux", "ok", f"{mux} keeps sessions alive")
+            if mux
+            else Finding(
+                "mux",
+                "failed",
+                "neither zellij nor tmux is on the box",
+                "install zellij: work outlives the link in it",
+            )
+        )
+        if "python3" not in has:
+            found.append(
+                Finding(
+                    "python3", "warning", "no python3: exec shows output only at the end", "install python3"
+                )
+            )
+        if free.isdigit() and int(free) < 1 << 20:
+            found.append(Finding("disk", "warning", f"{int(free) >> 10} MiB are free in the home folder"))
+        return found
+
+    async def _checked(
+        self, name: str, check: Callable[[], Awaitable[Finding]], *, denied_is: str = "failed"
+    ) -> Finding:
+        began = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT):
+                finding = await check()
+        except TimeoutError:
+            finding = Finding(name, "failed", f"no answer within {LOOK_TIMEOUT:g} s")
+        except DevboxError as error:
+            result = denied_is if isinstance(error, Denied) else "failed"
+            finding = Finding(name, result, error.message, error.hint)
+        return msgspec.structs.replace(finding, seconds=self._clock.monotonic() - began)
