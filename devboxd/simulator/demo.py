@@ -125,10 +125,9 @@ async def _main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="devbox-", dir="/tmp"))  # short: unix sockets live below
     try:
         async with _running(folder) as demo:
-            if is_interactive:
-                return await _interactive(demo)
-            await _tour(demo)
-            return 0
+            status = await (_interactive(demo) if is_interactive else _tour(demo))
+        print("demo: the simulator, the daemon and the boxes are gone.", flush=True)
+        return status
     except asyncio.CancelledError:
         print("\ndemo: interrupted", file=sys.stderr)
         return 130
@@ -252,14 +251,13 @@ async def _interactive(demo: Demo) -> int:
             attach.terminate()  # not SIGKILL: it restores the terminal
         await attach.wait()
         raise
-    print("demo: the simulator, the daemon and the boxes are gone.", flush=True)
     return status
 
 
 # -- without one -------------------------------------------------------------------------------------
 
 
-async def _tour(demo: Demo) -> None:
+async def _tour(demo: Demo) -> int:
     """Do what a user would do, check it, and say so."""
     print("devbox demo (no terminal: a scripted tour). Simulated boxes run real local shells, as this user.")
     await demo.run("ls")
@@ -268,12 +266,16 @@ async def _tour(demo: Demo) -> None:
     _expect(str(box.disk) in greeting, "exec did not run on the box")
     await _tour_forward(demo)
     await _tour_attach(demo)
-    print("\ndemo: all of that worked; the simulator, the daemon and the boxes are gone.", flush=True)
+    print("\ndemo: all of that worked.")
+    return 0
 
 
 async def _tour_forward(demo: Demo) -> None:
-    added = json.loads(await demo.run("--json", "forward", demo.box, "0:80"))
+    words = ("forward", demo.box, "0:80")
+    print(f"\n$ devboxctl {shlex.join(words)}")
+    added = json.loads(await demo.run("--json", *words, quiet=True))
     local = added["forwards"][0]["local"]
+    print(f"{local} -> {demo.box}:80")
     print(f"\n$ curl http://{local}/", flush=True)
     timeout = aiohttp.ClientTimeout(total=_STEP)
     async with aiohttp.ClientSession(timeout=timeout) as http, http.get(f"http://{local}/") as reply:

@@ -28,6 +28,8 @@ HISTFILE=$HOME/.bash_history
 """
 _ZSHENV: Final = "PS1='[{name}] %~%# '\n"
 _TMUX: Final = "set -g default-command ''\nset -g status-right ' simulated box {name} '\n"
+# With a configuration of its own it asks no questions at its first start, which would swallow keys.
+_ZELLIJ: Final = "show_startup_tips false\nshow_release_notes false\n"
 _README: Final = """\
 This is the disk of the simulated box {name}.
 Its shells and commands are real ones of your own machine, running as you, below this folder.
@@ -58,9 +60,11 @@ def make_disk(root: Path, box_id: str, name: str, shims: Path) -> Path:
         ".bashrc": _BASHRC,
         ".zshrc": _ZSHENV,
         ".tmux.conf": _TMUX,
+        ".config/zellij/config.kdl": _ZELLIJ,
     }
     for file_name, text in texts.items():
         file = disk / file_name
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not file.exists():
             file.write_text(text.format(name=name, shims=shims), encoding="utf-8")
     return disk

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,9 +20,11 @@ from botocore.exceptions import ClientError
 
 from devboxd.simulator import sigv4
 from devboxd.simulator.gateway import State
+from devboxd.simulator.options import FAST
 from devboxd.simulator.world import Simulator
 from tests.kit.sim import MakeSimulator
-from tests.simulator.client import connected, joined, shell
+from tests.net.authority import make_authority
+from tests.simulator.client import Client, connected, joined, shell
 
 
 @asynccontextmanager
@@ -238,8 +244,6 @@ async def test_everything_else_is_motos(simulator: MakeSimulator) -> None:
 
 
 async def test_a_missing_moto_is_said_so(simulator: MakeSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "moto.moto_server.werkzeug_app", None)
     sim = await simulator()
     async with client(sim, "dynamodb") as dynamodb:
@@ -258,9 +262,27 @@ async def test_nonsense_is_answered_not_crashed_on(simulator: MakeSimulator) -> 
             assert reply.status == 400
 
 
+async def test_everything_works_over_tls(tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    async with Simulator(tmp_path / "sim", options=FAST, ssl_context=authority.server) as sim:
+        assert sim.url.startswith("https://")
+        headers = {"X-Amz-Target": "AmazonSSM.StartSession"}
+        trusted = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=authority.bundle))
+        async with (
+            aiohttp.ClientSession(connector=trusted) as http,
+            http.post(sim.url, json={"Target": sim.box("api").id}, headers=headers) as reply,
+        ):
+            started = json.loads(await reply.text())
+            assert started["StreamUrl"].startswith("wss://127.0.0.1")
+            async with http.ws_connect(started["StreamUrl"]) as socket:
+                one = Client(sim, started["SessionId"])
+                one.socket = socket
+                await one.open(started["TokenValue"])
+                assert (await socket.receive()).type is aiohttp.WSMsgType.BINARY
+
+
 async def test_closing_leaves_no_descriptor_and_no_process(simulator: MakeSimulator) -> None:
     """Ten lives of a simulator with open sessions cost nothing that stays."""
-    import os
 
     def descriptors() -> int:
         return len(os.listdir("/dev/fd"))
