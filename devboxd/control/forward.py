@@ -83,6 +83,7 @@ class Forward:
         self._pools = pools
         self._wait = wait
         self._listener: Listener | None = None
+        self._local = spec.local_path or "?"  # kept: a closed listener cannot say where it was
         self._tasks = Supervisor(f"forward {id_}")
         self._open = 0
         self._up = 0
@@ -107,6 +108,7 @@ class Forward:
                 if spec.strict or not wanted:
                     raise
                 self._listener = await listen_tcp(spec.bind, 0)
+        self._local = self._listener.address
         if not spec.dynamic:
             self._pool = self._pools(PortTarget(self.box, spec.port, spec.host))
             self._pool.kept += 1
@@ -126,7 +128,7 @@ class Forward:
     @property
     def local(self) -> str:
         """Where it listens."""
-        return self._listener.address if self._listener is not None else self.spec.local_path or "?"
+        return self._local
 
     def facts(self) -> Facts:
         """How it stands."""
