@@ -67,6 +67,11 @@ class Facts(msgspec.Struct, frozen=True):
     auto: bool
 
 
+def wanted_port(spec: Spec) -> int:
+    """The local port asked for; 0 leaves it to the system."""
+    return spec.port if spec.local_port is None else spec.local_port
+
+
 class Forward:
     """One listener and the connections that came through it."""
 
@@ -76,6 +81,7 @@ class Forward:
         self.id = id_
         self.box = box
         self.spec = spec
+        self.saved = spec  # with the port that was found: who uses it finds it again after a restart
         self.auto = auto
         self.error: str | None = None
         self.total = 0
@@ -101,7 +107,7 @@ class Forward:
         if spec.local_path is not None:
             self._listener = listen_unix(Path(spec.local_path).expanduser())
         else:
-            wanted = spec.port if spec.local_port is None else spec.local_port
+            wanted = wanted_port(spec)
             try:
                 self._listener = await listen_tcp(spec.bind, wanted)
             except (PortInUse, PortDenied):
@@ -109,6 +115,8 @@ class Forward:
                     raise
                 self._listener = await listen_tcp(spec.bind, 0)
         self._local = self._listener.address
+        if (port := self._listener.port) not in (None, wanted_port(spec)):
+            self.saved = msgspec.structs.replace(spec, local_port=port, strict=False)
         if not spec.dynamic:
             self._pool = self._pools(PortTarget(self.box, spec.port, spec.host))
             self._pool.kept += 1
@@ -495,7 +503,7 @@ class Forwards:
     def _store(self) -> None:
         self._save(
             [
-                Saved(forward.id, forward.box, forward.spec if isinstance(forward, Forward) else None)
+                Saved(forward.id, forward.box, forward.saved if isinstance(forward, Forward) else None)
                 for forward in self._all.values()
                 if forward.id not in self._ephemeral
             ]
