@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final
 
 import msgspec
@@ -290,7 +290,7 @@ class Daemon:
         self.attached += 1
         self.hub.tell("attach.joined", f"a terminal joined {spec.session}", box=spec.box.name)
         try:
-            return await attach.run()
+            return await self._held(f"attach {spec.box.name}", attach.run())
         finally:
             self.attached -= 1
             self.hub.tell("attach.left", f"a terminal left {spec.session}", box=spec.box.name)
@@ -305,7 +305,15 @@ class Daemon:
             terminal,
             settings=self.settings.link,
         )
-        return await execution.run()
+        return await self._held(f"exec on {spec.box.name}", execution.run())
+
+    async def _held(self, name: str, work: Coroutine[None, None, Leaving]) -> Leaving:
+        """Run a client's stream among our own tasks: ``stop`` ends it, and its session at AWS's side."""
+        try:
+            task: asyncio.Task[Leaving] = self.hub.tasks.spawn(name, work)
+        except RuntimeError as error:
+            raise Unreachable("devboxd is stopping") from error
+        return await task
 
     def pool(self, target: PortTarget) -> PortPool:
         """The sessions to a port of a box."""
