@@ -95,7 +95,13 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         pass
-    # A zombie of ours (we may have started it) is gone for every purpose.
+    # A zombie is gone for every purpose: one of ours, or (in containers) one that nobody waits for.
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            if stat.read().rpartition(b")")[2].split()[:1] == [b"Z"]:
+                return False
+    except OSError:
+        pass  # macOS, or just gone
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == 0
     except ChildProcessError:
