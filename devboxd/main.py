@@ -100,6 +100,7 @@ async def _run(
     saver = _Saver(journal, memory, owner)
     files = ConfigFiles(paths, environment)
     loaded = files.load()
+    _set_level(loaded.config)
     accounts = Accounts(clock)
     dialer = Dialer(DialSettings.from_environment(environment))
     keys = LocalKeys(paths, memory, saver.remember)
@@ -129,7 +130,7 @@ async def _run(
             current.loaded = new
             _config_condition(hub, new)
             if new.error is None:
-                logging.getLogger("devboxd").setLevel(new.config.log.level.upper())
+                _set_level(new.config)
                 daemon.apply(settings(new.config, owner))
 
     async def follow_logins() -> None:
@@ -408,6 +409,10 @@ class _Lines(logging.Formatter):
             fields["traceback"] = self.formatException(record.exc_info)
         line = json.dumps(fields, ensure_ascii=False)
         return f"<{self._PRIORITY.get(record.levelname, 6)}>{line}" if self._journald else line
+
+
+def _set_level(config: Config) -> None:
+    logging.getLogger("devboxd").setLevel(config.log.level.upper())
 
 
 def _set_up_logging(level: str) -> None:

@@ -74,7 +74,8 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return answer(failure(error), _STATUS.get(error.exit_status, 500))
     except web.HTTPException as error:
         return answer(
-            wire.Failure("bad-request", f"{request.method} {request.path}: {error.reason}"), error.status
+            wire.Failure("bad-request", f"{request.method} {request.path}: {error.reason}", exit_status=2),
+            error.status,
         )
     except asyncio.CancelledError:
         raise

@@ -309,7 +309,7 @@ class Attach:
             while (state := await self._box_state()) in ("stopped", "stopping"):
                 self._status(
                     "waiting",
-                    f"the box is {state}; start it with: devboxctl start {self.spec.box.name}",
+                    f"the box is {state}; this goes on as soon as somebody starts it",
                     10.0,
                 )
                 await self._hub.network.wait(10.0)
@@ -317,7 +317,7 @@ class Attach:
                 self._leaving = Leaving(
                     error=WrongState(
                         f"{self.spec.box.name} ({self.spec.box.target}) has been terminated",
-                        hint=f"devboxctl ls shows what exists; devboxctl launch {self.spec.box.name} makes a new box",
+                        hint="devboxctl ls shows what exists",
                     )
                 )
                 self._left.set()

@@ -72,7 +72,7 @@ class Doctor:
             if instance is None:
                 return Finding("instance", "skipped", f"EC2 does not show {box.target}: that is no obstacle")
             if instance.state != "running":
-                hint = f"devboxctl start {box.name}"
+                hint = f"start the instance {box.target}, in the EC2 console for example"
                 return Finding("instance", "failed", f"{box.name} is {instance.state}", hint)
             return Finding("instance", "ok", f"{box.name} is running ({instance.type or 'unknown type'})")
 
