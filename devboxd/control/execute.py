@@ -183,6 +183,7 @@ class Execution:
         self._confirmed = 0  # of them, when the relay was last told
         self._told = 0  # the relay's lines that we have confirmed
         self._session_now: HeldSession | None = None
+        self._whole = asyncio.Lock()
         self._online_since: float | None = None  # after a resume, until looked at
 
     async def run(self) -> Leaving:
@@ -225,7 +226,7 @@ class Execution:
                 client.cancel()
                 if sink.exit is not None and not holder.done():
                     # The relay leaves when its last line was taken, and the session ends by itself.
-                    await _quietly(session.send(relay.taken(sink.reader.seen)))
+                    await _quietly(self._send(session, b"\n" + relay.taken(sink.reader.seen)))
                     await asyncio.wait({holder}, timeout=END_TIMEOUT)
                 keeper.cancel()
                 if not holder.done():
@@ -271,9 +272,9 @@ class Execution:
             self.changed.set()
             return
         try:
-            await session.send(relay.request(self.spec.argv, env=self.spec.env, stdin=self.spec.stdin))
+            await self._send(session, relay.request(self.spec.argv, env=self.spec.env, stdin=self.spec.stdin))
             if sink.reader.ready and not self.spec.stdin:
-                await session.send(relay.END_OF_INPUT)
+                await self._send(session, relay.END_OF_INPUT)
         except SessionEnded:
             return  # the holder reports it
         sink.asked.set()
@@ -291,21 +292,26 @@ class Execution:
             try:
                 if number > self._told and (not sink.marks or self._taken - self._confirmed >= CONFIRM_STEP):
                     self._told, self._confirmed = number, self._taken
-                    await session.send(relay.taken(number))
+                    await self._send(session, relay.taken(number))
                 now = self._hub.clock.monotonic()
                 if reader.torn and (asked_for != reader.seen or now - asked_at > ASK_AGAIN):
                     asked_at, asked_for = now, reader.seen
-                    await session.send(relay.again(reader.seen + 1))
+                    await self._send(session, relay.again(reader.seen + 1))
                 if self._online_since is not None and now - self._online_since >= CRAWL_LOOK:
                     # The agent repairs what it had sent before the cut at ten frames a second. Fresh lines
                     # behind those show that they are missing, and then they are skipped.
                     self._online_since = None
                     if reader.numbered and 0 < sink.frames <= CRAWL_FRAMES and sink.exit is None:
-                        await session.send(relay.again(reader.seen + 1))
+                        await self._send(session, relay.again(reader.seen + 1))
             except SessionEnded:
                 return
             wait = CRAWL_LOOK if self._online_since is not None else ASK_AGAIN if reader.torn else None
             await _within(wait, self.changed.wait())
+
+    async def _send(self, session: HeldSession, lines: bytes) -> None:
+        """Send whole lines: several tasks talk to the relay, and each may have to wait in the middle."""
+        async with self._whole:
+            await session.send(lines)
 
     def resumed(self) -> None:
         """The session has a link again."""
@@ -327,14 +333,14 @@ class Execution:
                 match message:
                     case Input(data):
                         await sink.asked.wait()
-                        await session.send(relay.data(data))
+                        await self._send(session, relay.data(data))
                     case EndOfInput():
                         await sink.asked.wait()
                         if self.spec.stdin:
-                            await session.send(relay.END_OF_INPUT)
+                            await self._send(session, relay.END_OF_INPUT)
                     case Signal(number):
                         await sink.asked.wait()
-                        await session.send(relay.signal(number))
+                        await self._send(session, relay.signal(number))
                     case Taken(taken):
                         self._taken += taken
                         self.changed.set()
