@@ -46,7 +46,9 @@ PLAIN_DOCUMENT: Final = "AWS-StartNonInteractiveCommand"
 CONFIRM_STEP: Final = 64 << 10  # bytes of output taken before the relay is told
 CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
 CRAWL_FRAMES: Final = 8  # frames in that time that look like the agent's repairs
-ASK_AGAIN: Final = 3.0  # seconds without the line that is missing before it is asked for once more
+QUIET_LOOK: Final = 5.0  # seconds between further looks, once a link was lost
+ASK_AGAIN: Final = 2.0  # seconds without the line that is missing before it is asked for once more
+MOST_ASKED: Final = 64  # lines asked for at once
 SKIP_MISSING: Final = 8  # frames missing (the agent would need 0.1 s each) before the relay repairs instead
 END_TIMEOUT: Final = 10.0  # seconds the session has to end once the command's status is known
 START_TIMEOUT: Final = 60.0  # seconds from a session that is up to a relay that answers
@@ -184,7 +186,7 @@ class Execution:
         self._told = 0  # the relay's lines that we have confirmed
         self._session_now: HeldSession | None = None
         self._whole = asyncio.Lock()
-        self._online_since: float | None = None  # after a resume, until looked at
+        self._look_at: float | None = None  # when to see whether output crawls; set by the first lost link
 
     async def run(self) -> Leaving:
         """Run the command; the client's disappearance ends it."""
@@ -281,32 +283,38 @@ class Execution:
 
     async def _confirm(self, session: HeldSession, sink: _Relayed) -> None:
         """Tell the relay what was taken, and ask for lines that are missing."""
-        reader, asked_at, asked_for = sink.reader, 0.0, -1
+        reader, clock = sink.reader, self._hub.clock
+        asked: dict[int, float] = {}
         while True:
             self.changed.clear()
+            now = clock.monotonic()
             number = 0
             while sink.marks and sink.marks[0][0] <= self._taken:
                 number = sink.marks.popleft()[1]
             if not sink.marks and reader.numbered:
                 number = reader.seen  # lines without output are taken at once
+            wanted = reader.missing
+            if not wanted and reader.numbered and self._look_at is not None and now >= self._look_at:
+                # The agent repairs what it had sent before a cut at ten frames a second, and what is missing
+                # shows only when something later arrives. A line that is not there yet costs nothing.
+                self._look_at = now + QUIET_LOOK
+                wanted = [reader.seen + 1] if sink.frames <= CRAWL_FRAMES else []
+                sink.frames = 0
+            asked = {line: at for line, at in asked.items() if line > reader.seen and now - at < ASK_AGAIN}
+            wanted = [line for line in wanted if line not in asked][:MOST_ASKED]
+            asked.update(dict.fromkeys(wanted, now))
             try:
                 if number > self._told and (not sink.marks or self._taken - self._confirmed >= CONFIRM_STEP):
                     self._told, self._confirmed = number, self._taken
                     await self._send(session, relay.taken(number))
-                now = self._hub.clock.monotonic()
-                if reader.torn and (asked_for != reader.seen or now - asked_at > ASK_AGAIN):
-                    asked_at, asked_for = now, reader.seen
-                    await self._send(session, relay.again(reader.seen + 1))
-                if self._online_since is not None and now - self._online_since >= CRAWL_LOOK:
-                    # The agent repairs what it had sent before the cut at ten frames a second. Fresh lines
-                    # behind those show that they are missing, and then they are skipped.
-                    self._online_since = None
-                    if reader.numbered and 0 < sink.frames <= CRAWL_FRAMES and sink.exit is None:
-                        await self._send(session, relay.again(reader.seen + 1))
+                if wanted:
+                    await self._send(session, relay.again(wanted))
             except SessionEnded:
                 return
-            wait = CRAWL_LOOK if self._online_since is not None else ASK_AGAIN if reader.torn else None
-            await _within(wait, self.changed.wait())
+            waits = [ASK_AGAIN] if asked else []
+            if self._look_at is not None:
+                waits.append(max(0.05, self._look_at - clock.monotonic()))
+            await _within(min(waits, default=None), self.changed.wait())
 
     async def _send(self, session: HeldSession, lines: bytes) -> None:
         """Send whole lines: several tasks talk to the relay, and each may have to wait in the middle."""
@@ -315,7 +323,7 @@ class Execution:
 
     def resumed(self) -> None:
         """The session has a link again."""
-        self._online_since = self._hub.clock.monotonic()
+        self._look_at = self._hub.clock.monotonic() + CRAWL_LOOK
         self.changed.set()
 
     def set_skippable(self, *, numbered: bool) -> None:

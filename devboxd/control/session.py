@@ -19,7 +19,7 @@ import msgspec
 from devboxd.aws.errors import SessionOver
 from devboxd.control.hub import Hub, Tally
 from devboxd.control.ports import Dialer, Grant, Link, SessionApi
-from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, WrongState
+from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, Unreachable, WrongState
 from devboxd.model.box import Account
 from devboxd.model.retry import backoff
 from devboxd.model.session import Ending, SessionEnd, SessionState
@@ -33,7 +33,7 @@ from devboxd.ssm.payload import Flag, PayloadType, flag
 log = logging.getLogger(__name__)
 
 REASON_PREFIX: Final = "devbox"  # our sessions carry it in Reason, for the sweep
-STABLE_AFTER: Final = 5.0  # seconds a link must live before the back-off starts afresh
+STABLE_AFTER: Final = 1.0  # seconds a link must live before the back-off starts afresh
 SHORT_LIVES: Final = 4  # links in a row that died without a frame before we ask whether the session exists
 STALLED_AFTER: Final = 10.0  # seconds without an acknowledgement before we say that the box is silent
 PROBE_AFTER: Final = 9.0  # seconds of silence before an attended session asks the far end
@@ -43,6 +43,8 @@ NEVER_QUIET: Final = 60.0  # seconds without traffic after which a session under
 KEEP_ALIVE: Final = 45.0  # seconds of quiet; the shortest idle time-out an account can set is 60
 WAKE_ANSWER: Final = 2.5  # seconds a link has to show life after sleep or a network change
 TARGET_POLL: Final = 3.0  # seconds between tries while the box is not connected
+SILENT_START: Final = 20.0  # seconds the far end has for its first sign of life
+SILENT_STARTS: Final = 3  # sessions that we start before we believe that the box cannot
 END_GRACE: Final = 2.0  # seconds the far end has to end a port session by itself
 API_END_TIMEOUT: Final = 4.0  # seconds for TerminateSession when we stop
 
@@ -142,6 +144,7 @@ class HeldSession:
         self.wanted = False  # somebody may come back to it: keep it alive
         self.channel: Channel | None = None
         self.skip_after: int | None = None  # frames that may be missing before they are given up; None: never
+        self._started_at = 0.0
         self._looked = 0.0
         self._was_missing = 0
         self.on_probe: Callable[[], None] = lambda: None
@@ -173,12 +176,23 @@ class HeldSession:
         end: SessionEnd | None = None
         self._hub.sessions[self] = None
         try:
-            try:
-                grant = await self._start()
-            except DevboxError as error:
-                end = SessionEnd(Ending.FAILED, error.message, error=error)
-                return end
-            end = await self._hold(grant)
+            for _ in range(SILENT_STARTS):
+                try:
+                    grant = await self._start()
+                except DevboxError as error:
+                    end = SessionEnd(Ending.FAILED, error.message, error=error)
+                    return end
+                end = await self._hold(grant)
+                if end.ending is not Ending.SILENT:
+                    return end
+                # The agent drops a session task that comes just after its own start, without a word.
+                log.warning("session %s of %s never started; starting another", self.id, self.plan.box)
+                await self._give_up()
+            failure = Unreachable(
+                f"{self.plan.box} does not start sessions",
+                hint="is its agent healthy? Restart amazon-ssm-agent, or reboot the box",
+            )
+            end = SessionEnd(Ending.FAILED, failure.message, error=failure)
             return end
         finally:
             self._end = end = end or SessionEnd(Ending.STOPPED)
@@ -307,6 +321,7 @@ class HeldSession:
 
     async def _hold(self, grant: Grant) -> SessionEnd:
         clock = self._hub.clock
+        self._started_at = clock.monotonic()
         channel = self.channel = Channel(
             session_id=grant.session_id,
             target=self.plan.target,
@@ -421,6 +436,7 @@ class HeldSession:
                     tasks.create_task(self._write(link), name=f"{self.id}: write"),
                     tasks.create_task(self._time(link), name=f"{self.id}: time"),
                     tasks.create_task(self._guard(link), name=f"{self.id}: guard"),
+                    tasks.create_task(self._demand_start(link), name=f"{self.id}: start"),
                 ]
                 reader = tasks.create_task(self._read(link), name=f"{self.id}: read")
                 await self._wait_or_end(asyncio.shield(reader))
@@ -484,6 +500,27 @@ class HeldSession:
                     await link.send(frame)
             wake.clear()
             await wake.wait()
+
+    async def _give_up(self) -> None:
+        """Forget a session that never came to life, so that ``run`` can start another."""
+        await self._terminate()
+        assert self.id is not None
+        self._hub.over(self.id)
+        self._end = None
+        self._ended.clear()
+        self._online = False
+        self.channel = self.id = None
+
+    async def _demand_start(self, link: Link) -> None:
+        """A session whose far end says nothing at all was not started."""
+        channel = self.channel
+        assert channel is not None
+        while channel.heard_at is None:
+            left = self._started_at + SILENT_START - self._hub.clock.monotonic()
+            if left <= 0:
+                self._finish(SessionEnd(Ending.SILENT, f"{self.plan.box} did not start the session"))
+                return
+            await asyncio.sleep(left)
 
     async def _time(self, link: Link) -> None:
         """Run the channel's timers, sleeping for exactly as long as there is nothing to do."""

@@ -7,8 +7,8 @@ with credit in both directions, so that a reader that stops here stops the comma
 
 Lines from the box, first character the kind: ``r`` ready (JSON), ``o``/``e`` output (deflate), ``c`` input
 taken (bytes), ``x`` exit status, ``f`` could not start (status, text). Lines to the box: ``R`` the request
-(JSON), ``i`` input, ``z`` end of input, ``s`` signal, ``k`` lines taken (number of the last), ``g`` send again
-from this line on.
+(JSON), ``i`` input, ``z`` end of input, ``s`` signal, ``k`` lines taken (number of the last), ``g`` send this
+line again.
 
 Lines from the box carry a number and a checksum (``o17,89abcdef,…``) and are kept there until they are taken:
 after a lost link the agent repairs ten frames a second, so it is told to forget what is missing
@@ -23,6 +23,7 @@ import base64
 import binascii
 import shlex
 import zlib
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -116,9 +117,9 @@ def taken(number: int) -> bytes:
     return b"k%d\n" % number
 
 
-def again(number: int) -> bytes:
-    """The line that asks for all lines from ``number`` on once more."""
-    return b"g%d\n" % number
+def again(numbers: Iterable[int]) -> bytes:
+    """The lines that ask for lines once more."""
+    return b"".join(b"g%d\n" % number for number in numbers)
 
 
 _PROBLEMS: Final = {
@@ -131,8 +132,8 @@ _PROBLEMS: Final = {
 class RelayReader:
     """Parses what the relay prints. Everything before its first line is noise and kept for error texts.
 
-    ``seen`` is the number of the last line that was taken; ``torn`` is set while lines are missing, until
-    the right one arrives: the owner asks for it with ``again(seen + 1)``.
+    ``seen`` is the number of the last line that was taken in order; later ones wait for those that are
+    missing, which the owner asks for with ``again``.
     """
 
     def __init__(self, nonce: str) -> None:
@@ -142,7 +143,9 @@ class RelayReader:
         self.kind: str | None = None
         self.noise = b""
         self.seen = 0
-        self.torn = False
+        self._ahead: dict[int, bytes] = {}
+        self._ahead_size = 0
+        self._is_damaged = False  # a line arrived broken, and nobody knows which one
 
     @property
     def ready(self) -> bool:
@@ -153,6 +156,12 @@ class RelayReader:
     def numbered(self) -> bool:
         """Say whether lines can be asked for again."""
         return self.kind == "python"
+
+    @property
+    def missing(self) -> list[int]:
+        """The numbers of lines that did not arrive, as far as later ones show it, in order."""
+        last = max(self._ahead, default=self.seen + (1 if self._is_damaged else 0))
+        return [number for number in range(self.seen + 1, last + 1) if number not in self._ahead]
 
     def feed(self, chunk: bytes) -> list[RelayEvent]:
         """Take terminal output and return what it means.
@@ -175,35 +184,40 @@ class RelayReader:
                 if line[:1] == b"r":
                     events.append(self._greet(line[1:]))
                     continue
-            elif self.numbered:
-                numbered = self._check(line)
-                if numbered is None:
-                    continue
-                line = numbered
-            if line:
+            if self.numbered:
+                events += self._numbered(line)
+            elif line:
                 events.append(self._parse(line))
         del self._buffer[:start]
         if len(self._buffer) > LONGEST_LINE:
             raise RelayError("a line of the relay never ends")
         return events
 
-    def _check(self, line: bytes) -> bytes | None:
-        """Take the number and the checksum off; None for a line that is damaged or not the next one."""
+    def _numbered(self, line: bytes) -> list[RelayEvent]:
+        """Check one line, and return what it and those that waited for it mean."""
         head, _, rest = line.partition(b",")
         checksum, _, payload = rest.partition(b",")
         try:
             number, expected = int(head[1:]), int(checksum, 16)
         except ValueError:
-            self.torn = True
-            return None
-        if number > self.seen + 1 or zlib.crc32(payload) != expected:
-            self.torn = True
-            return None
-        if number <= self.seen:
-            return None  # asked for twice, or early
-        self.seen = number
-        self.torn = False
-        return head[:1] + payload
+            number, expected = -1, -1
+        if number < 0 or zlib.crc32(payload) != expected:
+            self._is_damaged = True
+            return []
+        if number <= self.seen or number in self._ahead:
+            return []  # asked for, and it had only been late
+        if self._ahead_size + len(line) > 4 * OUTPUT_WINDOW:
+            raise RelayError("the relay sends further ahead than it may")
+        self._ahead[number] = head[:1] + payload
+        self._ahead_size += len(line)
+        events: list[RelayEvent] = []
+        while (ready := self._ahead.pop(self.seen + 1, None)) is not None:
+            self.seen += 1
+            self._is_damaged = False
+            events.append(self._parse(ready))
+        if not self._ahead:
+            self._ahead_size = 0
+        return events
 
     def _greet(self, rest: bytes) -> RelayReady:
         try:

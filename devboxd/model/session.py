@@ -25,6 +25,7 @@ class Ending(StrEnum):
     BROKEN = "broken"  # the channel cannot go on
     STOPPED = "stopped"  # we ended it
     FAILED = "failed"  # it never started
+    SILENT = "silent"  # the far end never said a word: worth another try
 
 
 class SessionEnd(msgspec.Struct, frozen=True):

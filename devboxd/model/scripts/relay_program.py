@@ -60,7 +60,7 @@ def line(l):
         while kept and kept[0][0]<=int(l[1:]): sent-=len(kept.popleft()[1])
     elif k==b"g":
         for m,t in list(kept):
-            if m>=int(l[1:]): raw(t)
+            if m==int(l[1:]): raw(t)
     elif k==b"s" and c:
         try: os.killpg(c.pid,int(l[1:]))
         except OSError: pass
@@ -85,7 +85,7 @@ while True:
         buf+=d
     for f in list(z):
         if f in a:
-            d=os.read(f,32768)
+            d=os.read(f,16384)
             k,zz=z[f]
             if d: put(k,b64(zz.compress(d)+zz.flush(zlib.Z_SYNC_FLUSH)))
             else: del z[f]
