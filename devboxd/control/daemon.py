@@ -357,27 +357,27 @@ class Daemon:
         )
         began = clock.monotonic()
         trips: list[float] = []
-        async with asyncio.TaskGroup() as tasks:
-            holder = tasks.create_task(session.run())
-            try:
-                async with asyncio.timeout(timeout):
-                    await session.wait_ready()
-                    opened = clock.monotonic() - began
-                    for _ in range(count):
-                        asked = clock.monotonic()
-                        sink.answered.clear()
-                        session.on_probe = sink.answered.set
-                        session.probe()
-                        await sink.answered.wait()
-                        trips.append(clock.monotonic() - asked)
-                        await asyncio.sleep(0.05)
-            except TimeoutError:
-                if not trips:
-                    detail = session.detail or "no answer"
-                    raise Unreachable(f"{box.name} did not answer within {timeout:g} s: {detail}") from None
-            finally:
-                await session.stop()
-                await holder
+        # Not in a task group: it would wrap what made the session fail.
+        holder = self.hub.tasks.spawn(f"ping {box.name}", session.run())
+        try:
+            async with asyncio.timeout(timeout):
+                await session.wait_ready()
+                opened = clock.monotonic() - began
+                for _ in range(count):
+                    asked = clock.monotonic()
+                    sink.answered.clear()
+                    session.on_probe = sink.answered.set
+                    session.probe()
+                    await sink.answered.wait()
+                    trips.append(clock.monotonic() - asked)
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            if not trips:
+                detail = session.detail or "no answer"
+                raise Unreachable(f"{box.name} did not answer within {timeout:g} s: {detail}") from None
+        finally:
+            await session.stop()
+            await holder
         version = session.channel.agent_version if session.channel is not None else ""
         return trips, opened, version
 
