@@ -30,7 +30,7 @@ _SWITCH: Final = (
     + wire.UPGRADE.encode()
     + b"\r\n\r\n"
 )
-_STATUS: Final = {1: 500, 2: 400, 3: 404, 4: 401, 5: 409, 6: 403, 7: 503, 8: 202, 9: 403}
+_STATUS: Final = {1: 500, 2: 400, 3: 404, 4: 401, 5: 409, 6: 403, 7: 503, 8: 409, 9: 403}
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -61,6 +61,7 @@ class AttachSpec(msgspec.Struct, frozen=True):
     colorterm: str | None = None
     locale: str | None = None
     wait: float | None = 120.0
+    agent: str | None = None  # socket of an ssh agent here to lend
     rejoining: bool = False  # the daemon was restarted under a client that stayed
 
 
@@ -240,6 +241,7 @@ class Attach:
                 colorterm=spec.colorterm,
                 locale=spec.locale,
                 command=spec.command,
+                lends_agent=spec.agent is not None,
             )
             if not self._typed_shell:
                 document, parameters = INTERACTIVE_DOCUMENT, {"command": command}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Final
@@ -18,6 +19,7 @@ from devboxd.control.port import PortPool, PortTarget, Stream
 from devboxd.control.ports import Cloud, Dialer
 from devboxd.control.session import BEAT, REASON_PREFIX, HeldSession, LinkSettings, Plan, Quiet
 from devboxd.control.ssh import Keys, SshAccess
+from devboxd.control.sshagent import SshAgents
 from devboxd.control.terminal import Leaving, Terminal
 from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreachable
 from devboxd.model.box import Account, BoxRef, Instance, is_instance_id, is_name, strip_suffix
@@ -92,6 +94,7 @@ class Daemon:
             hub, self.pool, self.execute, self._save_forwards, wait=settings.forward_wait
         )
         self.ssh = SshAccess(hub, keys, self.execute, self._send_key)
+        self.agents = SshAgents(hub, self.execute)
         hub.on_open_ids = self._save_sessions
 
     # Life -------------------------------------------------------------------------------------------
@@ -290,7 +293,11 @@ class Daemon:
         self.attached += 1
         self.hub.tell("attach.joined", f"a terminal joined {spec.session}", box=spec.box.name)
         try:
-            return await self._held(f"attach {spec.box.name}", attach.run())
+            async with contextlib.AsyncExitStack() as lent:
+                if spec.agent is not None:
+                    user = spec.user or spec.box.user
+                    await lent.enter_async_context(self.agents.lending(spec.box, user, spec.agent))
+                return await self._held(f"attach {spec.box.name}", attach.run())
         finally:
             self.attached -= 1
             self.hub.tell("attach.left", f"a terminal left {spec.session}", box=spec.box.name)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -31,11 +31,12 @@ from devboxd.ssm.limits import Limits
 from devboxd.ssm.payload import Flag, PayloadType, flag
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 REASON_PREFIX: Final = "devbox"  # our sessions carry it in Reason, for the sweep
 STABLE_AFTER: Final = 1.0  # seconds a link must live before the back-off starts afresh
 SHORT_LIVES: Final = 4  # links in a row that died without a frame before we ask whether the session exists
-STALLED_AFTER: Final = 10.0  # seconds without an acknowledgement before we say that the box is silent
+STALLED_AFTER: Final = 4.5  # seconds without an answer before we say that the box is silent: noticed in 15
 PROBE_AFTER: Final = 9.0  # seconds of silence before an attended session asks the far end
 SKIP_LOOK: Final = 0.25  # seconds between two looks for a gap; it must be there at both
 BEAT: Final = 5.0  # seconds between two looks at all sessions
@@ -47,6 +48,8 @@ SILENT_START: Final = 20.0  # seconds the far end has for its first sign of life
 SILENT_STARTS: Final = 3  # sessions that we start before we believe that the box cannot
 END_GRACE: Final = 2.0  # seconds the far end has to end a port session by itself
 API_END_TIMEOUT: Final = 4.0  # seconds for TerminateSession when we stop
+START_ANSWER: Final = 2.0  # seconds for the answer to StartSession when we are cancelled meanwhile
+TIMER_SLACK: Final = 0.25  # seconds that a new timer may be late when the present one is nearer than that
 
 
 class SessionEnded(DevboxError):
@@ -157,7 +160,7 @@ class HeldSession:
         self._outgoing: deque[bytes | str] = deque()
         self._wake_writer = asyncio.Event()
         self._wake_timer = asyncio.Event()
-        self._timer_idle = True
+        self._timer_far = True
         self._room = asyncio.Event()
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
@@ -180,7 +183,7 @@ class HeldSession:
                 try:
                     grant = await self._start()
                 except DevboxError as error:
-                    end = SessionEnd(Ending.FAILED, error.message, error=error)
+                    end = self._end or SessionEnd(Ending.FAILED, error.message, error=error)
                     return end
                 end = await self._hold(grant)
                 if end.ending is not Ending.SILENT:
@@ -290,12 +293,13 @@ class HeldSession:
         while True:
             try:
                 async with self._hub.gate(self._api).enter(plan.priority):
-                    grant = await self._api.start(plan.target, plan.document, plan.parameters, reason=reason)
+                    grant = await self._ask_start(reason)
             except LoginNeeded as error:
                 if not plan.patient:
                     raise
                 self._set(SessionState.STARTING, error.message)
-                await self._hub.logins.wait(30.0)
+                if await self._wait_or_end(self._hub.logins.wait(30.0)):
+                    raise
                 await self._api.refresh()
                 continue
             except DevboxError as error:
@@ -311,11 +315,26 @@ class HeldSession:
                 if deadline is not None:
                     delay = min(delay, max(0.05, deadline - now))
                 self._set(SessionState.STARTING, text, delay)
-                await self._hub.network.wait(delay)
+                if await self._wait_or_end(self._hub.network.wait(delay)):
+                    raise
                 continue
             self.id = grant.session_id
             self._hub.started(self.id, self.plan.box)
             return grant
+
+    async def _ask_start(self, reason: str) -> Grant:
+        """StartSession. Whoever is cancelled while AWS answers must still learn what there is to end."""
+        plan = self.plan
+        asking = asyncio.ensure_future(self._api.start(plan.target, plan.document, plan.parameters, reason=reason))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await asyncio.wait({asking}, timeout=START_ANSWER)
+            if asking.done() and not asking.cancelled() and asking.exception() is None:
+                self.id = asking.result().session_id
+                self._hub.started(self.id, plan.box)
+            asking.cancel()
+            raise
 
     # Holding ----------------------------------------------------------------------------------------
 
@@ -329,13 +348,13 @@ class HeldSession:
             limits=self.plan.limits,
         )
         delays = backoff(self._hub.dice)
-        short_lives = 0
+        url, short_lives = grant.stream_url, 0
         while True:
             began, dropped = clock.monotonic(), "the link was lost"
             self._heard = 0.0
             try:
-                link = await self._dial(grant)
-                end = await self._serve(link, grant)
+                link = await self._unless_ended(self._dial(url))
+                end = await self._serve(link, grant) if link is not None else self._end
                 if end is not None:
                     return end
             except LinkRefused as error:
@@ -362,17 +381,20 @@ class HeldSession:
             resumed = await self._resume(dropped, delay, delays)
             if isinstance(resumed, SessionEnd):
                 return resumed
+            # The address of a resumed session may be left out: it is the old one then.
+            if resumed.stream_url:
+                url = resumed.stream_url
             grant = resumed
             self.tally.resumes += 1
 
-    async def _dial(self, grant: Grant) -> Link:
+    async def _dial(self, url: str) -> Link:
         headers: Mapping[str, str] = {}
         if self._sign:
             try:
-                headers = await self._api.sign_upgrade(grant.stream_url)
+                headers = await self._api.sign_upgrade(url)
             except DevboxError as error:
                 log.info("session %s: dialling unsigned: %s", self.id, error.message)
-        return await self._dialer.dial(grant.stream_url, headers=headers, heartbeat=self._settings.heartbeat)
+        return await self._dialer.dial(url, headers=headers, heartbeat=self._settings.heartbeat)
 
     async def _resume(self, why: str, delay: float, delays: Iterator[float]) -> Grant | SessionEnd:
         """Get the right to a new link, for as long as it takes; or learn that the session is over."""
@@ -386,7 +408,9 @@ class HeldSession:
                 continue
             try:
                 async with self._hub.gate(self._api).enter(self.plan.priority):
-                    return await self._api.resume(self.id)
+                    grant = await self._unless_ended(self._api.resume(self.id))
+                if grant is not None:
+                    return grant
             except SessionOver as error:
                 return SessionEnd(Ending.GONE, error.message, self._ready.is_set())
             except (LoginNeeded, Denied) as error:
@@ -410,6 +434,15 @@ class HeldSession:
             waiter.cancel()
             ended.cancel()
         return self._ended.is_set()
+
+    async def _unless_ended(self, work: Awaitable[T]) -> T | None:
+        """The result of ``work``; None, and ``work`` cancelled, when the session is told to end first."""
+        task = asyncio.ensure_future(work)
+        try:
+            await self._wait_or_end(asyncio.shield(task))
+            return await task if task.done() else None
+        finally:
+            task.cancel()
 
     async def _is_gone(self) -> bool:
         assert self.id is not None
@@ -490,7 +523,7 @@ class HeldSession:
                         tokens = min(rate, tokens + (now - filled) * rate)
                         filled = now
                         if tokens < 1:
-                            await asyncio.sleep((1 - tokens) / rate)
+                            await asyncio.sleep(max(0.001, (1 - tokens) / rate))
                             continue
                     tokens -= 1
                 frame = outgoing.popleft()
@@ -530,11 +563,16 @@ class HeldSession:
             now = monotonic()
             deadline = channel.next_deadline()
             self._wake_timer.clear()
-            self._timer_idle = deadline is None
-            if deadline is None:
-                await self._wake_timer.wait()
-                continue
-            if deadline > now:
+            self._timer_far = deadline is None or deadline - now > TIMER_SLACK
+            if self._timer_far:
+                # What happens meanwhile may have a timer of its own that is nearer: then look again.
+                try:
+                    async with asyncio.timeout(None if deadline is None else deadline - now):
+                        await self._wake_timer.wait()
+                    continue
+                except TimeoutError:
+                    pass
+            elif deadline is not None and deadline > now:
                 await asyncio.sleep(deadline - now)
             self._apply(channel.tick(monotonic()))
 
@@ -550,7 +588,9 @@ class HeldSession:
         quiet = now - self._heard
         policy = self._settings.keep_alive
         if self._probed is not None:
-            if now - self._probed > STALLED_AFTER and self.state is SessionState.ONLINE:
+            # Over a thin line the probe waits behind what was sent before: any sign of life will do.
+            silent_since = max(self._probed, channel.heard_at or 0.0)
+            if now - silent_since > STALLED_AFTER and self.state is SessionState.ONLINE:
                 self._set(SessionState.STALLED, f"{self.plan.box} does not answer")
         elif channel.unacknowledged:
             self.probe()
@@ -591,8 +631,8 @@ class HeldSession:
                 self._apply_rare(item)
         if outgoing:
             self._wake_writer.set()
-        if self._timer_idle:
-            self._timer_idle = False
+        if self._timer_far:
+            self._timer_far = False
             self._wake_timer.set()
 
     def _apply_rare(self, item: effect.Effect) -> None:

@@ -41,6 +41,7 @@ def attach_command(
     colorterm: str | None = None,
     locale: str | None = None,
     command: str | None = None,
+    lends_agent: bool = False,
 ) -> str:
     """The text that joins or creates the mux session ``session`` on the box (or runs ``command`` there).
 
@@ -61,6 +62,7 @@ def attach_command(
         colorterm or "",
         locale or "",
         command or "",
+        "1" if lends_agent else "",
     )
 
 

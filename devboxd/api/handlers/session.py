@@ -44,6 +44,10 @@ def routes(context: Context) -> list[web.RouteDef]:
             raise BadRequest(
                 f"{asked.mux!r} is no multiplexer that devbox knows", hint=f"one of: {', '.join(MUXES)}"
             )
+        if asked.forward_agent and not asked.ssh_auth_sock:
+            raise BadRequest(
+                "there is no ssh agent here to forward", hint="start one (ssh-agent), or leave out -A"
+            )
         spec = AttachSpec(
             box=await daemon.resolve(asked.box, account(asked)),
             session=check_session_name(asked.session),
@@ -57,6 +61,7 @@ def routes(context: Context) -> list[web.RouteDef]:
             colorterm=asked.colorterm,
             locale=asked.locale,
             wait=daemon.settings.wait,
+            agent=asked.ssh_auth_sock if asked.forward_agent else None,
             rejoining=asked.rejoin is not None,
         )
         return await _framed(request, lambda terminal: daemon.attach(spec, terminal))

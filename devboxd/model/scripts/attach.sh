@@ -1,7 +1,7 @@
 # Join or create a mux session (or run one command) in a terminal. $0 is this text itself, common.sh
 # included, so that it can start itself again as another user.
 # $1 stage, $2 nonce, $3 user or empty, $4 mux or empty, $5 session, $6 TERM, $7 COLORTERM, $8 LANG,
-# $9 command or empty
+# $9 command or empty, ${10} 1 where an ssh agent is lent
 mark() { printf '\033_devbox;%s;%s\033\\' "$n" "$1"; }
 n=$2
 if [ "$1" = 1 ]; then
@@ -15,7 +15,7 @@ if [ "$1" = 1 ]; then
   if [ -n "$want" ]; then
     problem=$(user_problem)
     if [ -n "$problem" ]; then mark "fail;$problem;$want"; exit 1; fi
-    as_user sh -c "$0" "$0" 2 "$2" "$want" "$4" "$5" "$6" "$7" "$8" "$9"
+    as_user sh -c "$0" "$0" 2 "$2" "$want" "$4" "$5" "$6" "$7" "$8" "$9" "${10}"
     exit
   fi
 fi
@@ -39,6 +39,7 @@ if [ -z "$XDG_RUNTIME_DIR" ] && [ -d "/run/user/$u" ] && [ -O "/run/user/$u" ]; 
 fi
 unset ZELLIJ ZELLIJ_SESSION_NAME ZELLIJ_PANE_ID TMUX TMUX_PANE
 # The path is the same for ever; who answers there changes with every attach that forwards an agent.
+if [ -n "${10}" ]; then mkdir -p "$HOME/.devbox" && chmod 700 "$HOME/.devbox"; fi
 if [ -z "$SSH_AUTH_SOCK" ] && [ -d "$HOME/.devbox" ]; then
   SSH_AUTH_SOCK=$HOME/.devbox/agent.sock; export SSH_AUTH_SOCK
 fi
