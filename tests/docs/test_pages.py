@@ -1,0 +1,254 @@
+"""What the documents list is what the code has: settings, routes, permissions, commands, links."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import shlex
+import textwrap
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+import pytest
+import typer
+
+from devboxctl.app import app
+from devboxd.api import wire
+from devboxd.api.server import _STATUS
+from devboxd.aws.errors import action
+from devboxd.model import config
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+TYPER: Any = typer.main.get_command(app)  # click's, under typer's private name
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def first_column(page: str, pattern: str) -> list[str]:
+    return re.findall(rf"^\| `({pattern})`", page, re.MULTILINE)
+
+
+# Settings ---------------------------------------------------------------------------------------------
+
+
+def settings(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names with defaults; a table of boxes is ``boxes.NAME``."""
+    for field in msgspec.structs.fields(kind):
+        inner, at = field.type, f"{prefix}{field.name}."
+        if get_origin(inner) is dict:
+            inner, at = get_args(inner)[1], f"{at}NAME."
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            yield from settings(inner, at)
+        else:
+            yield f"{prefix}{field.name}", field.default
+
+
+def test_the_page_lists_every_setting_with_its_default() -> None:
+    rows = re.findall(
+        r"^\| `([a-z]+\.[A-Za-z_.]+)` \| [^|]+ \| (?:`([^`]*)`|unset) \|", text("docs/configuration.md"), re.M
+    )
+    listed = {name: default or None for name, default in rows}
+    assert listed == {
+        name: None if default is None else str(default) for name, default in settings(config.Config)
+    }
+
+
+def test_the_page_lists_every_variable() -> None:
+    rows = re.findall(
+        r"^\| `(DEVBOX_[A-Z_]+)` \| `([a-z]+)\.([a-z_]+)` \|", text("docs/configuration.md"), re.M
+    )
+    assert {variable: (section, name) for variable, section, name in rows} == config.VARIABLES
+
+
+def test_the_readme_names_settings_that_exist() -> None:
+    section = text("README.md").partition("## Configuration")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`((?:defaults|boxes|forward|link|log)\.[A-Za-z_.]+)`", section))
+    assert named
+    assert named <= {name for name, _ in settings(config.Config)}
+
+
+def test_examples_of_configuration_are_accepted() -> None:
+    examples = re.findall(r"<<'END'\n(.*?)END\n", text("README.md"), re.DOTALL)
+    indented = re.findall(r"^((?:    \[.*\n)(?:    .*\n|\n)+)", text("docs/configuration.md"), re.MULTILINE)
+    examples += [textwrap.dedent(example) for example in indented]
+    assert len(examples) == 2
+    for example in examples:
+        config.merge([config.Layer("example", tomllib.loads(example))])
+
+
+# The control API --------------------------------------------------------------------------------------
+
+
+def test_the_page_lists_the_routes_of_the_contract() -> None:
+    rows = re.findall(r"^\| (GET|POST|DELETE) \| `/v1/([^`]+)` \|", text("docs/api.md"), re.MULTILINE)
+    promised = re.findall(r"^    (GET|POST|DELETE) +([a-z][a-z/{}-]*)", wire.__doc__ or "", re.MULTILINE)
+    assert sorted(rows) == sorted(promised)
+
+
+def test_the_daemon_serves_the_routes_of_the_contract() -> None:
+    served = []
+    for path in sorted((ROOT / "devboxd" / "api" / "handlers").glob("*.py")):
+        served += re.findall(r'web\.(get|post|delete)\("/v1/([^"]+)"', path.read_text("utf-8"))
+    promised = re.findall(r"^    (GET|POST|DELETE) +([a-z][a-z/{}-]*)", wire.__doc__ or "", re.MULTILINE)
+    assert sorted((method.upper(), route) for method, route in served) == sorted(promised)
+
+
+def test_the_page_names_types_of_the_contract() -> None:
+    page = text("docs/api.md")
+    assert [
+        name
+        for name in re.findall(r"`([A-Z][a-zA-Z]+)`", page)
+        if name != "Upgrade" and not hasattr(wire, name)
+    ] == []
+
+
+def test_the_page_lists_the_stream_frames() -> None:
+    rows = re.findall(r"^\| (0x[0-9a-f]{2}) \| ([A-Z_]+) \|", text("docs/api.md"), re.MULTILINE)
+    assert {name: int(number, 16) for number, name in rows} == {one.name: int(one) for one in wire.StreamType}
+    assert str(wire.INPUT_WINDOW) in text("docs/api.md")
+    assert str(wire.OUTPUT_WINDOW) in text("docs/api.md")
+
+
+def test_the_page_lists_the_http_statuses() -> None:
+    rows = re.findall(r"^\| (\d) \| (\d{3}) \|", text("docs/api.md"), re.MULTILINE)
+    used = {status: http for status, http in _STATUS.items() if status not in (8, 9)}  # nothing raises those
+    assert {int(status): int(http) for status, http in rows} == used
+
+
+# Permissions ------------------------------------------------------------------------------------------
+
+
+def policy(name: str) -> dict[str, Any]:
+    match = re.search(rf"<!-- policy: {name} -->\n```json\n(.*?)```", text("README.md"), re.DOTALL)
+    assert match is not None
+    found: dict[str, Any] = json.loads(match[1])
+    return found
+
+
+def flat(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def test_the_policy_allows_exactly_what_is_called() -> None:
+    allowed = {one for statement in policy("user")["Statement"] for one in flat(statement["Action"])}
+    called = {"ssmmessages:OpenDataChannel"}  # the signed websocket
+    for path in (ROOT / "devboxd" / "aws").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr="call" | "pages"),
+                    args=[ast.Constant(value=str(service)), ast.Constant(value=str(operation)), *_],
+                ):
+                    called.add(action(service, operation))
+    assert allowed == called
+
+
+def test_the_policy_names_every_document() -> None:
+    resources = [one for statement in policy("user")["Statement"] for one in flat(statement["Resource"])]
+    named = {one.rpartition("document/")[2] for one in resources if "document/" in one}
+    used = {"SSM-SessionManagerRunShell"}  # the account's default shell, for --raw
+    for name in ("attach", "execute", "port"):
+        module = importlib.import_module(f"devboxd.control.{name}")
+        used |= {value for key, value in vars(module).items() if key.endswith("_DOCUMENT")}
+    assert named == used
+
+
+@pytest.mark.parametrize("name", ["user", "box"])
+def test_a_policy_fits_into_a_managed_policy(name: str) -> None:
+    assert len(json.dumps(policy(name), separators=(",", ":"))) < 6144
+
+
+# Commands ---------------------------------------------------------------------------------------------
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    """Every devboxctl line in a block, and in running text between back-ticks."""
+    for path in PAGES:
+        page = path.read_text("utf-8")
+        blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL) + re.findall(
+            r"^    (.*)$", page, re.MULTILINE
+        )
+        lines = [line for block in blocks for line in block.splitlines()]
+        lines += re.findall(r"`(devboxctl [^`]*)`", page)
+        for line in lines:
+            for part in re.split(r"\|\s", line):
+                if part.strip().startswith("devboxctl "):
+                    yield path.name, shlex.split(part.replace("…", ""), comments=True)[1:]
+
+
+def find(words: list[str]) -> tuple[Any, list[str]]:
+    """The command of a line and the words that follow it."""
+    command, rest = TYPER, list(words)
+    while hasattr(command, "commands"):
+        while rest and rest[0].startswith("-"):
+            rest.pop(0)
+        if not rest or rest[0] not in command.commands:
+            return command, rest
+        command = command.commands[rest.pop(0)]
+    return command, rest
+
+
+def test_every_command_line_names_a_command_and_its_options() -> None:
+    wrong = []
+    lines = list(command_lines())
+    assert len(lines) > 30
+    for page, words in lines:
+        command, rest = find(words)
+        if hasattr(command, "commands") and rest and not rest[0].isupper():
+            wrong.append((page, words, "no such command"))
+            continue
+        known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)} | {"--help"}
+        before = rest[: rest.index("--")] if "--" in rest else rest
+        unknown = [word for word in before if word.startswith("-") and word not in known]
+        if unknown:
+            wrong.append((page, words, f"no option {unknown}"))
+    assert wrong == []
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = text("README.md")
+    missing = [
+        name for name, one in TYPER.commands.items() if not one.hidden and f"devboxctl {name}" not in readme
+    ]
+    assert missing == ["version"]
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", text("Makefile"), re.MULTILINE))
+    named = {
+        word
+        for page in PAGES
+        for word in re.findall(r"(?:`|^    )make\s([a-z0-9-]+)", page.read_text("utf-8"), re.MULTILINE)
+    }
+    assert {"demo", "test", "setup", "check", "lock"} <= named
+    assert named <= targets
+
+
+# Links and words --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_files_that_are_named_exist() -> None:
+    named = [
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(
+            r"`((?:devboxd|devboxctl|tests|docs|systemd|tools)/[\w./-]+)`", page.read_text("utf-8")
+        )
+    ]
+    assert len(named) > 20
+    assert [(page, name) for page, name in named if not (ROOT / name).exists()] == []
