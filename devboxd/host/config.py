@@ -110,7 +110,7 @@ def find_project_file(start: Path, home: Path) -> Path | None:
 
 def _matters(change: Change, path: str) -> bool:
     # A folder that comes or goes may be config.d; other files beside ours are none of our business.
-    return path.endswith(".toml") or (change is not Change.modified and not Path(path).suffix)
+    return path.endswith(".toml") or (change is not Change.modified and Path(path).suffix in ("", ".d"))
 
 
 def _read(path: Path) -> dict[str, Any]:
