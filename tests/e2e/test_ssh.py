@@ -1,0 +1,272 @@
+"""Real OpenSSH, client and server, through the proxy: one sshd on loopback plays every box's."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.kit import CTL, Completed, World, free_port, need, until
+
+
+class Sshd:
+    """A real sshd, as the invoking user, for the disk of one box."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.port = free_port()
+        self._keys = world.folder / "sshd"
+        self._keys.mkdir(mode=0o700, exist_ok=True)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, key: str = "host") -> None:
+        """Serve with a host key of this name, made when it is new."""
+        file = self._keys / key
+        if not file.exists():
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file)], check=True)
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # its privilege separation folder
+        disk = self.world.disk()
+        options = {
+            "ListenAddress": f"127.0.0.1:{self.port}",
+            "HostKey": str(file),
+            "AuthorizedKeysFile": f"{disk}/.ssh/authorized_keys",
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "PermitRootLogin": "yes",
+            "PasswordAuthentication": "no",
+            "PidFile": "none",
+            "Subsystem": "sftp internal-sftp",
+            "SetEnv": f"HOME={disk}",
+        }
+        program = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
+        line = [str(program), "-D", "-e", "-f", "/dev/null"]
+        line += [f"-o{name}={value}" for name, value in options.items()]
+        with (self._keys / "log").open("ab") as log:
+            self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stderr=log)
+
+        def listens() -> bool:
+            with socket.socket() as one:
+                return one.connect_ex(("127.0.0.1", self.port)) == 0
+
+        until(listens, "sshd listens")
+
+    def stop(self) -> None:
+        """End it, and whoever is logged in."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture(scope="module")
+def sshd(shared_world: World) -> Iterator[Sshd]:
+    """A running sshd, and ``config-ssh`` done."""
+    need("sshd", "ssh", "ssh-keygen", "ssh-keyscan")
+    shared_world.ensure_daemon()
+    one = Sshd(shared_world)
+    one.start()
+    shared_world.ok("config-ssh")
+    yield one
+    one.stop()
+    shared_world.ok("config-ssh", "--remove")
+
+
+@pytest.fixture
+def ssh(world: World, sshd: Sshd) -> Any:
+    """Run an OpenSSH program with the user's configuration of the private home."""
+    # ssh takes the home from the user database, not from HOME: the file must be named.
+    config = str(world.folder / "home" / ".ssh" / "config")
+
+    def run(program: str, *words: str, stdin: bytes = b"", **more: Any) -> Completed:
+        port = {"ssh": "-p", "scp": "-P", "sftp": "-P"}[program]
+        return subprocess.run(
+            [program, "-F", config, "-oBatchMode=yes", port, str(sshd.port), *words],
+            input=stdin, capture_output=True, timeout=60, check=False, env=world.env, cwd=world.folder, **more,
+        )  # fmt: skip
+
+    return run
+
+
+def test_ssh_just_works_with_its_exit_status_and_clean_streams(world: World, ssh: Any) -> None:
+    """No key pair, no question about host keys: both were settled over the session."""
+    data = os.urandom(1 << 20)
+    done = ssh("ssh", "api.devbox", "cat; echo err >&2; exit 7", stdin=data)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == data
+    assert done.stderr == b"err\n"
+
+
+def test_the_data_path_holds_no_python_process(world: World, ssh: Any, sshd: Sshd) -> None:
+    """The descriptor was passed: ssh talks to the daemon by itself."""
+    config = str(world.folder / "home" / ".ssh" / "config")
+    line = ["ssh", "-F", config, "-p", str(sshd.port), "api.devbox", "echo up; cat"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=world.env) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"up\n"
+        found = [
+            command
+            for file in Path("/proc").glob("[0-9]*/cmdline")
+            if b"devboxctl" in (command := _read(file))
+            and str(world.folder).encode() in _read(file.parent / "environ")
+        ]
+        assert found == []
+        process.stdin.close()
+        assert process.wait(20) == 0
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_plain_proxy_command_works_as_well(world: World, sshd: Sshd) -> None:
+    """For clients that know no ProxyUseFdpass."""
+    state = world.folder / "state" / "devbox"
+    done = subprocess.run(
+        ["ssh", "-F", "/dev/null", f"-oProxyCommand={CTL} proxy --ssh-user %r %h %p", "-oBatchMode=yes",
+         f"-oUserKnownHostsFile={state}/known_hosts", "-oStrictHostKeyChecking=yes", f"-i{state}/id_ed25519",
+         "-p", str(sshd.port), f"{getpass.getuser()}@api.devbox", "cat; exit 5"],
+        input=b"x" * 300_000, capture_output=True, timeout=60, check=False, env=world.env,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert done.stdout == b"x" * 300_000
+
+
+def test_a_link_that_is_cut_does_not_end_ssh(world: World, ssh: Any, sshd: Sshd) -> None:
+    config = str(world.folder / "home" / ".ssh" / "config")
+    line = ["ssh", "-F", config, "-p", str(sshd.port), "api.devbox", "cat"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=world.env) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        for fault in ("rst", "close", "fin"):
+            process.stdin.write(f"before {fault}\n".encode())
+            process.stdin.flush()
+            assert process.stdout.readline() == f"before {fault}\n".encode()
+            world.fault(fault)
+        process.stdin.write(b"after\n")
+        process.stdin.close()
+        assert process.stdout.read() == b"after\n"
+        assert process.wait(20) == 0
+
+
+def test_scp_and_sftp_copy_both_ways(world: World, ssh: Any) -> None:
+    data = os.urandom(2 << 20)
+    (world.folder / "out.bin").write_bytes(data)
+    there = world.disk() / "work" / "scp.bin"
+    done = ssh("scp", "-q", "out.bin", f"api.devbox:{there}")
+    assert done.returncode == 0, done.stderr
+    assert there.read_bytes() == data
+    done = ssh("scp", "-q", f"api.devbox:{there}", "back.bin")
+    assert done.returncode == 0, done.stderr
+    assert (world.folder / "back.bin").read_bytes() == data
+    done = ssh("sftp", "-q", "-b", "-", "api.devbox", stdin=f"get {there} sftp.bin\nrm {there}\n".encode())
+    assert done.returncode == 0, done.stderr
+    assert (world.folder / "sftp.bin").read_bytes() == data
+    assert not there.exists()
+
+
+def test_rsync_copies_a_tree(world: World, sshd: Sshd) -> None:
+    need("rsync")
+    tree = world.folder / "tree"
+    (tree / "sub").mkdir(parents=True, exist_ok=True)
+    for number in range(20):
+        (tree / "sub" / f"{number}").write_bytes(os.urandom(5000))
+    config = world.folder / "home" / ".ssh" / "config"
+    line = ["rsync", "-a", "-e", f"ssh -F {config} -p {sshd.port}"]
+    target = world.disk() / "work" / "tree"
+    subprocess.run([*line, f"{tree}/", f"api.devbox:{target}/"], check=True, env=world.env, timeout=60)
+    assert sorted(file.read_bytes() for file in target.rglob("*") if file.is_file()) == sorted(
+        file.read_bytes() for file in tree.rglob("*") if file.is_file()
+    )
+
+
+def test_git_pushes_and_clones(world: World, sshd: Sshd) -> None:
+    need("git")
+    config = world.folder / "home" / ".ssh" / "config"
+    env = world.env | {
+        "GIT_SSH_COMMAND": f"ssh -F {config} -p {sshd.port}",
+        "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null",
+        "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t",
+    }  # fmt: skip
+
+    def git(*words: str, cwd: Path = world.folder) -> None:
+        subprocess.run(["git", *words], check=True, env=env, cwd=cwd, timeout=60, capture_output=True)
+
+    bare, local = world.disk() / "work" / "repo.git", world.folder / "repo"
+    git("init", "-q", "--bare", "-b", "main", str(bare))
+    git("init", "-q", "-b", "main", str(local))
+    (local / "file").write_text("hello\n")
+    git("add", "file", cwd=local)
+    git("commit", "-q", "-m", "one", cwd=local)
+    git("push", "-q", f"api.devbox:{bare}", "main", cwd=local)
+    git("clone", "-q", f"api.devbox:{bare}", str(world.folder / "clone"))
+    assert (world.folder / "clone" / "file").read_text() == "hello\n"
+
+
+def test_devboxctl_ssh_needs_no_set_up_at_all(world: World, sshd: Sshd) -> None:
+    done = world.run("ssh", "api", "--port", str(sshd.port), "--", "sh -c 'echo here; exit 3'")
+    assert (done.returncode, done.stdout) == (3, b"here\n"), done.stderr
+
+
+def test_a_changed_host_key_is_refused(world: World, ssh: Any, sshd: Sshd) -> None:
+    """What was learned over the authenticated session is what counts; nothing is trusted blindly."""
+    assert ssh("ssh", "api.devbox", "true").returncode == 0
+    sshd.stop()
+    sshd.start("impostor")
+    try:
+        done = ssh("ssh", "api.devbox", "true")
+        assert done.returncode == 255
+        assert b"host key" in done.stderr.lower()
+    finally:
+        sshd.stop()
+        sshd.start()
+    assert ssh("ssh", "api.devbox", "true").returncode == 0
+
+
+def test_config_ssh_keeps_the_users_file_and_takes_only_its_own_line_out(world: World, sshd: Sshd) -> None:
+    config = world.folder / "home" / ".ssh" / "config"
+    world.ok("config-ssh", "--remove")
+    theirs = "# mine\nHost other\n    User me\n"
+    config.write_text(theirs)
+    assert world.run("config-ssh", "--check").returncode == 1
+    assert config.read_text() == theirs
+    world.ok("config-ssh")
+    assert config.read_text().endswith(theirs)
+    assert config.read_text().startswith("Include ")
+    assert world.run("config-ssh", "--check").returncode == 0
+    world.ok("config-ssh", "--remove")
+    assert config.read_text() == theirs
+    world.ok("config-ssh")
+
+
+def test_proxy_to_a_port_where_nothing_listens_says_so_on_standard_error(world: World) -> None:
+    done = world.run("proxy", "api", str(free_port()), stdin=b"")
+    assert done.stdout == b""
+
+
+def test_proxy_carries_any_bytes_and_ends_with_its_input(world: World) -> None:
+    data = os.urandom(1 << 20)
+    with world.start("proxy", "api", "7", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        writer = threading.Thread(target=process.stdin.write, args=(data,))
+        writer.start()
+        got = b""
+        while len(got) < len(data):
+            got += os.read(process.stdout.fileno(), 1 << 16)
+        writer.join()
+        assert got == data
+        process.kill()
