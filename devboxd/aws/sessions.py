@@ -147,6 +147,28 @@ class SessionApi:
             return None
         return any(item.get("SessionId") == session_id and item.get("Status") not in _ENDED for item in found)
 
+    async def longest(self, session_id: str, target: str | None = None) -> float | None:
+        """Seconds that a session may last from now, by its account's maximum duration.
+
+        None where there is no limit, or where that may not be asked.
+        """
+        filters = [{"key": "SessionId", "value": session_id}]
+        if target:
+            filters.append({"key": "Target", "value": target})
+        try:
+            found = await self.account.pages(
+                "ssm", "describe_sessions", "Sessions", State="Active", Filters=filters
+            )
+        except Denied:
+            return None
+        for item in found:
+            minutes = str(item.get("MaxSessionDuration") or "")
+            if item.get("SessionId") == session_id and minutes.isdecimal() and int(minutes):
+                started = item.get("StartDate")
+                age = self.account.clock.wall() - started.timestamp() if started is not None else 0.0
+                return int(minutes) * 60 - max(0.0, age)
+        return None
+
     async def connection_status(self, target: str) -> str | None:
         """``connected`` or ``notconnected``: whether a box's agent holds its control channel.
 
@@ -161,6 +183,10 @@ class SessionApi:
     async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
         """A data key for an encrypted session: ``keys.generate_data_key``."""
         return await generate_data_key(self.account, key_id, context)
+
+    def ca_bundle(self) -> str | None:
+        """The certificates that this account's profile wants trusted; None leaves it to the environment."""
+        return self.account.ca_bundle()
 
     async def refresh(self) -> None:
         """Forget cached credentials, so that a new login is seen."""

@@ -13,7 +13,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -39,6 +39,7 @@ RESIZE_DEBOUNCE: Final = 0.05  # seconds
 AWAY_INPUT: Final = 4096  # bytes typed while the link is down that are kept
 BACKLOG_LIMIT: Final = 2 << 20  # bytes a terminal may be behind before output is skipped
 BACKLOG_RESUME: Final = 64 << 10  # bytes: it has caught up
+REPLACE_BEFORE: Final = 120.0  # seconds before a session's longest life that the next one is started
 CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
 CRAWL_FRAMES: Final = 8  # pieces in that time that look like the agent's repairs
 SKIP_MISSING: Final = 20  # frames missing: two seconds of catching up, where a redraw takes a tenth
@@ -72,6 +73,7 @@ class _Screen(Quiet):
         self._attach = attach
         self._filter = MarkFilter(nonce)
         self._marked = not attach.spec.raw
+        self.session: HeldSession | None = None
         self.mux: str | None = None  # what the start mark said
         self.started = attach.spec.raw
         self.program_status: int | None = None
@@ -87,13 +89,13 @@ class _Screen(Quiet):
         """Filter, then show; hold back what comes before the mux."""
         self.first_output.set()
         if not self._marked:
-            self._attach.show(data)
+            self._attach.show(self, data)
             return
         for piece in self._filter.feed(data):
             if isinstance(piece, Mark):
                 self._mark(piece)
             elif self.started:
-                self._attach.show(piece)
+                self._attach.show(self, piece)
             else:
                 self.preamble = (self.preamble + piece)[-PREAMBLE_LIMIT:]
 
@@ -101,9 +103,11 @@ class _Screen(Quiet):
         match mark.words:
             case ("start", kind, user):
                 self.started = True
-                self._attach.may_skip(kind in ("zellij", "tmux"))
                 self.mux = kind
-                self._attach.came_up(kind, printable(user))
+                if self.session is not None:
+                    # A mux can draw the screen again, so a long outage need not be caught up with.
+                    self.session.skip_after = SKIP_MISSING if kind in ("zellij", "tmux") else None
+                self._attach.came_up(self, printable(user))
             case ("exit", status):
                 self.program_ended = True
                 self.program_status = int(status) if status.isdigit() else None
@@ -116,7 +120,7 @@ class _Screen(Quiet):
         """No more output: show what the filter held back."""
         if rest := self._filter.flush():
             if self.started:
-                self._attach.show(rest)
+                self._attach.show(self, rest)
             else:
                 self.preamble += rest
 
@@ -130,7 +134,7 @@ class _Screen(Quiet):
 
     def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
         """Tell the client."""
-        self._attach.session_state(state, text, retry_in)
+        self._attach.session_state(self, state, text, retry_in)
 
 
 class Attach:
@@ -146,7 +150,6 @@ class Attach:
         *,
         settings: LinkSettings,
         box_state: Callable[[], Awaitable[str | None]] | None = None,
-        on_session: Callable[[HeldSession | None], None] = lambda _: None,
     ) -> None:
         self.spec = spec
         self._hub = hub
@@ -155,9 +158,7 @@ class Attach:
         self._terminal = terminal
         self._settings = settings
         self._box_state = box_state
-        self._on_session = on_session
         self._size = (max(1, spec.columns), max(1, spec.rows))
-        self._session: HeldSession | None = None
         self._screen: _Screen | None = None
         self._pending: deque[bytes] = deque()
         self._pending_size = 0
@@ -170,6 +171,9 @@ class Attach:
         self._skipping = asyncio.Event()
         self._away_since: float | None = None
         self._was_up = False
+        self._up = asyncio.Event()  # the program of the present session runs
+        self._took_over = asyncio.Event()  # so does that of the next one
+        self._replaces = not spec.raw and spec.command is None
         self._was_lost = False
         self._shown = 0  # pieces of output
         self._typed_shell = False  # the document for commands is denied: type into the plain shell
@@ -202,7 +206,7 @@ class Attach:
         delays = backoff(self._hub.dice, first=1.0)
         while True:
             try:
-                end, screen = await self._run_once()
+                end, screen = await self._one_or_two()
             except DevboxError as error:
                 return Leaving(error=error)
             if screen.started and not self.spec.raw:
@@ -225,9 +229,66 @@ class Attach:
                 case AfterEnd.REOPEN:
                     await self._before_reopen(end, next(delays) if useless else 0.0)
 
-    async def _run_once(self) -> tuple[SessionEnd, _Screen]:
+    async def _one_or_two(self) -> tuple[SessionEnd, _Screen]:
+        """Run a session; where its account limits how long one may last, the next one is up before that.
+
+        Both are joined to the same mux for a moment; then the screen, and what is typed, belongs to the new one.
+        """
+        running = asyncio.ensure_future(self._run_once())
+        try:
+            while True:
+                await asyncio.wait({running}, timeout=await self._time_left(running))
+                if running.done():
+                    return running.result()
+                old = self._screen
+                next_one = asyncio.ensure_future(self._run_once(replacing=True))
+                took_over = asyncio.ensure_future(self._took_over.wait())
+                try:
+                    waits: set[asyncio.Future[Any]] = {next_one, took_over, running}
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                    if took_over.done() and old is not None and old.session is not None:
+                        await old.session.stop()
+                        await running
+                        running = next_one
+                    else:
+                        self._replaces = False  # it did not come up: what is left of the old one is used up
+                        next_one.cancel()
+                        await asyncio.gather(next_one, return_exceptions=True)
+                finally:
+                    took_over.cancel()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def _time_left(self, running: asyncio.Future[tuple[SessionEnd, _Screen]]) -> float | None:
+        """Seconds until the session should be replaced; None where it may last for ever, or nobody says."""
+        up = asyncio.ensure_future(self._up.wait())
+        waits: set[asyncio.Future[Any]] = {running, up}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            up.cancel()
+        session = self._session
+        if running.done() or not self._replaces or session is None or session.id is None:
+            return None
+        try:
+            lasts = await self._api.longest(session.id, self.spec.box.target)
+        except DevboxError as error:
+            log.debug("how long session %s may last is unknown: %s", session.id, error)
+            return None
+        return None if lasts is None else max(1.0, lasts - REPLACE_BEFORE)
+
+    @property
+    def _session(self) -> HeldSession | None:
+        return self._screen.session if self._screen is not None else None
+
+    async def _run_once(self, *, replacing: bool = False) -> tuple[SessionEnd, _Screen]:
         spec, nonce = self.spec, secrets.token_hex(8)
-        screen = self._screen = _Screen(self, nonce)
+        screen = _Screen(self, nonce)
+        self._took_over.clear()
+        self._up.clear()
+        if not replacing:
+            self._screen = screen
         parameters: dict[str, str] = {}
         document: str | None = None
         command = ""
@@ -260,8 +321,7 @@ class Attach:
         )
         session = HeldSession(self._hub, self._api, self._dialer, plan, screen, self._settings)
         session.attended = True
-        self._session = session
-        self._on_session(session)
+        screen.session = session
         try:
             async with asyncio.TaskGroup() as tasks:
                 opening = tasks.create_task(
@@ -272,8 +332,7 @@ class Attach:
             if session.channel is not None:
                 self._unacknowledged = session.channel.bytes_unacknowledged
         finally:
-            self._session = None
-            self._on_session(None)
+            screen.session = None
             screen.finish()
         return end, screen
 
@@ -344,8 +403,10 @@ class Attach:
 
     # From the session -------------------------------------------------------------------------------
 
-    def show(self, data: bytes) -> None:
+    def show(self, screen: _Screen, data: bytes) -> None:
         """Pass output on; a terminal that does not read loses the middle, never blocks us."""
+        if screen is not self._screen:
+            return  # of a session that another has taken over from
         self._shown += 1
         if self._skipped or self._terminal.backlog > BACKLOG_LIMIT:
             self._skipped += len(data)
@@ -353,17 +414,21 @@ class Attach:
             return
         self._terminal.output(data)
 
-    def may_skip(self, is_mux: bool) -> None:
-        """A mux can draw the screen again, so a long outage need not be caught up with."""
-        if self._session is not None:
-            self._session.skip_after = SKIP_MISSING if is_mux else None
-
     def say(self, text: str) -> None:
         """Show text of ours in the status line."""
         self._status("notice", text)
 
-    def came_up(self, kind: str, user: str) -> None:
+    def came_up(self, screen: _Screen, user: str) -> None:
         """The program runs: the screen is the user's again."""
+        kind = screen.mux or "none"
+        if screen is not self._screen:
+            self._screen = screen
+            self._terminal.output(b"\x18")  # the old session may have stopped in the middle of a sequence
+            self._took_over.set()
+            self._hub.tell(
+                "session.replaced", "joined again before the session's time was up", box=self.spec.box.name
+            )
+        self._up.set()
         was_away, self._away_since = self._away_since, None
         self._was_up = True
         self._has_input.set()
@@ -374,17 +439,18 @@ class Attach:
         if was_away is not None:
             self._hub.tell("session.reopened", f"joined {kind} again", box=self.spec.box.name)
 
-    def session_state(self, state: SessionState, text: str, retry_in: float | None) -> None:
+    def session_state(self, of: _Screen, state: SessionState, text: str, retry_in: float | None) -> None:
         """Show the session's state in the client's status line."""
+        if of is not self._screen:
+            return
         match state:
             case SessionState.ONLINE:
-                screen = self._screen
                 if self._was_lost:
                     self._was_lost = False
                     self._hub.tasks.spawn("look after a resume", self._look_after_resume())
-                if screen is not None and screen.started:
+                if of.started:
                     self._away_since = None
-                    self._terminal.status(StatusLine("online", mux=screen.mux))
+                    self._terminal.status(StatusLine("online", mux=of.mux))
                 self._has_input.set()
             case SessionState.ENDED:
                 pass

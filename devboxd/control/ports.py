@@ -55,6 +55,9 @@ class SessionApi(Protocol):
     async def active(self, *, reason_prefix: str) -> Sequence[Active]:
         """Open sessions whose Reason starts so."""
 
+    async def longest(self, session_id: str, target: str) -> float | None:
+        """Seconds that a session may last from now; None where there is no limit or it may not be asked."""
+
     async def connection_status(self, target: str) -> str | None:
         """``connected``, ``notconnected``, or None where that may not be asked."""
 
@@ -63,6 +66,9 @@ class SessionApi(Protocol):
 
     async def sign_upgrade(self, url: str) -> Mapping[str, str]:
         """Headers that sign the websocket request; empty for a presigned URL."""
+
+    def ca_bundle(self) -> str | None:
+        """A file of certificates to trust, where the account's profile names one."""
 
     async def refresh(self) -> None:
         """Forget cached credentials, so that a new login is seen."""
@@ -80,7 +86,9 @@ class Link(Protocol):
 class Dialer(Protocol):
     """Opens links."""
 
-    async def dial(self, url: str, *, headers: Mapping[str, str], heartbeat: float) -> Link:
+    async def dial(
+        self, url: str, *, headers: Mapping[str, str], heartbeat: float, ca_bundle: str | None
+    ) -> Link:
         """Raises ``LinkLost``, or ``LinkRefused`` with the HTTP ``status`` of a refused upgrade."""
 
 

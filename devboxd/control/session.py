@@ -45,6 +45,7 @@ KEEP_ALIVE: Final = 45.0  # seconds of quiet; the shortest idle time-out an acco
 WAKE_ANSWER: Final = 2.5  # seconds a link has to show life after sleep or a network change
 TARGET_POLL: Final = 3.0  # seconds between tries while the box is not connected
 SILENT_START: Final = 20.0  # seconds the far end has for its first sign of life
+SILENT_LINK: Final = 5.0  # and at least so long on each link: the network may have been away until now
 SILENT_STARTS: Final = 3  # sessions that we start before we believe that the box cannot
 END_GRACE: Final = 2.0  # seconds the far end has to end a port session by itself
 API_END_TIMEOUT: Final = 4.0  # seconds for TerminateSession when we stop
@@ -164,6 +165,7 @@ class HeldSession:
         self._room = asyncio.Event()
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
+        self._connected = asyncio.Event()  # a link is up
         self._end: SessionEnd | None = None
         self._stopping = False
         self._heard = 0.0  # monotonic time of the last message from the link
@@ -191,6 +193,9 @@ class HeldSession:
                 # The agent drops a session task that comes just after its own start, without a word.
                 log.warning("session %s of %s never started; starting another", self.id, self.plan.box)
                 await self._give_up()
+                if self._stopping:
+                    end = SessionEnd(Ending.STOPPED)
+                    return end
             failure = Unreachable(
                 f"{self.plan.box} does not start sessions",
                 hint="is its agent healthy? Restart amazon-ssm-agent, or reboot the box",
@@ -223,12 +228,13 @@ class HeldSession:
             self._finish(SessionEnd(Ending.STOPPED))
 
     async def wait_ready(self) -> None:
-        """Wait until the far end takes data.
+        """Wait until the far end takes data, and a link is up to carry it.
 
         Raises:
             SessionEnded: it ended instead; the error that made it fail is raised as it is.
         """
         await self._ready.wait()
+        await self._connected.wait()
         self._raise_if_ended()
 
     async def ended(self) -> None:
@@ -325,7 +331,9 @@ class HeldSession:
     async def _ask_start(self, reason: str) -> Grant:
         """StartSession. Whoever is cancelled while AWS answers must still learn what there is to end."""
         plan = self.plan
-        asking = asyncio.ensure_future(self._api.start(plan.target, plan.document, plan.parameters, reason=reason))
+        asking = asyncio.ensure_future(
+            self._api.start(plan.target, plan.document, plan.parameters, reason=reason)
+        )
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -394,7 +402,9 @@ class HeldSession:
                 headers = await self._api.sign_upgrade(url)
             except DevboxError as error:
                 log.info("session %s: dialling unsigned: %s", self.id, error.message)
-        return await self._dialer.dial(url, headers=headers, heartbeat=self._settings.heartbeat)
+        return await self._dialer.dial(
+            url, headers=headers, heartbeat=self._settings.heartbeat, ca_bundle=self._api.ca_bundle()
+        )
 
     async def _resume(self, why: str, delay: float, delays: Iterator[float]) -> Grant | SessionEnd:
         """Get the right to a new link, for as long as it takes; or learn that the session is over."""
@@ -407,7 +417,8 @@ class HeldSession:
             if delay and await self._wait_or_end(self._hub.network.wait(delay)):
                 continue
             try:
-                async with self._hub.gate(self._api).enter(self.plan.priority):
+                # In the order of use: what somebody typed into last comes back first.
+                async with self._hub.gate(self._api).enter(-self._used):
                     grant = await self._unless_ended(self._api.resume(self.id))
                 if grant is not None:
                     return grant
@@ -548,8 +559,10 @@ class HeldSession:
         """A session whose far end says nothing at all was not started."""
         channel = self.channel
         assert channel is not None
+        opened = self._hub.clock.monotonic()
         while channel.heard_at is None:
-            left = self._started_at + SILENT_START - self._hub.clock.monotonic()
+            until = max(self._started_at + SILENT_START, opened + SILENT_LINK)
+            left = until - self._hub.clock.monotonic()
             if left <= 0:
                 self._finish(SessionEnd(Ending.SILENT, f"{self.plan.box} did not start the session"))
                 return
@@ -573,7 +586,7 @@ class HeldSession:
                 except TimeoutError:
                     pass
             elif deadline is not None and deadline > now:
-                await asyncio.sleep(deadline - now)
+                await asyncio.sleep(max(0.001, deadline - now))
             self._apply(channel.tick(monotonic()))
 
     def beat(self) -> None:
@@ -705,6 +718,10 @@ class HeldSession:
                 )
         self.state = state
         self.detail = text
+        if state is SessionState.RECONNECTING:
+            self._connected.clear()
+        elif state in (SessionState.ONLINE, SessionState.ENDED):
+            self._connected.set()
         self._sink.state(state, text, retry_in)
 
     async def _terminate(self) -> None:

@@ -20,6 +20,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
@@ -234,7 +235,7 @@ class Dialer:
         headers: Mapping[str, str] | None = None,
         timeout: float = 15.0,
         heartbeat: float = 10.0,
-        settings: DialSettings | None = None,
+        ca_bundle: str | None = None,
     ) -> Link:
         """Open a websocket.
 
@@ -243,11 +244,11 @@ class Dialer:
             headers: for the upgrade request, for example its signature.
             timeout: seconds for name, connection, TLS and upgrade together.
             heartbeat: seconds of silence before a ping; a dead peer is found after 1.5 times that.
-            settings: in place of the dialer's own.
+            ca_bundle: certificates in place of those of the dialer's own settings.
 
         Raises: LinkLost (no connection, or CertificateUntrusted), LinkRefused (or ProxyRefused).
         """
-        settings = settings or self.settings
+        settings = replace(self.settings, ca_bundle=ca_bundle) if ca_bundle else self.settings
         target = URL(_http(url), encoded=True)
         host, secure = target.host or "", target.scheme == "https"
         try:

@@ -16,7 +16,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     early_frames: int = 10_000  # of the far end, ahead of a missing one
     early_bytes: int = 16 * 1024 * 1024
     gap: float = 30.0  # a frame missing for so long, while the far end talks, is lost for ever
-    give_up: float = 24 * 3600.0  # one of our frames without acknowledgement: a stopped program may take a day
+    give_up: float = (
+        24 * 3600.0
+    )  # one of our frames without acknowledgement: a stopped program may take a day
     handshake: float = 60.0  # from our answer to the end of the handshake; the far end waits 15 + 15 s
     greeting: float = 10.0  # from there to the first sign that the far end takes data
 

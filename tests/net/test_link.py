@@ -304,8 +304,7 @@ async def test_a_certificate_of_an_unknown_authority_is_not_trusted(
         with pytest.raises(CertificateUntrusted) as untrusted:
             await dialer.dial(there.url)
         assert "AWS_CA_BUNDLE" in (untrusted.value.hint or "")
-        own = DialSettings(ca_bundle=str(stranger.bundle))
-        async with await dialer.dial(there.url, settings=own) as link:
+        async with await dialer.dial(there.url, ca_bundle=str(stranger.bundle)) as link:
             await link.send(b"x")
             assert await link.receive() == b"x"
     assert not there.requests[1:]
@@ -321,9 +320,9 @@ async def test_the_system_does_not_trust_our_test_authority(authority: Authority
 
 
 async def test_an_unreadable_bundle_is_named(dialer: Dialer, tmp_path: Path) -> None:
-    missing = DialSettings(ca_bundle=str(tmp_path / "none.pem"))
+    missing = str(tmp_path / "none.pem")
     with pytest.raises(CertificateUntrusted, match=r"none\.pem can not be read"):
-        await dialer.dial("wss://127.0.0.1:9/", settings=missing)
+        await dialer.dial("wss://127.0.0.1:9/", ca_bundle=missing)
 
 
 async def test_all_links_share_one_tls_context(dialer: Dialer, authority: Authority) -> None:
