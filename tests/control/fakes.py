@@ -183,6 +183,11 @@ class FakeService:
     def fail(self, call: str, *errors: DevboxError) -> None:
         self.errors.setdefault(call, deque()).extend(errors)
 
+    def lose(self, *calls: str, **errors: DevboxError) -> None:
+        """These calls never answer; those fail."""
+        self.hang.update(calls)
+        self.down.update(errors)
+
     # SessionApi
 
     async def _call(self, name: str) -> None:
@@ -262,12 +267,6 @@ class FakeService:
 
     async def longest(self, session_id: str, target: str) -> float | None:
         return None
-
-    def ca_bundle(self) -> str | None:
-        return None
-
-    async def longest(self, session_id: str, target: str) -> float | None:
-        return self.lasts
 
     async def refresh(self) -> None:
         await self._call("refresh")

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from devboxd.control.terminal import ClientMessage, Input, Leaving, StatusLine, Taken
 
-
 T = TypeVar("T")
 
 

@@ -12,7 +12,7 @@ from devboxd.control.daemon import Daemon
 from devboxd.control.execute import ExecSpec
 from devboxd.control.terminal import EndOfInput, Leaving, Signal
 from devboxd.errors import WrongState
-from devboxd.model.box import Account, BoxRef
+from devboxd.model.box import Account
 from devboxd.simulator.world import Simulator
 from tests.control.kit import Screen
 
@@ -62,9 +62,7 @@ async def test_a_command_ended_by_a_signal_reports_it_as_shells_do(daemon: Daemo
 async def test_environment_and_folder_are_set(daemon: Daemon, sim: Simulator) -> None:
     """Values with quotes and template braces arrive as they are."""
     value = "a 'b' {{ssm:secret}} \"c\""
-    leaving, screen = await run(
-        daemon, sim, "sh", "-c", 'printf %s "$X"; pwd', env={"X": value}, cwd="/"
-    )
+    leaving, screen = await run(daemon, sim, "sh", "-c", 'printf %s "$X"; pwd', env={"X": value}, cwd="/")
     assert leaving.status == 0
     assert bytes(screen.out) == value.encode() + b"/\n"
 
@@ -80,7 +78,9 @@ async def test_a_signal_from_here_reaches_the_command(daemon: Daemon, sim: Simul
     screen = Screen()
     box = await daemon.resolve(sim.box("api").id, Account())
     work = asyncio.ensure_future(
-        daemon.execute(ExecSpec(box=box, argv=["sh", "-c", "trap 'exit 9' INT; echo up; sleep 60 & wait"]), screen)
+        daemon.execute(
+            ExecSpec(box=box, argv=["sh", "-c", "trap 'exit 9' INT; echo up; sleep 60 & wait"]), screen
+        )
     )
     await screen.until(b"up\n")
     screen.say(Signal(2))
@@ -94,7 +94,9 @@ async def test_a_client_that_goes_away_ends_the_command(daemon: Daemon, sim: Sim
     box = await daemon.resolve(sim.box("api").id, Account())
     work = asyncio.ensure_future(
         daemon.execute(
-            ExecSpec(box=box, argv=["sh", "-c", f"trap 'echo gone > {marker}; exit' HUP; echo up; sleep 60 & wait"]),
+            ExecSpec(
+                box=box, argv=["sh", "-c", f"trap 'echo gone > {marker}; exit' HUP; echo up; sleep 60 & wait"]
+            ),
             screen,
         )
     )
@@ -117,7 +119,9 @@ async def test_links_cut_in_the_middle_lose_nothing(daemon: Daemon, sim: Simulat
     source.write_bytes(os.urandom(size))
     screen = Screen()
     box = await daemon.resolve(sim.box("api").id, Account())
-    work = asyncio.ensure_future(daemon.execute(ExecSpec(box=box, argv=["cat", str(source)], stdin=False), screen))
+    work = asyncio.ensure_future(
+        daemon.execute(ExecSpec(box=box, argv=["cat", str(source)], stdin=False), screen)
+    )
     for part in (0.1, 0.4, 0.7):
         while len(screen.out) < size * part and not work.done():
             await asyncio.sleep(0.005)
