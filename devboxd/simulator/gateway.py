@@ -407,7 +407,7 @@ class Gateway:
         """Cut the client's socket: ``rst``, ``fin`` or a websocket close code (with text: ``1001 away``)."""
         websocket = session.client
         transport = self._transports.get(websocket) if websocket is not None else None
-        if websocket is None or transport is None:
+        if websocket is None or transport is None or transport.is_closing():
             return False
         if how in ("rst", "fin"):
             sock = transport.get_extra_info("socket")
