@@ -119,6 +119,11 @@ class Stream:
             self._session.close_stream(self)
             self._changed.set()
 
+    @property
+    def finished(self) -> bool:
+        """The far end has closed; what it said before may not have been read yet."""
+        return self._finished
+
     # From the session
     def arrived(self, data: bytes) -> None:
         """Bytes for this stream."""
@@ -164,6 +169,7 @@ class PortSession(Quiet):
         if document == REMOTE_DOCUMENT:
             parameters["host"] = target.host or "localhost"
         self.target = target
+        self.document = document
         self.streams: dict[int, Stream] = {}
         self.multiplexed: bool | None = None
         self.idle_since = hub.clock.monotonic()
@@ -232,8 +238,8 @@ class PortSession(Quiet):
         self.idle_since = float("inf")
         try:
             await self.held.wait_ready()
-        except DevboxError:
-            self.idle_since = self._hub.clock.monotonic()
+        except BaseException:  # a caller who gave up, too: nobody else would ever let the session idle out
+            self._note_idle()
             raise
         if self.multiplexed is False:
             if self._basic is not None:
@@ -244,7 +250,11 @@ class PortSession(Quiet):
             number, opening = self._mux.open()
             stream = Stream(self, number)
             self.streams[number] = stream
-            await self._send(opening)
+            try:
+                await self._send(opening)
+            except BaseException:
+                stream.close()
+                raise
         self.held.attended = True
         return stream
 
@@ -401,9 +411,9 @@ class PortPool:
                     return await session.open()
             except (Denied, DocumentInvalid):
                 # Some accounts allow only the SSH document; it carries one connection each.
-                if len(self._documents) < 2:
+                if session.document == self._documents[-1]:
                     raise
-                self._documents.pop(0)
+                self._documents = self._documents[-1:]  # others who waited for the same session do it, too
             except (SessionEnded, StreamReset):
                 if deadline is not None and self._hub.clock.monotonic() >= deadline:
                     raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from devboxd.control.port import Stream
+from devboxd.control.port import Stream, StreamReset
 from devboxd.errors import DevboxError
 
 READ_SIZE: Final = 64 << 10  # bytes
@@ -64,7 +64,12 @@ async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
 
 async def _up(connection: Connection, stream: Stream) -> None:
     while data := await connection.read(READ_SIZE):
-        await stream.write(data)
+        try:
+            await stream.write(data)
+        except StreamReset:
+            if not stream.finished:
+                raise
+            return  # nobody reads it any more, but what the far end said before it closed is still delivered
 
 
 async def _down(connection: Connection, stream: Stream) -> None:

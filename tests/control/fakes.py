@@ -266,7 +266,7 @@ class FakeService:
         return None
 
     async def longest(self, session_id: str, target: str) -> float | None:
-        return None
+        return self.lasts
 
     async def refresh(self) -> None:
         await self._call("refresh")
