@@ -42,7 +42,7 @@ BACKLOG_RESUME: Final = 64 << 10  # bytes: it has caught up
 REPLACE_BEFORE: Final = 120.0  # seconds before a session's longest life that the next one is started
 CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
 CRAWL_FRAMES: Final = 8  # pieces in that time that look like the agent's repairs
-SKIP_MISSING: Final = 20  # frames missing: two seconds of catching up, where a redraw takes a tenth
+SKIP_AFTER: Final = 1.0  # seconds a frame may be missing before the screen is drawn again instead
 TYPED: Final = 16  # bytes: an input chunk up to this long was typed, not pasted
 PREAMBLE_LIMIT: Final = 8192  # bytes before the mux comes up, kept to explain a failure
 
@@ -106,7 +106,7 @@ class _Screen(Quiet):
                 self.mux = kind
                 if self.session is not None:
                     # A mux can draw the screen again, so a long outage need not be caught up with.
-                    self.session.skip_after = SKIP_MISSING if kind in ("zellij", "tmux") else None
+                    self.session.skip_after = SKIP_AFTER if kind in ("zellij", "tmux") else None
                 self._attach.came_up(self, printable(user))
             case ("exit", status):
                 self.program_ended = True

@@ -49,7 +49,7 @@ CRAWL_FRAMES: Final = 8  # frames in that time that look like the agent's repair
 QUIET_LOOK: Final = 5.0  # seconds between further looks, once a link was lost
 ASK_AGAIN: Final = 2.0  # seconds without the line that is missing before it is asked for once more
 MOST_ASKED: Final = 64  # lines asked for at once
-SKIP_MISSING: Final = 8  # frames missing (the agent would need 0.1 s each) before the relay repairs instead
+SKIP_AFTER: Final = 0.5  # seconds a frame may be missing before the relay repairs instead of the agent
 END_TIMEOUT: Final = 10.0  # seconds the session has to end once the command's status is known
 START_TIMEOUT: Final = 60.0  # seconds from a session that is up to a relay that answers
 
@@ -91,6 +91,8 @@ class _Relayed(Quiet):
         try:
             for event in self.reader.feed(data):
                 self._take(event)
+            if self.reader.has_gap:
+                self._run.changed.set()  # a line out of order is no event, but one before it is missing
         except relay.RelayError as error:
             self.error = error
             self._run.changed.set()
@@ -329,7 +331,7 @@ class Execution:
     def set_skippable(self, *, numbered: bool) -> None:
         """The relay repairs gaps faster than the agent does."""
         if self._session_now is not None:
-            self._session_now.skip_after = SKIP_MISSING if numbered else None
+            self._session_now.skip_after = SKIP_AFTER if numbered else None
 
     async def _serve_client(self, session: HeldSession, sink: _Relayed) -> None:
         """Pass input, signals and credit on; returns when the client is gone."""

@@ -38,7 +38,8 @@ STABLE_AFTER: Final = 1.0  # seconds a link must live before the back-off starts
 SHORT_LIVES: Final = 4  # links in a row that died without a frame before we ask whether the session exists
 STALLED_AFTER: Final = 4.5  # seconds without an answer before we say that the box is silent: noticed in 15
 PROBE_AFTER: Final = 9.0  # seconds of silence before an attended session asks the far end
-SKIP_LOOK: Final = 0.25  # seconds between two looks for a gap; it must be there at both
+SKIP_LOOK: Final = 0.25  # seconds between two looks for a gap
+AGENT_REPAIR: Final = 0.1  # seconds that the agent takes for each frame it sends again
 BEAT: Final = 5.0  # seconds between two looks at all sessions
 NEVER_QUIET: Final = 60.0  # seconds without traffic after which a session under ``never`` is left alone
 KEEP_ALIVE: Final = 45.0  # seconds of quiet; the shortest idle time-out an account can set is 60
@@ -147,7 +148,7 @@ class HeldSession:
         self.attended = False  # somebody waits for answers: look for a dead far end
         self.wanted = False  # somebody may come back to it: keep it alive
         self.channel: Channel | None = None
-        self.skip_after: int | None = None  # frames that may be missing before they are given up; None: never
+        self.skip_after: float | None = None  # seconds a frame may be missing before it is given up
         self._started_at = 0.0
         self._looked = 0.0
         self._was_missing = 0
@@ -511,16 +512,18 @@ class HeldSession:
         """Where a gap would take long to repair, and its bytes can be had otherwise, do not wait for them."""
         channel = self.channel
         assert channel is not None
+        assert self.skip_after is not None
         self._looked = now
         missing = channel.missing
-        if missing and self.skip_after is not None and min(missing, self._was_missing) >= self.skip_after:
+        repair = min(missing, self._was_missing) * AGENT_REPAIR
+        self._was_missing = missing
+        if missing and (repair > 2 * self.skip_after or channel.gap_age(now) > self.skip_after):
             log.info(
                 "session %s: skipped %d frames that the agent would take long to repair", self.id, missing
             )
             self._apply(channel.skip_ahead(now))
             self._sink.skipped(missing)
-            missing = 0
-        self._was_missing = missing
+            self._was_missing = 0
 
     async def _write(self, link: Link) -> None:
         outgoing, wake, monotonic = self._outgoing, self._wake_writer, self._hub.clock.monotonic

@@ -163,6 +163,11 @@ class RelayReader:
         last = max(self._ahead, default=self.seen + (1 if self._is_damaged else 0))
         return [number for number in range(self.seen + 1, last + 1) if number not in self._ahead]
 
+    @property
+    def has_gap(self) -> bool:
+        """Say whether ``missing`` has something to tell."""
+        return bool(self._ahead) or self._is_damaged
+
     def feed(self, chunk: bytes) -> list[RelayEvent]:
         """Take terminal output and return what it means.
 

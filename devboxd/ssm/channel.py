@@ -169,6 +169,11 @@ class Channel:
         """Frames of the far end that are missing below the latest one. It repairs ten a second."""
         return self._inbox.missing
 
+    def gap_age(self, now: float) -> float:
+        """Seconds for which the present gap has been there; 0 where nothing is missing."""
+        since = self._inbox.gap_since
+        return 0.0 if since is None else max(0.0, now - since)
+
     @property
     def is_paused(self) -> bool:
         """Say whether the gateway told us that the far end is not there."""
