@@ -71,6 +71,7 @@ class _Screen(Quiet):
 
     def __init__(self, attach: Attach, nonce: str) -> None:
         self._attach = attach
+        self.nonce = nonce
         self._filter = MarkFilter(nonce)
         self._marked = not attach.spec.raw
         self.session: HeldSession | None = None
@@ -81,6 +82,7 @@ class _Screen(Quiet):
         self.problem: tuple[str, str] | None = None
         self.preamble = b""
         self.first_output = asyncio.Event()
+        self.takes_text = asyncio.Event()  # the plain shell waits for the start command
 
     def ready(self, ready: effect.Ready) -> None:
         """Ready is not enough for a terminal: the first output is."""
@@ -108,6 +110,8 @@ class _Screen(Quiet):
                     # A mux can draw the screen again, so a long outage need not be caught up with.
                     self.session.skip_after = SKIP_AFTER if kind in ("zellij", "tmux") else None
                 self._attach.came_up(self, printable(user))
+            case ("type",):
+                self.takes_text.set()
             case ("exit", status):
                 self.program_ended = True
                 self.program_status = int(status) if status.isdigit() else None
@@ -171,6 +175,7 @@ class Attach:
         self._skipping = asyncio.Event()
         self._away_since: float | None = None
         self._was_up = False
+        self._kind: str | None = None  # what ran last: zellij, tmux, none, command
         self._up = asyncio.Event()  # the program of the present session runs
         self._took_over = asyncio.Event()  # so does that of the next one
         self._replaces = not spec.raw and spec.command is None
@@ -218,7 +223,7 @@ class Attach:
                 continue
             if screen.problem is not None:
                 return Leaving(error=_problem(screen.problem, self.spec))
-            mux = screen.mux not in (None, "none", "command") or (self._was_up and self.spec.command is None)
+            mux = (screen.mux or self._kind) not in (None, "none", "command")
             match after_end(
                 end, mux=mux and not self.spec.raw, program_ended=screen.program_ended, useless_starts=useless
             ):
@@ -347,7 +352,9 @@ class Attach:
                 continue
         session.send_now(PayloadType.SIZE, size(*self._size))
         if typed is not None:
-            await session.send(b" exec sh -c " + _quote(typed) + b"\r")
+            await session.send(_prelude(screen.nonce, len(typed.encode())))
+            await screen.takes_text.wait()
+            await session.send(typed.encode())
 
     def _try_typing_instead(self, end: SessionEnd) -> bool:
         """Accounts that allow only the plain shell still get their mux: the command is typed into it."""
@@ -430,7 +437,7 @@ class Attach:
             )
         self._up.set()
         was_away, self._away_since = self._away_since, None
-        self._was_up = True
+        self._was_up, self._kind = True, kind
         self._has_input.set()
         text = ""
         if kind == "none":
@@ -565,8 +572,14 @@ class Attach:
                 self._session.send_now(PayloadType.SIZE, size(*self._size))
 
 
-def _quote(text: str) -> bytes:
-    return b"'" + text.encode().replace(b"'", b"'\\''") + b"'"
+def _prelude(nonce: str, size: int) -> bytes:
+    """What to type into a plain shell so that it runs the next ``size`` bytes in its place.
+
+    The start command is longer than the 4095 bytes that a terminal keeps of a line, so it follows when the
+    terminal edits no lines any more. The space in front keeps this out of the history of most shells.
+    """
+    mark = f"printf '\\033_devbox;%s;type\\033\\\\' {nonce}"
+    return f' stty raw -echo; {mark}; D=$(head -c {size}); stty sane; exec sh -c "$D"\r'.encode()
 
 
 def _problem(problem: tuple[str, str], spec: AttachSpec) -> DevboxError:
