@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import msgspec
 
-from devboxd.aws.errors import SessionOver
+from devboxd.aws.errors import SessionOver, Throttled
 from devboxd.control.hub import Hub, Tally
 from devboxd.control.ports import Dialer, Grant, Link, SessionApi
 from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, Unreachable, WrongState
@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 REASON_PREFIX: Final = "devbox"  # our sessions carry it in Reason, for the sweep
 STABLE_AFTER: Final = 1.0  # seconds a link must live before the back-off starts afresh
+ATTENDED_WAIT: Final = 2.0  # seconds between two tries while somebody waits, at most
+WANTED_WAIT: Final = 5.0  # the same for a session that somebody may come back to
+OUTAGE_SHARE: Final = 30  # these bounds grow to such a part of the outage so far
 SHORT_LIVES: Final = 4  # links in a row that died without a frame before we ask whether the session exists
 STALLED_AFTER: Final = 4.5  # seconds without an answer before we say that the box is silent: noticed in 15
 PROBE_AFTER: Final = 9.0  # seconds of silence before an attended session asks the far end
@@ -170,6 +173,7 @@ class HeldSession:
         self._end: SessionEnd | None = None
         self._stopping = False
         self._heard = 0.0  # monotonic time of the last message from the link
+        self._lost_at = hub.clock.monotonic()  # when the last link that worked was lost
         self._probed: float | None = None
         self._used = 0.0  # monotonic time of the last bytes that somebody sent or got
         self._sign = True
@@ -379,6 +383,8 @@ class HeldSession:
             if self._end is not None:
                 return self._end
             lived = clock.monotonic() - began
+            if self._heard:
+                self._lost_at = clock.monotonic()
             if self._heard and lived > STABLE_AFTER:
                 delays = backoff(self._hub.dice)
             short_lives = 0 if self._heard else short_lives + 1
@@ -386,7 +392,7 @@ class HeldSession:
             if short_lives and short_lives % SHORT_LIVES == 0 and await self._is_gone():
                 return SessionEnd(Ending.GONE, "the session no longer exists", self._ready.is_set())
             # A link that lived is resumed at once; one that died young waits its turn.
-            delay = 0.0 if self._heard and lived > STABLE_AFTER else next(delays)
+            delay = 0.0 if self._heard and lived > STABLE_AFTER else self._patience(next(delays))
             resumed = await self._resume(dropped, delay, delays)
             if isinstance(resumed, SessionEnd):
                 return resumed
@@ -432,9 +438,23 @@ class HeldSession:
                 await self._wait_or_end(self._hub.logins.wait(30.0))
                 await self._api.refresh()
                 delay = 0.0
-            except DevboxError as error:
+            except Throttled as error:
                 text = error.message
                 delay = next(delays)
+            except DevboxError as error:
+                text = error.message
+                delay = self._patience(next(delays))
+
+    def _patience(self, delay: float) -> float:
+        """Bound a wait behind which somebody sits: a network may come back without a word to us.
+
+        The bound grows with the outage, so that a laptop that is off line for a day does not call each second.
+        """
+        if not (self.attended or self.wanted):
+            return delay
+        outage = self._hub.clock.monotonic() - self._lost_at
+        longest = max(ATTENDED_WAIT if self.attended else WANTED_WAIT, outage / OUTAGE_SHARE)
+        return min(delay, longest * (0.5 + 0.5 * self._hub.dice()))
 
     async def _wait_or_end(self, wait: Awaitable[object]) -> bool:
         """Wait for something, or until the session is told to end; say whether it was."""
