@@ -192,7 +192,7 @@ def settings(config: Config, owner: str) -> Settings:
         user=config.defaults.user,
         mux=config.defaults.mux,
         boxes={
-            name: BoxSettings(box.target, Account(box.profile, box.region), box.user, box.mux)
+            name: BoxSettings(box.target, Account(box.profile, box.region), box.user, box.mux, box.keep_alive)
             for name, box in config.boxes.items()
         },
         link=LinkSettings(

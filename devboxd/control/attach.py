@@ -507,7 +507,7 @@ class Attach:
                     self._left.set()
                     return
                 case Detach():
-                    self._leaving = Leaving(reason="detached", reattach=not self.spec.raw)
+                    self._leaving = Leaving(reattach=not self.spec.raw)
                     self._left.set()
                     return
                 case Input(data):

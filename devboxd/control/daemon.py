@@ -40,6 +40,7 @@ class BoxSettings(msgspec.Struct, frozen=True):
     account: Account = Account()
     user: str | None = None
     mux: str | None = None
+    keep_alive: str | None = None
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -168,10 +169,11 @@ class Daemon:
         account = self._account(account, configured)
         user = (configured.user if configured else None) or settings.user
         mux = (configured.mux if configured else None) or settings.mux
+        keep = configured.keep_alive if configured else None
         if configured is not None and configured.target is not None:
-            return self._seen(BoxRef(name, configured.target, account, user, mux))
+            return self._seen(BoxRef(name, configured.target, account, user, mux, keep))
         if is_instance_id(name):
-            return self._seen(BoxRef(name, name, account, user, mux))
+            return self._seen(BoxRef(name, name, account, user, mux, keep))
         if not is_name(name):
             raise BadRequest(
                 f"{name!r} cannot be a box", hint="give a name from devboxctl ls, or an instance id"
@@ -180,7 +182,7 @@ class Daemon:
         if (known := self._names.get(key)) is not None and now - known[0] < NAMES_KEPT:
             return known[1]
         instance = await self._find(name, account)
-        box = self._seen(BoxRef(name, instance.id, account, user, mux))
+        box = self._seen(BoxRef(name, instance.id, account, user, mux, keep))
         self._names[key] = (now, box)
         return box
 
@@ -233,6 +235,11 @@ class Daemon:
             return await self._cloud.sessions(box.account).connection_status(box.target) or "unknown"
         except DevboxError:
             return "unknown"
+
+    def _link(self, box: BoxRef) -> LinkSettings:
+        """How links to this box behave."""
+        link = self.settings.link
+        return msgspec.structs.replace(link, keep_alive=box.keep_alive) if box.keep_alive else link
 
     async def _list(self, account: Account) -> list[Instance]:
         instances = await self._cloud.instances(account).list()
@@ -287,7 +294,7 @@ class Daemon:
             self._dialer,
             spec,
             terminal,
-            settings=self.settings.link,
+            settings=self._link(spec.box),
             box_state=state,
         )
         self.attached += 1
@@ -310,7 +317,7 @@ class Daemon:
             self._dialer,
             spec,
             terminal,
-            settings=self.settings.link,
+            settings=self._link(spec.box),
         )
         return await self._held(f"exec on {spec.box.name}", execution.run())
 
@@ -330,7 +337,7 @@ class Daemon:
                 self._cloud.sessions(target.box.account),
                 self._dialer,
                 target,
-                self.settings.link,
+                self._link(target.box),
                 most=self.settings.port_sessions,
                 idle_after=self.settings.idle_after,
             )
@@ -360,7 +367,7 @@ class Daemon:
             wait=timeout,
         )
         session = HeldSession(
-            self.hub, self._cloud.sessions(box.account), self._dialer, plan, sink, self.settings.link
+            self.hub, self._cloud.sessions(box.account), self._dialer, plan, sink, self._link(box)
         )
         began = clock.monotonic()
         trips: list[float] = []

@@ -27,6 +27,7 @@ class BoxRef(msgspec.Struct, frozen=True):
     account: Account
     user: str | None = None  # login name to use there, where configured
     mux: str | None = None
+    keep_alive: str | None = None  # a policy of its own: auto, always, never
 
 
 class Instance(msgspec.Struct, frozen=True):
