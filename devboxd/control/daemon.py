@@ -170,18 +170,17 @@ class Daemon:
         user = (configured.user if configured else None) or settings.user
         mux = (configured.mux if configured else None) or settings.mux
         keep = configured.keep_alive if configured else None
-        if configured is not None and configured.target is not None:
-            return self._seen(BoxRef(name, configured.target, account, user, mux, keep))
-        if is_instance_id(name):
-            return self._seen(BoxRef(name, name, account, user, mux, keep))
-        if not is_name(name):
+        meant = configured.target if configured is not None and configured.target else name
+        if is_instance_id(meant):
+            return self._seen(BoxRef(name, meant, account, user, mux, keep))
+        if not is_name(meant):
             raise BadRequest(
                 f"{name!r} cannot be a box", hint="give a name from devboxctl ls, or an instance id"
             )
         key, now = (name, account), self.hub.clock.monotonic()
         if (known := self._names.get(key)) is not None and now - known[0] < NAMES_KEPT:
             return known[1]
-        instance = await self._find(name, account)
+        instance = await self._find(meant, account)
         box = self._seen(BoxRef(name, instance.id, account, user, mux, keep))
         self._names[key] = (now, box)
         return box

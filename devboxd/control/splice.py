@@ -41,6 +41,7 @@ async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
     up = asyncio.ensure_future(_up(connection, stream))
     down = asyncio.ensure_future(_down(connection, stream))
     failure: DevboxError | None = None
+    is_orderly = False  # a connection that is cut in the middle must not look like one that has ended
     try:
         await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
         if not down.done() and up.exception() is None:
@@ -50,16 +51,17 @@ async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
                 if not isinstance(error, DevboxError | OSError):
                     raise error
                 failure = failure or (error if isinstance(error, DevboxError) else None)
+        is_orderly = failure is None
         return failure
     finally:
         up.cancel()
         down.cancel()
         await asyncio.gather(up, down, return_exceptions=True)
         stream.close()
-        if failure is not None:
-            connection.reset()
-        else:
+        if is_orderly:
             await connection.close()
+        else:
+            connection.reset()
 
 
 async def _up(connection: Connection, stream: Stream) -> None:
