@@ -51,6 +51,14 @@ async def until(what: Callable[[], object], timeout: float = 15.0) -> None:
             await asyncio.sleep(0.01)
 
 
+async def until_online(screen: Screen) -> None:
+    """Wait until the latest state (notices aside) is online."""
+    try:
+        await until(lambda: [line.state for line in screen.lines if line.state != "notice"][-1] == "online")
+    except TimeoutError:
+        raise AssertionError(f"not online: {screen.lines[-6:]}") from None
+
+
 async def shell_pid(screen: Screen) -> int:
     """The process id of the shell in the mux."""
     screen.out.clear()
@@ -116,7 +124,7 @@ async def test_a_session_that_is_gone_is_reopened_into_the_same_shell(
         if fault in ("end-silently", "forget"):
             await sim.fault("rst")
         await screen.until_state("reopening")
-        await until(lambda: screen.lines[-1].state == "online")
+        await until_online(screen)
         assert await shell_pid(screen) == pid
         assert len(daemon.sessions()) == 1
         assert not work.done()
@@ -151,7 +159,7 @@ async def test_a_box_that_is_stopped_is_waited_for_and_said_so(
         await sim._changed(sim.ec2.start([box]))
         await until(lambda: sim.ec2.get(box).is_connected(sim.clock.wall()))
         daemon.hub.network.ring()
-        await until(lambda: screen.lines[-1].state == "online")
+        await until_online(screen)
         await shell_pid(screen)
         assert not work.done()
 
@@ -265,7 +273,7 @@ async def test_what_was_typed_for_a_screen_that_is_gone_is_dropped_and_said(
         await sim.fault("clear")
         daemon.hub.network.ring()
         await screen.until_state("reopening")
-        await until(lambda: screen.lines[-1].state == "online")
+        await until_online(screen)
         assert any("bytes typed while away may not have arrived" in line.text for line in screen.lines)
         await shell_pid(screen)
         assert not (sim.box("api").disk / "ran").exists()
@@ -319,7 +327,7 @@ async def test_where_commands_are_denied_the_mux_is_typed_into_the_plain_shell(
         assert any("starting through the plain shell" in line.text for line in screen.lines)
         await sim.fault("terminate")
         await screen.until_state("reopening")
-        await until(lambda: screen.lines[-1].state == "online")
+        await until_online(screen)
         assert await shell_pid(screen) == pid
     assert b"base64" not in screen.out, "the start command is not shown"
 
