@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
 
+from devboxctl.fast import words
 from devboxctl.fast.reply import UsageError
 
 BOX_VARIABLE = "DEVBOX_BOX"
@@ -19,8 +20,8 @@ class Settings:
     """What holds for the whole command line."""
 
     json: bool = False
-    profile: str | None = None
-    region: str | None = None
+    profile: str | None = field(default_factory=lambda: words.account().get("profile"))
+    region: str | None = field(default_factory=lambda: words.account().get("region"))
     color: bool = True
 
 

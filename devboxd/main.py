@@ -34,6 +34,7 @@ from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.login import Login
 from devboxd.control.daemon import BoxSettings, Daemon, Memory, Settings
 from devboxd.control.doctor import Doctor
+from devboxd.control.forward import ListenerStore
 from devboxd.control.health import LoginWatch
 from devboxd.control.hub import Hub
 from devboxd.control.session import LinkSettings
@@ -57,6 +58,7 @@ from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
+from devboxd.net.listen import Listener, adopt
 from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
 
 log = logging.getLogger(__name__)
@@ -79,14 +81,18 @@ def main() -> int:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return NO_DAEMON
     try:
-        asyncio.run(_run(paths, environment, listening, notifier))
+        asyncio.run(_run(paths, environment, listening, notifier, _Listeners(notifier, inherited)))
     finally:
         listening.close()
     return 0
 
 
 async def _run(
-    paths: Paths, environment: Mapping[str, str], listening: DaemonSocket, notifier: Notifier
+    paths: Paths,
+    environment: Mapping[str, str],
+    listening: DaemonSocket,
+    notifier: Notifier,
+    listeners: _Listeners,
 ) -> None:
     clock = Clock()
     hub = Hub(clock)
@@ -105,7 +111,14 @@ async def _run(
     dialer = Dialer(DialSettings.from_environment(environment))
     keys = LocalKeys(paths, memory, saver.remember)
     daemon = Daemon(
-        hub, AwsCloud(accounts), dialer, keys, settings(loaded.config, owner), memory, saver.remember
+        hub,
+        AwsCloud(accounts),
+        dialer,
+        keys,
+        settings(loaded.config, owner),
+        memory,
+        saver.remember,
+        listeners,
     )
     current = _Current(loaded)
     doctor = Doctor(daemon)
@@ -230,6 +243,25 @@ def _config_condition(hub: Hub, loaded: Loaded) -> None:
         hub.raise_condition(
             "config-invalid", "the configuration has an error", text, hint=loaded.error.hint, severity="error"
         )
+
+
+class _Listeners(ListenerStore):
+    """Listeners of forwards in systemd's descriptor store: a restart refuses no connection."""
+
+    def __init__(self, notifier: Notifier, inherited: dict[str, list[socket.socket]]) -> None:
+        self._notifier = notifier
+        self._inherited = inherited
+
+    def take(self, name: str) -> Listener | None:
+        sockets = self._inherited.pop(name, [])
+        return adopt(*sockets) if sockets else None
+
+    def keep(self, name: str, listener: Listener) -> None:
+        self._notifier.unstore(name)  # a name holds as many as were ever stored under it
+        self._notifier.store(name, [one.fileno() for one in listener.sockets])
+
+    def drop(self, name: str) -> None:
+        self._notifier.unstore(name)
 
 
 # Memory -----------------------------------------------------------------------------------------------

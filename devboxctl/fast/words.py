@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,6 +15,16 @@ ACCOUNT = {
     "-r": ("region", True),
     "--region": ("region", True),
 }
+
+
+def account() -> dict[str, str]:
+    """The AWS profile and region of this shell: the daemon may have been started in another one."""
+    environ = os.environ
+    found = {
+        "profile": environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE"),
+        "region": environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 class Words:
@@ -68,4 +80,6 @@ def parse(
             parsed.options[name] = value
     if len(parsed.arguments) > most:
         return None
+    if known.get("--profile") == ACCOUNT["--profile"]:
+        parsed.options = {**account(), **parsed.options}
     return parsed

@@ -13,7 +13,7 @@ import msgspec
 from devboxd.aws.errors import SessionOver
 from devboxd.control.attach import Attach, AttachSpec
 from devboxd.control.execute import ExecSpec, Execution
-from devboxd.control.forward import Forwards, Saved
+from devboxd.control.forward import Forwards, ListenerStore, Saved
 from devboxd.control.hub import Hub
 from devboxd.control.port import PortPool, PortTarget, Stream
 from devboxd.control.ports import Cloud, Dialer
@@ -79,6 +79,7 @@ class Daemon:
         settings: Settings,
         memory: Memory,
         remember: Callable[[Memory], None],
+        listeners: ListenerStore | None = None,
     ) -> None:
         self.hub = hub
         self.settings = settings
@@ -92,7 +93,7 @@ class Daemon:
         self._last_boxes: dict[Account, tuple[float, list[Instance]]] = {}
         self._stale = dict(memory.open_sessions)  # left open by an earlier daemon, until the sweep
         self.forwards = Forwards(
-            hub, self.pool, self.execute, self._save_forwards, wait=settings.forward_wait
+            hub, self.pool, self.execute, self._save_forwards, wait=settings.forward_wait, store=listeners
         )
         self.ssh = SshAccess(hub, keys, self.execute, self._send_key)
         self.agents = SshAgents(hub, self.execute)

@@ -42,6 +42,20 @@ Pools = Callable[[PortTarget], PortPool]
 Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
 
 
+class ListenerStore:
+    """Keeps listeners over a restart of the daemon; this one keeps none (see ``main`` for systemd's)."""
+
+    def take(self, name: str) -> Listener | None:
+        """The listener that an earlier daemon stored under this name."""
+        return None
+
+    def keep(self, name: str, listener: Listener) -> None:
+        """Store a listener: connections wait in its queue while no daemon runs."""
+
+    def drop(self, name: str) -> None:
+        """Forget one."""
+
+
 class Saved(msgspec.Struct, frozen=True):
     """A forward as the journal keeps it."""
 
@@ -97,14 +111,16 @@ class Forward:
         self._removed = False
         self._pool: PortPool | None = None
 
-    async def start(self) -> None:
-        """Bind, then accept. The session is opened by the first connection.
+    async def start(self, kept: Listener | None = None) -> None:
+        """Bind (or take over ``kept``), then accept. The session is opened by the first connection.
 
         Raises:
             PortInUse, PortDenied, BadRequest: the local end cannot be had.
         """
         spec = self.spec
-        if spec.local_path is not None:
+        if kept is not None:
+            self._listener = kept
+        elif spec.local_path is not None:
             self._listener = listen_unix(Path(spec.local_path).expanduser())
         else:
             wanted = wanted_port(spec)
@@ -132,6 +148,11 @@ class Forward:
         if self._pool is not None:
             self._pool.kept -= 1
         await self._tasks.stop()
+
+    @property
+    def listener(self) -> Listener | None:
+        """The bound local end."""
+        return self._listener
 
     @property
     def local(self) -> str:
@@ -378,12 +399,20 @@ class Forwards:
     """All forwards of the daemon."""
 
     def __init__(
-        self, hub: Hub, pools: Pools, run: Run, save: Callable[[list[Saved]], None], *, wait: float = 30.0
+        self,
+        hub: Hub,
+        pools: Pools,
+        run: Run,
+        save: Callable[[list[Saved]], None],
+        *,
+        wait: float = 30.0,
+        store: ListenerStore | None = None,
     ) -> None:
         self._hub = hub
         self._pools = pools
         self._run = run
         self._save = save
+        self._listeners = store or ListenerStore()
         self._wait = wait
         self._all: dict[str, Forward | AutoForward] = {}
         self._ephemeral: set[str] = set()
@@ -421,6 +450,8 @@ class Forwards:
             raise
         for new in made:
             self._all[new.id] = new
+            if isinstance(new, Forward) and not ephemeral:
+                self._keep(new)
             if ephemeral:
                 self._ephemeral.add(new.id)
             facts = new.facts()
@@ -442,7 +473,12 @@ class Forwards:
                 forward = Forward(self._hub, self._pools, item.box, item.spec, id_=item.id, wait=self._wait)
             self._all[item.id] = forward
             try:
-                await forward.start()
+                if isinstance(forward, Forward):
+                    kept = self._listeners.take(f"forward-{item.id}")
+                    await forward.start(kept)
+                    self._keep(forward)
+                else:
+                    await forward.start()
             except DevboxError as error:
                 forward.error = error.message
                 self._hub.raise_condition(
@@ -462,6 +498,7 @@ class Forwards:
             return None
         forward = self._all.pop(matches[0])
         self._ephemeral.discard(forward.id)
+        self._listeners.drop(f"forward-{forward.id}")
         self._hub.clear_condition("forward-failed", forward.id)
         await forward.stop()
         self._store()
@@ -494,6 +531,11 @@ class Forwards:
             ):
                 return forward
         return None
+
+    def _keep(self, forward: Forward) -> None:
+        # A unix socket's file goes when its listener is closed, and nobody could reach it by then.
+        if forward.listener is not None and forward.listener.path is None:
+            self._listeners.keep(f"forward-{forward.id}", forward.listener)
 
     def _new_id(self) -> str:
         while (new := secrets.token_hex(3)) in self._all:

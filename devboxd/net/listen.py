@@ -210,10 +210,11 @@ def bind_unix(path: Path, *, backlog: int = BACKLOG) -> socket.socket:
     return bound
 
 
-def adopt(inherited: socket.socket) -> Listener:
-    """Take over a listening socket that an earlier daemon bound (systemd's descriptor store)."""
-    path = Path(os.fsdecode(inherited.getsockname())) if inherited.family == socket.AF_UNIX else None
-    return Listener([inherited], path=path)
+def adopt(*inherited: socket.socket) -> Listener:
+    """Take over listening sockets that an earlier daemon bound (systemd's descriptor store)."""
+    first = inherited[0]
+    path = Path(os.fsdecode(first.getsockname())) if first.family == socket.AF_UNIX else None
+    return Listener(inherited, path=path)
 
 
 async def _connection(accepted: socket.socket, address: object) -> Connection:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--stopped", default="", help="names of boxes that start as stopped")
     serve.add_argument("--seed", type=int, default=0)
     serve.add_argument("--fast", action="store_true", help="without the real agent's waiting")
+    serve.add_argument(
+        "--set", action="append", default=[], type=_knob, metavar="NAME=SECONDS", help="one of the agent's times"
+    )
     commands.add_parser("demo", help="the whole product on this machine, then nothing left behind")
     names = "\n".join(f"  {name:20} {text}" for name, text in Chaos.catalogue().items())
     fault = commands.add_parser(
@@ -70,7 +74,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
             folder,
             boxes=[name for name in arguments.boxes.split(",") if name],
             stopped=[name for name in arguments.stopped.split(",") if name],
-            options=FAST if arguments.fast else Options(),
+            options=replace(FAST if arguments.fast else Options(), **dict(arguments.set)),
             seed=arguments.seed,
             port=arguments.port,
         ) as sim:
@@ -82,6 +86,18 @@ async def _serve(arguments: argparse.Namespace) -> int:
         if root is None:
             shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+def _knob(word: str) -> tuple[str, float]:
+    """``pacing=0.001`` as a field of ``Options``. Raises ArgumentTypeError."""
+    name, _, value = word.partition("=")
+    known = [field.name for field in fields(Options) if isinstance(field.default, float)]
+    try:
+        if name in known:
+            return name, float(value)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{word!r} is not NAME=SECONDS with one of: {', '.join(known)}")
 
 
 def _fault(arguments: argparse.Namespace) -> int:
