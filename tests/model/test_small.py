@@ -1,0 +1,174 @@
+"""Names, scripts, forwards, back-off and what follows the end of a session: tables."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devboxd.errors import BadRequest
+from devboxd.model.box import is_instance_id, is_name, strip_suffix
+from devboxd.model.forward import Spec, bracket, check, mirrored
+from devboxd.model.retry import LONGEST, backoff
+from devboxd.model.script import load, squeeze, squeeze_python, wrap
+from devboxd.model.session import MAX_USELESS_STARTS, AfterEnd, Ending, SessionEnd, after_end
+
+
+@pytest.mark.parametrize("text", ["i-0123456789abcdef0", "i-01234567", "mi-0123456789abcdef0"])
+def test_instance_ids_are_boxes_by_themselves(text: str) -> None:
+    """They need no EC2 permission."""
+    assert is_instance_id(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "i-", "i-012345678", "i-0123456789ABCDEF0", "i-0123456789abcdef0\n", "x i-01234567", "mi-01234567"],
+)
+def test_what_looks_like_an_instance_id_is_none(text: str) -> None:
+    """A typo is a name, and then not found."""
+    assert not is_instance_id(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        *((text, True) for text in ("api", "a", "a.b-c_d", "x" * 63)),
+        *((text, False) for text in ("x" * 64, "-a", "a-", "", "a b", "a/b", "a\n", "é", "*")),
+    ],
+)
+def test_names_must_do_as_host_names(text: str, valid: bool) -> None:
+    """They stand in ~/.ssh/config."""
+    assert is_name(text) is valid
+
+
+def test_the_host_suffix_is_ours() -> None:
+    """ssh hands us ``gpu.devbox``."""
+    assert (strip_suffix("gpu.devbox"), strip_suffix("gpu")) == ("gpu", "gpu")
+
+
+@given(st.lists(st.text(st.characters(blacklist_characters="\0", codec="utf-8")), max_size=5))
+def test_arguments_survive_the_way_to_the_box(arguments: list[str]) -> None:
+    """Quotes, braces, newlines: nothing on the way may change them, or run them."""
+    text = wrap('for a in "$@"; do printf "%s\\001" "$a"; done', *arguments)
+    assert "{{" not in text
+    assert all(32 <= ord(c) < 127 for c in text)
+    out = subprocess.run(["sh", "-c", text], capture_output=True, check=True).stdout
+    assert out == b"".join(argument.encode() + b"\x01" for argument in arguments)
+
+
+def test_a_command_that_does_not_fit_is_refused() -> None:
+    """The API would, with less clear words."""
+    with pytest.raises(BadRequest, match="too long"):
+        wrap("true", "x" * 60_000)
+
+
+@pytest.mark.parametrize("name", ["attach.sh", "relay.sh"])
+def test_the_scripts_leave_room_for_a_command(name: str) -> None:
+    """Of the 65,535 characters that a parameter may have."""
+    assert len(wrap(load(name), "1")) < 16_000
+
+
+@pytest.mark.parametrize("name", ["attach.sh", "relay.sh", "listening.sh", "prepare_ssh.sh"])
+def test_squeezing_changes_no_meaning(name: str) -> None:
+    """At least every shell still parses it."""
+    text = squeeze(load(name))
+    assert subprocess.run(["sh", "-n", "-c", text], capture_output=True).stderr == b""
+    assert not any(line.startswith("#") for line in text.splitlines())
+
+
+def test_the_relay_program_needs_no_new_python() -> None:
+    """3.5 is what old boxes have: no walrus, no f-string, no match."""
+    import ast
+
+    text = squeeze_python(load("relay_program.py", common=False))
+    ast.parse(text, feature_version=(3, 7))
+    assert not any(isinstance(node, ast.JoinedStr | ast.NamedExpr) for node in ast.walk(ast.parse(text)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (Spec(), "either a port"),
+        (Spec(port=80, dynamic=True), "either a port"),
+        (Spec(port=65536), "no port"),
+        (Spec(port=-1), "no port"),
+        (Spec(port=80, local_port=70_000), "no local port"),
+        (Spec(port=80, local_port=-1), "no local port"),
+        (Spec(port=80, local_path="/" + "x" * 120), "too long"),
+        (Spec(port=80, host=""), "no host"),
+        (Spec(port=80, host="a b"), "no host"),
+    ],
+)
+def test_forwards_that_cannot_be_are_refused(spec: Spec, message: str) -> None:
+    """Before anything is bound."""
+    with pytest.raises(BadRequest, match=message):
+        check(spec)
+
+
+def test_forwards_are_named_as_people_write_them() -> None:
+    """``forward ls``."""
+    assert check(Spec(port=5432, host="db")).remote == "db:5432"
+    assert check(Spec(port=5432, host="fd00::1")).remote == "[fd00::1]:5432"
+    assert check(Spec(port=8080)).remote == "8080"
+    assert check(Spec(dynamic=True)).remote == "socks5"
+    assert bracket("::1") == "[::1]"
+
+
+@given(st.sets(st.integers(1, 65535)), st.sets(st.integers(1, 65535)))
+def test_an_auto_forward_ends_up_with_what_listens(listening: set[int], known: set[int]) -> None:
+    """No system port is mirrored unasked; nothing is added twice."""
+    added, dropped = mirrored(listening, known)
+    assert not added & known
+    assert dropped <= known
+    after = (known - dropped) | added
+    assert after <= listening
+    assert all(port >= 1024 for port in added)
+    assert mirrored(listening, after) == (set(), set())
+
+
+@given(st.integers(0, 2**32))
+def test_the_back_off_grows_to_its_bound_and_never_is_zero(seed: int) -> None:
+    """Zero would be a busy loop, equal waits a stampede."""
+    waits = list(itertools.islice(backoff(random.Random(seed).random), 60))
+    assert all(0 < wait <= LONGEST for wait in waits)
+    assert all(wait >= LONGEST / 10 for wait in waits[10:])
+
+
+END = SessionEnd
+ROWS = [
+    # (end, mux, program_ended, useless) -> what follows
+    (END(Ending.FINISHED), True, True, 0, AfterEnd.LEAVE),  # detached, or the last pane closed
+    (END(Ending.GONE), True, True, 0, AfterEnd.LEAVE),
+    (END(Ending.STOPPED), True, False, 0, AfterEnd.LEAVE),
+    (END(Ending.FAILED), True, False, 0, AfterEnd.FAIL),
+    (END(Ending.FINISHED), True, False, 0, AfterEnd.REOPEN),  # ended from outside
+    (END(Ending.FINISHED, "timed out due to inactivity"), True, False, 0, AfterEnd.REOPEN),
+    (END(Ending.GONE), True, False, 0, AfterEnd.REOPEN),
+    (END(Ending.BROKEN), True, False, 0, AfterEnd.REOPEN),
+    (END(Ending.FINISHED, "Unable to start command: x"), True, False, 0, AfterEnd.FAIL),
+    (
+        END(Ending.FINISHED, "Plugin … is not supported by this version of ssm agent"),
+        True,
+        False,
+        0,
+        AfterEnd.FAIL,
+    ),
+    (END(Ending.FINISHED), True, False, MAX_USELESS_STARTS, AfterEnd.FAIL),  # no endless loop
+    (END(Ending.FINISHED), True, False, MAX_USELESS_STARTS - 1, AfterEnd.REOPEN),
+    (END(Ending.FINISHED), False, False, 0, AfterEnd.LEAVE),  # ``exit`` in a plain shell
+    (END(Ending.FINISHED, "timed out"), False, False, 0, AfterEnd.FAIL),
+    (END(Ending.GONE), False, False, 0, AfterEnd.FAIL),
+    (END(Ending.BROKEN, "output is lost"), False, False, 0, AfterEnd.FAIL),
+]
+
+
+@pytest.mark.parametrize(("end", "mux", "program_ended", "useless", "expected"), ROWS)
+def test_what_follows_the_end_of_a_session(
+    end: SessionEnd, mux: bool, program_ended: bool, useless: int, expected: AfterEnd
+) -> None:
+    """Reopen what outlives its session, leave when the user is done, fail with a reason otherwise."""
+    assert after_end(end, mux=mux, program_ended=program_ended, useless_starts=useless) is expected
