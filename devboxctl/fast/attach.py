@@ -45,7 +45,8 @@ OPTIONS = {
 }
 
 FIRST_RETRY, LAST_RETRY = 0.05, 2.0  # seconds between two tries to reach the daemon again
-SPAWN_AFTER, SPAWN_EVERY = 0.5, 15.0  # seconds without a daemon before we start one; and before the next
+SPAWN_AFTER = 0.5  # seconds without a daemon before we start one
+SPAWN_GAP, SPAWN_EVERY = 1.0, 15.0  # seconds before the next, doubling; the last while one is coming
 ANSWER = 30.0  # seconds for a daemon that accepts to answer
 LINE_AFTER = 0.3  # seconds that trouble must last before it is shown
 LEAVE_AFTER = 1.0  # seconds for the daemon to confirm that we leave
@@ -91,6 +92,8 @@ class Attach(Relay):
         self._retry_delay = FIRST_RETRY
         self._answer_by: float | None = None
         self._spawn_at = 0.0
+        self._spawned_at = 0.0
+        self._spawn_gap = SPAWN_GAP
         self._starting: client.Starting | None = None
         self._leave_by: float | None = None
         self._leaving = False
@@ -154,7 +157,7 @@ class Attach(Relay):
         now = time.monotonic()
         if self._lost_at is None:
             self._lost_at = now
-            self._spawn_at = now + SPAWN_AFTER
+            self._spawn_at, self._spawn_gap = now + SPAWN_AFTER, SPAWN_GAP
             self._set_state("lost", "the daemon is gone: waiting for it")
         elif not self.interactive and now - self._lost_at > UNATTENDED:
             raise error
@@ -175,8 +178,9 @@ class Attach(Relay):
             raise
         except (OSError, client.ClientError) as error:
             missing = getattr(error, "errno", None) in (errno.ENOENT, errno.ECONNREFUSED)
-            if missing and now >= self._spawn_at:
-                self._spawn_at = now + SPAWN_EVERY
+            if missing and now >= self._spawn_at and not self._one_is_coming(now):
+                self._spawned_at, self._spawn_at = now, now + self._spawn_gap
+                self._spawn_gap = min(SPAWN_EVERY, self._spawn_gap * 2)
                 try:
                     if self._starting is not None:
                         self._starting.release()
@@ -184,6 +188,10 @@ class Attach(Relay):
                 except client.ClientError as failure:
                     self._text = failure.message
             self.on_lost(client.ClientError("devboxd is gone and did not come back"))
+
+    def _one_is_coming(self, now: float) -> bool:
+        """Say whether the daemon that we have started is still on its way."""
+        return self._starting is not None and now < self._spawned_at + SPAWN_EVERY and self._starting.alive()
 
     def refused(self, error: client.Refused) -> bool:
         """Say whether to go on trying after the daemon has refused to let us join again."""
