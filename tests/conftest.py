@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 # On Python 3.11, the first ``asyncio.get_event_loop()`` of a thread makes a loop that nobody closes:
 # pytest-asyncio asks, and some later test would fail on the ResourceWarning. Said "none", it makes none.
 asyncio.set_event_loop(None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a chaos run be replayed: its seed is printed when it starts."""
+    parser.addoption("--chaos-seed", type=int, default=None, help="replay a chaos run (or DEVBOX_CHAOS_SEED)")

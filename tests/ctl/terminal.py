@@ -12,7 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 PATIENCE = 15.0  # seconds; only a failing test waits that long
 
@@ -49,7 +49,7 @@ class Tty:
             start_new_session=True,
         )
 
-    def __enter__(self) -> Tty:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

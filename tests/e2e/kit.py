@@ -201,6 +201,12 @@ class World:
         with opener.open(request, timeout=20) as reply:
             return json.load(reply)
 
+    @property
+    def simulator_pid(self) -> int:
+        """The process that is AWS, the gateway and all agents."""
+        assert self._simulator is not None
+        return self._simulator.pid
+
     # The daemon -------------------------------------------------------------------------------------
 
     @property
