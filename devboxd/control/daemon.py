@@ -123,7 +123,10 @@ class Daemon:
         """End what a daemon before us left open: it can not be resumed without that daemon's memory."""
         ended = 0
         for session_id, account in stale.items():
-            ended += await self._end(account, session_id)
+            was_open = await self._end(account, session_id)
+            ended += was_open is True
+            if was_open is not None:
+                del self._stale[session_id]
         prefix = f"{REASON_PREFIX}/{self.settings.link.owner}/"
         for account in {self.settings.account, *self._memory.accounts}:
             try:
@@ -131,23 +134,24 @@ class Daemon:
             except DevboxError as error:
                 log.info("no sweep of %s: %s", account, error)
                 continue
-            for session_id in (session.id for session in found):
-                if session_id not in self.hub.open_ids and session_id not in stale:
-                    ended += await self._end(account, session_id)
+            for session in found:
+                # One of ours may be listed before the answer to its StartSession has reached us.
+                if not session.reason.endswith(f"/{self.hub.run}") and session.id not in stale:
+                    ended += await self._end(account, session.id) is True
         if ended:
             self.hub.tell("sweep.ended", f"ended {ended} sessions that an earlier daemon had left open")
-        self._stale.clear()
         self._save_sessions()
 
-    async def _end(self, account: Account, session_id: str) -> int:
+    async def _end(self, account: Account, session_id: str) -> bool | None:
+        """End a session. Returns whether it was open; None where that could not be done (the next daemon tries)."""
         try:
             await self._cloud.sessions(account).terminate(session_id)
         except SessionOver:
-            return 0
+            return False
         except DevboxError as error:
             log.warning("stale session %s could not be ended: %s", session_id, error)
-            return 0
-        return 1
+            return None
+        return True
 
     def apply(self, settings: Settings) -> None:
         """Use a new configuration from now on; what is open stays as it is."""

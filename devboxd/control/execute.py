@@ -48,6 +48,7 @@ CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output 
 CRAWL_FRAMES: Final = 8  # frames in that time that look like the agent's repairs
 QUIET_LOOK: Final = 5.0  # seconds between further looks, once a link was lost
 ASK_AGAIN: Final = 2.0  # seconds without the line that is missing before it is asked for once more
+MOST_DAMAGES: Final = 3  # lines damaged beyond what gaps explain, before base64 is asked for
 MOST_ASKED: Final = 64  # lines asked for at once
 SKIP_AFTER: Final = 0.5  # seconds a frame may be missing before the relay repairs instead of the agent
 END_TIMEOUT: Final = 10.0  # seconds the session has to end once the command's status is known
@@ -78,6 +79,7 @@ class _Relayed(Quiet):
         self.was_lost = False
         self.exit: relay.RelayExit | None = None
         self.error: relay.RelayError | None = None
+        self.skips = 0  # gaps that we did not wait for: each may damage a line
         self.frames = 0  # since the last resume
         self.passed = 0  # bytes passed on to the client
         self.marks: deque[tuple[int, int]] = deque()  # after that many bytes, that line is taken
@@ -113,6 +115,10 @@ class _Relayed(Quiet):
             case relay.RelayExit():
                 self.exit = event
         self._run.changed.set()
+
+    def skipped(self, frames: int) -> None:
+        """Lines are damaged or missing here; ``Execution`` asks for them."""
+        self.skips += frames
 
     def notice(self, text: str) -> None:
         """Never on standard output."""
@@ -287,6 +293,7 @@ class Execution:
         """Tell the relay what was taken, and ask for lines that are missing."""
         reader, clock = sink.reader, self._hub.clock
         asked: dict[int, float] = {}
+        plain = False
         while True:
             self.changed.clear()
             now = clock.monotonic()
@@ -309,6 +316,9 @@ class Execution:
                 if number > self._told and (not sink.marks or self._taken - self._confirmed >= CONFIRM_STEP):
                     self._told, self._confirmed = number, self._taken
                     await self._send(session, relay.taken(number))
+                if reader.damages > sink.skips + MOST_DAMAGES and not plain:
+                    plain = True  # this agent does not pass all bytes
+                    await self._send(session, relay.PLAIN)
                 if wanted:
                     await self._send(session, relay.again(wanted))
             except SessionEnded:

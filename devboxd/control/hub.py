@@ -7,6 +7,7 @@ import heapq
 import itertools
 import logging
 import random
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -93,6 +94,7 @@ class Hub:
     ) -> None:
         self.clock = clock
         self.dice = dice
+        self.run = secrets.token_hex(4)  # this life of the daemon, in the Reason of its sessions
         self.tasks = Supervisor("devboxd")
         self.network = Bell()  # wake from sleep, network change: try again now
         self.logins = Bell()  # credentials changed

@@ -37,6 +37,8 @@ class Active(Protocol):
 
     @property
     def id(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
 
 
 class SessionApi(Protocol):

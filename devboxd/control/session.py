@@ -300,7 +300,7 @@ class HeldSession:
         deadline = None if plan.wait is None else clock.monotonic() + plan.wait
         began = clock.monotonic()
         delays = backoff(self._hub.dice)
-        reason = f"{REASON_PREFIX}/{self._settings.owner}/{plan.kind}"[:256]
+        reason = f"{REASON_PREFIX}/{self._settings.owner}/{plan.kind}/{self._hub.run}"[:256]
         while True:
             try:
                 async with self._hub.gate(self._api).enter(plan.priority):

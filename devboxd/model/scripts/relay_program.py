@@ -11,13 +11,19 @@ def raw(b):
         v=v[os.write(1,v):]
 kept=collections.deque()
 last=0;sent=0
+plain=False
+def text(m,k,b):
+    if k in b"oe":
+        if plain: b=b64(b)
+        else:
+            k=k.upper()
+            for x,y in ((b"=",b"=}"),(b"\n",b"=J"),(b"\r",b"=M"),(b"\xef",b"=o")): b=b.replace(x,y)
+    return b"%s%d,%08x,%s   \n"%(k,m,zlib.crc32(b),b)
 def put(k,b):
     global last,sent
-    last+=1
-    l=b"%s%d,%08x,%s\n"%(k,last,zlib.crc32(b),b)
-    sent+=len(l)
-    kept.append((last,l))
-    raw(l)
+    last+=1;sent+=len(b)
+    kept.append((last,k,b))
+    raw(text(last,k,b))
 n=sys.argv[1].encode()
 raw(b"\n"+n+b':r{"relay":"python"}\n')
 buf=b"";req=None
@@ -51,16 +57,17 @@ os.close(rin)
 os.set_blocking(win,False)
 if not req["stdin"] or over: os.close(win);win=-1
 def line(l):
-    global ended,sent
+    global ended,sent,plain
     k=l[:1]
     if k==b"i" and win>=0: inq.append(base64.b64decode(l[1:]))
     elif k==b"i": put(b"c",b"%d"%len(base64.b64decode(l[1:])))
     elif k==b"z": ended=True
     elif k==b"k":
-        while kept and kept[0][0]<=int(l[1:]): sent-=len(kept.popleft()[1])
+        while kept and kept[0][0]<=int(l[1:]): sent-=len(kept.popleft()[2])
     elif k==b"g":
-        for m,t in list(kept):
-            if m==int(l[1:]): raw(t)
+        for m,t,x in list(kept):
+            if m==int(l[1:]): raw(text(m,t,x))
+    elif k==b"b": plain=True
     elif k==b"s" and c:
         try: os.killpg(c.pid,int(l[1:]))
         except OSError: pass
@@ -87,7 +94,7 @@ while True:
         if f in a:
             d=os.read(f,16384)
             k,zz=z[f]
-            if d: put(k,b64(zz.compress(d)+zz.flush(zlib.Z_SYNC_FLUSH)))
+            if d: put(k,zz.compress(d)+zz.flush(zlib.Z_SYNC_FLUSH))
             else: del z[f]
     if b:
         try:
