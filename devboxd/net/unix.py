@@ -18,7 +18,7 @@ from devboxd.errors import Denied, DevboxError
 from devboxd.net.listen import bind_unix
 
 FIRST_FD: Final = 3  # sd_listen_fds(3)
-CONTROL_NAMES: Final = frozenset({"devboxd.socket", "devboxd", "control"})
+CONTROL_NAMES: Final = frozenset({"api", "devboxd.socket", "devboxd", "control"})  # FileDescriptorName= first
 LOCK_NAME: Final = "devboxd.lock"
 
 _UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
