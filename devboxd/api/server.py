@@ -79,6 +79,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
     except asyncio.CancelledError:
         raise
+    except ConnectionError as error:
+        log.info("request %s %s: the client left (%s)", request.method, request.path, error)
+        return web.Response(status=400)  # nobody reads it
     except Exception:  # the last line: a bug in one request must not take the daemon's sessions along
         log.exception("request %s %s failed", request.method, request.path)
         hint = "devboxctl daemon logs has the details"
@@ -96,6 +99,8 @@ async def take_over(request: web.Request) -> AsyncIterator[socket.socket]:
             "this route needs an upgrade", hint=f"send Connection: Upgrade and Upgrade: {wire.UPGRADE}"
         )
     transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("it did not wait for the answer")
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
     own = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 HIGH_WATER: Final = 64 << 10  # bytes behind from which ``drained`` waits
 LOW_WATER: Final = 16 << 10
+DRAIN_LOOK: Final = 0.02  # seconds
 
 
 def timestamp(seconds: float) -> str:
@@ -109,6 +110,8 @@ class StreamTerminal:
                 await self._writer.drain()
             except OSError:
                 return
+            if self.backlog >= below:
+                await asyncio.sleep(DRAIN_LOOK)  # below the high-water mark the transport tells nothing
 
     async def close(self, timeout: float = 2.0) -> None:
         """Give the client ``timeout`` seconds to take what is queued, then hang up."""

@@ -159,7 +159,7 @@ async def test_the_session_carries_our_reason_for_the_sweep() -> None:
     """A crashed daemon's sessions are found by it."""
     one = bench()
     async with online(one):
-        assert one.service.only.reason == "devbox/me/mux"
+        assert one.service.only.reason == f"devbox/me/mux/{one.hub.run}"
         assert one.hub.open_ids == {"s-0": "api"}
 
 

@@ -1,0 +1,239 @@
+"""The daemon as a whole: names, what an earlier daemon left, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from devboxd.control.attach import AttachSpec
+from devboxd.control.daemon import BoxSettings, Daemon, Memory, Settings
+from devboxd.control.execute import ExecSpec
+from devboxd.control.session import LinkSettings
+from devboxd.errors import BadRequest, BoxNotFound, Denied, Unreachable
+from devboxd.model.box import Account
+from devboxd.simulator.world import Simulator
+from tests.control.conftest import MakeDaemon
+from tests.control.kit import Screen
+from tests.kit.sim import MakeSimulator
+
+HERE = Account()
+CALLS = ("DescribeInstances", "ec2:DescribeInstances")
+
+
+async def until(what: Callable[[], object], timeout: float = 15.0) -> None:
+    """Wait for something that a real program does."""
+    async with asyncio.timeout(timeout):
+        while not what():
+            await asyncio.sleep(0.01)
+
+
+async def open_one(daemon: Daemon, sim: Simulator) -> None:
+    """Leave a port session open."""
+    box = await daemon.resolve(sim.box("api").id, HERE)
+    await daemon.connect(box, 7, None, 20.0)
+
+
+async def test_an_instance_id_needs_no_permission_at_all(daemon: Daemon, sim: Simulator) -> None:
+    """Somebody else's box, and only ssm:StartSession."""
+    await sim.fault("refuse", call="*", code="UnauthorizedOperation", status=403)
+    box = await daemon.resolve("i-0123456789abcdef0", HERE)
+    assert (box.name, box.target) == ("i-0123456789abcdef0", "i-0123456789abcdef0")
+    assert (await daemon.resolve("mi-0123456789abcdef0.devbox", HERE)).target == "mi-0123456789abcdef0"
+
+
+async def test_names_come_from_tags_and_are_kept_for_a_while(daemon: Daemon, sim: Simulator) -> None:
+    """ssh asks for the same name ten times in a row."""
+    box = await daemon.resolve("web", HERE)
+    assert (box.name, box.target) == ("web", sim.box("web").id)
+    await sim.fault("refuse", call="*", code="UnauthorizedOperation", status=403)
+    assert (await daemon.resolve("web.devbox", HERE)).target == sim.box("web").id
+
+
+async def test_a_name_that_nothing_has_is_told_with_those_that_are(daemon: Daemon) -> None:
+    """A typo should show its correction."""
+    with pytest.raises(BoxNotFound) as caught:
+        await daemon.resolve("wbe", HERE)
+    assert "web" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "i-0123456789abcdeg!", "*"])
+async def test_what_cannot_be_a_name_is_refused(daemon: Daemon, name: str) -> None:
+    """Before EC2 is asked."""
+    with pytest.raises(BadRequest):
+        await daemon.resolve(name, HERE)
+
+
+async def test_without_ec2_permissions_the_way_around_is_named(daemon: Daemon, sim: Simulator) -> None:
+    """Session Manager alone is enough."""
+    await sim.fault("refuse", call="*", code="UnauthorizedOperation", status=403)
+    with pytest.raises(Denied) as caught:
+        await daemon.resolve("web", HERE)
+    assert "instance id" in (caught.value.hint or "")
+
+
+async def test_two_boxes_of_one_name_are_a_question(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """The running one is meant where only one runs; else the user says which."""
+    sim = await simulator(boxes=["a", "b"])
+    sim.ec2.get(sim.box("b").id).tags["Name"] = "a"
+    daemon = await make_daemon(sim)
+    with pytest.raises(BadRequest, match="means 2 boxes"):
+        await daemon.resolve("a", HERE)
+
+
+async def test_of_two_boxes_of_one_name_the_running_one_is_meant(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """Its stopped predecessor is still there."""
+    sim = await simulator(boxes=["a", "b"], stopped=["b"])
+    running = sim.box("a").id
+    sim.ec2.get(sim.box("b").id).tags["Name"] = "a"
+    daemon = await make_daemon(sim)
+    assert (await daemon.resolve("a", HERE)).target == running
+
+
+async def test_a_configured_box_wins_over_tags(sim: Simulator, make_daemon: MakeDaemon) -> None:
+    """With its account, user and mux."""
+    boxes = {
+        "web": BoxSettings("i-0123456789abcdef0", Account("prod", "eu-west-1"), "ana", "tmux"),
+        "db": BoxSettings(target="data", user="root"),
+        "api": BoxSettings(user="bob"),
+    }
+    daemon = await make_daemon(sim, boxes=boxes, user="dev", mux="zellij")
+    web = await daemon.resolve("web", HERE)
+    assert (web.target, web.account, web.user, web.mux) == (
+        "i-0123456789abcdef0",
+        Account("prod", "eu-west-1"),
+        "ana",
+        "tmux",
+    )
+    assert (await daemon.resolve("web", Account("other"))).account.profile == "other", "a flag wins"
+    db = await daemon.resolve("db", HERE)
+    assert (db.name, db.target, db.user, db.mux) == ("db", sim.box("data").id, "root", "zellij")
+    api = await daemon.resolve("api", HERE)
+    assert (api.target, api.user) == (sim.box("api").id, "bob")
+    daemon.apply(Settings(user="eve"))
+    assert (await daemon.resolve("api", HERE)).user == "eve"
+
+
+async def test_the_list_of_boxes_comes_from_memory_when_ec2_is_away(daemon: Daemon, sim: Simulator) -> None:
+    """And says how old it is."""
+    fresh, _, since = await daemon.boxes(HERE)
+    assert since is None
+    await sim.fault("refuse", call="*", code="InternalServerError", status=500)
+    old, _, since = await daemon.boxes(HERE)
+    assert [box.id for box in old] == [box.id for box in fresh]
+    assert since is not None
+
+
+async def test_stop_ends_every_session_at_aws(sim: Simulator, make_daemon: MakeDaemon) -> None:
+    """Port, terminal and command: nothing stays open for the twenty minutes that AWS would keep it."""
+    daemon = await make_daemon(sim)
+    await open_one(daemon, sim)
+    box = await daemon.resolve(sim.box("api").id, HERE)
+    terminal, command = Screen(), Screen()
+    work = [
+        asyncio.ensure_future(daemon.attach(AttachSpec(box=box, raw=True), terminal)),
+        asyncio.ensure_future(daemon.execute(ExecSpec(box=box, argv=["sleep", "60"]), command)),
+    ]
+    await until(lambda: len(sim.gateway.sessions) == 3 and all(s.id for s in daemon.sessions()))
+    async with asyncio.timeout(6):
+        await daemon.stop()
+    assert all(session.is_over for session in sim.gateway.sessions.values())
+    assert not daemon.sessions()
+    await asyncio.wait(work, timeout=5)
+    assert all(one.done() for one in work)
+    with pytest.raises(Unreachable):
+        await daemon.execute(ExecSpec(box=box, argv=["true"]), Screen())
+
+
+async def test_sessions_of_a_daemon_that_crashed_are_ended(sim: Simulator, make_daemon: MakeDaemon) -> None:
+    """By the journal, and by their Reason where even that was lost; nobody else's are touched."""
+    memories = [Memory(), Memory(), Memory()]
+    owners = ["test", "test", "somebody-else"]
+    crashed = [
+        await make_daemon(sim, memory=memory, link=LinkSettings(owner=owner))
+        for memory, owner in zip(memories, owners, strict=True)
+    ]
+    for one in crashed:
+        await until(lambda one=one: len(one.hub.tasks) == 1)  # only the heart: the sweep is over
+        await open_one(one, sim)
+    journal, reason, foreign = list(sim.gateway.sessions.values())
+    remembered = Memory(open_sessions=dict(memories[0].open_sessions))
+    assert list(remembered.open_sessions) == [journal.id]
+    new = await make_daemon(sim, memory=remembered)
+    await until(lambda: journal.is_over and reason.is_over)
+    assert not foreign.is_over
+    await until(lambda: not remembered.open_sessions)
+    assert "sweep.ended" in [event.kind for event in new.hub.events()]
+
+
+async def test_a_stale_session_that_cannot_be_ended_now_is_not_forgotten(
+    sim: Simulator, make_daemon: MakeDaemon
+) -> None:
+    """The login had expired when the daemon started: the next one tries again."""
+    memory = Memory()
+    crashed = await make_daemon(sim, memory=memory)
+    await open_one(crashed, sim)
+    (session,) = sim.gateway.sessions.values()
+    await sim.fault("refuse", call="TerminateSession", code="ExpiredTokenException", status=403)
+    remembered = Memory(open_sessions=dict(memory.open_sessions))
+    saved: list[Memory] = []
+    second = await make_daemon(sim, memory=remembered)
+    second._remember = saved.append
+    await until(lambda: saved)
+    assert session.id in remembered.open_sessions
+    await sim.fault("clear")
+    third = await make_daemon(sim, memory=Memory(open_sessions=dict(remembered.open_sessions)))
+    await until(lambda: session.is_over)
+    assert third.sessions() == []
+
+
+async def test_the_sweep_spares_what_this_daemon_starts_meanwhile(
+    sim: Simulator, make_daemon: MakeDaemon
+) -> None:
+    """Socket activation: the first attach comes with the start of the daemon itself."""
+    daemon = await make_daemon(sim)
+    box = await daemon.resolve(sim.box("api").id, HERE)
+    await daemon.connect(box, 7, None, 20.0)
+    daemon.hub.open_ids.clear()  # as if the answer to StartSession were still on its way
+    await daemon._sweep({})
+    (session,) = sim.gateway.sessions.values()
+    assert not session.is_over
+
+
+async def test_a_session_is_ended_by_the_start_of_its_id(daemon: Daemon, sim: Simulator) -> None:
+    """As ``devboxctl status`` shows it; an ambiguous start ends nothing."""
+    await open_one(daemon, sim)
+    (session,) = daemon.sessions()
+    assert session.id is not None
+    with pytest.raises(BoxNotFound):
+        await daemon.end_session("no-such")
+    await daemon.end_session(session.id[:8])
+    await until(lambda: all(one.is_over for one in sim.gateway.sessions.values()))
+
+
+async def test_ping_measures_and_leaves_nothing_open(daemon: Daemon, sim: Simulator) -> None:
+    """A number, the agent's version, and no session behind it."""
+    box = await daemon.resolve(sim.box("api").id, HERE)
+    trips, opened, version = await daemon.ping(box, 3, 10.0)
+    assert len(trips) == 3
+    assert all(0 < trip < 5 for trip in trips)
+    assert opened > 0
+    assert version == "3.3.987.0"
+    await until(lambda: all(one.is_over for one in sim.gateway.sessions.values()))
+
+
+async def test_ping_of_a_box_that_is_off_ends_in_time(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """And says why."""
+    sim = await simulator(stopped=["api"])
+    daemon = await make_daemon(sim)
+    box = await daemon.resolve(sim.box("api").id, HERE)
+    async with asyncio.timeout(3):
+        with pytest.raises((Unreachable,), match=r"not connected|did not answer"):
+            await daemon.ping(box, 1, 0.5)
