@@ -131,8 +131,9 @@ async def spawn(
 def kill(process: Process) -> None:
     """SIGKILL to the direct child only, as the agent does."""
     if process.returncode is None:
+        # Not process.kill(): that polls first, and takes the exit status away from asyncio's watcher.
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def leftovers(marker: str) -> list[int]:
