@@ -158,8 +158,9 @@ async def test_sessions_of_a_daemon_that_crashed_are_ended(sim: Simulator, make_
         await make_daemon(sim, memory=memory, link=LinkSettings(owner=owner))
         for memory, owner in zip(memories, owners, strict=True)
     ]
+    # Only their hearts beat: the sweeps are over.
+    await until(lambda: all(len(one.hub.tasks) == 1 for one in crashed))
     for one in crashed:
-        await until(lambda one=one: len(one.hub.tasks) == 1)  # only the heart: the sweep is over
         await open_one(one, sim)
     journal, reason, foreign = list(sim.gateway.sessions.values())
     remembered = Memory(open_sessions=dict(memories[0].open_sessions))
