@@ -222,7 +222,8 @@ class HeldSession:
     async def stop(self) -> None:
         """End the session: ask the far end first where it listens, then AWS. ``run`` returns soon after."""
         self._stopping = True
-        if self.state is SessionState.ONLINE and self.plan.kind in ("port", "ssh"):
+        listens = self.channel is not None and self.channel.ready
+        if listens and self.state is SessionState.ONLINE and self.plan.kind in ("port", "ssh"):
             self.send_now(PayloadType.FLAG, flag(Flag.TERMINATE_SESSION))
             try:
                 async with asyncio.timeout(END_GRACE):

@@ -1,0 +1,216 @@
+"""The real server over a unix socket, with a daemon on the simulator behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+import pytest_asyncio
+
+from devboxd.api import wire
+from devboxd.api.handlers import routes
+from devboxd.api.handlers.context import Context
+from devboxd.api.server import build, serving
+from devboxd.control.daemon import Daemon
+from devboxd.errors import LoginNeeded
+from devboxd.model.box import BoxRef
+from devboxd.net.listen import bind_unix
+from devboxd.simulator.world import Simulator
+from tests.control.conftest import daemon, make_daemon, sim
+from tests.kit.sim import simulator
+
+__all__ = ["daemon", "make_daemon", "sim", "simulator"]
+
+
+class Files:
+    """The ssh configuration of a machine that has none."""
+
+    def __init__(self) -> None:
+        self.written: list[str | None] = []
+
+    async def look(self, command: str | None) -> wire.SshConfigResult:
+        return wire.SshConfigResult("/ours", "/users", current=bool(self.written))
+
+    async def write(self, command: str | None) -> wire.SshConfigResult:
+        self.written.append(command)
+        return wire.SshConfigResult("/ours", "/users", included=True, current=True, changed=["/ours"])
+
+    async def remove(self) -> wire.SshConfigResult:
+        self.written.clear()
+        return wire.SshConfigResult("/ours", "/users", changed=["/ours"])
+
+    def paths(self) -> tuple[str, str, str]:
+        return "/identity", "/known_hosts", "/config"
+
+
+class Server:
+    """A served daemon, and a small client of our own: what it sends is what is on the wire."""
+
+    def __init__(self, path: Path, daemon: Daemon, context: Context) -> None:
+        self.path = path
+        self.daemon = daemon
+        self.context = context
+        self.stops = 0
+
+    async def raw(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Send bytes on a new connection."""
+        reader, writer = await asyncio.open_unix_connection(str(self.path), limit=1 << 22)
+        writer.write(data)
+        return reader, writer
+
+    async def ask(
+        self, method: str, path: str, body: object = None, *, headers: str = ""
+    ) -> tuple[int, bytes]:
+        """One request on a connection of its own: status and body."""
+        reader, writer = await self.raw(
+            request(method, path, body, headers=headers + "Connection: close\r\n")
+        )
+        async with asyncio.timeout(30):
+            answer = await reader.read()
+        writer.close()
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        if b"chunked" in head.lower():
+            rest = unchunk(rest)
+        return int(head.split(b" ", 2)[1]), rest
+
+    async def upgrade(self, path: str, body: object) -> Stream:
+        """Ask for a stream; fails unless it is given."""
+        reader, writer = await self.raw(
+            request("POST", path, body, headers="Connection: Upgrade\r\nUpgrade: devbox\r\n")
+        )
+        async with asyncio.timeout(30):
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head + await reader.read(2000)
+        return Stream(reader, writer)
+
+
+class Stream:
+    """The client's end of a framed stream."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.out = bytearray()
+        self.err = bytearray()
+        self.statuses: list[wire.StreamStatus] = []
+        self.credit = 0
+
+    def send(self, kind: int, payload: bytes = b"") -> None:
+        self.writer.write(wire.STREAM_HEADER.pack(kind, len(payload)) + payload)
+
+    async def frame(self) -> tuple[int, bytes] | None:
+        """The next frame; None at the end."""
+        try:
+            async with asyncio.timeout(30):
+                kind, size = wire.STREAM_HEADER.unpack(await self.reader.readexactly(5))
+                return kind, await self.reader.readexactly(size)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    async def until(self, enough: Callable[[Stream], object]) -> wire.StreamExit | None:
+        """Take frames until something holds, or the stream's end: then its last word, if it had one."""
+        while not enough(self):
+            found = await self.frame()
+            match found:
+                case None:
+                    return None
+                case (wire.StreamType.OUTPUT, data):
+                    self.out += data
+                    self.send(wire.StreamType.CREDIT_OUTPUT, wire.CREDIT.pack(len(data)))
+                case (wire.StreamType.ERROR_OUTPUT, data):
+                    self.err += data
+                    self.send(wire.StreamType.CREDIT_OUTPUT, wire.CREDIT.pack(len(data)))
+                case (wire.StreamType.STATUS, data):
+                    self.statuses.append(msgspec.json.decode(data, type=wire.StreamStatus))
+                case (wire.StreamType.CREDIT, data):
+                    self.credit += wire.CREDIT.unpack(data)[0]
+                case (wire.StreamType.EXIT, data):
+                    return msgspec.json.decode(data, type=wire.StreamExit)
+                case _:
+                    raise AssertionError(f"an unknown frame {found}")
+        return None
+
+    async def end(self) -> wire.StreamExit | None:
+        """Take frames to the end."""
+        return await self.until(lambda _: False)
+
+
+def request(method: str, path: str, body: object = None, *, headers: str = "") -> bytes:
+    """A request as bytes; ``body`` is bytes or something that becomes JSON."""
+    data = b"" if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
+    length = f"Content-Length: {len(data)}\r\n" if body is not None else ""
+    return f"{method} /v1/{path} HTTP/1.1\r\nHost: devboxd\r\n{headers}{length}\r\n".encode() + data
+
+
+def unchunk(data: bytes) -> bytes:
+    result = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        if not (length := int(size or b"0", 16)):
+            break
+        result += data[:length]
+        data = data[length + 2 :]
+    return result
+
+
+MakeServer = Callable[[Daemon], Awaitable[Server]]
+
+
+@pytest_asyncio.fixture
+async def make_server() -> AsyncIterator[MakeServer]:
+    """Servers, closed at the end of the test."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dbx-", dir="/tmp")))
+
+        async def login(asked: wire.LoginRequest) -> AsyncIterator[wire.LoginStep]:
+            yield wire.LoginStep("open", url="https://device", code="ABCD")
+            if asked.profile == "broken":
+                error = LoginNeeded("nobody came")
+                yield wire.LoginStep("failed", failure=wire.Failure(error.code, error.message))
+            else:
+                yield wire.LoginStep("done")
+
+        async def doctor(asked: wire.Target, box: BoxRef | None) -> wire.Doctor:
+            return wire.Doctor([wire.Check("box" if box else "machine", "ok", box.name if box else "here")])
+
+        async def make(daemon: Daemon) -> Server:
+            path = folder / f"s{len(list(folder.iterdir()))}"
+            listener: socket.socket = bind_unix(path)
+            listener.setblocking(False)
+            server: Server
+
+            def stop() -> None:
+                server.stops += 1
+
+            context = Context(
+                daemon=daemon,
+                socket=str(path),
+                activation="foreground",
+                started=1_700_000_000.5,
+                stop=stop,
+                config=lambda: wire.ConfigView([wire.Setting("defaults.mux", "tmux", "flag")]),
+                ssh_config=Files(),
+                login=login,
+                doctor=doctor,
+            )
+            server = Server(path, daemon, context)
+            await stack.enter_async_context(serving(build(routes(context)), listener))
+            return server
+
+        yield make
+
+
+@pytest_asyncio.fixture
+async def server(daemon: Daemon, make_server: MakeServer) -> Server:
+    """One server in front of one daemon on the simulator."""
+    return await make_server(daemon)
+
+
+def box_id(sim: Simulator, name: str = "api") -> str:
+    """The instance id of a box."""
+    return sim.box(name).id

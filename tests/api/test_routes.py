@@ -1,0 +1,311 @@
+"""Every route: what it answers, and what it answers to nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+
+from devboxd import __version__
+from devboxd.api import server as server_module
+from devboxd.api import wire
+from devboxd.errors import (
+    BadRequest,
+    BoxNotFound,
+    Denied,
+    DevboxError,
+    LoginNeeded,
+    NotConnected,
+    Unreachable,
+    WrongState,
+)
+from devboxd.net.unix import PeerDenied
+from devboxd.simulator.world import Simulator
+from tests.api.conftest import MakeServer, Server, box_id, request
+from tests.control.conftest import MakeDaemon
+from tests.kit.sim import MakeSimulator
+
+T = TypeVar("T")
+
+
+async def get(server: Server, path: str, type_: type[T], *, method: str = "GET", body: object = None) -> T:
+    """Ask for something that must succeed."""
+    status, data = await server.ask(method, path, body)
+    assert status == 200, data
+    return msgspec.json.decode(data, type=type_)
+
+
+async def refused(server: Server, method: str, path: str, body: object = None) -> tuple[int, wire.Failure]:
+    """Ask for something that must fail."""
+    status, data = await server.ask(method, path, body)
+    return status, msgspec.json.decode(data, type=wire.Failure)
+
+
+# Happy paths --------------------------------------------------------------------------------------------
+
+
+async def test_status_tells_who_runs_and_how_much(server: Server) -> None:
+    """``devboxctl daemon status``."""
+    server.daemon.hub.raise_condition("x", "trouble", "much", hint="do", subject="y")
+    status = await get(server, "status", wire.Status)
+    assert (status.daemon_version, status.pid) == (__version__, os.getpid())
+    assert status.started == "2023-11-14T22:13:20.500Z"
+    assert status.socket == str(server.path)
+    assert [condition.code for condition in status.conditions] == ["x"]
+    assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
+
+
+async def test_boxes_are_listed_and_shown(server: Server, sim: Simulator) -> None:
+    """``ls`` and ``show``."""
+    found = await get(server, "boxes", wire.BoxList)
+    assert [box.name for box in found.boxes] == ["api", "data", "web"]
+    assert {box.state for box in found.boxes} == {"running"}
+    shown = await get(server, "boxes/api", wire.Box)
+    assert (shown.id, shown.connection) == (box_id(sim), "connected")
+    by_id = await get(server, f"boxes/{box_id(sim)}", wire.Box)
+    assert by_id.name == "api"
+
+
+async def test_without_ec2_the_list_says_so_and_shows_what_is_in_use(server: Server, sim: Simulator) -> None:
+    """Session Manager alone reaches a box."""
+    box = await server.daemon.resolve(box_id(sim), server_module_account())
+    await server.daemon.connect(box, 7, None, 20.0)
+    await sim.fault("refuse", call="DescribeInstances", code="UnauthorizedOperation", status=403)
+    found = await get(server, "boxes", wire.BoxList)
+    assert [(one.id, one.sessions) for one in found.boxes] == [(box_id(sim), 1)]
+    assert [condition.code for condition in found.conditions] == ["ec2-unavailable"]
+
+
+def server_module_account() -> Any:
+    from devboxd.model.box import Account
+
+    return Account()
+
+
+async def test_ping_measures(server: Server) -> None:
+    """``devboxctl ping``."""
+    answer = await get(server, "boxes/api/ping", wire.Ping, method="POST", body={"count": 2})
+    assert len(answer.round_trips) == 2
+    assert answer.agent_version == "3.3.987.0"
+
+
+async def test_forwards_are_added_listed_and_removed(server: Server) -> None:
+    """And answered with what was really bound."""
+    body = {"box": "api", "forwards": [{"port": 7, "local_port": 0}, {"dynamic": True, "local_port": 0}]}
+    added = await get(server, "forwards", wire.ForwardList, method="POST", body=body)
+    assert [one.remote for one in added.forwards] == ["7", "socks5"]
+    port = int(added.forwards[0].local.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    writer.close()
+    listed = await get(server, "forwards", wire.ForwardList)
+    assert [one.id for one in listed.forwards] == [one.id for one in added.forwards]
+    assert listed.forwards[0].total_connections == 1
+    gone = await get(server, f"forwards/{added.forwards[0].id}", wire.Forward, method="DELETE")
+    assert gone.state == "removed"
+    assert (await refused(server, "DELETE", f"forwards/{added.forwards[0].id}"))[0] == 404
+
+
+async def test_sessions_are_listed_and_ended(server: Server, sim: Simulator) -> None:
+    """``status`` shows what AWS is told."""
+    box = await server.daemon.resolve("api", server_module_account())
+    await server.daemon.connect(box, 7, None, 20.0)
+    (session,) = (await get(server, "sessions", wire.SessionList)).sessions
+    assert (session.kind, session.box, session.state, session.agent_version) == (
+        "port",
+        "api",
+        "online",
+        "3.3.987.0",
+    )
+    ended = await get(server, f"sessions/{session.id}", wire.Session, method="DELETE")
+    assert ended.id == session.id
+    assert (await refused(server, "DELETE", "sessions/nothing"))[0] == 404
+
+
+async def test_the_rest_of_the_routes_pass_through(server: Server) -> None:
+    """Configuration, doctor, ssh configuration, stopping."""
+    assert (await get(server, "config", wire.ConfigView)).settings[0].name == "defaults.mux"
+    assert (await get(server, "doctor", wire.Doctor, method="POST", body={})).checks[0].name == "machine"
+    on_box = await get(server, "boxes/api/doctor", wire.Doctor, method="POST", body={})
+    assert on_box.checks[0].text == "api"
+    assert not (await get(server, "ssh-config?command=/x", wire.SshConfigResult)).current
+    written = await get(server, "ssh-config", wire.SshConfigResult, method="POST", body={"command": "/bin/x"})
+    assert written.changed == ["/ours"]
+    assert (await get(server, "ssh-config", wire.SshConfigResult, method="DELETE")).changed == ["/ours"]
+    assert (await get(server, "stop", wire.Stopping, method="POST", body={})).pid == os.getpid()
+    assert server.stops == 1
+
+
+@pytest.mark.parametrize(("profile", "last"), [(None, "done"), ("broken", "failed")])
+async def test_a_login_reports_its_steps_line_by_line(server: Server, profile: str | None, last: str) -> None:
+    """The client opens the browser at the first."""
+    status, data = await server.ask("POST", "login", {"profile": profile})
+    steps = [msgspec.json.decode(line, type=wire.LoginStep) for line in data.splitlines()]
+    assert status == 200
+    assert [step.state for step in steps] == ["open", last]
+
+
+async def test_events_can_be_read_and_followed(server: Server) -> None:
+    """From a sequence number on; a client that leaves is no failure."""
+    hub = server.daemon.hub
+    for number in range(3):
+        hub.tell("test.kind", f"text {number}", box="api", number=number)
+    status, data = await server.ask("GET", "events")
+    events = [msgspec.json.decode(line, type=wire.Event) for line in data.splitlines()]
+    assert status == 200
+    assert [event.text for event in events][-3:] == ["text 0", "text 1", "text 2"]
+    last = events[-1].sequence
+    reader, writer = await server.raw(request("GET", f"events?follow=1&since={last - 1}"))
+    await reader.readuntil(b'"text 2"')
+    hub.tell("test.kind", "later")
+    async with asyncio.timeout(10):
+        await reader.readuntil(b'"later"')
+    writer.close()
+    await writer.wait_closed()
+    hub.tell("test.kind", "nobody listens")
+    assert (await server.ask("GET", "status"))[0] == 200
+
+
+# Refusals -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "nothing", None, 404),
+        ("PUT", "status", None, 405),
+        ("GET", "boxes/wbe", None, 404),
+        ("GET", "boxes/a%20b", None, 400),
+        ("GET", "events?since=x", None, 400),
+        ("POST", "forwards", b"{", 400),
+        ("POST", "forwards", b"\xff\xfe", 400),
+        ("POST", "forwards", b"[1]", 400),
+        ("POST", "forwards", {"box": 5}, 400),
+        ("POST", "forwards", {"box": "api"}, 400),
+        ("POST", "forwards", {"box": "api", "forwards": [{"port": 70000}]}, 400),
+        ("POST", "forwards", {"box": "api", "forwards": [{"port": 80, "dynamic": True}]}, 400),
+        ("POST", "forwards", {"box": "nope", "forwards": [{"port": 80}]}, 404),
+        ("POST", "boxes/api/ping", {"count": "many"}, 400),
+        ("POST", "attach", {"box": "api", "session": "a;b"}, 400),
+        ("POST", "attach", {"box": "api", "mux": "screen"}, 400),
+        ("POST", "attach", {"box": "nope"}, 404),
+        ("POST", "exec", {"box": "api"}, 400),
+        ("POST", "proxy", {"box": "api", "port": 0}, 400),
+        ("POST", "proxy", {"box": "api", "port": 99999}, 400),
+        ("POST", "boxes/api/ssh", {"user": "a b"}, 400),
+    ],
+)
+async def test_nonsense_is_refused_with_a_sentence(
+    server: Server, method: str, path: str, body: object, status: int
+) -> None:
+    """Always JSON, always a code, never a traceback."""
+    got, failure = await refused(server, method, path, body)
+    assert got == status
+    assert failure.code != "internal"
+    assert failure.message
+
+
+@pytest.mark.parametrize("path", ["attach", "exec", "proxy"])
+async def test_a_stream_without_an_upgrade_is_refused(server: Server, path: str) -> None:
+    """And nothing stays open for it."""
+    body = {"box": "api", "argv": ["true"], "port": 7}
+    status, failure = await refused(server, "POST", path, body)
+    assert (status, failure.code) == (400, "bad-request")
+    assert "upgrade" in failure.message
+    status, failure = await refused(server, "POST", path, body)
+    assert status == 400
+
+
+async def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
+    """Before it is read into memory."""
+    status, failure = await refused(server, "POST", "forwards", b"x" * (server_module.BODY_LIMIT + 1))
+    assert (status, failure.code) == (413, "bad-request")
+
+
+@pytest.mark.parametrize("garbage", [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"A" * 100_000 + b"\r\n\r\n"])
+async def test_what_is_not_http_ends_one_connection_only(server: Server, garbage: bytes) -> None:
+    """The daemon lives."""
+    reader, writer = await server.raw(garbage)
+    async with asyncio.timeout(10):
+        try:
+            assert b" 400 " in await reader.read()
+        except ConnectionResetError:
+            pass
+    writer.close()
+    assert (await server.ask("GET", "status"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (BadRequest("x"), 400),
+        (BoxNotFound("x"), 404),
+        (LoginNeeded("x"), 401),
+        (WrongState("x"), 409),
+        (Denied("x"), 403),
+        (Unreachable("x"), 503),
+        (NotConnected("x"), 503),
+        (DevboxError("x"), 500),
+    ],
+)
+async def test_errors_keep_their_code_hint_and_exit_status(
+    server: Server, monkeypatch: pytest.MonkeyPatch, error: DevboxError, status: int
+) -> None:
+    """Programs switch on the code, the CLI exits with the status."""
+    error.hint = "do this"
+
+    async def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(server.daemon, "resolve", fail)
+    got, failure = await refused(server, "GET", "boxes/api")
+    assert got == status
+    assert failure == wire.Failure(error.code, "x", "do this", error.retryable, error.exit_status)
+
+
+async def test_a_bug_is_one_failed_request_and_a_traceback_in_the_log(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sessions of others must not go with it; and the text may hold secrets."""
+
+    async def fail(*_: object) -> None:
+        raise ValueError("token=SECRET")
+
+    monkeypatch.setattr(server.daemon, "resolve", fail)
+    status, failure = await refused(server, "GET", "boxes/api")
+    assert (status, failure.code) == (500, "internal")
+    assert "SECRET" not in failure.message
+    assert "Traceback" in caplog.text
+    assert (await server.ask("GET", "status"))[0] == 200
+
+
+async def test_another_users_process_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket is 0600; this is the second lock."""
+
+    def deny(connection: object) -> None:
+        raise PeerDenied("user id 4711 may not talk to this devboxd")
+
+    monkeypatch.setattr(server_module, "check_peer", deny)
+    for method, path in (("GET", "status"), ("POST", "attach"), ("GET", "nothing")):
+        status, failure = await refused(server, method, path, {} if method == "POST" else None)
+        assert (status, failure.code) == (403, "peer-denied")
+
+
+async def test_a_box_that_is_off_is_unreachable_in_time(
+    simulator: MakeSimulator, make_daemon: MakeDaemon, make_server: MakeServer
+) -> None:
+    """``wait`` of the request, not of the daemon."""
+    sim = await simulator(stopped=["api"])
+    server = await make_server(await make_daemon(sim))
+    status, data = await server.ask(
+        "POST",
+        "proxy",
+        {"box": sim.box("api").id, "port": 7, "wait": 0.2},
+        headers="Upgrade: devbox\r\n",
+    )
+    assert status == 503, data
