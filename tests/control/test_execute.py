@@ -10,9 +10,10 @@ import pytest
 
 from devboxd.control.daemon import Daemon
 from devboxd.control.execute import ExecSpec
-from devboxd.control.terminal import EndOfInput, Leaving, Signal
+from devboxd.control.terminal import EndOfInput, Leaving, Signal, Taken
 from devboxd.errors import WrongState
 from devboxd.model.box import Account
+from devboxd.model.relay import OUTPUT_WINDOW
 from devboxd.simulator.world import Simulator
 from tests.control.kit import Screen
 
@@ -130,3 +131,40 @@ async def test_links_cut_in_the_middle_lose_nothing(daemon: Daemon, sim: Simulat
     assert leaving.error is None
     assert leaving.status == 0
     assert hashlib.sha256(screen.out).digest() == hashlib.sha256(source.read_bytes()).digest()
+
+
+async def test_a_command_that_ended_while_nobody_read_is_still_heard_to_its_last_byte(
+    daemon: Daemon, sim: Simulator
+) -> None:
+    """Its pipe holds the rest while the relay's window is full: no output and an exit status is not the end."""
+
+    class Stuck(Screen):
+        held = 0
+        is_stuck = True
+
+        def output(self, data: bytes, *, error: bool = False) -> None:
+            self.out.extend(data)
+            self.held += len(data)
+            if not self.is_stuck:
+                self.release()
+
+        def release(self) -> None:
+            self.is_stuck = False
+            taken, self.held = self.held, 0
+            self.say(Taken(taken))
+
+    data = os.urandom(OUTPUT_WINDOW + (48 << 10))
+    source = sim.box("api").disk / "data"
+    source.write_bytes(data)
+    screen = Stuck()
+    box = await daemon.resolve(sim.box("api").id, Account())
+    work = asyncio.ensure_future(
+        daemon.execute(ExecSpec(box=box, argv=["cat", str(source)], stdin=False), screen)
+    )
+    while len(screen.out) < OUTPUT_WINDOW:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(1.5)  # longer than the relay waits for children of the command that still write
+    screen.release()
+    leaving = await asyncio.wait_for(work, 20)
+    assert leaving.status == 0
+    assert bytes(screen.out) == data

@@ -107,5 +107,5 @@ while True:
         if g: put(b"c",b"%d"%g)
     elif win<0 and inq:
         put(b"c",b"%d"%sum(map(len,inq)));inq[:]=[]
-    if rc is not None and not over and (not z or not a):
+    if rc is not None and not over and (not z or not a and len(r)>2):
         put(b"x",b"%d"%(rc if rc>=0 else 128-rc));over=True
