@@ -225,7 +225,8 @@ class Attach:
                 return Leaving(error=_problem(screen.problem, self.spec))
             mux = (screen.mux or self._kind) not in (None, "none", "command")
             if not screen.started and self._kind is None and self.spec.rejoining:
-                mux = self.spec.command is None and self.spec.mux != "none"  # the daemon before us had joined it
+                # The daemon before us had joined it.
+                mux = self.spec.command is None and self.spec.mux != "none"
             match after_end(
                 end, mux=mux and not self.spec.raw, program_ended=screen.program_ended, useless_starts=useless
             ):
