@@ -163,6 +163,7 @@ async def _run(
             what = f"slept for {wake.slept:.0f} s" if wake.slept else "the network changed"
             hub.tell("wake", what, slept=wake.slept)
             dialer.network_changed()
+            await accounts.refresh()  # connections that wait for the next call lead nowhere any more
             hub.network.ring()
             hub.logins.ring()  # a login may have ended meanwhile: look
 

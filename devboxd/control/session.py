@@ -365,9 +365,10 @@ class HeldSession:
         url, short_lives = grant.stream_url, 0
         while True:
             began, dropped = clock.monotonic(), "the link was lost"
+            rings = self._hub.network.rings
             self._heard = 0.0
             try:
-                link = await self._unless_ended(self._dial(url))
+                link = await self._unless_ended(self._dial(url), or_network=True)
                 end = await self._serve(link, grant) if link is not None else self._end
                 if end is not None:
                     return end
@@ -392,8 +393,10 @@ class HeldSession:
             log.info("session %s of %s: %s after %.1f s", self.id, self.plan.box, dropped, lived)
             if short_lives and short_lives % SHORT_LIVES == 0 and await self._is_gone():
                 return SessionEnd(Ending.GONE, "the session no longer exists", self._ready.is_set())
-            # A link that lived is resumed at once; one that died young waits its turn.
-            delay = 0.0 if self._heard and lived > STABLE_AFTER else self._patience(next(delays))
+            # A link that lived is resumed at once, and so it is after a change of networks; one that died young
+            # waits its turn.
+            prompt = (self._heard and lived > STABLE_AFTER) or rings != self._hub.network.rings
+            delay = 0.0 if prompt else self._patience(next(delays))
             resumed = await self._resume(dropped, delay, delays)
             if isinstance(resumed, SessionEnd):
                 return resumed
@@ -427,9 +430,10 @@ class HeldSession:
             try:
                 # In the order of use: what somebody typed into last comes back first.
                 async with self._hub.gate(self._api).enter(-self._used):
-                    grant = await self._unless_ended(self._api.resume(self.id))
+                    grant = await self._unless_ended(self._api.resume(self.id), or_network=True)
                 if grant is not None:
                     return grant
+                delay = 0.0
             except SessionOver as error:
                 return SessionEnd(Ending.GONE, error.message, self._ready.is_set())
             except (LoginNeeded, Denied) as error:
@@ -468,14 +472,21 @@ class HeldSession:
             ended.cancel()
         return self._ended.is_set()
 
-    async def _unless_ended(self, work: Awaitable[T]) -> T | None:
-        """The result of ``work``; None, and ``work`` cancelled, when the session is told to end first."""
+    async def _unless_ended(self, work: Awaitable[T], *, or_network: bool = False) -> T | None:
+        """The result of ``work``; None, and ``work`` cancelled, when the session is told to end first.
+
+        With ``or_network`` also when the network changes: what was asked over the old one may never be answered.
+        """
         task = asyncio.ensure_future(work)
+        rung = asyncio.ensure_future(self._hub.network.wait(None)) if or_network else None
         try:
-            await self._wait_or_end(asyncio.shield(task))
+            first = asyncio.wait({task, *({rung} if rung else ())}, return_when=asyncio.FIRST_COMPLETED)
+            await self._wait_or_end(first)
             return await task if task.done() else None
         finally:
             task.cancel()
+            if rung is not None:
+                rung.cancel()
 
     async def _is_gone(self) -> bool:
         assert self.id is not None
