@@ -120,12 +120,23 @@ class Terminal(Tty):
 
 
 class World:
-    """A simulator and a daemon in a directory of their own."""
+    """A simulator and a daemon in a directory of their own.
 
-    def __init__(self, *words: str, env: dict[str, str] | None = None) -> None:
+    ``far`` and ``near`` go in front of their commands, and ``address`` is where the near ones find the far one.
+    """
+
+    def __init__(
+        self,
+        *words: str,
+        env: dict[str, str] | None = None,
+        far: tuple[str, ...] = (),
+        near: tuple[str, ...] = (),
+        address: str = "127.0.0.1",
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dbe-", dir="/tmp"))
         self._words = words
         self._extra = env or {}
+        self._far_prefix, self._near_prefix, self._address = far, near, address
         self._simulator: subprocess.Popen[bytes] | None = None
         self._daemons: dict[int, subprocess.Popen[bytes]] = {}
         self.env: dict[str, str] = {}
@@ -134,7 +145,7 @@ class World:
 
     def __enter__(self) -> Self:
         try:
-            self._start_simulator()
+            self.start_simulator()
             self.start_daemon()
         except BaseException:
             self.__exit__()
@@ -160,7 +171,8 @@ class World:
 
     # The far end ------------------------------------------------------------------------------------
 
-    def _start_simulator(self) -> None:
+    def start_simulator(self) -> None:
+        """Start AWS and the boxes."""
         base = private_environment(self.folder, os.environ) | {"TERM": "xterm-256color"} | self._extra
         base.pop("PYTHONPATH")  # the installed product, not the folder
         settings = self.folder / "config" / "devbox" / "config.toml"
@@ -170,14 +182,16 @@ class World:
         words = ["--fast", "--boxes", "api,web", *self._words]
         with (self.folder / "simulator.log").open("wb") as log:
             self._simulator = subprocess.Popen(
-                [sys.executable, "-m", "devboxd.simulator", "serve", "--root", str(self.folder / "sim"), *words],
+                [*self._far_prefix, sys.executable, "-m", "devboxd.simulator", "serve", "--root", str(self.folder / "sim"), *words],
                 stdout=subprocess.PIPE, stderr=log, env=base, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
         assert self._simulator.stdout is not None
         up = json.loads(self._simulator.stdout.readline())
         self.url = up["endpoint"]
         self.boxes = {box["name"]: box for box in up["boxes"]}
-        self.env = base | up["environment"] | {"PYTHONUSERBASE": site.getuserbase()}
+        self.env = base | {"AWS_ENDPOINT_URL": self.url.replace("127.0.0.1", self._address)}
+        self.env |= {name: value for name, value in up["environment"].items() if name != "AWS_ENDPOINT_URL"}
+        self.env |= {"PYTHONUSERBASE": site.getuserbase()}
 
     def disk(self, box: str = "api") -> Path:
         """The disk of a box."""
@@ -236,7 +250,7 @@ class World:
         """Start one and wait until it answers."""
         with (self.folder / "devboxd.log").open("ab") as log:
             daemon = subprocess.Popen(
-                [sys.executable, "-P", "-m", "devboxd"],
+                [*self._near_prefix, sys.executable, "-P", "-m", "devboxd"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env | (env or {}), cwd="/",
                 start_new_session=True,
             )  # fmt: skip
@@ -284,7 +298,7 @@ class World:
         """Run ``devboxctl words…`` without a terminal."""
         given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
         return subprocess.run(
-            [CTL, *words], capture_output=True, timeout=timeout, env=self.env | (env or {}), cwd=self.folder,
+            [*self._near_prefix, CTL, *words], capture_output=True, timeout=timeout, env=self.env | (env or {}), cwd=self.folder,
             check=False, **given,
         )  # fmt: skip
 
@@ -300,12 +314,12 @@ class World:
 
     def start(self, *words: str, **more: Any) -> subprocess.Popen[bytes]:
         """Start ``devboxctl words…``."""
-        return subprocess.Popen([CTL, *words], env=self.env, cwd=self.folder, **more)
+        return subprocess.Popen([*self._near_prefix, CTL, *words], env=self.env, cwd=self.folder, **more)
 
     @contextlib.contextmanager
     def terminal(self, *words: str, size: tuple[int, int] = (100, 30)) -> Iterator[Terminal]:
         """Run ``devboxctl words…`` on a terminal; killed at the end if it still runs."""
-        with Terminal([CTL, *words], self.env, size=size) as terminal:
+        with Terminal([*self._near_prefix, CTL, *words], self.env, size=size) as terminal:
             yield terminal
 
     @contextlib.contextmanager

@@ -245,10 +245,8 @@ def test_install_activation_watchdog_and_restart_under_a_real_user_manager(
 
     port = free_port()
     manager.run(CTL, "forward", "api", f"{port}:80")
-    fetch = (
-        "import urllib.request as u; print(u.urlopen('http://127.0.0.1:%d/', timeout=10).read().decode())"
-        % port
-    )
+    page = f"http://127.0.0.1:{port}/"
+    fetch = f"import urllib.request as u; print(u.urlopen({page!r}, timeout=10).read().decode())"
     assert "hello from box api" in manager.run(sys.executable, "-c", fetch).stdout
 
     # A hung daemon: the watchdog would need 30 s, so it is shortened, as an administrator may do.
