@@ -102,7 +102,7 @@ async def test_without_a_deadline_a_box_is_waited_for_for_ever() -> None:
     one = bench(wait=None)
     one.service.down["start"] = NotConnected("off")
     async with held(one):
-        await asyncio.sleep(8 * 3600)
+        await asyncio.sleep(2 * 3600)
         del one.service.down["start"]
         began = now()
         await one.until(SessionState.ONLINE)
@@ -253,7 +253,7 @@ async def test_trouble_on_the_way_is_waited_out(error: DevboxError) -> None:
         one.service.down["resume"] = error
         await asyncio.sleep(10)
         one.service.only.link.cut()
-        await asyncio.sleep(48 * 3600)
+        await asyncio.sleep(12 * 3600)
         times = one.service.times("resume")
         gaps = [round(b - a, 1) for a, b in pairwise(times)]
         assert gaps[:9] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0]
@@ -388,6 +388,19 @@ async def test_a_far_end_that_does_not_listen_is_ended_by_aws() -> None:
         end = await work
     assert end.ending is Ending.STOPPED
     assert 2.0 <= now() - began < 2.5
+    assert one.service.only.terminated
+
+
+async def test_a_port_session_whose_far_end_is_not_ready_is_ended_by_aws_at_once() -> None:
+    """It would throw the flag away."""
+    one = bench(**PORT)
+    one.service.far_end = lambda document, parameters: FarEnd()  # type: ignore[method-assign]
+    async with held(one) as work:
+        await one.until(SessionState.ONLINE)
+        began = now()
+        await one.session.stop()
+        assert (await work).ending is Ending.STOPPED
+        assert now() == began
     assert one.service.only.terminated
 
 

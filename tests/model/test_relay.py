@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devboxd.model import relay
@@ -75,6 +75,7 @@ def test_every_split_means_the_same() -> None:
     assert (reader.seen, reader.missing, reader.has_gap) == (4, [], False)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 19), max_size=60), st.randoms(use_true_random=False))
 def test_whatever_is_lost_or_repeated_is_asked_for_and_then_whole(
     lost: list[int], order: random.Random
@@ -101,6 +102,7 @@ def test_whatever_is_lost_or_repeated_is_asked_for_and_then_whole(
     assert reader.missing == []
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2000), st.integers(1, 255))
 def test_a_damaged_line_is_never_taken(at: int, change: int) -> None:
     """Half a line glued to another one after a gap."""
@@ -183,6 +185,7 @@ def test_a_greeting_that_is_none_is_an_error(greeting: bytes) -> None:
         RelayReader(NONCE).feed(NONCE.encode() + greeting + b"\n")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_at_all_crash_the_reader(data: bytes) -> None:
     """Only RelayError, whatever the box says."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devboxd.errors import BadRequest
@@ -54,6 +54,7 @@ def test_marks_are_found_however_the_stream_is_cut(stream: bytes, expected: list
             assert together([*found, *([rest] if (rest := marks.flush()) else [])]) == expected
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=40) | st.sampled_from([MARK, MARK[:9], b"\x1b", b"\x1b_", b"\x1b_devbox;"]))
 )
@@ -88,6 +89,7 @@ def test_a_mux_that_we_do_not_know_is_refused() -> None:
         attach_command(nonce=NONCE, session="main", term="xterm", mux="screen; id")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_text_of_the_far_end_is_made_harmless(text: str) -> None:
     """One line, no escape sequences, bounded."""

@@ -7,7 +7,7 @@ import random
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devboxd.errors import BadRequest
@@ -50,6 +50,7 @@ def test_the_host_suffix_is_ours() -> None:
     assert (strip_suffix("gpu.devbox"), strip_suffix("gpu")) == ("gpu", "gpu")
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.text(st.characters(blacklist_characters="\0", codec="utf-8")), max_size=5))
 def test_arguments_survive_the_way_to_the_box(arguments: list[str]) -> None:
     """Quotes, braces, newlines: nothing on the way may change them, or run them."""
@@ -118,6 +119,7 @@ def test_forwards_are_named_as_people_write_them() -> None:
     assert bracket("::1") == "[::1]"
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(1, 65535)), st.sets(st.integers(1, 65535)))
 def test_an_auto_forward_ends_up_with_what_listens(listening: set[int], known: set[int]) -> None:
     """No system port is mirrored unasked; nothing is added twice."""
@@ -130,6 +132,7 @@ def test_an_auto_forward_ends_up_with_what_listens(listening: set[int], known: s
     assert mirrored(listening, after) == (set(), set())
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_the_back_off_grows_to_its_bound_and_never_is_zero(seed: int) -> None:
     """Zero would be a busy loop, equal waits a stampede."""
