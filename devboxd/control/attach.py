@@ -39,6 +39,8 @@ RESIZE_DEBOUNCE: Final = 0.05  # seconds
 AWAY_INPUT: Final = 4096  # bytes typed while the link is down that are kept
 BACKLOG_LIMIT: Final = 2 << 20  # bytes a terminal may be behind before output is skipped
 BACKLOG_RESUME: Final = 64 << 10  # bytes: it has caught up
+MUXES_THAT_STAY: Final = ("zellij", "tmux")
+SILENCE_LIMIT: Final = 15.0  # seconds that the far end may be silent before another session is tried
 REPLACE_BEFORE: Final = 120.0  # seconds before a session's longest life that the next one is started
 CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
 CRAWL_FRAMES: Final = 8  # pieces in that time that look like the agent's repairs
@@ -108,7 +110,7 @@ class _Screen(Quiet):
                 self.mux = kind
                 if self.session is not None:
                     # A mux can draw the screen again, so a long outage need not be caught up with.
-                    self.session.skip_after = SKIP_AFTER if kind in ("zellij", "tmux") else None
+                    self.session.skip_after = SKIP_AFTER if kind in MUXES_THAT_STAY else None
                 self._attach.came_up(self, printable(user))
             case ("type",):
                 self.takes_text.set()
@@ -465,16 +467,31 @@ class Attach:
             case SessionState.ENDED:
                 pass
             case _:
+                if state is SessionState.STALLED and of.mux in MUXES_THAT_STAY and of.session is not None:
+                    self._hub.tasks.spawn("a silent session", self._replace_silent(of, of.session))
                 self._was_lost = self._was_lost or state is SessionState.RECONNECTING
                 if self._was_up and self._away_since is None:
                     self._away_since = self._hub.clock.wall()
                 self._status(state.value, text, retry_in)
 
+    async def _replace_silent(self, screen: _Screen, session: HeldSession) -> None:
+        """The worker of a session can die without a word. If the agent itself lives, join through another."""
+        await asyncio.sleep(SILENCE_LIMIT)
+        while screen is self._screen and session.state is SessionState.STALLED:
+            try:
+                status = await self._api.connection_status(self.spec.box.target)
+            except DevboxError:
+                status = None
+            if status == "connected" and session.state is SessionState.STALLED:
+                session.abandon(f"{self.spec.box.name} did not answer any more")
+                return
+            await self._hub.network.wait(SILENCE_LIMIT)
+
     async def _look_after_resume(self) -> None:
         """The agent repairs what it had sent before the cut at ten frames a second: draw afresh instead."""
         before, screen = self._shown, self._screen
         await asyncio.sleep(CRAWL_LOOK)
-        if screen is None or screen is not self._screen or screen.mux not in ("zellij", "tmux"):
+        if screen is None or screen is not self._screen or screen.mux not in MUXES_THAT_STAY:
             return
         if 0 < self._shown - before <= CRAWL_FRAMES:
             self.redraw()

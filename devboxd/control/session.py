@@ -233,6 +233,10 @@ class HeldSession:
         if not self._ended.is_set():
             self._finish(SessionEnd(Ending.STOPPED))
 
+    def abandon(self, reason: str) -> None:
+        """End a session that is of no more use, so that its owner can start another."""
+        self._finish(SessionEnd(Ending.BROKEN, reason, self._ready.is_set()))
+
     async def wait_ready(self) -> None:
         """Wait until the far end takes data, and a link is up to carry it.
 
