@@ -76,7 +76,7 @@ def main() -> int:
     _set_up_logging("info")
     try:
         paths.prepare()
-        listening = open_daemon_socket(paths.socket, inherited)
+        listening = open_daemon_socket(paths.socket, inherited, state=paths.state)
     except DevboxError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return NO_DAEMON

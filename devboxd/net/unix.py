@@ -20,6 +20,7 @@ from devboxd.net.listen import bind_unix
 FIRST_FD: Final = 3  # sd_listen_fds(3)
 CONTROL_NAMES: Final = frozenset({"api", "devboxd.socket", "devboxd", "control"})  # FileDescriptorName= first
 LOCK_NAME: Final = "devboxd.lock"
+STATE_LOCK_NAME: Final = "journal.lock"  # another name: the socket may stand in the state folder
 
 _UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
 _XUCRED_BYTES: Final = 76  # macOS: version, uid, number of groups, 16 groups
@@ -46,7 +47,7 @@ class DaemonSocket:
     socket: socket.socket
     path: Path
     activation: str
-    _lock: int = field(repr=False)
+    _locks: tuple[int, ...] = field(repr=False)
     _file: tuple[int, int] | None = field(default=None, repr=False)
 
     def close(self) -> None:
@@ -57,27 +58,37 @@ class DaemonSocket:
                 found = self.path.lstat()
                 if (found.st_dev, found.st_ino) == self._file:
                     self.path.unlink()
-        os.close(self._lock)
+        for lock in self._locks:
+            os.close(lock)
 
 
-def open_daemon_socket(path: Path, inherited: dict[str, list[socket.socket]] | None = None) -> DaemonSocket:
+def open_daemon_socket(
+    path: Path, inherited: dict[str, list[socket.socket]] | None = None, *, state: Path | None = None
+) -> DaemonSocket:
     """Take the control socket out of ``inherited`` (see ``inherited_sockets``), or bind ``path``.
+
+    Args:
+        state: the folder with the journal. Only one daemon may use it, also where two have sockets of
+            their own: each would take the other's sessions for left over, and end them.
 
     Raises: AlreadyRunning; BadRequest or PortDenied when the path can not be used; Denied when its folder
     is not private.
     """
-    lock = _lock(path)
+    locks = [_lock(path.parent / LOCK_NAME, path)]
     try:
+        if state is not None:
+            locks.append(_lock(state / STATE_LOCK_NAME, path))
         given = _take_control(inherited or {})
         if given is not None:
             given.setblocking(False)
-            return DaemonSocket(given, path, "systemd", lock)
+            return DaemonSocket(given, path, "systemd", tuple(locks))
         bound = bind_unix(path)
         bound.setblocking(False)
         found = path.lstat()
-        return DaemonSocket(bound, path, "spawned", lock, (found.st_dev, found.st_ino))
+        return DaemonSocket(bound, path, "spawned", tuple(locks), (found.st_dev, found.st_ino))
     except BaseException:
-        os.close(lock)
+        for lock in locks:
+            os.close(lock)
         raise
 
 
@@ -143,28 +154,36 @@ def _take_control(inherited: dict[str, list[socket.socket]]) -> socket.socket | 
     return None
 
 
-def _lock(path: Path) -> int:
-    """Lock out a second daemon on the same path. The lock dies with the process, however it dies."""
-    folder = path.parent
+def _lock(file: Path, path: Path) -> int:
+    """Lock out a second daemon. The lock dies with the process, however it dies.
+
+    The file names the process and the socket ``path`` of whoever holds it.
+    """
+    folder = file.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise Denied(
-            f"{folder} can be written by others, so the daemon's socket is not safe there",
+            f"{folder} can be written by others, so the daemon's files are not safe there",
             hint=f"run: chmod 700 {folder}"
             if found.st_uid == os.geteuid()
             else "set DEVBOX_SOCKET to a path of yours",
         )
-    lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        pid = os.pread(lock, 20, 0).decode(errors="replace").strip()
+        pid, _, other = os.pread(lock, 4096, 0).decode(errors="replace").strip().partition("\n")
         os.close(lock)
         who = f" (process {pid})" if pid.isdecimal() else ""
+        if not other or other == str(path):
+            raise AlreadyRunning(
+                f"devboxd is running already{who}", hint="see: devboxctl daemon status"
+            ) from error
         raise AlreadyRunning(
-            f"devboxd is running already{who}", hint="see: devboxctl daemon status"
+            f"devboxd is running already{who}, with the same state folder and another socket: {other}",
+            hint=f"use that one (DEVBOX_SOCKET={other}), or give this one its own XDG_STATE_HOME",
         ) from error
     os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    os.pwrite(lock, f"{os.getpid()}\n{path}\n".encode(), 0)
     return lock

@@ -47,6 +47,24 @@ def test_a_second_daemon_is_told_who_runs_already(path: Path) -> None:
     open_daemon_socket(path).close()
 
 
+def test_a_second_daemon_with_another_socket_is_kept_off_the_same_state(path: Path, tmp_path: Path) -> None:
+    """It would take the sessions in the journal for left over, and end them."""
+    state, other = tmp_path / "state", path.parent.parent / "other" / "devboxd.sock"
+    first = open_daemon_socket(path, state=state)
+    with pytest.raises(AlreadyRunning, match=str(path)) as caught:
+        open_daemon_socket(other, state=state)
+    assert f"DEVBOX_SOCKET={path}" in (caught.value.hint or "")
+    assert not other.exists()
+    open_daemon_socket(other, state=tmp_path / "second").close()
+    first.close()
+    open_daemon_socket(other, state=state).close()
+
+
+def test_the_socket_may_stand_in_the_state_folder(path: Path) -> None:
+    """Two locks of one process must not be one."""
+    open_daemon_socket(path, state=path.parent).close()
+
+
 def test_a_socket_that_a_crash_left_behind_is_replaced(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as stale:
