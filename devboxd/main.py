@@ -206,7 +206,14 @@ def settings(config: Config, owner: str) -> Settings:
         user=config.defaults.user,
         mux=config.defaults.mux,
         boxes={
-            name: BoxSettings(box.target, Account(box.profile, box.region), box.user, box.mux, box.keep_alive)
+            name: BoxSettings(
+                target=box.target,
+                account=Account(box.profile, box.region),
+                user=box.user,
+                mux=box.mux,
+                keep_alive=box.keep_alive,
+                warm=box.warm,
+            )
             for name, box in config.boxes.items()
         },
         link=LinkSettings(

@@ -113,8 +113,8 @@ class StreamTerminal:
             if self.backlog >= below:
                 await asyncio.sleep(DRAIN_LOOK)  # below the high-water mark the transport tells nothing
 
-    async def close(self, timeout: float = 2.0) -> None:
-        """Give the client ``timeout`` seconds to take what is queued, then hang up."""
+    async def close(self, timeout: float | None = 2.0) -> None:
+        """Give the client ``timeout`` seconds (None: for ever) to take what is queued, then hang up."""
         try:
             async with asyncio.timeout(timeout):
                 self._writer.close()

@@ -38,6 +38,7 @@ SIZE_REPEAT: Final = 0.2  # seconds between sizes until the first output
 RESIZE_DEBOUNCE: Final = 0.05  # seconds
 AWAY_INPUT: Final = 4096  # bytes typed while the link is down that are kept
 BACKLOG_LIMIT: Final = 2 << 20  # bytes a terminal may be behind before output is skipped
+RAW_BACKLOG_LIMIT: Final = 64 << 20  # the same where nothing can draw the screen again: a minute and a half
 BACKLOG_RESUME: Final = 64 << 10  # bytes: it has caught up
 MUXES_THAT_STAY: Final = ("zellij", "tmux")
 SILENCE_LIMIT: Final = 15.0  # seconds that the far end may be silent before another session is tried
@@ -107,7 +108,7 @@ class _Screen(Quiet):
         match mark.words:
             case ("start", kind, user):
                 self.started = True
-                self.mux = kind
+                self.mux = printable(kind)
                 if self.session is not None:
                     # A mux can draw the screen again, so a long outage need not be caught up with.
                     self.session.skip_after = SKIP_AFTER if kind in MUXES_THAT_STAY else None
@@ -229,6 +230,8 @@ class Attach:
             if not screen.started and self._kind is None and self.spec.rejoining:
                 # The daemon before us had joined it.
                 mux = self.spec.command is None and self.spec.mux != "none"
+            if self._settings.keep_alive == "never" and "inactivity" in end.reason.lower():
+                return Leaving(reason=end.reason, reattach=not self.spec.raw)  # the account wants it so
             match after_end(
                 end, mux=mux and not self.spec.raw, program_ended=screen.program_ended, useless_starts=useless
             ):
@@ -262,10 +265,11 @@ class Attach:
                         running = next_one
                     else:
                         self._replaces = False  # it did not come up: what is left of the old one is used up
-                        next_one.cancel()
-                        await asyncio.gather(next_one, return_exceptions=True)
                 finally:
                     took_over.cancel()
+                    if running is not next_one:
+                        next_one.cancel()
+                        await asyncio.gather(next_one, return_exceptions=True)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -331,6 +335,8 @@ class Attach:
         )
         session = HeldSession(self._hub, self._api, self._dialer, plan, screen, self._settings)
         session.attended = True
+        # A size is what resets the idle time-out of a terminal, as AWS documents it.
+        session.touch = lambda: session.send_now(PayloadType.SIZE, size(*self._size))
         screen.session = session
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -356,10 +362,14 @@ class Attach:
             except TimeoutError:
                 continue
         session.send_now(PayloadType.SIZE, size(*self._size))
-        if typed is not None:
+        if typed is None:
+            return
+        try:
             await session.send(_prelude(screen.nonce, len(typed.encode())))
             await screen.takes_text.wait()
             await session.send(typed.encode())
+        except DevboxError as error:
+            log.info("the start command could not be typed: %s", error.message)  # the session's end says more
 
     def _try_typing_instead(self, end: SessionEnd) -> bool:
         """Accounts that allow only the plain shell still get their mux: the command is typed into it."""
@@ -420,7 +430,8 @@ class Attach:
         if screen is not self._screen:
             return  # of a session that another has taken over from
         self._shown += 1
-        if self._skipped or self._terminal.backlog > BACKLOG_LIMIT:
+        limit = BACKLOG_LIMIT if screen.mux in MUXES_THAT_STAY else RAW_BACKLOG_LIMIT
+        if self._skipped or self._terminal.backlog > limit:
             self._skipped += len(data)
             self._skipping.set()
             return
@@ -566,8 +577,9 @@ class Attach:
         while True:
             await self._has_input.wait()
             session, screen = self._session, self._screen
-            if not self._pending or session is None or screen is None or not screen.started:
-                self._has_input.clear()  # more input, or the mux coming up, sets it again
+            ready = session is not None and session.state in (SessionState.ONLINE, SessionState.STALLED)
+            if not self._pending or session is None or screen is None or not screen.started or not ready:
+                self._has_input.clear()  # more input, the mux coming up, or the link coming back sets it again
                 continue
             data = self._pending.popleft()
             # Small pieces, so that an interrupt has something left to overtake.

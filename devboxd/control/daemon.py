@@ -41,6 +41,7 @@ class BoxSettings(msgspec.Struct, frozen=True):
     user: str | None = None
     mux: str | None = None
     keep_alive: str | None = None
+    warm: tuple[int, ...] = ()  # ports that keep a session open, so that a connection never waits for one
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -89,6 +90,7 @@ class Daemon:
         self._memory = memory
         self._remember = remember
         self._pools: dict[PortTarget, PortPool] = {}
+        self._warm: list[PortPool] = []
         self._names: dict[tuple[str, Account], tuple[float, BoxRef]] = {}
         self._last_boxes: dict[Account, tuple[float, list[Instance]]] = {}
         self._stale = dict(memory.open_sessions)  # left open by an earlier daemon, until the sweep
@@ -106,6 +108,7 @@ class Daemon:
         self.hub.tasks.spawn("heart", self._beat())
         self.hub.tasks.spawn("sweep", self._sweep(dict(self._stale)))
         await self.forwards.restore(list(self._memory.forwards))
+        self.hub.tasks.spawn("warm ports", self._warm_up())
 
     async def stop(self) -> None:
         """End all sessions at AWS's side, too; within a few seconds."""
@@ -118,6 +121,25 @@ class Daemon:
             await asyncio.sleep(BEAT)
             for session in list(self.hub.sessions):
                 session.beat()
+
+    async def _warm_up(self) -> None:
+        """Keep sessions open to the ports that the configuration names, also after a change of it."""
+        for pool in self._warm:
+            pool.kept -= 1
+        self._warm = []
+        for name, configured in self.settings.boxes.items():
+            for port in configured.warm:
+                try:
+                    box = await self.resolve(name, Account())
+                except DevboxError as error:
+                    self.hub.tell(
+                        "warm.failed", f"port {port} of {name} is not kept warm: {error.message}", box=name
+                    )
+                    continue
+                pool = self.pool(PortTarget(box, port))
+                pool.kept += 1
+                pool.warm()
+                self._warm.append(pool)
 
     async def _sweep(self, stale: Mapping[str, Account]) -> None:
         """End what a daemon before us left open: it can not be resumed without that daemon's memory."""
@@ -157,6 +179,7 @@ class Daemon:
         """Use a new configuration from now on; what is open stays as it is."""
         self.settings = settings
         self._names.clear()
+        self.hub.tasks.spawn("warm ports", self._warm_up())
         self.hub.tell("config.loaded", "the configuration was read again")
 
     # Boxes ------------------------------------------------------------------------------------------
@@ -327,10 +350,10 @@ class Daemon:
 
     async def _held(self, name: str, work: Coroutine[None, None, Leaving]) -> Leaving:
         """Run a client's stream among our own tasks: ``stop`` ends it, and its session at AWS's side."""
-        try:
-            task: asyncio.Task[Leaving] = self.hub.tasks.spawn(name, work)
-        except RuntimeError as error:
-            raise Unreachable("devboxd is stopping") from error
+        if self.hub.tasks.is_closing:
+            work.close()
+            raise Unreachable("devboxd is stopping")
+        task: asyncio.Task[Leaving] = self.hub.tasks.spawn(name, work)
         return await task
 
     def pool(self, target: PortTarget) -> PortPool:
@@ -345,7 +368,14 @@ class Daemon:
                 most=self.settings.port_sessions,
                 idle_after=self.settings.idle_after,
             )
+            pool.on_empty = lambda: self._forget(target)
         return pool
+
+    def _forget(self, target: PortTarget) -> None:
+        """Drop a pool that nobody uses: a SOCKS client may see thousands of hosts."""
+        pool = self._pools.get(target)
+        if pool is not None and not pool.kept and not pool.sessions:
+            del self._pools[target]
 
     async def connect(self, box: BoxRef, port: int, host: str | None, wait: float | None) -> Stream:
         """Open a connection to a port of a box."""

@@ -97,7 +97,7 @@ class _Relayed(Quiet):
                 self._run.changed.set()  # a line out of order is no event, but one before it is missing
         except relay.RelayError as error:
             self.error = error
-            self._run.changed.set()
+            self._run.finished.set()
 
     def _take(self, event: relay.RelayEvent) -> None:
         match event:
@@ -109,11 +109,14 @@ class _Relayed(Quiet):
             case relay.RelayOutput(data, error):
                 self.passed += len(data)
                 self.marks.append((self.passed, self.reader.seen))
+                if self.reader.numbered and self.passed - self._run.taken > relay.MOST_UNTAKEN:
+                    raise relay.RelayError("the box sends more output than it may")
                 self._run.terminal.output(data, error=error)
             case relay.RelayCredit(taken):
                 self._run.terminal.credit(taken)
             case relay.RelayExit():
                 self.exit = event
+                self._run.finished.set()
         self._run.changed.set()
 
     def skipped(self, frames: int) -> None:
@@ -183,7 +186,8 @@ class Execution:
     ) -> None:
         self.spec = spec
         self.terminal = terminal
-        self.changed = asyncio.Event()
+        self.changed = asyncio.Event()  # something to confirm or to ask for
+        self.finished = asyncio.Event()  # the relay told the end, or talks nonsense
         self._hub = hub
         self._api = api
         self._dialer = dialer
@@ -209,6 +213,11 @@ class Execution:
         except DevboxError as error:
             return Leaving(error=error)
 
+    @property
+    def taken(self) -> int:
+        """Bytes of output that the client wrote out."""
+        return self._taken
+
     def say(self, text: str) -> None:
         """Show text of ours on the client's standard error."""
         self.terminal.status(StatusLine("notice", text))
@@ -227,11 +236,9 @@ class Execution:
                 starter = tasks.create_task(self._start_relay(session, sink), name="exec: start")
                 keeper = tasks.create_task(self._confirm(session, sink), name="exec: confirm")
                 client = tasks.create_task(self._serve_client(session, sink), name="exec: client")
-                while sink.exit is None and sink.error is None and not holder.done() and not client.done():
-                    waiter = tasks.create_task(self.changed.wait())
-                    await asyncio.wait({holder, client, waiter}, return_when=asyncio.FIRST_COMPLETED)
-                    waiter.cancel()
-                    self.changed.clear()
+                waiter = tasks.create_task(self.finished.wait(), name="exec: finished")
+                await asyncio.wait({holder, client, waiter}, return_when=asyncio.FIRST_COMPLETED)
+                waiter.cancel()
                 starter.cancel()
                 client.cancel()
                 if sink.exit is not None and not holder.done():
@@ -279,7 +286,7 @@ class Execution:
                 await sink.started.wait()
         except TimeoutError:
             sink.error = relay.RelayError("the box did not start the command")
-            self.changed.set()
+            self.finished.set()
             return
         try:
             await self._send(session, relay.request(self.spec.argv, env=self.spec.env, stdin=self.spec.stdin))
@@ -373,7 +380,12 @@ class Execution:
 
     async def _run_plain(self) -> Leaving:
         spec, sink = self.spec, _Plain(self)
-        script = "".join(f"export {name}={shlex.quote(value)};" for name, value in spec.env.items())
+        if spec.user or spec.box.user or spec.env:
+            raise WrongState(
+                f"{INTERACTIVE_DOCUMENT} is not allowed here; without it neither user nor environment can be set",
+                hint="leave out --user and --env, or have the document allowed",
+            )
+        script = ""
         if spec.cwd:
             script += f"cd {shlex.quote(spec.cwd)} || exit 125;"
         script += f"exec {shlex.join(spec.argv)}"
@@ -426,6 +438,7 @@ class Execution:
         )
         session = HeldSession(self._hub, self._api, self._dialer, plan, sink, self._settings)
         session.attended = True
+        session.touch = lambda: session.send_now(PayloadType.SIZE, size(80, 24))
         self._session_now = session
         return session
 

@@ -343,7 +343,9 @@ class AutoForward:
         self.error = None
         base = 16 if match[1] == "hex" else 10
         ports = {port for text in match[2].split() if 0 < (port := int(text, base)) < 65536}
-        added, dropped = mirrored(ports, set(self.forwards))
+        # A mirror that had to take another number listens, too; where the box is this machine, it is seen.
+        own = {f.listener.port for at, f in self.forwards.items() if f.listener and f.listener.port != at}
+        added, dropped = mirrored(ports - own, set(self.forwards))
         for port in dropped:
             forward = self.forwards.pop(port)
             self._hub.tell(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -20,6 +21,7 @@ from devboxd.control.ports import Dialer, SessionApi
 from devboxd.control.session import HeldSession, LinkSettings, Plan, Quiet, SessionEnded
 from devboxd.errors import Denied, DevboxError, Unreachable
 from devboxd.model.box import BoxRef
+from devboxd.model.retry import backoff
 from devboxd.model.session import Ending, SessionEnd, SessionState
 from devboxd.ssm import effect
 from devboxd.ssm.handshake import needs_keepalive, speaks_mux
@@ -37,7 +39,6 @@ WRITE_CHUNK: Final = 32 << 10  # bytes of one stream at a time: others get their
 BUSY_BYTES: Final = 256 << 10  # bytes a second over a session that make it count as busy
 REFUSED_WITHIN: Final = 1.0  # seconds: a FIN this soon after the agent's flag belongs to it
 NOP_AFTER: Final = 10.0  # seconds between NOPs to an agent that uses them
-BASIC_ANSWER: Final = 8.0  # seconds an agent without multiplexing has to reach its target
 PROVEN: Final = 8  # frames acknowledged at one payload size before the next is tried
 FIRST_LIMITS: Final = Limits(payload=1024, window_bytes=BULK.window_bytes)  # grown as the way proves wide
 
@@ -120,6 +121,11 @@ class Stream:
             self._changed.set()
 
     @property
+    def is_online(self) -> bool:
+        """Say whether a link carries this connection now."""
+        return self._session.held.state is SessionState.ONLINE
+
+    @property
     def finished(self) -> bool:
         """The far end has closed; what it said before may not have been read yet."""
         return self._finished
@@ -179,6 +185,8 @@ class PortSession(Quiet):
         self._basic: Stream | None = None
         self._nop_task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._promised = False  # to a first connection
+        self._begun = bytearray()  # of a frame that is partly sent
         self._widest = settings.largest_payload
         self._sent_frames = 0  # at the present payload size
         self._rate_at = hub.clock.monotonic()
@@ -205,18 +213,21 @@ class PortSession(Quiet):
             if self._nop_task is not None:
                 self._nop_task.cancel()
             error = end.error if isinstance(end.error, DevboxError) else None
+            if self._basic is not None and end.ending is Ending.FINISHED and self._basic.received:
+                self._basic.finish()  # without multiplexing, the target's close ends the session
             for stream in list(self.streams.values()):
                 stream.fail(error or StreamReset(end.reason or "the session has ended"))
-            if self._basic is not None and end.ending is Ending.FINISHED and self._basic.received:
-                self._basic.finish()
             self.streams.clear()
 
     @property
     def usable(self) -> bool:
         """Say whether a new stream may be opened here."""
-        if self.held.end is not None or self.held.state in (SessionState.ENDED, SessionState.STALLED):
+        held = self.held
+        if held.stopping or held.end is not None or held.state in (SessionState.ENDED, SessionState.STALLED):
             return False
-        return self.multiplexed is not False or self._basic is None
+        if self.multiplexed is None and self.document == SSH_DOCUMENT:
+            return not self._promised  # it will carry one connection only
+        return self.multiplexed is not False or (self._basic is None and not self._promised)
 
     @property
     def load(self) -> tuple[int, int]:
@@ -236,6 +247,7 @@ class PortSession(Quiet):
             SessionEnded, or whatever made the session fail.
         """
         self.idle_since = float("inf")
+        self._promised = True
         try:
             await self.held.wait_ready()
         except BaseException:  # a caller who gave up, too: nobody else would ever let the session idle out
@@ -264,13 +276,21 @@ class PortSession(Quiet):
         await self._send(payload)
 
     async def _send(self, payload: bytes) -> None:
-        # The lock is first come, first served, and holds a frame together.
+        # The lock is first come, first served. What has begun to go out belongs to the session: were a
+        # writer cancelled in the middle of a frame, the next one's bytes would end up inside it.
         async with self._turn:
+            begun, size = self._begun, len(payload)
+            begun += payload
             try:
-                await self.held.send(payload)
-            except SessionEnded as error:
+                while begun:
+                    del begun[: await self.held.send_some(begun)]
+            except DevboxError as error:
                 raise StreamReset(error.message) from error
-            self._widen(len(payload))
+            except asyncio.CancelledError:
+                if len(begun) >= size:
+                    del begun[-size:]  # nothing of it is under way
+                raise  # else the next to send (a stream's end always does) sends the rest first
+            self._widen(size)
 
     def _widen(self, sent: int) -> None:
         """Use larger frames once the far end has acknowledged some of the present size.
@@ -316,6 +336,9 @@ class PortSession(Quiet):
     def ready(self, ready: effect.Ready) -> None:
         """Both ends decide by themselves whether they multiplex; agree with the agent."""
         self.multiplexed = speaks_mux(ready.agent_version, ready.properties)
+        if self.multiplexed:
+            # What keeps a port session alive by all accounts; a probe may not.
+            self.held.touch = lambda: self.held.send_now(PayloadType.OUTPUT, self._mux.nop())
         if self.multiplexed and needs_keepalive(ready.agent_version):
             self._nop_task = self._hub.tasks.spawn("NOPs for an old agent", self._send_nops())
 
@@ -366,6 +389,12 @@ class PortSession(Quiet):
             self._refused_at = self._hub.clock.monotonic()
 
 
+def _is_dead_target(session: PortSession) -> bool:
+    """Say whether a session without multiplexing ended because nothing answered behind it."""
+    end = session.held.end
+    return session.multiplexed is False and end is not None and end.ending is Ending.BROKEN
+
+
 class PortPool:
     """The sessions to one target, and which of them a new connection gets."""
 
@@ -383,6 +412,7 @@ class PortPool:
         self.target = target
         self.sessions: list[PortSession] = []
         self.kept = 0  # how many want one session to stay warm
+        self.on_empty: Callable[[], None] = lambda: None  # no session is left
         self._hub = hub
         self._api = api
         self._dialer = dialer
@@ -403,6 +433,7 @@ class PortPool:
             DevboxError: the session could not be opened.
         """
         deadline = None if wait is None else self._hub.clock.monotonic() + wait
+        delays = backoff(self._hub.dice)
         while True:
             session = self._choose(wait)
             left = None if deadline is None else max(0.1, deadline - self._hub.clock.monotonic())
@@ -417,7 +448,9 @@ class PortPool:
             except (SessionEnded, StreamReset):
                 if deadline is not None and self._hub.clock.monotonic() >= deadline:
                     raise
-                await asyncio.sleep(0.05)
+                if _is_dead_target(session):
+                    raise
+                await self._hub.network.wait(next(delays))
             except TimeoutError:
                 detail = session.held.detail or "no answer in time"
                 raise Unreachable(f"{self.target.box.name} could not be reached: {detail}") from None
@@ -452,6 +485,8 @@ class PortPool:
             await session.run()
         finally:
             self.sessions.remove(session)
+        if self.kept and not self.sessions and not session.held.stopping and session.held.id is not None:
+            self._start(None)  # it was wanted warm, and was lost
 
     async def _reap(self) -> None:
         """End sessions that have had no connection for a while; keep one where a forward wants it warm."""
@@ -460,8 +495,9 @@ class PortPool:
             now = self._hub.clock.monotonic()
             idle = [s for s in self.sessions if not s.streams and now - s.idle_since >= self._idle_after]
             spare = len(self.sessions) - (1 if self.kept else 0)
-            for session in idle[: max(0, spare)]:
-                await session.held.stop()
+            # At once, not one by one: a session that gets a connection meanwhile must not be ended.
+            await asyncio.gather(*(session.held.stop() for session in idle[: max(0, spare)]))
+        self.on_empty()
 
     async def close(self) -> None:
         """End all sessions."""

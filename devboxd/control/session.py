@@ -155,6 +155,8 @@ class HeldSession:
         self._started_at = 0.0
         self._looked = 0.0
         self._was_missing = 0
+        self.touch: Callable[[], None] = self.probe  # what keeps this kind of session alive
+        self._touched = 0.0
         self.on_probe: Callable[[], None] = lambda: None
         self._hub = hub
         self._api = api
@@ -216,7 +218,7 @@ class HeldSession:
             self._hub.sessions.pop(self, None)
             if self.id is not None and end.ending not in (Ending.FINISHED, Ending.GONE):
                 await self._terminate()
-            if self.id is not None:
+            elif self.id is not None:
                 self._hub.over(self.id)
 
     async def stop(self) -> None:
@@ -252,6 +254,11 @@ class HeldSession:
         await self._ended.wait()
 
     @property
+    def stopping(self) -> bool:
+        """Say whether it was told to end."""
+        return self._stopping
+
+    @property
     def end(self) -> SessionEnd | None:
         """How it ended; None while it lives."""
         return self._end
@@ -262,22 +269,33 @@ class HeldSession:
         Raises:
             SessionEnded: the session ended before all was taken.
         """
-        if not self._ready.is_set():
-            await self._ready.wait()
         view = memoryview(data)
         while view:
+            view = view[await self.send_some(view, payload_type) :]
+
+    async def send_some(
+        self, data: bytes | bytearray | memoryview, payload_type: PayloadType = PayloadType.OUTPUT
+    ) -> int:
+        """Wait for room and send what fits; returns how many bytes that was. Cancelled, it has sent nothing.
+
+        Raises:
+            SessionEnded: the session ended first.
+        """
+        if not self._ready.is_set():
+            await self._ready.wait()
+        while True:
             self._raise_if_ended()
             channel = self.channel
             assert channel is not None
-            room = channel.room
-            if room <= 0:
-                self._room.clear()
-                await self._room.wait()
-                continue
-            self._apply(channel.send(payload_type, bytes(view[:room]), self._hub.clock.monotonic()))
-            self.tally.bytes_up += min(room, len(view))
-            self._used = self._heard
-            view = view[room:]
+            if (room := channel.room) > 0:
+                break
+            self._room.clear()
+            await self._room.wait()
+        part = bytes(memoryview(data)[:room])
+        self._apply(channel.send(payload_type, part, self._hub.clock.monotonic()))
+        self.tally.bytes_up += len(part)
+        self._used = self._hub.clock.monotonic()
+        return len(part)
 
     def send_now(self, payload_type: PayloadType, data: bytes) -> None:
         """Send a size or a flag ahead of the bound. Does nothing without a channel."""
@@ -587,8 +605,6 @@ class HeldSession:
     async def _give_up(self) -> None:
         """Forget a session that never came to life, so that ``run`` can start another."""
         await self._terminate()
-        assert self.id is not None
-        self._hub.over(self.id)
         self._end = None
         self._ended.clear()
         self._online = False
@@ -638,19 +654,30 @@ class HeldSession:
         if channel is None or not channel.ready or not self._online:
             return
         quiet = now - self._heard
-        policy = self._settings.keep_alive
+        if now - self._touched >= KEEP_ALIVE and now - self._used >= KEEP_ALIVE - BEAT:
+            self._keep_alive(now)
         if self._probed is not None:
             # Over a thin line the probe waits behind what was sent before: any sign of life will do.
             silent_since = max(self._probed, channel.heard_at or 0.0)
             if now - silent_since > STALLED_AFTER and self.state is SessionState.ONLINE:
                 self._set(SessionState.STALLED, f"{self.plan.box} does not answer")
-        elif channel.unacknowledged:
+        elif channel.unacknowledged or (self.attended and quiet >= PROBE_AFTER - BEAT and self._may_ask(now)):
             self.probe()
-        elif self.attended:
-            if quiet >= PROBE_AFTER - BEAT and (policy != "never" or now - self._used < NEVER_QUIET):
-                self.probe()
-        elif quiet >= KEEP_ALIVE and (policy == "always" or (policy == "auto" and self.wanted)):
-            self.probe()
+
+    def _may_ask(self, now: float) -> bool:
+        """Say whether the policy lets us send what may count as activity."""
+        return self._settings.keep_alive != "never" or now - self._used < NEVER_QUIET
+
+    def _keep_alive(self, now: float) -> None:
+        """Touch a quiet session so that its idle time-out starts afresh, where the policy says so."""
+        policy = self._settings.keep_alive
+        if policy == "never" or (policy == "auto" and not self.attended and not self.wanted):
+            return
+        if not self._touched:
+            text = f"a quiet {self.plan.kind} session is kept from its idle time-out (keep_alive = {policy})"
+            self._hub.tell("session.kept-alive", text, box=self.plan.box)
+        self._touched = now
+        self.touch()
 
     async def _guard(self, link: Link) -> None:
         """After sleep or a network change, demand a sign of life at once instead of waiting for TCP."""
@@ -659,7 +686,7 @@ class HeldSession:
         while True:
             await self._hub.network.wait(None)
             rung = monotonic()
-            if not channel.ready:
+            if not channel.ready or not self._may_ask(rung):
                 continue
             self.probe()
             await asyncio.sleep(WAKE_ANSWER)
@@ -769,5 +796,7 @@ class HeldSession:
             async with asyncio.timeout(API_END_TIMEOUT):
                 async with self._hub.gate(self._api).enter(-1.0):
                     await self._api.terminate(self.id)
+            self._hub.over(self.id)
         except (DevboxError, TimeoutError) as error:
+            # It stays in the journal, for the sweep of the next daemon.
             log.warning("session %s could not be ended at AWS: %s", self.id, error)

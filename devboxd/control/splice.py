@@ -44,8 +44,8 @@ async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
     is_orderly = False  # a connection that is cut in the middle must not look like one that has ended
     try:
         await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-        if not down.done() and up.exception() is None:
-            await _linger(stream, down)
+        if not down.done() and up.exception() is None and not await _linger(stream, down):
+            failure = StreamReset("the far end gave no answer after the local side had ended")
         for task in (down, up):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 if not isinstance(error, DevboxError | OSError):
@@ -79,10 +79,14 @@ async def _down(connection: Connection, stream: Stream) -> None:
         await connection.write(data)
 
 
-async def _linger(stream: Stream, down: asyncio.Future[None]) -> None:
-    """The local side has ended its input: wait for the far end, as long as it still talks."""
+async def _linger(stream: Stream, down: asyncio.Future[None]) -> bool:
+    """The local side has ended its input: wait for the far end as long as it talks. False: it does not.
+
+    While the link is down nothing can be heard; that is no silence.
+    """
     while not down.done():
         before = stream.received
         await asyncio.wait({down}, timeout=LINGER)
-        if stream.received == before:
-            return
+        if not down.done() and stream.received == before and stream.is_online:
+            return False
+    return True

@@ -18,18 +18,22 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
 
+    @property
+    def is_closing(self) -> bool:
+        """Say whether nothing is started any more."""
+        return self._closing
+
     def __len__(self) -> int:
         return len(self._tasks)
 
     def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start a task that this supervisor keeps until it is done.
 
-        Raises:
-            RuntimeError: the supervisor is stopping; ``work`` is closed unrun.
+        While it stops, nothing is started any more: ``work`` is closed unrun, and the task is an empty one.
         """
         if self._closing:
             work.close()
-            raise RuntimeError(f"{self.name} is stopping; {name} is not started")
+            work = _nothing()
         # The one place that may: the set below is the strong reference that the loop does not keep.
         task = asyncio.get_running_loop().create_task(work, name=f"{self.name}: {name}")
         self._tasks.add(task)
@@ -54,3 +58,7 @@ class Supervisor:
             _, pending = await asyncio.wait(tasks, timeout=timeout)
             for task in pending:
                 log.error("task %r did not stop within %.0f s", task.get_name(), timeout)
+
+
+async def _nothing() -> None:
+    """What is started while stopping."""

@@ -44,6 +44,7 @@ class BoxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: User | None = None
     mux: Mux | None = None
     keep_alive: KeepAlive | None = None
+    warm: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
 
 
 class ForwardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

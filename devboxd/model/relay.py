@@ -40,6 +40,9 @@ INPUT_CHUNK: Final = 3 << 10  # bytes of input in one line: a terminal's buffer 
 MOST_AHEAD: Final = (
     100_000  # lines that can come before a missing one: the window holds fewer of the shortest
 )
+MOST_UNTAKEN: Final = (
+    64 << 20
+)  # bytes of output that the client has not taken; an honest relay keeps to 4 MiB
 LONGEST_LINE: Final = 1 << 20  # bytes; the relay's own lines stay far below
 
 
@@ -93,7 +96,7 @@ def start_command(*, nonce: str, user: str | None, cwd: str | None) -> str:
 def request(argv: list[str], *, env: dict[str, str], stdin: bool) -> bytes:
     """The line that tells the relay what to run."""
     spec = {"argv": argv, "env": env, "stdin": stdin, "window": OUTPUT_WINDOW}
-    exports = "".join(f"{name}={shlex.quote(value)} " for name, value in env.items())
+    exports = "".join(shlex.quote(f"{name}={value}") + " " for name, value in env.items())
     # A name that is no shell identifier cannot be set this way; `env` takes them all.
     script = f"exec env {exports}{shlex.join(argv)}\n" if env else f"exec {shlex.join(argv)}\n"
     return (
@@ -221,7 +224,7 @@ class RelayReader:
             number, expected = int(head[1:]), int(checksum, 16)
         except ValueError:
             number, expected = -1, -1
-        if not 0 < number <= self.seen + MOST_AHEAD or zlib.crc32(payload) != expected:
+        if not 0 < number <= self.seen + MOST_AHEAD or zlib.crc32(head + payload) != expected:
             self._is_damaged = True
             self.damages += 1
             return []
@@ -258,9 +261,9 @@ class RelayReader:
                 case b"O" | b"E":
                     return RelayOutput(base64.b64decode(rest, validate=True), kind == b"E")
                 case b"c":
-                    return RelayCredit(int(rest))
+                    return RelayCredit(_number(rest, 2 * INPUT_WINDOW))
                 case b"x":
-                    return RelayExit(int(rest))
+                    return RelayExit(_number(rest, 255))
                 case b"f":
                     status, _, text = rest.partition(b" ")
                     known = _PROBLEMS.get(text.decode("ascii", "replace"))
@@ -277,6 +280,14 @@ class RelayReader:
         if inflate.unconsumed_tail:
             raise RelayError("a line of the relay unpacks to more than it can have read")
         return RelayOutput(data, error)
+
+
+def _number(text: bytes, most: int) -> int:
+    """A number of the relay. Raises ValueError out of its range."""
+    number = int(text)
+    if not 0 <= number <= most:
+        raise ValueError("out of range")
+    return number
 
 
 def _unescape(text: bytes) -> bytes:

@@ -46,7 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--seed", type=int, default=0)
     serve.add_argument("--fast", action="store_true", help="without the real agent's waiting")
     serve.add_argument(
-        "--set", action="append", default=[], type=_knob, metavar="NAME=SECONDS", help="one of the agent's times"
+        "--set",
+        action="append",
+        default=[],
+        type=_knob,
+        metavar="NAME=SECONDS",
+        help="one of the agent's times",
     )
     commands.add_parser("demo", help="the whole product on this machine, then nothing left behind")
     names = "\n".join(f"  {name:20} {text}" for name, text in Chaos.catalogue().items())

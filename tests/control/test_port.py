@@ -195,7 +195,9 @@ async def test_a_silent_far_end_is_closed_some_time_after_our_input_ended(
         stream = await (await pool_to(daemon, sim, 4003)).connect(20.0)
         local = Local()
         local.typed.put_nowait(b"")
-        assert await asyncio.wait_for(splice(local, stream), 10) is None
+        failure = await asyncio.wait_for(splice(local, stream), 10)
+        assert failure is not None
+        assert "no answer" in failure.message, "an answer that never came must not look like an empty one"
         await asyncio.wait_for(ended.wait(), 10)
 
 

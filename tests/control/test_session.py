@@ -45,7 +45,8 @@ async def held(one: Bench) -> AsyncIterator[asyncio.Task[SessionEnd]]:
     await settle()
     assert asyncio.all_tasks() == before, "a task is left"
     assert not one.hub.sessions
-    assert not one.hub.open_ids
+    if not ({"terminate"} & (one.service.hang | one.service.down.keys())):
+        assert not one.hub.open_ids, "only what could not be ended is kept for the next daemon's sweep"
     assert not [s for s in one.service.sessions.values() if s.alive and one.session.end is None], "leaked"
 
 

@@ -92,7 +92,8 @@ def routes(context: Context) -> list[web.RouteDef]:
             env=dict(asked.env),
             wait=daemon.settings.wait,
         )
-        return await _framed(request, lambda terminal: daemon.execute(spec, terminal))
+        # A pager may read the last megabytes an hour later; a terminal that is stuck at its end is given up.
+        return await _framed(request, lambda terminal: daemon.execute(spec, terminal), patience=None)
 
     async def proxy(request: web.Request) -> web.StreamResponse:
         asked = await body(request, wire.ProxyRequest)
@@ -117,7 +118,7 @@ def routes(context: Context) -> list[web.RouteDef]:
         try:
             async with asyncio.timeout(PREPARE_TIMEOUT):
                 access = await daemon.ssh.prepare(box, user=user, port=port)
-        except (DevboxError, TimeoutError) as error:
+        except (DevboxError, TimeoutError, OSError) as error:
             daemon.hub.tell("ssh.unprepared", f"ssh to {box.name} goes on unprepared: {error}", box=box.name)
         else:
             for problem in access.problems:
@@ -140,15 +141,22 @@ async def _caught(work: Awaitable[Stream]) -> Stream | DevboxError:
         return error
 
 
-async def _framed(request: web.Request, work: Callable[[Terminal], Awaitable[Leaving]]) -> web.StreamResponse:
+async def _framed(
+    request: web.Request,
+    work: Callable[[Terminal], Awaitable[Leaving]],
+    *,
+    patience: float | None = 2.0,
+) -> web.StreamResponse:
     """Leave HTTP for a framed stream, and run ``work`` with the client as its terminal."""
     async with take_over(request) as own:
         await switch(own)
         terminal = await StreamTerminal.over(own.dup())
         try:
             terminal.leave(await work(terminal))
-        finally:
-            await terminal.close()
+        except BaseException:
+            await terminal.close(timeout=0.5)
+            raise
+        await terminal.close(patience)
     return web.Response()
 
 
@@ -173,5 +181,5 @@ def _shell_line(asked: wire.ExecRequest) -> str:
     """The command for a terminal, with its folder and environment, as one shell line."""
     words = [f"cd {shlex.quote(asked.cwd)} &&"] if asked.cwd else []
     if asked.env:
-        words += ["env", *(f"{name}={shlex.quote(value)}" for name, value in asked.env.items())]
+        words += ["env", *(shlex.quote(f"{name}={value}") for name, value in asked.env.items())]
     return " ".join([*words, shlex.join(asked.argv)])

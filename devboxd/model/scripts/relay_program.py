@@ -18,11 +18,14 @@ def text(m,k,b):
         else:
             k=k.upper()
             for x,y in ((b"=",b"=}"),(b"\n",b"=J"),(b"\r",b"=M"),(b"\xef",b"=o")): b=b.replace(x,y)
-    return b"%s%d,%08x,%s   \n"%(k,m,zlib.crc32(b),b)
-def put(k,b):
+    h=b"%s%d"%(k,m)
+    return b"%s,%08x,%s   \n"%(h,zlib.crc32(h+b),b)
+def put(k,b,size=0):
     global last,sent
-    last+=1;sent+=len(b)
-    kept.append((last,k,b))
+    # What packs well is counted, too: the reader must not be buried under what it unpacks to.
+    cost=max(len(b),size//8)
+    last+=1;sent+=cost
+    kept.append((last,k,b,cost))
     raw(text(last,k,b))
 n=sys.argv[1].encode()
 raw(b"\n"+n+b':r{"relay":"python"}\n')
@@ -42,6 +45,7 @@ def bye(*a):
     except (OSError,AttributeError): pass
     os._exit(1)
 signal.signal(signal.SIGHUP,bye)
+for x in (signal.SIGINT,signal.SIGQUIT): signal.signal(x,signal.SIG_DFL)
 wr,ww=os.pipe()
 os.set_blocking(ww,False)
 signal.set_wakeup_fd(ww)
@@ -63,9 +67,9 @@ def line(l):
     elif k==b"i": put(b"c",b"%d"%len(base64.b64decode(l[1:])))
     elif k==b"z": ended=True
     elif k==b"k":
-        while kept and kept[0][0]<=int(l[1:]): sent-=len(kept.popleft()[2])
+        while kept and kept[0][0]<=int(l[1:]): sent-=kept.popleft()[3]
     elif k==b"g":
-        for m,t,x in list(kept):
+        for m,t,x,_ in list(kept):
             if m==int(l[1:]): raw(text(m,t,x))
     elif k==b"b": plain=True
     elif k==b"s" and c:
@@ -77,7 +81,9 @@ def close_in():
         os.close(win);win=-1
 while True:
     while b"\n" in buf:
-        l,buf=buf.split(b"\n",1);line(l)
+        l,buf=buf.split(b"\n",1)
+        try: line(l)
+        except ValueError: pass
     if over and not kept: break
     if ended and not inq: close_in()
     r=[wr,0]+(list(z) if sent<W else [])
@@ -94,7 +100,7 @@ while True:
         if f in a:
             d=os.read(f,16384)
             k,zz=z[f]
-            if d: put(k,zz.compress(d)+zz.flush(zlib.Z_SYNC_FLUSH))
+            if d: put(k,zz.compress(d)+zz.flush(zlib.Z_SYNC_FLUSH),len(d))
             else: del z[f]
     if b:
         try:
