@@ -238,8 +238,8 @@ class World:
     def daemon_pid(self) -> int | None:
         """The daemon that holds the lock, whoever started it; None where there is none."""
         try:
-            pid = int((self.folder / "run" / "devbox" / "devboxd.lock").read_text())
-        except (OSError, ValueError):
+            pid = int((self.folder / "run" / "devbox" / "devboxd.lock").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
             return None
         known = self._daemons.get(pid)
         if known is not None and known.poll() is not None:
