@@ -8,6 +8,7 @@ that its user has, and is told why.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ from devboxd.model.shell import printable
 log = logging.getLogger(__name__)
 
 VALID: Final = 12 * 3600.0  # seconds that a prepared box is taken to stay so
+VALID_BAD: Final = 10.0  # the same where something was wrong: the user may mend it any moment
 _USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\$?\Z")
 _HOST_KEY: Final = re.compile(
     r"(ssh-[a-z0-9-]+|ecdsa-sha2-[a-z0-9-]+|sk-[a-z0-9@.-]+) ([A-Za-z0-9+/=]{20,2000})\Z"
@@ -70,33 +72,55 @@ class SshAccess:
         self._run = run
         self._send_key = send_key
         self._known: dict[tuple[str, str, int], Access] = {}
+        self._failed: dict[tuple[str, str, int], DevboxError] = {}
+        self._locks: dict[tuple[str, str, int], asyncio.Lock] = {}
 
-    async def prepare(self, box: BoxRef, *, user: str | None, port: int, fresh: bool = False) -> Access:
+    async def prepare(
+        self, box: BoxRef, *, user: str | None, port: int, fresh: bool = False, hasty: bool = True
+    ) -> Access:
         """Put our key on the box and its host keys here.
+
+        Callers that come while the same is under way wait for it and share what comes of it.
 
         Args:
             user: who will log in; None: whoever a session of ours is on the box.
             fresh: do it even if it was done lately.
+            hasty: False: where something was wrong, do it again even if that was a moment ago.
 
         Raises:
             BadRequest: a user name that cannot be one.
             DevboxError: the box cannot be reached at all.
         """
-        if user is not None and not _USER.match(user):
-            raise BadRequest(f"{user!r} cannot be a user's name")
-        wanted = user or box.user
-        known = self._known.get((box.target, wanted or "", port))
-        if known is not None and not fresh and self._hub.clock.wall() - known.at < VALID:
-            if not known.has_key:
-                await self._ask_instance_connect(box, known.user)
-            return known
-        access = await self._prepare(box, wanted, port)
-        if access.host_keys:
-            await self._keys.pin(sorted({box.name, box.target}), port, access.host_keys)
-        await self._keys.note_user(box.name, access.user)
-        for name in {wanted or "", access.user}:
-            self._known[(box.target, name, port)] = access
-        return access
+        wanted = user if user is not None else box.user
+        if wanted is not None and not _USER.match(wanted):
+            raise BadRequest(f"{wanted!r} cannot be a user's name")
+        key = (box.target, wanted or "", port)
+        before, failed_before = self._known.get(key), self._failed.get(key)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            known, failed = self._known.get(key), self._failed.get(key)
+            if failed is not None and failed is not failed_before:
+                raise failed
+            if known is not None and (known is not before or (not fresh and self._is_valid(known, hasty))):
+                if not known.has_key and known is before:
+                    await self._ask_instance_connect(box, known.user)
+                return known
+            try:
+                access = await self._prepare(box, wanted, port)
+            except DevboxError as error:
+                self._failed[key] = error
+                raise
+            self._failed.pop(key, None)
+            if access.host_keys:
+                await self._keys.pin(sorted({box.name, box.target}), port, access.host_keys)
+            await self._keys.note_user(box.name, access.user)
+            for name in {wanted or "", access.user}:
+                self._known[(box.target, name, port)] = access
+            return access
+
+    def _is_valid(self, known: Access, hasty: bool) -> bool:
+        """A box without sshd or without our key is looked at again soon: that may be mended any moment."""
+        good = bool(known.host_keys) and not known.problems
+        return self._hub.clock.wall() - known.at < (VALID if good else VALID_BAD if hasty else 0.0)
 
     async def _prepare(self, box: BoxRef, user: str | None, port: int) -> Access:
         public = await self._keys.public_key()
@@ -107,7 +131,13 @@ class SshAccess:
             answers = await self._ask(box, None, port, public, problems) or []
             answers = [(word, value) for word, value in answers if word == "host"] + [("user", user or "")]
         words = dict(answers)
-        login = words.get("user") or user or "root"
+        # What a box prints ends on the command line of ssh and in its configuration.
+        login = user or words.get("user") or "root"
+        if not _USER.match(login):
+            raise BadRequest(
+                f"{box.name} says that its user is {login[:64]!r}, which cannot be a user's name",
+                hint="name one: devboxctl ssh --user NAME",
+            )
         has_key = words.get("key") == "yes"
         if not has_key:
             try:

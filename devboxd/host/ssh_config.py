@@ -50,7 +50,13 @@ def render(devboxctl: Path, entries: Sequence[SshEntry], *, identity: Path, know
         for entry in sorted(entries, key=lambda one: one.name)
         if entry.user and _USER.match(entry.user) and (is_name(entry.name) or is_instance_id(entry.name))
     ]
-    parts = [HEADER, *(f"Host {one.name}{HOST_SUFFIX}\n    User {one.user}\n" for one in usable)]
+    # ssh puts the user's name between the quotes of '%r' below, and OpenSSH before 10.1 takes any from its
+    # command line. The first ProxyCommand that matches holds, so this stands above all else.
+    refused = f"""Match originalhost "*{HOST_SUFFIX}" user "*'*"
+    ProxyCommand false
+    ProxyUseFdpass no
+"""
+    parts = [HEADER, refused, *(f"Host {one.name}{HOST_SUFFIX}\n    User {one.user}\n" for one in usable)]
     parts.append(
         # ssh hands %n and %r to a shell. They stand in single quotes, and a host name that holds one
         # (git takes host names from strangers' .gitmodules) does not match.

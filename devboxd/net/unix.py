@@ -74,7 +74,7 @@ def open_daemon_socket(
     Raises: AlreadyRunning; BadRequest or PortDenied when the path can not be used; Denied when its folder
     is not private.
     """
-    locks = [_lock(path.parent / LOCK_NAME, path)]
+    locks = [_lock(path.parent / LOCK_NAME)]
     try:
         if state is not None:
             locks.append(_lock(state / STATE_LOCK_NAME, path))
@@ -154,10 +154,10 @@ def _take_control(inherited: dict[str, list[socket.socket]]) -> socket.socket | 
     return None
 
 
-def _lock(file: Path, path: Path) -> int:
+def _lock(file: Path, path: Path | None = None) -> int:
     """Lock out a second daemon. The lock dies with the process, however it dies.
 
-    The file names the process and the socket ``path`` of whoever holds it.
+    The file names the process that holds it and, where it is given, that one's socket ``path``.
     """
     folder = file.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def _lock(file: Path, path: Path) -> int:
         pid, _, other = os.pread(lock, 4096, 0).decode(errors="replace").strip().partition("\n")
         os.close(lock)
         who = f" (process {pid})" if pid.isdecimal() else ""
-        if not other or other == str(path):
+        if not other or path is None or other == str(path):
             raise AlreadyRunning(
                 f"devboxd is running already{who}", hint="see: devboxctl daemon status"
             ) from error
@@ -185,5 +185,5 @@ def _lock(file: Path, path: Path) -> int:
             hint=f"use that one (DEVBOX_SOCKET={other}), or give this one its own XDG_STATE_HOME",
         ) from error
     os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n{path}\n".encode(), 0)
+    os.pwrite(lock, (f"{os.getpid()}\n" + (f"{path}\n" if path is not None else "")).encode(), 0)
     return lock

@@ -12,7 +12,7 @@ import pytest
 from devboxd.control.daemon import Daemon
 from devboxd.control.execute import ExecSpec
 from devboxd.control.hub import Hub
-from devboxd.control.ssh import VALID, SshAccess
+from devboxd.control.ssh import VALID, VALID_BAD, SshAccess
 from devboxd.control.terminal import EndOfInput, Input, Leaving, Terminal
 from devboxd.errors import BadRequest, Denied, DevboxError, Unreachable, WrongState
 from devboxd.model.box import Account, BoxRef
@@ -33,6 +33,7 @@ class Site:
         self.asked: list[tuple[str | None, str]] = []  # user, key that came on standard input
         self.offered: list[tuple[str, str]] = []  # by Instance Connect: target, user
         self.connect_error: DevboxError | None = None
+        self.takes = 0.0  # seconds
         self.keys = NoKeys()
         self.access = SshAccess(Hub(LoopClock()), self.keys, self._run, self._send_key)
 
@@ -42,6 +43,7 @@ class Site:
             assert isinstance(message, Input)
             key += message.data.decode()
         self.asked.append((spec.user, key))
+        await asyncio.sleep(self.takes)
         text, leaving = self.answer(spec, key)
         terminal.output(text.encode())
         return leaving
@@ -104,6 +106,10 @@ async def test_where_that_user_cannot_be_become_instance_connect_is_asked_each_t
     await site.access.prepare(BOX, user="ana", port=22)
     assert len(site.offered) == 2
     assert len(site.asked) == 2
+    await asyncio.sleep(VALID_BAD + 1)
+    await site.access.prepare(BOX, user="ana", port=22)
+    assert len(site.offered) == 3
+    assert len(site.asked) == 4, "the session may be allowed to by now"
 
 
 @pytest.mark.looptime
@@ -153,6 +159,67 @@ async def test_host_keys_are_untrusted_text(line: str) -> None:
         kind, material = key.split(" ")
         assert kind.startswith("ssh-")
         assert material.isascii()
+
+
+@pytest.mark.looptime
+async def test_what_was_wrong_is_looked_at_again_soon() -> None:
+    """Somebody starts sshd and tries again; twelve hours later would be late."""
+    site = Site(lambda spec, key: ("user ana\nkey yes\ndone yes\n", Leaving(status=0)))
+    await site.access.prepare(BOX, user="ana", port=22)
+    site.answer = works
+    assert (await site.access.prepare(BOX, user="ana", port=22)).problems, "not a session for every ssh"
+    assert not (await site.access.prepare(BOX, user="ana", port=22, hasty=False)).problems
+    site.answer = no_sudo
+    await site.access.prepare(BOX, user="ben", port=22)
+    site.answer = works
+    await asyncio.sleep(VALID_BAD + 1)
+    assert not (await site.access.prepare(BOX, user="ben", port=22)).problems
+
+
+@pytest.mark.looptime
+async def test_several_ssh_at_once_prepare_once() -> None:
+    """As editors open them: a success is shared, a failure is, too, and other users are not held up."""
+    site = Site(works)
+    site.takes = 5.0
+    began = asyncio.get_running_loop().time()
+    four = await asyncio.gather(
+        *(site.access.prepare(BOX, user="ana", port=22, fresh=True) for _ in range(4)),
+        site.access.prepare(BOX, user="ben", port=22),
+    )
+    assert asyncio.get_running_loop().time() - began == 5.0
+    assert sorted(user or "" for user, _ in site.asked) == ["ana", "ben"]
+    assert four[0] is four[3]
+    site.answer = lambda spec, key: ("", Leaving(error=Unreachable("no route")))
+    failed = await asyncio.gather(
+        *(site.access.prepare(BOX, user="eve", port=22) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(one) for one in failed] == [Unreachable] * 3
+    assert len(site.asked) == 3
+    site.answer = works
+    assert (await site.access.prepare(BOX, user="eve", port=22)).has_key, "the next one tries again"
+
+
+@pytest.mark.looptime
+async def test_who_waits_goes_on_when_the_one_before_is_cancelled() -> None:
+    site = Site(works)
+    site.takes = 5.0
+    first = asyncio.ensure_future(site.access.prepare(BOX, user="ana", port=22))
+    second = asyncio.ensure_future(site.access.prepare(BOX, user="ana", port=22))
+    await asyncio.sleep(1)
+    first.cancel()
+    assert (await second).has_key
+    assert len(site.asked) == 2
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("name", ["-oProxyCommand=id", "x';touch y;'", "a b", "$(id)", "a\tb", "é"])
+async def test_the_user_that_a_box_names_is_untrusted_text(name: str) -> None:
+    """It would stand on the command line of ssh, and in a ProxyCommand."""
+    site = Site(lambda spec, key: (f"user {name}\nkey yes\nhost {HOST_KEY}\ndone yes\n", Leaving(status=0)))
+    with pytest.raises(BadRequest, match="cannot be a user's name"):
+        await site.access.prepare(BOX, user=None, port=22)
+    assert site.keys.users == {}
+    assert (await site.access.prepare(BOX, user="ana", port=22)).user == "ana"
 
 
 @pytest.mark.parametrize("user", ["", "a b", "-x", "a;b", "a" * 40, "é", "a\n"])

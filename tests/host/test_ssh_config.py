@@ -73,6 +73,46 @@ def test_a_host_name_with_a_quote_gets_no_proxy_command(files: SshFiles, tmp_pat
     assert "proxycommand" not in done.stdout
 
 
+@needs_ssh
+@pytest.mark.parametrize("user", ["x'y", "';id;'", "'", "a'"])
+def test_a_user_name_with_a_quote_gets_no_proxy_command_of_ours(
+    files: SshFiles, tmp_path: Path, user: str
+) -> None:
+    """From where ssh knows the name first: above our lines, or its command line (refused since 10.1)."""
+    files.write(text(tmp_path))
+    above = tmp_path / "above"
+    above.write_text(f'User "{user}"\nInclude "{files.include}"\n')
+    for host in ("gpu.devbox", "plain.devbox"):
+        found = ask_ssh(above, host)
+        assert found["user"] == user
+        assert "%r" not in found["proxycommand"]
+        assert found["proxyusefdpass"] == "no"
+    done = subprocess.run(
+        ["ssh", "-G", "-F", files.user_config, "-l", user, "--", "gpu.devbox"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "%r" not in done.stdout
+
+
+@needs_ssh
+def test_a_refused_user_name_runs_nothing(files: SshFiles, tmp_path: Path) -> None:
+    files.write(text(tmp_path))
+    ran = tmp_path / "ran"
+    above = tmp_path / "above"
+    above.write_text(f'User "\';touch {ran};\'"\nInclude "{files.include}"\n')
+    done = subprocess.run(
+        ["ssh", "-F", above, "--", "gpu.devbox"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 255
+    assert not ran.exists()
+
+
 def test_names_and_users_that_would_be_lines_of_their_own_are_left_out(tmp_path: Path) -> None:
     bad = [
         SshEntry("a\nProxyCommand id", "x"),

@@ -86,7 +86,7 @@ def routes(context: Context) -> list[web.RouteDef]:
     async def ssh(request: web.Request) -> web.Response:
         asked = await body(request, wire.SshRequest)
         box = await daemon.resolve(request.match_info["box"], account(asked))
-        access = await daemon.ssh.prepare(box, user=asked.user, port=asked.port)
+        access = await daemon.ssh.prepare(box, user=asked.user, port=asked.port, hasty=False)
         identity, known_hosts, config = context.ssh_config.paths()
         return answer(
             wire.SshAccess(
