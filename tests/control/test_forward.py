@@ -319,9 +319,11 @@ async def test_bad_socks_clients_are_told_and_dropped(
 
 
 async def test_a_program_that_listens_on_the_box_is_mirrored_until_it_stops(
-    daemon: Daemon, sim: Simulator
+    daemon: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``forward --auto``: start a dev server on the box, open the browser here."""
+    # The box is this machine, and other tests listen on it, too.
+    monkeypatch.setattr("devboxd.control.forward.AUTO_LIMIT", 4096)
     box = await api(daemon, sim)
     (watcher,) = await daemon.forwards.add(box, [], auto=True, ephemeral=False)
     assert watcher.auto
