@@ -350,8 +350,9 @@ class LocalKeys:
             return
         self._memory.users[name] = user
         self._remember(self._memory)
-        if self._paths.ssh_config.exists() and self._command is not None:
-            await asyncio.to_thread(self._files.write, self._text(None))
+        if self._paths.ssh_config.exists():
+            # Only our own file: whether ~/.ssh/config includes it is the user's to say.
+            await asyncio.to_thread(self._files.write_include, self._text(None))
 
     async def look(self, command: str | None) -> wire.SshConfigResult:
         """Compare what is on disk with what would be written."""
@@ -368,13 +369,15 @@ class LocalKeys:
         return self._result(await asyncio.to_thread(self._files.remove))
 
     def paths(self) -> tuple[str, str, str]:
-        """Identity file, known hosts file, configuration file (written where it is missing)."""
-        if not self._paths.ssh_config.exists():
-            self._paths.ssh_config.write_text(self._text(None), "utf-8")
+        """Identity file, known hosts file, configuration file (written where it is missing or outdated)."""
+        self._files.write_include(self._text(None))
         return str(self._paths.identity), str(self._paths.known_hosts), str(self._paths.ssh_config)
 
     @property
     def _command(self) -> Path | None:
+        kept = self._files.command()  # the user may have named one
+        if kept is not None and os.access(kept, os.X_OK):
+            return kept
         beside = Path(sys.executable).with_name("devboxctl")
         found = beside if beside.exists() else shutil.which("devboxctl")
         return Path(found) if found else None

@@ -28,6 +28,7 @@ MODE: Final = 0o600
 _SECTION: Final = re.compile(rb"^[ \t]*(?:host|match)(?:[ \t=]|$)", re.IGNORECASE)
 _INCLUDE: Final = re.compile(rb"^[ \t]*include[ \t=]+(.*?)[ \t\r]*$", re.IGNORECASE)
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?\Z")
+_COMMAND: Final = re.compile(r"^[ ]*ProxyCommand (.+) proxy --fdpass ", re.MULTILINE)
 _HOST_KEY: Final = re.compile(r"(?:sk-)?(?:ssh|ecdsa-sha2)-[A-Za-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,3}\Z")
 
 
@@ -74,6 +75,17 @@ def render(devboxctl: Path, entries: Sequence[SshEntry], *, identity: Path, know
     return "\n".join(parts)
 
 
+def command_in(text: str) -> Path | None:
+    """The devboxctl that an include file of ours runs; None where that cannot be read from it."""
+    if (match := _COMMAND.search(text)) is None:
+        return None
+    try:
+        words = shlex.split(match[1].replace("%%", "%"))
+    except ValueError:
+        return None
+    return Path(words[0]) if len(words) == 1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class SshConfigState:
     """What is on disk. ``current``: both files are what this version would write."""
@@ -99,12 +111,26 @@ class SshFiles:
             same = False
         return SshConfigState(included=included, current=included and same)
 
+    def command(self) -> Path | None:
+        """The devboxctl that the generated file runs now, where it is there."""
+        try:
+            return command_in(self.include.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def write_include(self, text: str) -> bool:
+        """Write the generated file and nothing of the user's. Says whether it changed. Raises Denied."""
+        try:
+            self.include.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return replace_if_changed(self.include, text.encode(), mode=MODE)
+        except OSError as error:
+            raise _denied(error, self.include) from error
+
     def write(self, text: str) -> SshConfigState:
         """Write the generated file, and the ``Include`` line where it is missing. Raises Denied."""
         changed = []
         try:
-            self.include.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if replace_if_changed(self.include, text.encode(), mode=MODE):
+            if self.write_include(text):
                 changed.append(self.include)
             before = self._read_user_config()
             if _find_include(before, self.include) is None:

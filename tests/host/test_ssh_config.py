@@ -15,6 +15,7 @@ from devboxd.host.ssh_config import (
     SshConfigState,
     SshEntry,
     SshFiles,
+    command_in,
     ensure_identity,
     render,
     write_known_hosts,
@@ -198,6 +199,22 @@ def test_a_line_below_a_host_line_has_no_effect_and_does_not_count(files: SshFil
     assert not files.check(text(tmp_path)).included
     files.write(text(tmp_path))
     assert files.check(text(tmp_path)).included
+
+
+@pytest.mark.parametrize("program", ["/opt/my tools/devboxctl", "/o'p/100%/devboxctl", "/usr/bin/devboxctl"])
+def test_the_command_is_found_again_in_what_was_written(tmp_path: Path, program: str) -> None:
+    assert command_in(text(tmp_path, program=program)) == Path(program)
+    assert command_in("ProxyCommand a b proxy --fdpass ") is None
+    assert command_in("ProxyCommand 'a proxy --fdpass ") is None
+    assert command_in("") is None
+
+
+def test_the_include_file_is_written_without_the_users(files: SshFiles, tmp_path: Path) -> None:
+    assert files.command() is None
+    assert files.write_include(text(tmp_path))
+    assert not files.write_include(text(tmp_path))
+    assert files.command() == Path("/opt/my tools/devboxctl")
+    assert not files.user_config.exists()
 
 
 def test_an_outdated_file_is_seen(files: SshFiles, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""What only main does: files of ssh on this machine, and tasks that must not end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from devboxd.control.daemon import Memory
+from devboxd.host.paths import Paths
+from devboxd.host.ssh_config import command_in
+from devboxd.main import LocalKeys
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    paths = Paths.from_environment({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")})
+    paths.prepare()
+    return paths
+
+
+async def test_only_config_ssh_touches_the_users_ssh_config(paths: Paths, tmp_path: Path) -> None:
+    """``devboxctl ssh`` and the proxy write our own file at most, and keep the command in it."""
+    program = tmp_path / "my tools" / "devboxctl"
+    program.parent.mkdir()
+    program.touch(0o755)
+    keys = LocalKeys(paths, Memory(), lambda memory: None)
+    await keys.note_user("early", "root")
+    assert not paths.ssh_config.exists(), "nobody asked for one yet"
+    keys.paths()
+    await keys.note_user("api", "ana")
+    assert not paths.user_ssh_config.exists()
+    await keys.write(str(program))
+    assert "Include" in paths.user_ssh_config.read_text()
+    paths.user_ssh_config.write_text("# the user took it out\n")
+    await keys.note_user("api", "ben")
+    keys.paths()
+    assert paths.user_ssh_config.read_text() == "# the user took it out\n"
+    written = paths.ssh_config.read_text()
+    assert "User ben" in written
+    assert command_in(written) == program
+    program.unlink()
+    keys.paths()
+    assert command_in(paths.ssh_config.read_text()) != program, "one that is gone is not kept"
