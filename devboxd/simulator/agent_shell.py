@@ -46,24 +46,27 @@ class Utf8Filter:
     def feed(self, data: bytes) -> bytes:
         """The bytes to send now."""
         data = self._held + data
-        passed = bytearray()
-        position = 0
-        while position < len(data):
-            try:
-                data[position:].decode()
-                end = len(data)
-            except UnicodeDecodeError as error:
-                end = position + error.start
-            mark = data.find(_REPLACEMENT, position, end)
-            stop = end if mark < 0 else mark
-            passed += data[position:stop]
-            position = stop
-            if position == len(data) or len(data) - position < _LONGEST:
-                break
-            passed += data[position : position + 1]
-            position += len(_REPLACEMENT) if mark >= 0 else 1
+        # Only the end needs a look at characters: all before passes, but for the mark. Its first byte never
+        # continues a character, so it stands at the start of one wherever it is found.
+        position = max(0, len(data) - 2 * _LONGEST + 1)
+        while len(data) - position >= _LONGEST:
+            position += self._length(data, position)
+        while position < len(data) and (length := self._length(data, position, whole=True)):
+            position += length
         self._held = data[position:]
-        return bytes(passed)
+        return data[:position].replace(_REPLACEMENT, _REPLACEMENT[:1])
+
+    def _length(self, data: bytes, position: int, *, whole: bool = False) -> int:
+        """Bytes of the character at ``position``. None there: 1; with ``whole`` 0, also for the mark."""
+        for length in range(1, _LONGEST + 1):
+            piece = data[position : position + length]
+            try:
+                piece.decode()
+            except UnicodeDecodeError:
+                continue
+            if len(piece) == length:
+                return 0 if whole and piece == _REPLACEMENT else length
+        return 0 if whole else 1
 
 
 class PtyPlugin:
