@@ -29,6 +29,7 @@ FRAME: Final = struct.Struct(">II")  # connection, length; a length of 0 closes
 MOST_CONNECTIONS: Final = 32
 LONGEST: Final = 1 << 18  # bytes of one frame; agents talk in small ones
 READY: Final = b"ready"
+MOST_WAITING: Final = 1 << 18  # bytes that wait for one side; a box that sends more loses the connection
 
 Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
 
@@ -39,25 +40,23 @@ class SshAgents:
     def __init__(self, hub: Hub, run: Run) -> None:
         self._hub = hub
         self._run = run
-        self._lent: dict[tuple[str, str | None], tuple[_Lent, int]] = {}
+        self._lent: dict[tuple[str, str | None], _Lent] = {}
 
     @contextlib.asynccontextmanager
     async def lending(self, box: BoxRef, user: str | None, socket: str) -> AsyncIterator[None]:
         """Lend the agent at ``socket`` while the block runs. The latest terminal's agent is the one asked."""
-        key = (box.target, user)
-        lent, users = self._lent.get(key, (None, 0))
+        key, terminal = (box.target, user), object()
+        lent = self._lent.get(key)
         if lent is None:
-            lent = _Lent(self._hub, self._run, box, user)
+            lent = self._lent[key] = _Lent(self._hub, self._run, box, user)
             lent.start()
-        lent.socket = socket
-        self._lent[key] = (lent, users + 1)
+        lent.sockets[terminal] = socket
         try:
             yield
         finally:
-            lent, users = self._lent.pop(key)
-            if users > 1:
-                self._lent[key] = (lent, users - 1)
-            else:
+            del lent.sockets[terminal]
+            if not lent.sockets:
+                del self._lent[key]
                 await lent.stop()
 
 
@@ -65,12 +64,17 @@ class _Lent:
     """One agent lent to one user of one box: holds the program there for as long as it is wanted."""
 
     def __init__(self, hub: Hub, run: Run, box: BoxRef, user: str | None) -> None:
-        self.socket = ""
+        self.sockets: dict[object, str] = {}  # by terminal, the newest last
         self._hub = hub
         self._run = run
         self._box = box
         self._user = user
         self._tasks = Supervisor(f"ssh agent for {box.name}")
+
+    @property
+    def socket(self) -> str:
+        """The agent to ask: that of the newest terminal that is still there."""
+        return next(reversed(self.sockets.values()), "")
 
     def start(self) -> None:
         """Serve from now on."""
@@ -90,7 +94,7 @@ class _Lent:
             try:
                 leaving = await self._run(spec, pipe)
             finally:
-                pipe.close()
+                await pipe.stop()
             if leaving.status in (126, 127):
                 text = f"no ssh agent on {self._box.name}: it needs python3 there"
                 self._hub.tell("agent.unavailable", text, box=self._box.name)
@@ -106,57 +110,83 @@ class _Pipe:
     def __init__(self, socket: Callable[[], str]) -> None:
         self._socket = socket
         self._inbox: asyncio.Queue[ClientMessage | None] = asyncio.Queue()
+        self._outgoing = 0  # bytes of the agent's answers in the inbox
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._buffer = b""
         self._is_ready = False
-        self._connections: dict[int, asyncio.Queue[bytes]] = {}
+        self._is_over = False
+        self._last = 0  # the program counts its connections upward
+        self._connections: dict[int, _Queue] = {}
         self._tasks = Supervisor("ssh agent connections")
 
-    def close(self) -> None:
+    async def stop(self) -> None:
         """Cut all connections."""
-        for queue in self._connections.values():
-            queue.put_nowait(b"")
+        await self._tasks.stop()
 
     @property
     def backlog(self) -> int:
         return 0
 
     async def receive(self) -> ClientMessage | None:
-        return await self._inbox.get()
+        message = await self._inbox.get()
+        if isinstance(message, Input):
+            self._outgoing -= len(message.data)
+            if self._outgoing < MOST_WAITING:
+                self._has_room.set()
+        return message
 
     def output(self, data: bytes, *, error: bool = False) -> None:
+        """Take what the box sent: untrusted. Nonsense ends the program."""
         self._inbox.put_nowait(Taken(len(data)))
         if error:
             log.info("ssh agent on the box: %s", data[:200].decode("utf-8", "replace").strip())
             return
+        if self._is_over:
+            return
         self._buffer += data
         if not self._is_ready:
             if not self._buffer.startswith(READY):
+                if not READY.startswith(self._buffer):
+                    self._end()
                 return
             self._is_ready, self._buffer = True, self._buffer[len(READY) :]
-        while len(self._buffer) >= FRAME.size:
-            number, length = FRAME.unpack_from(self._buffer)
+        at = 0
+        while len(self._buffer) - at >= FRAME.size:
+            number, length = FRAME.unpack_from(self._buffer, at)
             if length > LONGEST:
-                self._inbox.put_nowait(None)  # nonsense: end the program
+                self._end()
                 return
-            if len(self._buffer) < FRAME.size + length:
-                return
-            payload = self._buffer[FRAME.size : FRAME.size + length]
-            self._buffer = self._buffer[FRAME.size + length :]
-            self._take(number, payload)
+            if len(self._buffer) - at < FRAME.size + length:
+                break
+            at += FRAME.size
+            self._take(number, self._buffer[at : at + length])
+            at += length
+        self._buffer = self._buffer[at:]
+
+    def _end(self) -> None:
+        log.warning("the ssh agent program on the box sends what makes no sense; it is started again")
+        self._is_over, self._buffer = True, b""
+        self._inbox.put_nowait(None)
 
     def _take(self, number: int, payload: bytes) -> None:
         queue = self._connections.get(number)
         if queue is None:
-            if not payload:
+            # What still comes for a connection that was closed here must not open another one.
+            if number <= self._last or not payload:
                 return
+            self._last = number
             if len(self._connections) >= MOST_CONNECTIONS:
                 self._send(number, b"")
                 return
-            queue = self._connections[number] = asyncio.Queue()
-            self._tasks.spawn(f"connection {number}", self._carry(number, queue))
-        queue.put_nowait(payload)
+            queue = self._connections[number] = _Queue()
+            queue.carrier = self._tasks.spawn(f"connection {number}", self._carry(number, queue))
+        if not queue.put(payload):
+            log.info("ssh agent: a connection sends faster than the agent here reads; it is cut")
+            if queue.carrier is not None:
+                queue.carrier.cancel()
 
-    async def _carry(self, number: int, queue: asyncio.Queue[bytes]) -> None:
+    async def _carry(self, number: int, queue: _Queue) -> None:
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket())
         except OSError as error:
@@ -164,27 +194,34 @@ class _Pipe:
             self._connections.pop(number, None)
             self._send(number, b"")
             return
-        back = asyncio.ensure_future(self._back(number, reader))
+        back = self._tasks.spawn(f"answers {number}", self._back(number, reader, queue))
         try:
             while payload := await queue.get():
                 writer.write(payload)
                 await writer.drain()
+            writer.close()
         except OSError:
             log.info("the ssh agent here closed a connection")
         finally:
             back.cancel()
-            writer.close()
+            if not writer.is_closing():
+                writer.transport.abort()
             if self._connections.pop(number, None) is not None:
                 self._send(number, b"")
 
-    async def _back(self, number: int, reader: asyncio.StreamReader) -> None:
-        while data := await reader.read(16384):
-            self._send(number, data)
-        if (queue := self._connections.get(number)) is not None:
-            queue.put_nowait(b"")
+    async def _back(self, number: int, reader: asyncio.StreamReader, queue: _Queue) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(16384):
+                await self._has_room.wait()
+                self._send(number, data)
+        queue.end()
 
     def _send(self, number: int, payload: bytes) -> None:
-        self._inbox.put_nowait(Input(FRAME.pack(number, len(payload)) + payload))
+        data = FRAME.pack(number, len(payload)) + payload
+        self._outgoing += len(data)
+        if self._outgoing >= MOST_WAITING:
+            self._has_room.clear()
+        self._inbox.put_nowait(Input(data))
 
     def status(self, line: StatusLine) -> None:
         pass
@@ -197,3 +234,30 @@ class _Pipe:
 
     async def drained(self, below: int) -> None:
         pass
+
+
+class _Queue:
+    """What waits for an agent here: ``MOST_WAITING`` bytes at most."""
+
+    def __init__(self) -> None:
+        self.carrier: asyncio.Task[None] | None = None
+        self._parts: asyncio.Queue[bytes] = asyncio.Queue()
+        self._size = 0
+
+    def put(self, payload: bytes) -> bool:
+        """Add a part, empty for the end. Says False, and adds nothing, where there is no room."""
+        if self._size + len(payload) > MOST_WAITING:
+            return False
+        self._size += len(payload)
+        self._parts.put_nowait(payload)
+        return True
+
+    async def get(self) -> bytes:
+        """The next part; empty at the end."""
+        payload = await self._parts.get()
+        self._size -= len(payload)
+        return payload
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._parts.put_nowait(b"")
