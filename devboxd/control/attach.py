@@ -471,6 +471,8 @@ class Attach:
                 if self._was_lost:
                     self._was_lost = False
                     self._hub.tasks.spawn("look after a resume", self._look_after_resume())
+                if of.session is not None and not of.started:
+                    of.session.send_now(PayloadType.SIZE, size(*self._size))  # a start script waits for it
                 if of.started:
                     self._away_since = None
                     self._terminal.status(StatusLine("online", mux=of.mux))

@@ -106,12 +106,15 @@ class Stream:
         Raises:
             StreamReset: the far end closed, or the session is gone.
         """
-        for at in range(0, len(data), WRITE_CHUNK):
+        at = 0
+        while at < len(data):
             if self._error is not None:
                 raise self._error
             if self._finished or self._closed:
                 raise StreamReset("the far end has closed this connection")
-            await self._session.write(self, data[at : at + WRITE_CHUNK])
+            part = data[at : at + self._session.turn_size]
+            await self._session.write(self, part)
+            at += len(part)
 
     def close(self) -> None:
         """Close both directions. What the far end still sends is dropped (smux knows no half-close)."""
@@ -232,13 +235,17 @@ class PortSession(Quiet):
     @property
     def load(self) -> tuple[int, int]:
         """How busy this session is: recent bytes per second, in steps, then streams."""
+        return (1 if self.measure() > BUSY_BYTES else 0, len(self.streams))
+
+    def measure(self) -> float:
+        """Bytes a second since the last measurement that is at least two seconds old."""
         now = self._hub.clock.monotonic()
         total = self.held.tally.bytes_up + self.held.tally.bytes_down
         elapsed = now - self._rate_at
         rate = (total - self._rate_bytes) / elapsed if elapsed > 0.05 else 0.0
         if elapsed > 2.0:
             self._rate_at, self._rate_bytes = now, total
-        return (1 if rate > BUSY_BYTES else 0, len(self.streams))
+        return rate
 
     async def open(self) -> Stream:
         """Open a stream, waiting until the session takes data.
@@ -269,6 +276,11 @@ class PortSession(Quiet):
                 raise
         self.held.attended = True
         return stream
+
+    @property
+    def turn_size(self) -> int:
+        """Bytes that one stream sends in its turn: whole frames, since each counts against the limit."""
+        return max(1, WRITE_CHUNK // self._mux.limit) * self._mux.limit
 
     async def write(self, stream: Stream, data: bytes) -> None:
         """Send one stream's bytes, in turn with the others."""
@@ -492,6 +504,8 @@ class PortPool:
         """End sessions that have had no connection for a while; keep one where a forward wants it warm."""
         while self.sessions:
             await asyncio.sleep(self._idle_after / 4)
+            for session in self.sessions:
+                session.measure()  # or an hour of quiet would hide what goes on when the next connection comes
             now = self._hub.clock.monotonic()
             idle = [s for s in self.sessions if not s.streams and now - s.idle_since >= self._idle_after]
             spare = len(self.sessions) - (1 if self.kept else 0)

@@ -165,6 +165,7 @@ class HeldSession:
         self._settings = settings or LinkSettings()
         self._client_id = uuid4()
         self._outgoing: deque[bytes | str] = deque()
+        self._ahead: deque[bytes | str] = deque()  # what need not wait behind a thousand acknowledgements
         self._wake_writer = asyncio.Event()
         self._wake_timer = asyncio.Event()
         self._timer_far = True
@@ -291,16 +292,16 @@ class HeldSession:
                 break
             self._room.clear()
             await self._room.wait()
-        part = bytes(memoryview(data)[:room])
-        self._apply(channel.send(payload_type, part, self._hub.clock.monotonic()))
+        part, now = bytes(memoryview(data)[:room]), self._hub.clock.monotonic()
+        self._apply(channel.send(payload_type, part, now), self._ahead)
         self.tally.bytes_up += len(part)
-        self._used = self._hub.clock.monotonic()
+        self._used = now
         return len(part)
 
     def send_now(self, payload_type: PayloadType, data: bytes) -> None:
         """Send a size or a flag ahead of the bound. Does nothing without a channel."""
         if self.channel is not None and not self._ended.is_set():
-            self._apply(self.channel.send(payload_type, data, self._hub.clock.monotonic()))
+            self._apply(self.channel.send(payload_type, data, self._hub.clock.monotonic()), self._ahead)
 
     def probe(self) -> None:
         """Ask the far end for a sign of life (it counts as activity, too)."""
@@ -402,6 +403,7 @@ class HeldSession:
                 dropped = error.message
             channel.lost(clock.monotonic())
             self._outgoing.clear()
+            self._ahead.clear()
             self._online = False
             self._probed = None
             if self._end is not None:
@@ -524,6 +526,7 @@ class HeldSession:
         channel, clock = self.channel, self._hub.clock
         assert channel is not None
         self._outgoing.clear()
+        self._ahead.clear()
         self._apply(
             channel.opened(
                 clock.monotonic(), token=grant.token, request_id=uuid4(), wall_ms=int(clock.wall() * 1000)
@@ -580,11 +583,13 @@ class HeldSession:
             self._was_missing = 0
 
     async def _write(self, link: Link) -> None:
-        outgoing, wake, monotonic = self._outgoing, self._wake_writer, self._hub.clock.monotonic
+        ahead, outgoing = self._ahead, self._outgoing
+        wake, monotonic = self._wake_writer, self._hub.clock.monotonic
         rate = self._settings.frames_per_second
         tokens, filled = rate, monotonic()
+        turn = False
         while True:
-            while outgoing:
+            while ahead or outgoing:
                 if rate > 0:
                     if tokens < 1:
                         now = monotonic()
@@ -594,7 +599,9 @@ class HeldSession:
                             await asyncio.sleep(max(0.001, (1 - tokens) / rate))
                             continue
                     tokens -= 1
-                frame = outgoing.popleft()
+                # In turns: a key overtakes the acknowledgements of a flood, and an upload starves none.
+                turn = bool(ahead) and not (turn and outgoing)
+                frame = ahead.popleft() if turn else outgoing.popleft()
                 if isinstance(frame, str):
                     await link.send_text(frame)
                 else:
@@ -695,8 +702,8 @@ class HeldSession:
 
     # Effects ----------------------------------------------------------------------------------------
 
-    def _apply(self, effects: list[effect.Effect]) -> None:
-        outgoing = self._outgoing
+    def _apply(self, effects: list[effect.Effect], queue: deque[bytes | str] | None = None) -> None:
+        outgoing = self._outgoing if queue is None else queue
         for item in effects:
             kind = type(item)
             if kind is effect.Send:
@@ -717,7 +724,7 @@ class HeldSession:
     def _apply_rare(self, item: effect.Effect) -> None:
         match item:
             case effect.SendText(text):
-                self._outgoing.append(text)
+                self._ahead.appendleft(text)  # nothing may come before it
             case effect.Writable():
                 self._room.set()
             case effect.ErrorOutput(data):

@@ -12,8 +12,9 @@ from typing import Final, Protocol
 
 from devboxd.control.port import Stream, StreamReset
 from devboxd.errors import DevboxError
+from devboxd.ssm.mux import HEADER
 
-READ_SIZE: Final = 64 << 10  # bytes
+READ_SIZE: Final = 2 * ((32 << 10) - HEADER.size)  # bytes: fills two of the largest frames, with smux headers
 LINGER: Final = 60.0  # seconds of silence after the local side ended, before the far end is closed
 
 

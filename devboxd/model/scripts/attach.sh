@@ -7,8 +7,8 @@ n=$2
 if [ "$1" = 1 ]; then
   # The terminal is 0 by 0 until the client's first size arrives; a full-screen program must not see that.
   i=0
-  while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ $i -lt 40 ]; do
-    sleep 0.1 2>/dev/null || sleep 1
+  while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ $i -lt 100 ]; do
+    sleep 0.04 2>/dev/null || sleep 1
     i=$((i+1))
   done
   choose_user "$3"
