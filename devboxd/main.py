@@ -63,6 +63,7 @@ from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
 
 log = logging.getLogger(__name__)
 
+LOGIN_LOOK: Final = 1000  # milliseconds between two looks for a login that somebody made elsewhere
 NO_DAEMON: Final = 69  # EX_UNAVAILABLE: the exit status of a daemon that could not start
 
 
@@ -152,7 +153,7 @@ async def _run(
             if not folders:
                 await asyncio.sleep(60.0)
                 continue
-            async for _ in awatch(*folders, debounce=500, step=100, recursive=False):
+            async for _ in awatch(*folders, debounce=500, step=LOGIN_LOOK, recursive=False):
                 await accounts.refresh()
                 hub.logins.ring()
                 if [folder for folder in credential_sources() if folder.is_dir()] != folders:
@@ -270,6 +271,12 @@ class _Listeners(ListenerStore):
 
     def drop(self, name: str) -> None:
         self._notifier.unstore(name)
+
+    def drop_rest(self) -> None:
+        for name in [name for name in self._inherited if name.startswith("forward-")]:
+            for one in self._inherited.pop(name):
+                one.close()
+            self._notifier.unstore(name)
 
 
 # Memory -----------------------------------------------------------------------------------------------

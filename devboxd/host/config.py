@@ -17,6 +17,9 @@ from watchfiles import Change, awatch
 from devboxd.host.paths import Paths
 from devboxd.model.config import Config, ConfigInvalid, Layer, Merged, environment_layer, merge
 
+LOOK_EVERY: Final = (
+    250  # milliseconds between two looks of watchfiles at what it has noticed; each is a wake-up
+)
 PROJECT_FILE: Final = "devbox.toml"
 SIZE_MAX: Final = 1 << 20  # bytes; more is not a configuration
 
@@ -61,11 +64,16 @@ class ConfigFiles:
         return Loaded(self._good, tuple(files))
 
     async def watch(self, stop: asyncio.Event | None = None) -> AsyncGenerator[Loaded, None]:
-        """Yield again after each change of a file, until ``stop``; some 0.1 s after the change."""
+        """Yield again after each change of a file, until ``stop``; about half a second after the change."""
         while stop is None or not stop.is_set():
             folders = self._folders()
             changes = awatch(
-                *folders, watch_filter=_matters, stop_event=stop, debounce=200, step=50, recursive=False
+                *folders,
+                watch_filter=_matters,
+                stop_event=stop,
+                debounce=200,
+                step=LOOK_EVERY,
+                recursive=False,
             )
             async with contextlib.aclosing(changes):
                 async for _ in changes:

@@ -19,7 +19,7 @@ from typing import Final
 
 from devboxd.errors import BadRequest, DevboxError
 
-BACKLOG: Final = 128
+BACKLOG: Final = 1024  # a browser or test run may open hundreds at once, and a full queue costs them a second
 READ_LIMIT: Final = 65536  # bytes that are read ahead of their consumer
 FULL_PAUSE: Final = 0.2  # seconds to wait when this process has no descriptors left
 PATH_MAX: Final = 103  # bytes of a socket path that every system takes (Linux 107, macOS 103)
@@ -125,7 +125,13 @@ class Listener:
                     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                         await asyncio.sleep(FULL_PAUSE)  # the connection stays in the queue
                     continue  # else: the peer gave up while it was waiting
-                return await _connection(accepted, address)
+                try:
+                    return await _connection(accepted, address)
+                except OSError:  # reset before we looked (macOS: EINVAL): the next ones are none the worse
+                    accepted.close()
+                except BaseException:
+                    accepted.close()
+                    raise
             await self._readable()
 
     def close(self) -> None:
