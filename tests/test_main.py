@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from devboxd.control.daemon import Memory
 from devboxd.host.paths import Paths
 from devboxd.host.ssh_config import command_in
-from devboxd.main import LocalKeys
+from devboxd.host.systemd import Notifier
+from devboxd.main import LocalKeys, _Listeners
 
 
 @pytest.fixture
@@ -42,3 +44,19 @@ async def test_only_config_ssh_touches_the_users_ssh_config(paths: Paths, tmp_pa
     program.unlink()
     keys.paths()
     assert command_in(paths.ssh_config.read_text()) != program, "one that is gone is not kept"
+
+
+def test_inherited_listeners_that_no_forward_took_are_closed_and_forgotten(tmp_path: Path) -> None:
+    unstored: list[str] = []
+
+    class Manager(Notifier):
+        def unstore(self, name: str) -> bool:
+            unstored.append(name)
+            return True
+
+    left, other = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
+    listeners = _Listeners(Manager.from_environment({}), {"forward-1": [left], "else": [other]})
+    listeners.drop_rest()
+    assert (left.fileno(), unstored) == (-1, ["forward-1"])
+    assert other.fileno() >= 0
+    other.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 from typing import Annotated
@@ -94,29 +93,26 @@ def _show_added(added: wire.ForwardList) -> None:
 
 
 def _hold(request: wire.ForwardRequest) -> None:
-    """Keep the connection that owns the forwards, until Ctrl-C; ask again when the daemon was restarted."""
-    ids: list[str] = []
+    """Keep the connection that owns the forwards, until Ctrl-C; ask again when the daemon was restarted.
+
+    The daemon removes them when the connection ends, however this process does: it knows which of them
+    others hold, too, or have asked to keep.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
-    try:
-        _hold_on(msgspec.json.encode(request), ids)
-    finally:
-        for id_ in ids:
-            with contextlib.suppress(client.ClientError):
-                client.call("DELETE", f"forwards/{reply.escape(id_)}", start=False, timeout=5.0)
+    _hold_on(msgspec.json.encode(request))
 
 
 def _leave(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _hold_on(body: bytes, ids: list[str]) -> None:
+def _hold_on(body: bytes) -> None:
     delay, shown = 0.1, False
     while True:
         try:
             with client.Exchange.start("POST", "forwards", body, keep=True) as exchange:
                 added = ask.understood(exchange.body(), wire.ForwardList)
-                ids[:] = [one.id for one in added.forwards]
                 if not shown:
                     _show_added(added)
                     show.say("holding; Ctrl-C ends")

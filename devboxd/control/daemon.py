@@ -95,7 +95,12 @@ class Daemon:
         self._last_boxes: dict[Account, tuple[float, list[Instance]]] = {}
         self._stale = dict(memory.open_sessions)  # left open by an earlier daemon, until the sweep
         self.forwards = Forwards(
-            hub, self.pool, self.execute, self._save_forwards, wait=settings.forward_wait, store=listeners
+            hub,
+            self.pool,
+            self.execute,
+            self._save_forwards,
+            wait=lambda: self.settings.forward_wait,
+            store=listeners,
         )
         self.ssh = SshAccess(hub, keys, self.execute, self._send_key)
         self.agents = SshAgents(hub, self.execute)

@@ -34,12 +34,14 @@ from devboxd.net.listen import Listener, ListenerClosed, PortDenied, PortInUse, 
 log = logging.getLogger(__name__)
 
 SOCKS_TIMEOUT: Final = 20.0  # seconds a client has for its request
+RETRY_EVERY: Final = 30.0  # seconds between two tries to bind a forward that an earlier daemon had
 AUTO_LIMIT: Final = 64  # ports that one auto forward mirrors at most
 
 _LINE: Final = re.compile(r"(hex|dec)((?: [0-9A-Fa-f]{1,5})*) ?\Z")
 
 Pools = Callable[[PortTarget], PortPool]
 Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
+Wait = Callable[[], float]  # seconds that a connection waits for a session, as configured now
 
 
 class ListenerStore:
@@ -54,6 +56,9 @@ class ListenerStore:
 
     def drop(self, name: str) -> None:
         """Forget one."""
+
+    def drop_rest(self) -> None:
+        """Close and forget what was inherited and not taken: nobody would ever accept from it."""
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -90,7 +95,7 @@ class Forward:
     """One listener and the connections that came through it."""
 
     def __init__(
-        self, hub: Hub, pools: Pools, box: BoxRef, spec: Spec, *, id_: str, wait: float, auto: bool = False
+        self, hub: Hub, pools: Pools, box: BoxRef, spec: Spec, *, id_: str, wait: Wait, auto: bool = False
     ) -> None:
         self.id = id_
         self.box = box
@@ -130,6 +135,9 @@ class Forward:
                 if spec.strict or not wanted:
                     raise
                 self._listener = await listen_tcp(spec.bind, 0)
+        if self._removed:  # while the address was looked up
+            self._listener.close()
+            return
         self._local = self._listener.address
         if (port := self._listener.port) not in (None, wanted_port(spec)):
             self.saved = msgspec.structs.replace(spec, local_port=port, strict=False)
@@ -148,6 +156,11 @@ class Forward:
         if self._pool is not None:
             self._pool.kept -= 1
         await self._tasks.stop()
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether it was stopped; for good."""
+        return self._removed
 
     @property
     def listener(self) -> Listener | None:
@@ -209,7 +222,7 @@ class Forward:
         try:
             assert self._pool is not None
             try:
-                stream = await self._pool.connect(self._wait)
+                stream = await self._pool.connect(self._wait())
             except DevboxError as error:
                 self.note(error)
                 connection.reset()
@@ -239,7 +252,7 @@ class Forward:
             here = host in ("localhost", "127.0.0.1", "::1")
             pool = self._pools(PortTarget(self.box, port, None if here else host))
             try:
-                stream = await pool.connect(self._wait)
+                stream = await pool.connect(self._wait())
             except DevboxError as error:
                 self.note(error)
                 await buffered.write(reply(REFUSED if isinstance(error, ConnectionRefused) else FAILED))
@@ -288,7 +301,7 @@ class _Counted:
 class AutoForward:
     """Mirrors what the user's programs on a box listen on, on the same ports here where they are free."""
 
-    def __init__(self, hub: Hub, pools: Pools, run: Run, box: BoxRef, *, id_: str, wait: float) -> None:
+    def __init__(self, hub: Hub, pools: Pools, run: Run, box: BoxRef, *, id_: str, wait: Wait) -> None:
         self.id = id_
         self.box = box
         self.forwards: dict[int, Forward] = {}
@@ -369,11 +382,14 @@ class AutoForward:
         try:
             await forward.start()
         except DevboxError as error:
-            self.forwards.pop(port, None)
+            if self.forwards.get(port) is forward:
+                del self.forwards[port]
             self._hub.tell(
                 "forward.failed", f"port {port} cannot be mirrored: {error.message}", box=self.box.name
             )
         else:
+            if forward.is_removed:
+                return
             self._hub.tell(
                 "forward.added", f"{forward.local} is port {port} of the box", box=self.box.name, port=port
             )
@@ -407,7 +423,7 @@ class Forwards:
         run: Run,
         save: Callable[[list[Saved]], None],
         *,
-        wait: float = 30.0,
+        wait: Wait = lambda: 30.0,
         store: ListenerStore | None = None,
     ) -> None:
         self._hub = hub
@@ -417,10 +433,16 @@ class Forwards:
         self._listeners = store or ListenerStore()
         self._wait = wait
         self._all: dict[str, Forward | AutoForward] = {}
-        self._ephemeral: set[str] = set()
+        self._ephemeral: dict[str, set[object]] = {}  # by id: who holds it
 
-    async def add(self, box: BoxRef, specs: list[Spec], *, auto: bool, ephemeral: bool) -> list[Facts]:
+    async def add(
+        self, box: BoxRef, specs: list[Spec], *, auto: bool, ephemeral: bool, holder: object = None
+    ) -> list[Facts]:
         """Add forwards: all or none. One that stands already, with the same ends, is returned as it is.
+
+        Args:
+            ephemeral: not kept in the journal, and removed when the last ``holder`` was released. Asked for
+                again without this, it becomes one that is kept.
 
         Raises:
             PortInUse, PortDenied, BadRequest: and then nothing was added.
@@ -455,13 +477,26 @@ class Forwards:
             if isinstance(new, Forward) and not ephemeral:
                 self._keep(new)
             if ephemeral:
-                self._ephemeral.add(new.id)
+                self._ephemeral[new.id] = set()
             facts = new.facts()
             self._hub.tell(
                 "forward.added", f"{facts.local} -> {box.name}:{facts.remote}", box=box.name, id=new.id
             )
+        for one in found:
+            if ephemeral and holder is not None and one.id in self._ephemeral:
+                self._ephemeral[one.id].add(holder)
+            elif not ephemeral and self._ephemeral.pop(one.id, None) is not None and isinstance(one, Forward):
+                self._keep(one)
         self._store()
         return [forward.facts() for forward in found]
+
+    async def release(self, holder: object) -> None:
+        """Whoever asked for ephemeral forwards is gone: remove those that nobody else holds."""
+        for id_, holders in list(self._ephemeral.items()):
+            if holder in holders:
+                holders.discard(holder)
+                if not holders:
+                    await self.remove(id_)
 
     async def restore(self, saved: list[Saved]) -> None:
         """Make again what an earlier daemon had; what cannot be becomes a condition, and is kept."""
@@ -474,22 +509,37 @@ class Forwards:
             else:
                 forward = Forward(self._hub, self._pools, item.box, item.spec, id_=item.id, wait=self._wait)
             self._all[item.id] = forward
-            try:
-                if isinstance(forward, Forward):
-                    kept = self._listeners.take(f"forward-{item.id}")
-                    await forward.start(kept)
-                    self._keep(forward)
-                else:
-                    await forward.start()
-            except DevboxError as error:
-                forward.error = error.message
-                self._hub.raise_condition(
-                    "forward-failed",
-                    "a forward could not be made again",
-                    error.message,
-                    subject=item.id,
-                    hint=error.hint or f"devboxctl forward rm {item.id}",
-                )
+            if isinstance(forward, AutoForward):
+                await forward.start()
+            elif not await self._start_again(forward, self._listeners.take(f"forward-{item.id}")):
+                self._hub.tasks.spawn(f"forward {item.id}", self._retry(forward))
+        self._listeners.drop_rest()
+
+    async def _start_again(self, forward: Forward, kept: Listener | None = None) -> bool:
+        try:
+            await forward.start(kept)
+        except DevboxError as error:
+            forward.error = error.message
+            self._hub.raise_condition(
+                "forward-failed",
+                "a forward could not be made again",
+                error.message,
+                subject=forward.id,
+                hint=error.hint or f"devboxctl forward rm {forward.id}",
+            )
+            return False
+        if not forward.is_removed:
+            forward.error = None
+            self._keep(forward)
+            self._hub.clear_condition("forward-failed", forward.id)
+        return True
+
+    async def _retry(self, forward: Forward) -> None:
+        """An address may come with the network, and another program may give the port back."""
+        while True:
+            await self._hub.network.wait(RETRY_EVERY)
+            if forward.is_removed or await self._start_again(forward):
+                return
 
     async def remove(self, id_: str) -> Facts | None:
         """Remove one forward; None when there is none of that id (or unique start of it)."""
@@ -499,7 +549,7 @@ class Forwards:
         if len(matches) != 1:
             return None
         forward = self._all.pop(matches[0])
-        self._ephemeral.discard(forward.id)
+        self._ephemeral.pop(forward.id, None)
         self._listeners.drop(f"forward-{forward.id}")
         self._hub.clear_condition("forward-failed", forward.id)
         await forward.stop()

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from devboxd.control import forward as forward_module
 from devboxd.control.daemon import Daemon, Memory
-from devboxd.control.forward import Facts, Saved
+from devboxd.control.forward import Facts, Forward, Forwards, ListenerStore, Saved
 from devboxd.errors import DevboxError
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.forward import ForwardState, Spec
-from devboxd.net.listen import PortInUse
+from devboxd.net.listen import Listener, PortInUse, listen_tcp
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.kit.sim import MakeSimulator
@@ -238,6 +240,125 @@ async def test_a_forward_that_cannot_be_made_again_is_a_condition_and_is_kept(
         assert facts.state is ForwardState.FAILED
         assert await daemon.forwards.remove("abc123") is not None
         assert daemon.hub.conditions() == []
+
+
+async def test_a_forward_that_could_not_be_made_again_is_tried_until_it_stands(
+    sim: Simulator, make_daemon: MakeDaemon
+) -> None:
+    """An address comes with the network; a port comes back."""
+    box = BoxRef("api", sim.box("api").id, Account())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        spec = Spec(port=ECHO, local_port=port)
+        daemon = await make_daemon(sim, memory=Memory(forwards=[Saved("abc123", box, spec)]))
+        daemon.hub.network.ring()
+        await asyncio.sleep(0.02)
+        assert daemon.forwards.list()[0].state is ForwardState.FAILED
+    daemon.hub.network.ring()
+    await until(lambda: not daemon.hub.conditions())
+    assert await echo(port) == b"hello"
+    (facts,) = daemon.forwards.list()
+    assert (facts.local, facts.error) == (f"127.0.0.1:{port}", None)
+
+
+async def test_a_forward_that_is_removed_is_not_tried_again(sim: Simulator, make_daemon: MakeDaemon) -> None:
+    box = BoxRef("api", sim.box("api").id, Account())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        spec = Spec(port=ECHO, local_port=taken.getsockname()[1])
+        daemon = await make_daemon(sim, memory=Memory(forwards=[Saved("abc123", box, spec)]))
+        await daemon.forwards.remove("abc123")
+    daemon.hub.network.ring()
+    await asyncio.sleep(0.02)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", spec.local_port)
+
+
+async def test_a_forward_that_is_stopped_while_it_starts_leaves_no_listener(
+    daemon: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror may be dropped before its address was looked up."""
+    go = asyncio.Event()
+    made = []
+
+    async def slowly(bind: str, port: int) -> Listener:
+        await go.wait()
+        made.append(await listen_tcp(bind, port))
+        return made[0]
+
+    monkeypatch.setattr(forward_module, "listen_tcp", slowly)
+    forward = Forward(
+        daemon.hub, daemon.pool, await api(daemon, sim), Spec(port=0), id_="x", wait=lambda: 1.0
+    )
+    starting = asyncio.ensure_future(forward.start())
+    await asyncio.sleep(0)
+    await forward.stop()
+    go.set()
+    await starting
+    assert [one.fileno() for one in made[0].sockets] == [-1]
+
+
+async def test_what_others_hold_or_keep_outlives_the_client_that_asked_first(
+    sim: Simulator, make_daemon: MakeDaemon
+) -> None:
+    """Ephemeral forwards go with their last holder, and become lasting when somebody asks for that."""
+    memory = Memory()
+    daemon = await make_daemon(sim, memory=memory)
+    box = await api(daemon, sim)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        spec = Spec(port=ECHO, local_port=free.getsockname()[1])
+    first, second = object(), object()
+    forwards = daemon.forwards
+
+    async def held(holder: object) -> str:
+        return (await forwards.add(box, [spec], auto=False, ephemeral=True, holder=holder))[0].id
+
+    id_ = await held(first)
+    assert await held(second) == id_
+    await forwards.release(first)
+    assert [facts.id for facts in forwards.list()] == [id_]
+    assert memory.forwards == []
+    await forwards.release(second)
+    assert forwards.list() == []
+    id_ = await held(first)
+    (kept,) = await forwards.add(box, [spec], auto=False, ephemeral=False)
+    assert kept.id == id_
+    assert [saved.id for saved in memory.forwards] == [id_]
+    assert await held(second) == id_
+    await forwards.release(first)
+    await forwards.release(second)
+    assert [facts.id for facts in forwards.list()] == [id_], "what is kept stays so"
+
+
+async def test_listeners_that_nobody_took_are_dropped_after_the_start(daemon: Daemon, sim: Simulator) -> None:
+    """Of forwards that the journal does not know: their clients would wait for ever."""
+    calls = []
+
+    class Store(ListenerStore):
+        def take(self, name: str) -> Listener | None:
+            calls.append(name)
+            return None
+
+        def drop_rest(self) -> None:
+            calls.append("rest")
+
+    forwards = Forwards(daemon.hub, daemon.pool, daemon.execute, lambda saved: None, store=Store())
+    await forwards.restore([Saved("abc123", await api(daemon, sim), Spec(port=ECHO, local_port=0))])
+    await forwards.stop()
+    assert calls == ["forward-abc123", "rest"]
+
+
+async def test_the_wait_is_the_configured_one_at_the_time(daemon: Daemon, sim: Simulator) -> None:
+    """No restart for a new ``forward.wait``."""
+    await add(daemon, sim, port=ECHO)
+    (forward,) = daemon.forwards._all.values()
+    assert forward._wait() == 30.0
+    daemon.apply(msgspec.structs.replace(daemon.settings, forward_wait=3.0))
+    assert forward._wait() == 3.0
 
 
 def says(text: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:

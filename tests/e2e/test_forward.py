@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import random
+import signal
 import socket
 import threading
 import time
@@ -143,7 +144,8 @@ def test_an_upload_and_a_download_keep_every_byte(world: World) -> None:
     assert hashlib.sha256(echo(address, data)).digest() == hashlib.sha256(data).digest()
 
 
-def test_foreground_forwards_go_with_their_command(world: World) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_foreground_forwards_go_with_their_command(world: World, how: signal.Signals) -> None:
     import subprocess
 
     with world.start(
@@ -152,6 +154,6 @@ def test_foreground_forwards_go_with_their_command(world: World) -> None:
         assert process.stdout is not None
         local = process.stdout.readline().split()[0].decode()
         assert "hello" in fetch((local.split(":")[0], int(local.split(":")[1])))
-        process.terminate()
+        process.send_signal(how)
         process.wait(10)
     until(lambda: not world.json("forward", "ls")["forwards"], "the forward is gone")

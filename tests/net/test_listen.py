@@ -208,6 +208,30 @@ async def test_a_process_without_descriptors_waits_instead_of_spinning(
     listener.close()
 
 
+async def test_a_connection_that_was_reset_while_it_waited_does_not_end_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On macOS, options of a socket whose peer is gone cannot be set."""
+    listener = await listen_tcp()
+    bad = [OSError(22, "Invalid argument")]
+    real, seen = listen._connection, []
+
+    async def broken_once(accepted: socket.socket, address: object) -> Connection:
+        seen.append(accepted)
+        if bad:
+            raise bad.pop()
+        return await real(accepted, address)
+
+    monkeypatch.setattr(listen, "_connection", broken_once)
+    _, gone = await asyncio.open_connection("127.0.0.1", listener.port)
+    connection, _, writer = await pair(listener)
+    assert len(seen) == 2
+    assert seen[0].fileno() == -1
+    await connection.close()
+    await close(writer, gone)
+    listener.close()
+
+
 async def test_a_unix_socket_is_for_this_user_only(folder: Path) -> None:
     listener = listen_unix(folder / "pg")
     assert stat.S_IMODE((folder / "pg").stat().st_mode) == 0o600

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 from aiohttp import web
 
 from devboxd.api import views, wire
@@ -9,6 +12,8 @@ from devboxd.api.handlers.context import Context, account
 from devboxd.api.server import answer, body
 from devboxd.errors import BadRequest, BoxNotFound
 from devboxd.model.forward import Spec, check
+
+LOOK_EVERY: Final = 0.25  # seconds: HTTP has no hook for the end of a connection between two requests
 
 
 def routes(context: Context) -> list[web.RouteDef]:
@@ -24,8 +29,19 @@ def routes(context: Context) -> list[web.RouteDef]:
             raise BadRequest("no forward was named", hint="devboxctl forward BOX 8080")
         specs = [check(_spec(item)) for item in asked.forwards]
         box = await daemon.resolve(asked.box, account(asked))
-        facts = await daemon.forwards.add(box, specs, auto=asked.auto, ephemeral=asked.ephemeral)
+        holder = object() if asked.ephemeral else None
+        facts = await daemon.forwards.add(
+            box, specs, auto=asked.auto, ephemeral=asked.ephemeral, holder=holder
+        )
+        if holder is not None:
+            daemon.hub.tasks.spawn("forwards held", hold(request.transport, holder))
         return answer(wire.ForwardList([views.forward(item) for item in facts]))
+
+    async def hold(transport: asyncio.BaseTransport | None, holder: object) -> None:
+        """Ephemeral forwards last as long as the connection that asked, however its client ends."""
+        while transport is not None and not transport.is_closing():  # noqa: ASYNC110 - see LOOK_EVERY
+            await asyncio.sleep(LOOK_EVERY)
+        await daemon.forwards.release(holder)
 
     async def remove(request: web.Request) -> web.Response:
         id_ = request.match_info["id"]
