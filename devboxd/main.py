@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import msgspec
 from watchfiles import awatch
@@ -38,10 +38,12 @@ from devboxd.control.forward import ListenerStore
 from devboxd.control.health import LoginWatch
 from devboxd.control.hub import Hub
 from devboxd.control.session import LinkSettings
+from devboxd.control.steady import steadily
 from devboxd.errors import DevboxError
 from devboxd.host.clock import Clock
 from devboxd.host.config import ConfigFiles, Loaded
 from devboxd.host.journal import Journal
+from devboxd.host.logfile import trim
 from devboxd.host.notify import notice
 from devboxd.host.paths import Paths
 from devboxd.host.ssh_config import (
@@ -64,6 +66,7 @@ from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
 log = logging.getLogger(__name__)
 
 LOGIN_LOOK: Final = 1000  # milliseconds between two looks for a login that somebody made elsewhere
+LOG_LOOK: Final = 200  # log records between two looks at the size of the file
 NO_DAEMON: Final = 69  # EX_UNAVAILABLE: the exit status of a daemon that could not start
 
 
@@ -74,7 +77,7 @@ def main() -> int:
     inherited = inherited_sockets(environment)
     notifier = Notifier.from_environment(environment)
     paths = Paths.from_environment(environment)
-    _set_up_logging("info")
+    _set_up_logging("info", paths.log)
     try:
         paths.prepare()
         listening = open_daemon_socket(paths.socket, inherited, state=paths.state)
@@ -179,13 +182,13 @@ async def _run(
         async with serving(build(routes(context)), listening.socket):
             await daemon.start()
             for name, work in (
-                ("configuration", follow_config()),
-                ("logins", follow_logins()),
-                ("login expiry", watch.run()),
-                ("network", follow_network()),
-                ("watchdog", be_alive()),
+                ("configuration", follow_config),
+                ("logins", follow_logins),
+                ("login expiry", watch.run),
+                ("network", follow_network),
+                ("watchdog", be_alive),
             ):
-                hub.tasks.spawn(name, work)
+                hub.tasks.spawn(name, steadily(hub, name, work))
             notifier.ready(f"serving {paths.socket}")
             log.info("devboxd %s serves %s", __version__, paths.socket)
             await stopping.wait()
@@ -465,8 +468,25 @@ def _set_level(config: Config) -> None:
     logging.getLogger("devboxd").setLevel(config.log.level.upper())
 
 
-def _set_up_logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to standard error; where that is our own log file, keeps it from growing without bound."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(sys.stderr)
+        self._path = path
+        self._until_look = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        if self._until_look <= 0:
+            self._until_look = LOG_LOOK
+            trim(2, self._path)
+        self._until_look -= 1
+        super().emit(record)
+
+
+def _set_up_logging(level: str, path: Path) -> None:
+    handler = _ToStderr(path)
     handler.setFormatter(_Lines(journald="JOURNAL_STREAM" in os.environ))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -20,6 +20,7 @@ from devboxd.control.ports import Cloud, Dialer
 from devboxd.control.session import BEAT, REASON_PREFIX, HeldSession, LinkSettings, Plan, Quiet
 from devboxd.control.ssh import Keys, SshAccess
 from devboxd.control.sshagent import SshAgents
+from devboxd.control.steady import steadily
 from devboxd.control.terminal import Leaving, Terminal
 from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreachable
 from devboxd.model.box import Account, BoxRef, Instance, is_instance_id, is_name, strip_suffix
@@ -110,7 +111,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Take up what an earlier daemon left: its forwards, and the sessions it could not end."""
-        self.hub.tasks.spawn("heart", self._beat())
+        self.hub.tasks.spawn("heart", steadily(self.hub, "heart", self._beat))
         self.hub.tasks.spawn("sweep", self._sweep(dict(self._stale)))
         await self.forwards.restore(list(self._memory.forwards))
         self.hub.tasks.spawn("warm ports", self._warm_up())
