@@ -132,6 +132,7 @@ class Daemon:
         """Keep sessions open to the ports that the configuration names, also after a change of it."""
         for pool in self._warm:
             pool.kept -= 1
+            pool.warmed -= 1
         self._warm = []
         for name, configured in self.settings.boxes.items():
             for port in configured.warm:
@@ -144,6 +145,7 @@ class Daemon:
                     continue
                 pool = self.pool(PortTarget(box, port))
                 pool.kept += 1
+                pool.warmed += 1
                 pool.warm()
                 self._warm.append(pool)
 

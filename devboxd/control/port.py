@@ -424,6 +424,7 @@ class PortPool:
         self.target = target
         self.sessions: list[PortSession] = []
         self.kept = 0  # how many want one session to stay warm
+        self.warmed = 0  # how many want it open ahead of the first connection, and open again when it is lost
         self.on_empty: Callable[[], None] = lambda: None  # no session is left
         self._hub = hub
         self._api = api
@@ -497,7 +498,7 @@ class PortPool:
             await session.run()
         finally:
             self.sessions.remove(session)
-        if self.kept and not self.sessions and not session.held.stopping and session.held.id is not None:
+        if self.warmed and not self.sessions and not session.held.stopping and session.held.id is not None:
             self._start(None)  # it was wanted warm, and was lost
 
     async def _reap(self) -> None:
