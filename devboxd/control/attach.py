@@ -47,7 +47,8 @@ CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output 
 CRAWL_FRAMES: Final = 8  # pieces in that time that look like the agent's repairs
 SKIP_AFTER: Final = 1.0  # seconds a frame may be missing before the screen is drawn again instead
 TYPED: Final = 16  # bytes: an input chunk up to this long was typed, not pasted
-PREAMBLE_LIMIT: Final = 8192  # bytes before the mux comes up, kept to explain a failure
+PREAMBLE_LIMIT: Final = 64 << 10  # bytes before the mux comes up, kept to explain a failure
+OTHER_SCREEN: Final = b"\x1b[?1049h"  # what a full-screen program begins with
 
 
 class AttachSpec(msgspec.Struct, frozen=True):
@@ -106,6 +107,8 @@ class _Screen(Quiet):
 
     def _mark(self, mark: Mark) -> None:
         match mark.words:
+            case ("start", *_) if self.started:
+                pass  # made twice: a program that starts may throw the first one away
             case ("start", kind, user):
                 self.started = True
                 self.mux = printable(kind)
@@ -113,6 +116,9 @@ class _Screen(Quiet):
                     # A mux can draw the screen again, so a long outage need not be caught up with.
                     self.session.skip_after = SKIP_AFTER if kind in MUXES_THAT_STAY else None
                 self._attach.came_up(self, printable(user))
+                if (drawn := self.preamble.find(OTHER_SCREEN)) >= 0:  # the first mark was lost
+                    self._attach.show(self, self.preamble[drawn:])
+                    self.preamble = b""
             case ("type",):
                 self.takes_text.set()
             case ("exit", status):

@@ -18,6 +18,7 @@ from devboxd.control.terminal import Detach, Leaving, Resize
 from devboxd.errors import Denied, NotConnected, Unreachable, WrongState
 from devboxd.model.box import Account
 from devboxd.model.session import SessionState
+from devboxd.model.shell import Mark
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.kit import Screen
@@ -382,3 +383,27 @@ async def test_a_client_that_vanishes_leaves_nothing_open(daemon: Daemon, sim: S
     await until(lambda: all(one.is_over for one in sim.gateway.sessions.values()))
     assert not daemon.sessions()
     assert daemon.attached == 0
+
+
+async def test_a_start_mark_that_tmux_threw_away_is_made_again(
+    daemon: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tmux discards what waits in its terminal when it starts: on a busy box that was the mark itself."""
+    marks: list[Mark] = []
+    take = attach_module._Screen._mark
+
+    def lose_the_first(screen: Any, mark: Mark) -> None:
+        marks.append(mark)
+        if len(marks) > 1:
+            take(screen, mark)
+
+    monkeypatch.setattr(attach_module._Screen, "_mark", lose_the_first)
+    screen = Screen()
+    async with attached(daemon, sim, screen) as work:
+        await screen.until_state("online")
+        assert [mark.words[0] for mark in marks] == ["start", "start"]
+        assert screen.out.startswith(b"\x1b[?1049h"), "the screen as it was drawn before the mark"
+        assert await shell_pid(screen)
+        screen.say(Detach())
+        await asyncio.wait_for(work, 15)
+    assert b"_devbox" not in screen.out

@@ -2,6 +2,9 @@
 # included, so that it can start itself again as another user.
 # $1 stage, $2 nonce, $3 user or empty, $4 mux or empty, $5 session, $6 TERM, $7 COLORTERM, $8 LANG,
 # $9 command or empty, ${10} 1 where an ssh agent is lent
+# A full-screen program throws away what waits in its terminal when it starts, and with it, on a busy box, the
+# mark in front of it. So that one is made again a second later; it is taken out wherever it lands.
+mark_again() { (sleep 1 </dev/null >/dev/null 2>&1; mark "$1") & again=$!; }
 mark() { printf '\033_devbox;%s;%s\033\\' "$n" "$1"; }
 n=$2
 if [ "$1" = 1 ]; then
@@ -56,9 +59,10 @@ else
         if [ -z "$path" ]; then mark "fail;no-mux;$mux"; exit 1; fi;;
   esac
   case "$mux" in
-    zellij) mark "start;zellij;$USER"; "$SHELL" -l -c "exec zellij attach --create '$5'"; rc=$?;;
-    tmux) mark "start;tmux;$USER"; "$SHELL" -l -c "exec tmux -u new-session -A -s '$5'"; rc=$?;;
+    zellij) mark "start;zellij;$USER"; mark_again "start;zellij;$USER"; "$SHELL" -l -c "exec zellij attach --create '$5'"; rc=$?;;
+    tmux) mark "start;tmux;$USER"; mark_again "start;tmux;$USER"; "$SHELL" -l -c "exec tmux -u new-session -A -s '$5'"; rc=$?;;
     *) mark "start;none;$USER"; "$SHELL" -l; rc=$?;;
   esac
 fi
+[ -n "$again" ] && kill "$again" 2>/dev/null
 mark "exit;$rc"
