@@ -25,7 +25,8 @@ demo: $(VENV)/.demo ## the whole product on this machine, without an account, an
 	@$(BIN)/python -m devboxd.simulator demo
 
 test: $(VENV)/.dev ## all fast tests; ARGS="tests/ssm -x" for some, WORKERS=4 for more at a time
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not bench and not soak and not heavy' $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not bench and not soak and not heavy and not chaos' $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m pytest -m 'chaos and not soak' tests/chaos)
 
 setup-demo: $(VENV)/.demo ## make .venv with what the product and its demo need
 

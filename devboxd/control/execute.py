@@ -43,6 +43,7 @@ from devboxd.ssm.limits import SHELL
 from devboxd.ssm.payload import PayloadType, size
 
 PLAIN_DOCUMENT: Final = "AWS-StartNonInteractiveCommand"
+STARTS: Final = 3  # sessions that are tried before the command runs
 CONFIRM_STEP: Final = 64 << 10  # bytes of output taken before the relay is told
 CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
 CRAWL_FRAMES: Final = 8  # frames in that time that look like the agent's repairs
@@ -193,6 +194,7 @@ class Execution:
         self._dialer = dialer
         self._settings = settings
         self._on_session = on_session
+        self._was_asked = False  # the relay may have been told what to run
         self._taken = 0  # bytes that the client wrote out
         self._confirmed = 0  # of them, when the relay was last told
         self._told = 0  # the relay's lines that we have confirmed
@@ -204,6 +206,10 @@ class Execution:
         """Run the command; the client's disappearance ends it."""
         try:
             try:
+                for _ in range(STARTS - 1):
+                    leaving = await self._run_relayed()
+                    if not self._may_start_again(leaving):
+                        return leaving
                 return await self._run_relayed()
             except (Denied, DocumentInvalid):
                 self.say(
@@ -218,6 +224,11 @@ class Execution:
         """Bytes of output that the client wrote out."""
         return self._taken
 
+    def _may_start_again(self, leaving: Leaving) -> bool:
+        """A session that ended before the relay was told what to run has run nothing: try another."""
+        # What a client had sent by then is gone with the first try, so one that has input is not repeated.
+        return isinstance(leaving.error, Unreachable) and not self._was_asked and not self.spec.stdin
+
     def say(self, text: str) -> None:
         """Show text of ours on the client's standard error."""
         self.terminal.status(StatusLine("notice", text))
@@ -226,6 +237,7 @@ class Execution:
 
     async def _run_relayed(self) -> Leaving:
         spec, nonce = self.spec, secrets.token_hex(8)
+        self.finished.clear()
         sink = _Relayed(self, nonce)
         command = relay.start_command(nonce=nonce, user=spec.user or spec.box.user, cwd=spec.cwd)
         session = self._session(INTERACTIVE_DOCUMENT, {"command": command}, sink)
@@ -288,6 +300,7 @@ class Execution:
             sink.error = relay.RelayError("the box did not start the command")
             self.finished.set()
             return
+        self._was_asked = True
         try:
             await self._send(session, relay.request(self.spec.argv, env=self.spec.env, stdin=self.spec.stdin))
             if sink.reader.ready and not self.spec.stdin:

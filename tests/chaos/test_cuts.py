@@ -8,6 +8,8 @@ import pytest
 
 from tests.chaos.kit import Run, Traffic, rig
 
+pytestmark = pytest.mark.chaos
+
 
 async def run(seed: int, cuts: int, *, scale: float = 1.0) -> None:
     """Traffic, cuts, and the checks."""

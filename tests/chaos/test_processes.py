@@ -18,6 +18,8 @@ import pytest
 from tests.chaos.faults import OF_A_SESSION, Generator
 from tests.e2e.kit import World, fetch, until
 
+pytestmark = pytest.mark.chaos
+
 
 @pytest.fixture
 def world() -> Iterator[World]:

@@ -42,6 +42,7 @@ def test_a_command_without_input_sees_its_end_at_once(world: World) -> None:
 
 def test_a_pipe_that_closes_early_ends_the_command(world: World) -> None:
     """``exec … | head`` must not run for ever."""
+    before = {session["id"] for session in world.far_sessions()}  # of other tests in the same world
     with world.start(
         "exec", "api", "-n", "--", "yes", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
@@ -49,7 +50,7 @@ def test_a_pipe_that_closes_early_ends_the_command(world: World) -> None:
         assert process.stdout.readline() == b"y\n"
         process.stdout.close()
         assert process.wait(15) == -signal.SIGPIPE
-    until(lambda: not world.far_sessions(), "the session has ended")
+    until(lambda: not {session["id"] for session in world.far_sessions()} - before, "the session has ended")
 
 
 def test_an_interrupt_ends_the_remote_command(world: World) -> None:

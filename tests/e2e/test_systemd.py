@@ -116,6 +116,7 @@ def activated(world: World) -> Iterator[Manager]:
     world.socket.unlink(missing_ok=True)
 
 
+@pytest.mark.heavy
 def test_the_first_request_starts_the_daemon_on_the_sockets_it_is_given(
     world: World, activated: Manager
 ) -> None:
@@ -133,6 +134,7 @@ def test_the_first_request_starts_the_daemon_on_the_sockets_it_is_given(
     assert "STOPPING=1" in activated.read()
 
 
+@pytest.mark.heavy
 def test_a_child_of_the_daemon_does_not_inherit_what_is_systemds(world: World, activated: Manager) -> None:
     """NOTIFY_SOCKET in a child would let it speak in our name."""
     world.ok("status")
