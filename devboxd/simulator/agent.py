@@ -121,7 +121,9 @@ class Agent:
             session.id, session.target, handler=plugin.handle, options=self._options, clock=self._clock,
             entropy=self._random, pacing=pacing,
         )  # fmt: skip
-        link = await self._gateway.attach_agent(session)
+        link = await self._reconnect(session)  # the first time, too, a real worker tries more than once
+        if link is None:
+            raise LinkCut("no way to the gateway")
         channel.attach(link)
         reader = self._tasks.start(self._read(session, channel, link), f"reader {session.id}")
         resender = self._tasks.start(channel.resend(), f"resender {session.id}")
