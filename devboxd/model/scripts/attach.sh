@@ -4,7 +4,7 @@
 # $9 command or empty, ${10} 1 where an ssh agent is lent
 # A full-screen program throws away what waits in its terminal when it starts, and with it, on a busy box, the
 # mark in front of it. So that one is made again a second later; it is taken out wherever it lands.
-mark_again() { (sleep 1 </dev/null >/dev/null 2>&1; mark "$1") & again=$!; }
+mark_again() { (sleep 1 >/dev/null 2>&1; mark "$1") & again=$!; }
 mark() { printf '\033_devbox;%s;%s\033\\' "$n" "$1"; }
 n=$2
 if [ "$1" = 1 ]; then
