@@ -14,7 +14,7 @@ ifndef PYTHON
 PYTHON := $(shell $(find_python))
 endif
 
-SCRIPTS := devboxd/model/scripts
+SCRIPTS := devboxd/boxside/programs
 
 .PHONY: help demo test setup setup-demo check lint types layers scripts fmt bench soak e2e lock clean
 

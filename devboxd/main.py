@@ -32,13 +32,13 @@ from devboxd.api.stream import timestamp
 from devboxd.aws.clients import Accounts, credential_sources
 from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.login import Login
+from devboxd.control.base.logins import LoginWatch
+from devboxd.control.base.shared import Shared
+from devboxd.control.base.steady import steadily
+from devboxd.control.connect.forward import ListenerStore
+from devboxd.control.connect.session import LinkSettings
 from devboxd.control.daemon import BoxSettings, Daemon, Memory, Settings
 from devboxd.control.doctor import Doctor
-from devboxd.control.forward import ListenerStore
-from devboxd.control.health import LoginWatch
-from devboxd.control.hub import Hub
-from devboxd.control.session import LinkSettings
-from devboxd.control.steady import steadily
 from devboxd.errors import DevboxError
 from devboxd.host.clock import Clock
 from devboxd.host.config import ConfigFiles, Loaded
@@ -99,7 +99,7 @@ async def _run(
     listeners: _Listeners,
 ) -> None:
     clock = Clock()
-    hub = Hub(clock)
+    shared = Shared.of(clock)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,7 +115,7 @@ async def _run(
     dialer = Dialer(DialSettings.from_environment(environment))
     keys = LocalKeys(paths, memory, saver.remember)
     daemon = Daemon(
-        hub,
+        shared,
         AwsCloud(accounts),
         dialer,
         keys,
@@ -134,18 +134,18 @@ async def _run(
         stop=stopping.set,
         config=current.view,
         ssh_config=keys,
-        login=lambda asked: _login(accounts, hub, clock, asked),
+        login=lambda asked: _login(accounts, shared, clock, asked),
         doctor=lambda asked, box: _doctor(doctor, box),
     )
-    _config_condition(hub, loaded)
+    _config_condition(shared, loaded)
     if journal.problem:
-        hub.raise_condition("journal-lost", "the journal could not be read", journal.problem)
-    watch = LoginWatch(hub, accounts.known, notice)
+        shared.news.raise_condition("journal-lost", "the journal could not be read", journal.problem)
+    watch = LoginWatch(shared, accounts.known, notice)
 
     async def follow_config() -> None:
         async for new in files.watch():
             current.loaded = new
-            _config_condition(hub, new)
+            _config_condition(shared, new)
             if new.error is None:
                 _set_level(new.config)
                 daemon.apply(settings(new.config, owner))
@@ -158,18 +158,18 @@ async def _run(
                 continue
             async for _ in awatch(*folders, debounce=500, step=LOGIN_LOOK, recursive=False):
                 await accounts.refresh()
-                hub.logins.ring()
+                shared.bells.logins.ring()
                 if [folder for folder in credential_sources() if folder.is_dir()] != folders:
                     break
 
     async def follow_network() -> None:
         async for wake in wakeups(clock):
             what = f"slept for {wake.slept:.0f} s" if wake.slept else "the network changed"
-            hub.tell("wake", what, slept=wake.slept)
+            shared.news.tell("wake", what, slept=wake.slept)
             dialer.network_changed()
             await accounts.refresh()  # connections that wait for the next call lead nowhere any more
-            hub.network.ring()
-            hub.logins.ring()  # a login may have ended meanwhile: look
+            shared.bells.network.ring()
+            shared.bells.logins.ring()  # a login may have ended meanwhile: look
 
     async def be_alive() -> None:
         interval = notifier.interval
@@ -188,7 +188,7 @@ async def _run(
                 ("network", follow_network),
                 ("watchdog", be_alive),
             ):
-                hub.tasks.spawn(name, steadily(hub, name, work))
+                shared.tasks.spawn(name, steadily(shared, name, work))
             notifier.ready(f"serving {paths.socket}")
             log.info("devboxd %s serves %s", __version__, paths.socket)
             await stopping.wait()
@@ -247,12 +247,12 @@ class _Current:
         )
 
 
-def _config_condition(hub: Hub, loaded: Loaded) -> None:
+def _config_condition(shared: Shared, loaded: Loaded) -> None:
     if loaded.error is None:
-        hub.clear_condition("config-invalid")
+        shared.news.clear_condition("config-invalid")
     else:
         text = f"{loaded.error.message}; the last good configuration stays in force"
-        hub.raise_condition(
+        shared.news.raise_condition(
             "config-invalid", "the configuration has an error", text, hint=loaded.error.hint, severity="error"
         )
 
@@ -411,7 +411,7 @@ class LocalKeys:
 
 
 async def _login(
-    accounts: Accounts, hub: Hub, clock: Clock, asked: wire.LoginRequest
+    accounts: Accounts, shared: Shared, clock: Clock, asked: wire.LoginRequest
 ) -> AsyncIterator[wire.LoginStep]:
     """Run a login and pass its steps on; at the end, everything that waited for it goes on."""
     try:
@@ -428,7 +428,7 @@ async def _login(
         yield wire.LoginStep("failed", error.message, failure=failure(error))
         return
     await accounts.refresh()
-    hub.logins.ring()
+    shared.bells.logins.ring()
 
 
 async def _doctor(doctor: Doctor, box: BoxRef | None) -> wire.Doctor:

@@ -92,7 +92,7 @@ def test_devboxctl_loads_no_aws_sdk_and_no_daemon() -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("package", ["ssm", "model"])
+@pytest.mark.parametrize("package", ["ssm", "model", "boxside"])
 def test_pure_packages_reach_for_nothing_outside(package: str) -> None:
     found = []
     for path in sorted((ROOT / "devboxd" / package).glob("*.py")):

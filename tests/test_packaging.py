@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SETUPTOOLS = "77"  # the first that knows the license expression of pyproject.toml
 # In the wheel, every file of these folders.
-DATA = ("devboxd/data", "devboxd/model/scripts", "devboxctl/completion")
+DATA = ("devboxd/data", "devboxd/boxside/programs", "devboxctl/completion")
 
 
 def direct() -> list[Requirement]:
@@ -168,7 +168,7 @@ def test_an_unpacked_wheel_finds_its_own_files(wheel: zipfile.ZipFile, tmp_path:
         "import devboxd\n"
         "from devboxctl.commands.daemon import UNITS, unit\n"
         "from devboxctl.commands.shell import SHELLS, script\n"
-        "from devboxd.model.script import load\n"
+        "from devboxd.boxside.script import load\n"
         "assert all(map(unit, UNITS)) and all(map(script, SHELLS)) and load('attach.sh')\n"
         "print(devboxd.__file__)\n"
     )

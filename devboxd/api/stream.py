@@ -13,7 +13,7 @@ import msgspec
 
 from devboxd.api import wire
 from devboxd.api.server import failure
-from devboxd.control.terminal import (
+from devboxd.control.connect.terminal import (
     ClientMessage,
     Detach,
     EndOfInput,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from devboxd.api import wire
 from devboxd.api.stream import timestamp
-from devboxd.control.forward import Facts
-from devboxd.control.session import HeldSession
+from devboxd.control.connect.forward import Facts
+from devboxd.control.connect.session import HeldSession
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import Condition, Event
 

@@ -11,17 +11,17 @@ from typing import Final
 import msgspec
 
 from devboxd.aws.errors import SessionOver
-from devboxd.control.attach import Attach, AttachSpec
-from devboxd.control.execute import ExecSpec, Execution
-from devboxd.control.forward import Forwards, ListenerStore, Saved
-from devboxd.control.hub import Hub
-from devboxd.control.port import PortPool, PortTarget, Stream
-from devboxd.control.ports import Cloud, Dialer
-from devboxd.control.session import BEAT, REASON_PREFIX, HeldSession, LinkSettings, Plan, Quiet
-from devboxd.control.ssh import Keys, SshAccess
-from devboxd.control.sshagent import SshAgents
-from devboxd.control.steady import steadily
-from devboxd.control.terminal import Leaving, Terminal
+from devboxd.control.base.needs import Cloud, Dialer
+from devboxd.control.base.shared import Shared
+from devboxd.control.base.steady import steadily
+from devboxd.control.connect.attach import Attach, AttachSpec
+from devboxd.control.connect.execute import ExecSpec, Execution
+from devboxd.control.connect.forward import Forwards, ListenerStore, Saved
+from devboxd.control.connect.port import PortPool, PortTarget, Stream
+from devboxd.control.connect.session import BEAT, REASON_PREFIX, HeldSession, LinkSettings, Plan, Quiet
+from devboxd.control.connect.ssh import Keys, SshAccess
+from devboxd.control.connect.sshagent import SshAgents
+from devboxd.control.connect.terminal import Leaving, Terminal
 from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreachable
 from devboxd.model.box import Account, BoxRef, Instance, is_instance_id, is_name, strip_suffix
 from devboxd.model.session import SessionState
@@ -74,7 +74,7 @@ class Daemon:
 
     def __init__(
         self,
-        hub: Hub,
+        shared: Shared,
         cloud: Cloud,
         dialer: Dialer,
         keys: Keys,
@@ -83,7 +83,7 @@ class Daemon:
         remember: Callable[[Memory], None],
         listeners: ListenerStore | None = None,
     ) -> None:
-        self.hub = hub
+        self.shared = shared
         self.settings = settings
         self.attached = 0
         self._cloud = cloud
@@ -96,36 +96,36 @@ class Daemon:
         self._last_boxes: dict[Account, tuple[float, list[Instance]]] = {}
         self._stale = dict(memory.open_sessions)  # left open by an earlier daemon, until the sweep
         self.forwards = Forwards(
-            hub,
+            shared,
             self.pool,
             self.execute,
             self._save_forwards,
             wait=lambda: self.settings.forward_wait,
             store=listeners,
         )
-        self.ssh = SshAccess(hub, keys, self.execute, self._send_key)
-        self.agents = SshAgents(hub, self.execute)
-        hub.on_open_ids = self._save_sessions
+        self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
+        self.agents = SshAgents(shared, self.execute)
+        shared.sessions.on_change = self._save_sessions
 
     # Life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Take up what an earlier daemon left: its forwards, and the sessions it could not end."""
-        self.hub.tasks.spawn("heart", steadily(self.hub, "heart", self._beat))
-        self.hub.tasks.spawn("sweep", self._sweep(dict(self._stale)))
+        self.shared.tasks.spawn("heart", steadily(self.shared, "heart", self._beat))
+        self.shared.tasks.spawn("sweep", self._sweep(dict(self._stale)))
         await self.forwards.restore(list(self._memory.forwards))
-        self.hub.tasks.spawn("warm ports", self._warm_up())
+        self.shared.tasks.spawn("warm ports", self._warm_up())
 
     async def stop(self) -> None:
         """End all sessions at AWS's side, too; within a few seconds."""
         await self.forwards.stop()
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
-        await self.hub.tasks.stop()
+        await self.shared.tasks.stop()
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT)
-            for session in list(self.hub.sessions):
+            for session in list(self.shared.sessions.running):
                 session.beat()
 
     async def _warm_up(self) -> None:
@@ -139,7 +139,7 @@ class Daemon:
                 try:
                     box = await self.resolve(name, Account())
                 except DevboxError as error:
-                    self.hub.tell(
+                    self.shared.news.tell(
                         "warm.failed", f"port {port} of {name} is not kept warm: {error.message}", box=name
                     )
                     continue
@@ -166,10 +166,12 @@ class Daemon:
                 continue
             for session in found:
                 # One of ours may be listed before the answer to its StartSession has reached us.
-                if not session.reason.endswith(f"/{self.hub.run}") and session.id not in stale:
+                if not session.reason.endswith(f"/{self.shared.sessions.run}") and session.id not in stale:
                     ended += await self._end(account, session.id) is True
         if ended:
-            self.hub.tell("sweep.ended", f"ended {ended} sessions that an earlier daemon had left open")
+            self.shared.news.tell(
+                "sweep.ended", f"ended {ended} sessions that an earlier daemon had left open"
+            )
         self._save_sessions()
 
     async def _end(self, account: Account, session_id: str) -> bool | None:
@@ -187,8 +189,8 @@ class Daemon:
         """Use a new configuration from now on; what is open stays as it is."""
         self.settings = settings
         self._names.clear()
-        self.hub.tasks.spawn("warm ports", self._warm_up())
-        self.hub.tell("config.loaded", "the configuration was read again")
+        self.shared.tasks.spawn("warm ports", self._warm_up())
+        self.shared.news.tell("config.loaded", "the configuration was read again")
 
     # Boxes ------------------------------------------------------------------------------------------
 
@@ -213,7 +215,7 @@ class Daemon:
             raise BadRequest(
                 f"{name!r} cannot be a box", hint="give a name from devboxctl ls, or an instance id"
             )
-        key, now = (name, account), self.hub.clock.monotonic()
+        key, now = (name, account), self.shared.time.monotonic()
         if (known := self._names.get(key)) is not None and now - known[0] < NAMES_KEPT:
             return known[1]
         instance = await self._find(meant, account)
@@ -278,7 +280,7 @@ class Daemon:
 
     async def _list(self, account: Account) -> list[Instance]:
         instances = await self._cloud.instances(account).list()
-        self._last_boxes[account] = (self.hub.clock.wall(), instances)
+        self._last_boxes[account] = (self.shared.time.wall(), instances)
         return instances
 
     def _account(self, asked: Account, configured: BoxSettings | None) -> Account:
@@ -302,7 +304,7 @@ class Daemon:
 
     def sessions(self) -> list[HeldSession]:
         """All held sessions, oldest first."""
-        return list(self.hub.sessions)
+        return list(self.shared.sessions.running)
 
     async def end_session(self, session_id: str) -> HeldSession:
         """End a session by id or unique start of it.
@@ -310,7 +312,11 @@ class Daemon:
         Raises:
             BoxNotFound: none is called so.
         """
-        found = [session for session in self.hub.sessions if session.id and session.id.startswith(session_id)]
+        found = [
+            session
+            for session in self.shared.sessions.running
+            if session.id and session.id.startswith(session_id)
+        ]
         if len(found) != 1:
             raise BoxNotFound(f"no session is called {session_id!r}", hint="devboxctl status lists them")
         await found[0].stop()
@@ -324,7 +330,7 @@ class Daemon:
             return instance.state if instance is not None else None
 
         attach = Attach(
-            self.hub,
+            self.shared,
             self._cloud.sessions(spec.box.account),
             self._dialer,
             spec,
@@ -333,7 +339,7 @@ class Daemon:
             box_state=state,
         )
         self.attached += 1
-        self.hub.tell("attach.joined", f"a terminal joined {spec.session}", box=spec.box.name)
+        self.shared.news.tell("attach.joined", f"a terminal joined {spec.session}", box=spec.box.name)
         try:
             async with contextlib.AsyncExitStack() as lent:
                 if spec.agent is not None:
@@ -342,12 +348,12 @@ class Daemon:
                 return await self._held(f"attach {spec.box.name}", attach.run())
         finally:
             self.attached -= 1
-            self.hub.tell("attach.left", f"a terminal left {spec.session}", box=spec.box.name)
+            self.shared.news.tell("attach.left", f"a terminal left {spec.session}", box=spec.box.name)
 
     async def execute(self, spec: ExecSpec, terminal: Terminal) -> Leaving:
         """Run a command on a box."""
         execution = Execution(
-            self.hub,
+            self.shared,
             self._cloud.sessions(spec.box.account),
             self._dialer,
             spec,
@@ -358,17 +364,17 @@ class Daemon:
 
     async def _held(self, name: str, work: Coroutine[None, None, Leaving]) -> Leaving:
         """Run a client's stream among our own tasks: ``stop`` ends it, and its session at AWS's side."""
-        if self.hub.tasks.is_closing:
+        if self.shared.tasks.is_closing:
             work.close()
             raise Unreachable("devboxd is stopping")
-        task: asyncio.Task[Leaving] = self.hub.tasks.spawn(name, work)
+        task: asyncio.Task[Leaving] = self.shared.tasks.spawn(name, work)
         return await task
 
     def pool(self, target: PortTarget) -> PortPool:
         """The sessions to a port of a box."""
         if (pool := self._pools.get(target)) is None:
             pool = self._pools[target] = PortPool(
-                self.hub,
+                self.shared,
                 self._cloud.sessions(target.box.account),
                 self._dialer,
                 target,
@@ -395,7 +401,7 @@ class Daemon:
         Returns:
             Round trips in seconds, seconds that opening took, and the agent's version (may be empty).
         """
-        clock = self.hub.clock
+        clock = self.shared.time
         # A port session greets at once and shows the agent's version; a shell would sleep for a second.
         sink = _Pinged()
         plan = Plan(
@@ -409,12 +415,12 @@ class Daemon:
             wait=timeout,
         )
         session = HeldSession(
-            self.hub, self._cloud.sessions(box.account), self._dialer, plan, sink, self._link(box)
+            self.shared, self._cloud.sessions(box.account), self._dialer, plan, sink, self._link(box)
         )
         began = clock.monotonic()
         trips: list[float] = []
         # Not in a task group: it would wrap what made the session fail.
-        holder = self.hub.tasks.spawn(f"ping {box.name}", session.run())
+        holder = self.shared.tasks.spawn(f"ping {box.name}", session.run())
         try:
             async with asyncio.timeout(timeout):
                 await session.wait_ready()
@@ -447,7 +453,11 @@ class Daemon:
         self._remember(self._memory)
 
     def _save_sessions(self) -> None:
-        now_open = {s.id: s.plan.account for s in self.hub.sessions if s.id and s.id in self.hub.open_ids}
+        now_open = {
+            s.id: s.plan.account
+            for s in self.shared.sessions.running
+            if s.id and s.id in self.shared.sessions.open_ids
+        }
         self._memory.open_sessions = {**self._stale, **now_open}
         self._remember(self._memory)
 

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
+from devboxd.control.connect.execute import Capture, ExecSpec
 from devboxd.control.daemon import Daemon
-from devboxd.control.execute import Capture, ExecSpec
 from devboxd.errors import Denied, DevboxError
 from devboxd.model.box import BoxRef
 
@@ -36,13 +36,13 @@ class Doctor:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._clock = daemon.hub.clock
+        self._clock = daemon.shared.time
 
     async def machine(self) -> list[Finding]:
         """What needs no box."""
         findings = [
             Finding("condition", "warning" if item.severity != "error" else "failed", item.text, item.hint)
-            for item in self._daemon.hub.conditions()
+            for item in self._daemon.shared.news.conditions()
         ]
         ssh = shutil.which("ssh")
         findings.append(

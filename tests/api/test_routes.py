@@ -50,7 +50,7 @@ async def refused(server: Server, method: str, path: str, body: object = None) -
 
 async def test_status_tells_who_runs_and_how_much(server: Server) -> None:
     """``devboxctl daemon status``."""
-    server.daemon.hub.raise_condition("x", "trouble", "much", hint="do", subject="y")
+    server.daemon.shared.news.raise_condition("x", "trouble", "much", hint="do", subject="y")
     status = await get(server, "status", wire.Status)
     assert (status.daemon_version, status.pid) == (__version__, os.getpid())
     assert status.started == "2023-11-14T22:13:20.500Z"
@@ -152,9 +152,9 @@ async def test_a_login_reports_its_steps_line_by_line(server: Server, profile: s
 
 async def test_events_can_be_read_and_followed(server: Server) -> None:
     """From a sequence number on; a client that leaves is no failure."""
-    hub = server.daemon.hub
+    shared = server.daemon.shared
     for number in range(3):
-        hub.tell("test.kind", f"text {number}", box="api", number=number)
+        shared.news.tell("test.kind", f"text {number}", box="api", number=number)
     status, data = await server.ask("GET", "events")
     events = [msgspec.json.decode(line, type=wire.Event) for line in data.splitlines()]
     assert status == 200
@@ -162,12 +162,12 @@ async def test_events_can_be_read_and_followed(server: Server) -> None:
     last = events[-1].sequence
     reader, writer = await server.raw(request("GET", f"events?follow=1&since={last - 1}"))
     await reader.readuntil(b'"text 2"')
-    hub.tell("test.kind", "later")
+    shared.news.tell("test.kind", "later")
     async with asyncio.timeout(10):
         await reader.readuntil(b'"later"')
     writer.close()
     await writer.wait_closed()
-    hub.tell("test.kind", "nobody listens")
+    shared.news.tell("test.kind", "nobody listens")
     assert (await server.ask("GET", "status"))[0] == 200
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from devboxd.api import wire
 from devboxd.api.stream import HIGH_WATER, StreamTerminal, timestamp
-from devboxd.control.terminal import (
+from devboxd.control.connect.terminal import (
     Detach,
     EndOfInput,
     Input,

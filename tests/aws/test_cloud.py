@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
-from devboxd.control import ports
+from devboxd.control.base import needs
 from devboxd.model.box import Account
 from devboxd.net.link import Dialer
 from tests.aws.fake import FakeAws
@@ -14,8 +14,8 @@ BOX = "i-0123456789abcdef0"
 
 async def test_the_edge_has_the_shape_that_control_asks_for(accounts: Accounts) -> None:
     """mypy does the work: these names are Protocols."""
-    cloud: ports.Cloud = AwsCloud(accounts)
-    dialer: ports.Dialer = Dialer()
+    cloud: needs.Cloud = AwsCloud(accounts)
+    dialer: needs.Dialer = Dialer()
     assert cloud.sessions(Account()) is cloud.sessions(Account())
     assert isinstance(dialer, Dialer)
 

@@ -23,7 +23,7 @@ from aiohttp import WSMsgType, web
 from devboxd.ssm import frame
 from devboxd.ssm.payload import PayloadType
 
-CHUNK = 64 << 10  # bytes; what devboxd.control.splice reads at once
+CHUNK = 64 << 10  # bytes; what devboxd.control.connect.splice reads at once
 GREETING = b"SSH-2.0-bench\r\n"
 FRAME_ID = bytes(range(16))
 

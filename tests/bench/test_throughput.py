@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 import pytest
 
-from devboxd.control.hub import Hub
-from devboxd.control.session import HeldSession, LinkSettings, Plan, Quiet
+from devboxd.control.base.shared import Shared
+from devboxd.control.connect.session import HeldSession, LinkSettings, Plan, Quiet
 from devboxd.host.clock import Clock
 from devboxd.net.link import Dialer
 from devboxd.ssm import frame
@@ -165,7 +165,7 @@ async def held(url: str) -> AsyncIterator[HeldSession]:
     api: Any = Api(url)
     plan = Plan(target="i-0123456789abcdef0", box="bench", kind="shell", limits=WINDOW)
     settings = LinkSettings(frames_per_second=0, heartbeat=60)
-    session = HeldSession(Hub(Clock()), api, dialer, plan, Quiet(), settings)
+    session = HeldSession(Shared.of(Clock()), api, dialer, plan, Quiet(), settings)
     running = asyncio.ensure_future(session.run())
     try:
         await session.wait_ready()

@@ -20,12 +20,12 @@ import pytest
 
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
-from devboxd.control.attach import AttachSpec
+from devboxd.control.base.shared import Shared
+from devboxd.control.connect.attach import AttachSpec
+from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.session import LinkSettings
+from devboxd.control.connect.terminal import ClientMessage, EndOfInput, Input, Leaving, StatusLine, Taken
 from devboxd.control.daemon import Daemon, Memory, Settings
-from devboxd.control.execute import ExecSpec
-from devboxd.control.hub import Hub
-from devboxd.control.session import LinkSettings
-from devboxd.control.terminal import ClientMessage, EndOfInput, Input, Leaving, StatusLine, Taken
 from devboxd.errors import DevboxError
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.forward import Spec
@@ -81,7 +81,7 @@ async def daemon_on(
     clock = SystemClock()
     accounts, dialer = Accounts(clock), Dialer(DialSettings())
     daemon = Daemon(
-        Hub(clock, dice=random.Random(seed).random),
+        Shared.of(clock, dice=random.Random(seed).random),
         AwsCloud(accounts),
         dialer,
         NoKeys(),
@@ -498,7 +498,7 @@ class Run:
             if traffic.problems or any(echo.problem for echo in traffic.echoes):
                 return
         await self.sim.fault("clear")
-        self.daemon.hub.logins.ring()
+        self.daemon.shared.bells.logins.ring()
 
     async def _apply(self, cut: Cut) -> None:
         live = [one.id for one in self.sim.gateway.sessions.values() if not one.is_over]
@@ -510,7 +510,7 @@ class Run:
             await self._fault(name, parameters, session)
         if cut.relogin:
             await self.sim.fault("refuse", call="*", times=0)
-            self.daemon.hub.logins.ring()
+            self.daemon.shared.bells.logins.ring()
 
     async def _fault(self, name: str, parameters: dict[str, object], session: str | None) -> None:
         await self.sim.fault(name, **parameters, **({"session": session} if name in OF_A_SESSION else {}))

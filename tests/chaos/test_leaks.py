@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from devboxd.control import session
-from devboxd.control.attach import AttachSpec
+from devboxd.control.connect import session
+from devboxd.control.connect.attach import AttachSpec
+from devboxd.control.connect.terminal import Input
 from devboxd.control.daemon import Daemon
-from devboxd.control.terminal import Input
 from devboxd.model.box import Account
 from devboxd.simulator.world import Simulator
 from tests.chaos.kit import User, open_descriptors, resident, rig
@@ -58,7 +58,7 @@ async def flat(seed: int, rounds: int, patch: pytest.MonkeyPatch) -> None:
     """Warm up, measure, reconnect many times, measure again."""
     patch.setattr(session, "STABLE_AFTER", 0.0)  # no pause after a link that lived for a moment only
     async with rig(seed) as (sim, daemon):
-        daemon.hub.dice = lambda: 0.0
+        daemon.shared.time.dice = lambda: 0.0
         await cut_and_come_back(sim, daemon, 10)
         gc.collect()
         before = (open_descriptors(), len(asyncio.all_tasks()), resident())

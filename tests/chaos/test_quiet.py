@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from devboxd.control.hub import Hub
-from devboxd.control.session import BEAT, HeldSession, LinkSettings, Plan
+from devboxd.control.base.shared import Shared
+from devboxd.control.connect.session import BEAT, HeldSession, LinkSettings, Plan
 from devboxd.model.session import SessionState
 from tests.control.fakes import FakeService, LoopClock, Sink
 
@@ -46,11 +46,11 @@ class Wakeups:
 async def test_a_day_of_quiet(policy: str, attended: bool, count: int) -> None:
     """Port sessions, hourly closed by the service, otherwise left alone."""
     service, clock = FakeService(), LoopClock()
-    hub = Hub(clock, dice=lambda: 0.5)
+    shared = Shared.of(clock, dice=lambda: 0.5)
     sinks = [Sink() for _ in range(count)]
     sessions = [
         HeldSession(
-            hub, service, service, Plan(target="i-0", box="api", kind="port", **PORT), sink,  # type: ignore[arg-type]
+            shared, service, service, Plan(target="i-0", box="api", kind="port", **PORT), sink,  # type: ignore[arg-type]
             LinkSettings(keep_alive=policy),
         )
         for sink in sinks
@@ -59,7 +59,7 @@ async def test_a_day_of_quiet(policy: str, attended: bool, count: int) -> None:
     async def beat() -> None:
         while True:
             await asyncio.sleep(BEAT)
-            for session in list(hub.sessions):
+            for session in list(shared.sessions.running):
                 session.beat()
 
     async with asyncio.TaskGroup() as tasks:
@@ -106,5 +106,5 @@ async def test_a_day_of_quiet(policy: str, attended: bool, count: int) -> None:
             await session.stop()
         await asyncio.gather(*holders)
         heart.cancel()
-    assert len(hub.sessions) == 0
+    assert len(shared.sessions.running) == 0
     assert all(fake.terminated or not fake.alive for fake in service.sessions.values())

@@ -12,9 +12,9 @@ import pytest_asyncio
 
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
+from devboxd.control.base.shared import Shared
+from devboxd.control.connect.session import LinkSettings
 from devboxd.control.daemon import Daemon, Memory, Settings
-from devboxd.control.hub import Hub
-from devboxd.control.session import LinkSettings
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.simulator.world import Simulator
@@ -57,7 +57,7 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
         stack.push_async_callback(dialer.close)
         settings.setdefault("link", LinkSettings(owner="test"))
         daemon = Daemon(
-            Hub(clock, dice=lambda: 0.0),
+            Shared.of(clock, dice=lambda: 0.0),
             AwsCloud(accounts),
             dialer,
             NoKeys(),

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from devboxd.aws.errors import SessionOver
-from devboxd.control.hub import Hub
-from devboxd.control.session import HeldSession, LinkSettings, Plan, Quiet
+from devboxd.control.base.shared import Shared
+from devboxd.control.connect.session import HeldSession, LinkSettings, Plan, Quiet
 from devboxd.errors import DevboxError
 from devboxd.model.session import SessionState
 from devboxd.net.link import LinkLost
@@ -317,7 +317,7 @@ class Sink(Quiet):
 class Bench:
     """One held session on a fake service."""
 
-    hub: Hub
+    shared: Shared
     service: FakeService
     sink: Sink
     session: HeldSession
@@ -345,10 +345,10 @@ def bench(
 ) -> Bench:
     """Make a session that is not run yet."""
     service = service or FakeService()
-    hub, sink = Hub(LoopClock(), dice=lambda: dice), Sink()
+    shared, sink = Shared.of(LoopClock(), dice=lambda: dice), Sink()
     wanted = Plan(target="i-1", box="api", kind=kind, **plan)
-    session = HeldSession(hub, service, service, wanted, sink, settings or LinkSettings(owner="me"))
-    return Bench(hub, service, sink, session)
+    session = HeldSession(shared, service, service, wanted, sink, settings or LinkSettings(owner="me"))
+    return Bench(shared, service, sink, session)
 
 
 def now() -> float:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from devboxd.control.attach import AttachSpec
+from devboxd.control.connect.attach import AttachSpec
+from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.session import LinkSettings
 from devboxd.control.daemon import BoxSettings, Daemon, Memory, Settings
-from devboxd.control.execute import ExecSpec
-from devboxd.control.session import LinkSettings
 from devboxd.errors import BadRequest, BoxNotFound, Denied, Unreachable
 from devboxd.model.box import Account
 from devboxd.simulator.world import Simulator
@@ -159,7 +159,7 @@ async def test_sessions_of_a_daemon_that_crashed_are_ended(sim: Simulator, make_
         for memory, owner in zip(memories, owners, strict=True)
     ]
     # Only their hearts beat: the sweeps are over.
-    await until(lambda: all(len(one.hub.tasks) == 1 for one in crashed))
+    await until(lambda: all(len(one.shared.tasks) == 1 for one in crashed))
     for one in crashed:
         await open_one(one, sim)
     journal, reason, foreign = list(sim.gateway.sessions.values())
@@ -169,7 +169,7 @@ async def test_sessions_of_a_daemon_that_crashed_are_ended(sim: Simulator, make_
     await until(lambda: journal.is_over and reason.is_over)
     assert not foreign.is_over
     await until(lambda: not remembered.open_sessions)
-    assert "sweep.ended" in [event.kind for event in new.hub.events()]
+    assert "sweep.ended" in [event.kind for event in new.shared.news.events()]
 
 
 async def test_a_stale_session_that_cannot_be_ended_now_is_not_forgotten(
@@ -200,7 +200,7 @@ async def test_the_sweep_spares_what_this_daemon_starts_meanwhile(
     daemon = await make_daemon(sim)
     box = await daemon.resolve(sim.box("api").id, HERE)
     await daemon.connect(box, 7, None, 20.0)
-    daemon.hub.open_ids.clear()  # as if the answer to StartSession were still on its way
+    daemon.shared.sessions.open_ids.clear()  # as if the answer to StartSession were still on its way
     await daemon._sweep({})
     (session,) = sim.gateway.sessions.values()
     assert not session.is_over

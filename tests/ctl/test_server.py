@@ -17,7 +17,7 @@ from aiohttp import web
 from devboxd.api import client, wire
 from devboxd.api.server import answer, build, serving, switch, take_over
 from devboxd.api.stream import StreamTerminal
-from devboxd.control.terminal import EndOfInput, Input, Leaving, StatusLine
+from devboxd.control.connect.terminal import EndOfInput, Input, Leaving, StatusLine
 from devboxd.errors import BoxNotFound
 from devboxd.net.unix import send_fd
 

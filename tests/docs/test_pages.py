@@ -156,7 +156,7 @@ def test_the_policy_names_every_document() -> None:
     named = {one.rpartition("document/")[2] for one in resources if "document/" in one}
     used = {"SSM-SessionManagerRunShell"}  # the account's default shell, for --raw
     for name in ("attach", "execute", "port"):
-        module = importlib.import_module(f"devboxd.control.{name}")
+        module = importlib.import_module(f"devboxd.control.connect.{name}")
         used |= {value for key, value in vars(module).items() if key.endswith("_DOCUMENT")}
     assert named == used
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devboxd.boxside.script import load, squeeze, squeeze_python, wrap
 from devboxd.errors import BadRequest
 from devboxd.model.box import is_instance_id, is_name, strip_suffix
 from devboxd.model.forward import Spec, bracket, check, mirrored
 from devboxd.model.retry import LONGEST, backoff
-from devboxd.model.script import load, squeeze, squeeze_python, wrap
 from devboxd.model.session import MAX_USELESS_STARTS, AfterEnd, Ending, SessionEnd, after_end
 
 

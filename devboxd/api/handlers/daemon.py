@@ -30,7 +30,7 @@ def routes(context: Context) -> list[web.RouteDef]:
                 sessions=len(daemon.sessions()),
                 forwards=len(daemon.forwards.list()),
                 attached=daemon.attached,
-                conditions=[views.condition(item) for item in daemon.hub.conditions()],
+                conditions=[views.condition(item) for item in daemon.shared.news.conditions()],
                 activation=context.activation,
             )
         )
@@ -43,10 +43,10 @@ def routes(context: Context) -> list[web.RouteDef]:
 
         async def lines() -> AsyncIterator[msgspec.Struct]:
             if request.query.get("follow", "") not in ("", "0"):
-                async for item in daemon.hub.follow(since):
+                async for item in daemon.shared.news.follow(since):
                     yield views.event(item)
             else:
-                for item in daemon.hub.events(since):
+                for item in daemon.shared.news.events(since):
                     yield views.event(item)
 
         return await stream_lines(request, lines())

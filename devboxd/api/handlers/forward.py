@@ -34,7 +34,7 @@ def routes(context: Context) -> list[web.RouteDef]:
             box, specs, auto=asked.auto, ephemeral=asked.ephemeral, holder=holder
         )
         if holder is not None:
-            daemon.hub.tasks.spawn("forwards held", hold(request.transport, holder))
+            daemon.shared.tasks.spawn("forwards held", hold(request.transport, holder))
         return answer(wire.ForwardList([views.forward(item) for item in facts]))
 
     async def hold(transport: asyncio.BaseTransport | None, holder: object) -> None:

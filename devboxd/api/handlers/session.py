@@ -14,14 +14,14 @@ from devboxd.api import views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.server import answer, body, switch, take_over
 from devboxd.api.stream import StreamTerminal
-from devboxd.control.attach import AttachSpec
-from devboxd.control.execute import ExecSpec
-from devboxd.control.port import Stream
-from devboxd.control.splice import splice
-from devboxd.control.terminal import Leaving, Terminal
+from devboxd.boxside.shell import MUXES, check_session_name
+from devboxd.control.connect.attach import AttachSpec
+from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.port import Stream
+from devboxd.control.connect.splice import splice
+from devboxd.control.connect.terminal import Leaving, Terminal
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.box import BoxRef
-from devboxd.model.shell import MUXES, check_session_name
 from devboxd.net.listen import Connection
 from devboxd.net.unix import send_fd
 
@@ -119,10 +119,12 @@ def routes(context: Context) -> list[web.RouteDef]:
             async with asyncio.timeout(PREPARE_TIMEOUT):
                 access = await daemon.ssh.prepare(box, user=user, port=port)
         except (DevboxError, TimeoutError, OSError) as error:
-            daemon.hub.tell("ssh.unprepared", f"ssh to {box.name} goes on unprepared: {error}", box=box.name)
+            daemon.shared.news.tell(
+                "ssh.unprepared", f"ssh to {box.name} goes on unprepared: {error}", box=box.name
+            )
         else:
             for problem in access.problems:
-                daemon.hub.tell("ssh.problem", problem, box=box.name)
+                daemon.shared.news.tell("ssh.problem", problem, box=box.name)
 
     return [
         web.get("/v1/sessions", listed),

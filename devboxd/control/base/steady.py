@@ -1,0 +1,37 @@
+"""Keep a long-lived task going when it fails: the daemon would else stay deaf until its next start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from devboxd.control.base.shared import Shared
+from devboxd.model.retry import backoff
+
+log = logging.getLogger(__name__)
+
+CALM: Final = 300.0  # seconds without a failure after which one is forgotten
+CODE: Final = "task-failed"
+
+
+async def steadily(shared: Shared, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run ``work`` until it returns; after an unexpected error say so and run it again, later each time."""
+    delays = backoff(shared.time.dice, first=1.0)
+    while True:
+        began = shared.time.monotonic()
+        calming = asyncio.get_running_loop().call_later(CALM, shared.news.clear_condition, CODE, name)
+        try:
+            await work()
+            return
+        except Exception as error:  # a bug, or a system in a state that nobody foresaw: the rest goes on
+            log.exception("%s failed and is started again", name)
+            text = f"{name} failed and is started again: {type(error).__name__}: {error}"
+            hint = "devboxctl daemon logs has the details"
+            shared.news.raise_condition(CODE, "a part of the daemon failed", text, subject=name, hint=hint)
+        finally:
+            calming.cancel()
+        if shared.time.monotonic() - began > CALM:
+            delays = backoff(shared.time.dice, first=1.0)
+        await asyncio.sleep(next(delays))

@@ -1,0 +1,614 @@
+"""Forwards: local listeners that stay bound whatever happens behind them.
+
+A connection that arrives during an outage waits (``wait`` seconds at most) instead of being refused. Open
+connections are carried through when the session resumes and reset when it is gone. What the user asked
+for is kept in the journal and made again by the next daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from devboxd.boxside.script import load, squeeze
+from devboxd.control.base.shared import Shared
+from devboxd.control.base.supervisor import Supervisor
+from devboxd.control.connect.execute import Audience, ExecSpec
+from devboxd.control.connect.port import ConnectionRefused, PortPool, PortTarget, Stream
+from devboxd.control.connect.socks import FAILED, OK, REFUSED, Buffered, SocksError, accept, reply
+from devboxd.control.connect.splice import Connection, splice
+from devboxd.control.connect.terminal import Leaving, Terminal
+from devboxd.errors import DevboxError
+from devboxd.model.box import BoxRef
+from devboxd.model.forward import ForwardState, Spec, mirrored
+from devboxd.model.retry import backoff
+from devboxd.net.listen import Listener, ListenerClosed, PortDenied, PortInUse, listen_tcp, listen_unix
+
+log = logging.getLogger(__name__)
+
+SOCKS_TIMEOUT: Final = 20.0  # seconds a client has for its request
+RETRY_EVERY: Final = 30.0  # seconds between two tries to bind a forward that an earlier daemon had
+AUTO_LIMIT: Final = 64  # ports that one auto forward mirrors at most
+
+_LINE: Final = re.compile(r"(hex|dec)((?: [0-9A-Fa-f]{1,5})*) ?\Z")
+
+Pools = Callable[[PortTarget], PortPool]
+Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
+Wait = Callable[[], float]  # seconds that a connection waits for a session, as configured now
+
+
+class ListenerStore:
+    """Keeps listeners over a restart of the daemon; this one keeps none (see ``main`` for systemd's)."""
+
+    def take(self, name: str) -> Listener | None:
+        """The listener that an earlier daemon stored under this name."""
+        return None
+
+    def keep(self, name: str, listener: Listener) -> None:
+        """Store a listener: connections wait in its queue while no daemon runs."""
+
+    def drop(self, name: str) -> None:
+        """Forget one."""
+
+    def drop_rest(self) -> None:
+        """Close and forget what was inherited and not taken: nobody would ever accept from it."""
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """A forward as the journal keeps it."""
+
+    id: str
+    box: BoxRef
+    spec: Spec | None  # None: auto
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """A forward as it stands, for views."""
+
+    id: str
+    box: str
+    state: ForwardState
+    local: str
+    remote: str
+    connections: int
+    total_connections: int
+    bytes_up: int
+    bytes_down: int
+    sessions: int
+    error: str | None
+    auto: bool
+
+
+def wanted_port(spec: Spec) -> int:
+    """The local port asked for; 0 leaves it to the system."""
+    return spec.port if spec.local_port is None else spec.local_port
+
+
+class Forward:
+    """One listener and the connections that came through it."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        pools: Pools,
+        box: BoxRef,
+        spec: Spec,
+        *,
+        id_: str,
+        wait: Wait,
+        auto: bool = False,
+    ) -> None:
+        self.id = id_
+        self.box = box
+        self.spec = spec
+        self.saved = spec  # with the port that was found: who uses it finds it again after a restart
+        self.auto = auto
+        self.error: str | None = None
+        self.total = 0
+        self._shared = shared
+        self._pools = pools
+        self._wait = wait
+        self._listener: Listener | None = None
+        self._local = spec.local_path or "?"  # kept: a closed listener cannot say where it was
+        self._tasks = Supervisor(f"forward {id_}")
+        self._open = 0
+        self._up = 0
+        self._down = 0
+        self._removed = False
+        self._pool: PortPool | None = None
+
+    async def start(self, kept: Listener | None = None) -> None:
+        """Bind (or take over ``kept``), then accept. The session is opened by the first connection.
+
+        Raises:
+            PortInUse, PortDenied, BadRequest: the local end cannot be had.
+        """
+        spec = self.spec
+        if kept is not None:
+            self._listener = kept
+        elif spec.local_path is not None:
+            self._listener = listen_unix(Path(spec.local_path).expanduser())
+        else:
+            wanted = wanted_port(spec)
+            try:
+                self._listener = await listen_tcp(spec.bind, wanted)
+            except (PortInUse, PortDenied):
+                if spec.strict or not wanted:
+                    raise
+                self._listener = await listen_tcp(spec.bind, 0)
+        if self._removed:  # while the address was looked up
+            self._listener.close()
+            return
+        self._local = self._listener.address
+        if (port := self._listener.port) not in (None, wanted_port(spec)):
+            self.saved = msgspec.structs.replace(spec, local_port=port, strict=False)
+        if not spec.dynamic:
+            self._pool = self._pools(PortTarget(self.box, spec.port, spec.host))
+            self._pool.kept += 1
+        self._tasks.spawn("accept", self._accept(self._listener))
+
+    async def stop(self) -> None:
+        """Close the listener and cut what runs through it."""
+        if self._removed:
+            return
+        self._removed = True
+        if self._listener is not None:
+            self._listener.close()
+        if self._pool is not None:
+            self._pool.kept -= 1
+        await self._tasks.stop()
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether it was stopped; for good."""
+        return self._removed
+
+    @property
+    def listener(self) -> Listener | None:
+        """The bound local end."""
+        return self._listener
+
+    @property
+    def local(self) -> str:
+        """Where it listens."""
+        return self._local
+
+    def facts(self) -> Facts:
+        """How it stands."""
+        sessions = self._pool.sessions if self._pool is not None else []
+        states = {session.held.state.value for session in sessions}
+        if self._removed:
+            state = ForwardState.REMOVED
+        elif "online" in states:
+            state = ForwardState.ONLINE
+        elif {"reconnecting", "stalled"} & states:
+            state = ForwardState.RECONNECTING
+        elif states:
+            state = ForwardState.CONNECTING
+        else:
+            state = ForwardState.FAILED if self.error else ForwardState.LISTENING
+        return Facts(
+            self.id,
+            self.box.name,
+            state,
+            self.local,
+            self.spec.remote,
+            self._open,
+            self.total,
+            self._up,
+            self._down,
+            len(sessions),
+            self.error,
+            self.auto,
+        )
+
+    def note(self, error: DevboxError | None) -> None:
+        """Remember what the last connection failed for."""
+        if error is not None and error.message != self.error:
+            self._shared.news.tell("forward.failed", f"{self.local}: {error.message}", box=self.box.name)
+        self.error = None if error is None else error.message
+
+    async def _accept(self, listener: Listener) -> None:
+        while True:
+            try:
+                connection = await listener.accept()
+            except ListenerClosed:
+                return
+            self.total += 1
+            serve = self._serve_socks if self.spec.dynamic else self._serve
+            self._tasks.spawn(f"connection {self.total}", serve(connection))
+
+    async def _serve(self, connection: Connection) -> None:
+        self._open += 1
+        try:
+            assert self._pool is not None
+            try:
+                stream = await self._pool.connect(self._wait())
+            except DevboxError as error:
+                self.note(error)
+                connection.reset()
+                return
+            await self._carry(connection, stream)
+        except asyncio.CancelledError:
+            connection.reset()
+            raise
+        finally:
+            self._open -= 1
+
+    async def _carry(self, connection: Connection, stream: Stream) -> None:
+        counted = _Counted(connection, self)
+        self.note(await splice(counted, stream))
+
+    async def _serve_socks(self, connection: Connection) -> None:
+        self._open += 1
+        buffered = Buffered(connection)
+        try:
+            try:
+                async with asyncio.timeout(SOCKS_TIMEOUT):
+                    host, port = await accept(buffered)
+            except (SocksError, TimeoutError, OSError) as error:
+                log.info("forward %s: %s", self.id, error)
+                await connection.close()
+                return
+            here = host in ("localhost", "127.0.0.1", "::1")
+            pool = self._pools(PortTarget(self.box, port, None if here else host))
+            try:
+                stream = await pool.connect(self._wait())
+            except DevboxError as error:
+                self.note(error)
+                await buffered.write(reply(REFUSED if isinstance(error, ConnectionRefused) else FAILED))
+                await connection.close()
+                return
+            # The far end never says that it has connected, only that it could not.
+            await buffered.write(reply(OK))
+            self.note(await splice(_Counted(buffered, self), stream))
+        except asyncio.CancelledError:
+            connection.reset()
+            raise
+        except OSError as error:
+            log.info("forward %s: the local client left: %s", self.id, error)
+        finally:
+            self._open -= 1
+
+    def count(self, up: int, down: int) -> None:
+        """Bytes that passed."""
+        self._up += up
+        self._down += down
+
+
+class _Counted:
+    """Counts what passes a connection."""
+
+    def __init__(self, connection: Connection, forward: Forward) -> None:
+        self._connection = connection
+        self._forward = forward
+
+    async def read(self, limit: int) -> bytes:
+        data = await self._connection.read(limit)
+        self._forward.count(len(data), 0)
+        return data
+
+    async def write(self, data: bytes) -> None:
+        await self._connection.write(data)
+        self._forward.count(0, len(data))
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    def reset(self) -> None:
+        self._connection.reset()
+
+
+class AutoForward:
+    """Mirrors what the user's programs on a box listen on, on the same ports here where they are free."""
+
+    def __init__(self, shared: Shared, pools: Pools, run: Run, box: BoxRef, *, id_: str, wait: Wait) -> None:
+        self.id = id_
+        self.box = box
+        self.forwards: dict[int, Forward] = {}
+        self.error: str | None = None
+        self._shared = shared
+        self._pools = pools
+        self._run = run
+        self._wait = wait
+        self._tasks = Supervisor(f"auto forward {id_}")
+
+    async def start(self) -> None:
+        """Watch from now on."""
+        self._tasks.spawn("watch", self._watch())
+
+    async def stop(self) -> None:
+        """Stop watching and take all mirrors away."""
+        await self._tasks.stop()
+        await asyncio.gather(*(forward.stop() for forward in self.forwards.values()))
+        self.forwards.clear()
+
+    def facts(self) -> Facts:
+        """The watcher itself; its mirrors are forwards of their own."""
+        state = ForwardState.FAILED if self.error else ForwardState.LISTENING
+        return Facts(self.id, self.box.name, state, "-", "auto", 0, 0, 0, 0, 0, self.error, True)
+
+    async def _watch(self) -> None:
+        delays = backoff(self._shared.time.dice, first=1.0)
+        while True:
+            began = self._shared.time.monotonic()
+            lines = _Lines(self._listening)
+            leaving = await self._run(
+                ExecSpec(
+                    box=self.box,
+                    argv=["sh", "-c", squeeze(load("listening.sh", common=False))],
+                    stdin=False,
+                    wait=None,
+                ),
+                lines,
+            )
+            self.error = (
+                leaving.error.message if leaving.error is not None else "the watcher on the box ended"
+            )
+            if self._shared.time.monotonic() - began > 60:
+                delays = backoff(self._shared.time.dice, first=1.0)
+            await self._shared.bells.network.wait(next(delays))
+
+    def _listening(self, line: str) -> None:
+        """One report of the box. Untrusted: anything odd is ignored."""
+        match = _LINE.match(line)
+        if match is None:
+            return
+        self.error = None
+        base = 16 if match[1] == "hex" else 10
+        ports = {port for text in match[2].split() if 0 < (port := int(text, base)) < 65536}
+        # A mirror that had to take another number listens, too; where the box is this machine, it is seen.
+        own = {f.listener.port for at, f in self.forwards.items() if f.listener and f.listener.port != at}
+        added, dropped = mirrored(ports - own, set(self.forwards))
+        for port in dropped:
+            forward = self.forwards.pop(port)
+            self._shared.news.tell(
+                "forward.removed", f"{forward.local}: port {port} is closed on the box", box=self.box.name
+            )
+            self._tasks.spawn(f"drop {port}", forward.stop())
+        for port in sorted(added)[: AUTO_LIMIT - len(self.forwards)]:
+            forward = Forward(
+                self._shared,
+                self._pools,
+                self.box,
+                Spec(port=port, strict=False),
+                id_=f"{self.id}.{port}",
+                wait=self._wait,
+                auto=True,
+            )
+            self.forwards[port] = forward
+            self._tasks.spawn(f"mirror {port}", self._mirror(port, forward))
+
+    async def _mirror(self, port: int, forward: Forward) -> None:
+        try:
+            await forward.start()
+        except DevboxError as error:
+            if self.forwards.get(port) is forward:
+                del self.forwards[port]
+            self._shared.news.tell(
+                "forward.failed", f"port {port} cannot be mirrored: {error.message}", box=self.box.name
+            )
+        else:
+            if forward.is_removed:
+                return
+            self._shared.news.tell(
+                "forward.added", f"{forward.local} is port {port} of the box", box=self.box.name, port=port
+            )
+
+
+class _Lines(Audience):
+    """Reads lines and has nothing to say."""
+
+    def __init__(self, take: Callable[[str], None]) -> None:
+        super().__init__()
+        self._take = take
+        self._buffer = b""
+
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        super().output(data)
+        if error:
+            return
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        self._buffer = self._buffer[-4096:]
+        for line in lines:
+            self._take(line.decode("ascii", "replace"))
+
+
+class Forwards:
+    """All forwards of the daemon."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        pools: Pools,
+        run: Run,
+        save: Callable[[list[Saved]], None],
+        *,
+        wait: Wait = lambda: 30.0,
+        store: ListenerStore | None = None,
+    ) -> None:
+        self._shared = shared
+        self._pools = pools
+        self._run = run
+        self._save = save
+        self._listeners = store or ListenerStore()
+        self._wait = wait
+        self._all: dict[str, Forward | AutoForward] = {}
+        self._ephemeral: dict[str, set[object]] = {}  # by id: who holds it
+
+    async def add(
+        self, box: BoxRef, specs: list[Spec], *, auto: bool, ephemeral: bool, holder: object = None
+    ) -> list[Facts]:
+        """Add forwards: all or none. One that stands already, with the same ends, is returned as it is.
+
+        Args:
+            ephemeral: not kept in the journal, and removed when the last ``holder`` was released. Asked for
+                again without this, it becomes one that is kept.
+
+        Raises:
+            PortInUse, PortDenied, BadRequest: and then nothing was added.
+        """
+        made: list[Forward | AutoForward] = []
+        found: list[Forward | AutoForward] = []
+        try:
+            for spec in specs:
+                if (same := self._same(box, spec)) is not None:
+                    found.append(same)
+                    continue
+                forward = Forward(self._shared, self._pools, box, spec, id_=self._new_id(), wait=self._wait)
+                await forward.start()
+                made.append(forward)
+                found.append(forward)
+            if auto:
+                watcher = next(
+                    (f for f in self._all.values() if isinstance(f, AutoForward) and f.box == box), None
+                )
+                if watcher is None:
+                    watcher = AutoForward(
+                        self._shared, self._pools, self._run, box, id_=self._new_id(), wait=self._wait
+                    )
+                    await watcher.start()
+                    made.append(watcher)
+                found.append(watcher)
+        except BaseException:
+            await asyncio.gather(*(forward.stop() for forward in made))
+            raise
+        for new in made:
+            self._all[new.id] = new
+            if isinstance(new, Forward) and not ephemeral:
+                self._keep(new)
+            if ephemeral:
+                self._ephemeral[new.id] = set()
+            facts = new.facts()
+            self._shared.news.tell(
+                "forward.added", f"{facts.local} -> {box.name}:{facts.remote}", box=box.name, id=new.id
+            )
+        for one in found:
+            if ephemeral and holder is not None and one.id in self._ephemeral:
+                self._ephemeral[one.id].add(holder)
+            elif not ephemeral and self._ephemeral.pop(one.id, None) is not None and isinstance(one, Forward):
+                self._keep(one)
+        self._store()
+        return [forward.facts() for forward in found]
+
+    async def release(self, holder: object) -> None:
+        """Whoever asked for ephemeral forwards is gone: remove those that nobody else holds."""
+        for id_, holders in list(self._ephemeral.items()):
+            if holder in holders:
+                holders.discard(holder)
+                if not holders:
+                    await self.remove(id_)
+
+    async def restore(self, saved: list[Saved]) -> None:
+        """Make again what an earlier daemon had; what cannot be becomes a condition, and is kept."""
+        for item in saved:
+            forward: Forward | AutoForward
+            if item.spec is None:
+                forward = AutoForward(
+                    self._shared, self._pools, self._run, item.box, id_=item.id, wait=self._wait
+                )
+            else:
+                forward = Forward(
+                    self._shared, self._pools, item.box, item.spec, id_=item.id, wait=self._wait
+                )
+            self._all[item.id] = forward
+            if isinstance(forward, AutoForward):
+                await forward.start()
+            elif not await self._start_again(forward, self._listeners.take(f"forward-{item.id}")):
+                self._shared.tasks.spawn(f"forward {item.id}", self._retry(forward))
+        self._listeners.drop_rest()
+
+    async def _start_again(self, forward: Forward, kept: Listener | None = None) -> bool:
+        try:
+            await forward.start(kept)
+        except DevboxError as error:
+            forward.error = error.message
+            self._shared.news.raise_condition(
+                "forward-failed",
+                "a forward could not be made again",
+                error.message,
+                subject=forward.id,
+                hint=error.hint or f"devboxctl forward rm {forward.id}",
+            )
+            return False
+        if not forward.is_removed:
+            forward.error = None
+            self._keep(forward)
+            self._shared.news.clear_condition("forward-failed", forward.id)
+        return True
+
+    async def _retry(self, forward: Forward) -> None:
+        """An address may come with the network, and another program may give the port back."""
+        while True:
+            await self._shared.bells.network.wait(RETRY_EVERY)
+            if forward.is_removed or await self._start_again(forward):
+                return
+
+    async def remove(self, id_: str) -> Facts | None:
+        """Remove one forward; None when there is none of that id (or unique start of it)."""
+        matches = [known for known in self._all if known == id_] or [
+            known for known in self._all if known.startswith(id_)
+        ]
+        if len(matches) != 1:
+            return None
+        forward = self._all.pop(matches[0])
+        self._ephemeral.pop(forward.id, None)
+        self._listeners.drop(f"forward-{forward.id}")
+        self._shared.news.clear_condition("forward-failed", forward.id)
+        await forward.stop()
+        self._store()
+        facts = forward.facts()
+        self._shared.news.tell(
+            "forward.removed", f"{facts.local} -> {facts.box}:{facts.remote}", box=facts.box, id=facts.id
+        )
+        return facts
+
+    def list(self) -> list[Facts]:
+        """All forwards, the mirrors of auto forwards behind their watcher."""
+        facts: list[Facts] = []
+        for forward in self._all.values():
+            facts.append(forward.facts())
+            if isinstance(forward, AutoForward):
+                facts += [mirror.facts() for _, mirror in sorted(forward.forwards.items())]
+        return facts
+
+    async def stop(self) -> None:
+        """Close all, and forget none: the journal keeps them for the next daemon."""
+        await asyncio.gather(*(forward.stop() for forward in self._all.values()))
+
+    def _same(self, box: BoxRef, spec: Spec) -> Forward | None:
+        for forward in self._all.values():
+            if (
+                isinstance(forward, Forward)
+                and forward.box.target == box.target
+                and forward.spec == spec
+                and spec.local_port != 0
+            ):
+                return forward
+        return None
+
+    def _keep(self, forward: Forward) -> None:
+        # A unix socket's file goes when its listener is closed, and nobody could reach it by then.
+        if forward.listener is not None and forward.listener.path is None:
+            self._listeners.keep(f"forward-{forward.id}", forward.listener)
+
+    def _new_id(self) -> str:
+        while (new := secrets.token_hex(3)) in self._all:
+            pass
+        return new
+
+    def _store(self) -> None:
+        self._save(
+            [
+                Saved(forward.id, forward.box, forward.saved if isinstance(forward, Forward) else None)
+                for forward in self._all.values()
+                if forward.id not in self._ephemeral
+            ]
+        )

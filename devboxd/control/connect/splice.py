@@ -1,0 +1,93 @@
+"""Join a local connection with a stream of a port session.
+
+smux version 1 knows no half-close: a FIN closes both directions at the far end, and the answer that is
+still being made is lost. So the local side's end of input is not passed on while the far end may still
+answer; it is after ``LINGER`` seconds without a byte from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+from devboxd.control.connect.port import Stream, StreamReset
+from devboxd.errors import DevboxError
+from devboxd.ssm.mux import HEADER
+
+READ_SIZE: Final = 2 * ((32 << 10) - HEADER.size)  # bytes: fills two of the largest frames, with smux headers
+LINGER: Final = 60.0  # seconds of silence after the local side ended, before the far end is closed
+
+
+class Connection(Protocol):
+    """A local connection."""
+
+    async def read(self, limit: int) -> bytes:
+        """Bytes; empty at the end of input. Raises OSError when the connection was reset."""
+
+    async def write(self, data: bytes) -> None:
+        """Waits while the local side takes no more. Raises OSError when the connection was reset."""
+
+    async def close(self) -> None:
+        """Orderly: what was written is still delivered."""
+
+    def reset(self) -> None:
+        """Cut: the local side sees a reset, not an end."""
+
+
+async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
+    """Carry bytes both ways until one side is done. Both are closed on return.
+
+    Returns the reason where the stream was cut; the local connection was reset then.
+    """
+    up = asyncio.ensure_future(_up(connection, stream))
+    down = asyncio.ensure_future(_down(connection, stream))
+    failure: DevboxError | None = None
+    is_orderly = False  # a connection that is cut in the middle must not look like one that has ended
+    try:
+        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        if not down.done() and up.exception() is None and not await _linger(stream, down):
+            failure = StreamReset("the far end gave no answer after the local side had ended")
+        for task in (down, up):
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                if not isinstance(error, DevboxError | OSError):
+                    raise error
+                failure = failure or (error if isinstance(error, DevboxError) else None)
+        is_orderly = failure is None
+        return failure
+    finally:
+        up.cancel()
+        down.cancel()
+        await asyncio.gather(up, down, return_exceptions=True)
+        stream.close()
+        if is_orderly:
+            await connection.close()
+        else:
+            connection.reset()
+
+
+async def _up(connection: Connection, stream: Stream) -> None:
+    while data := await connection.read(READ_SIZE):
+        try:
+            await stream.write(data)
+        except StreamReset:
+            if not stream.finished:
+                raise
+            return  # nobody reads it any more, but what the far end said before it closed is still delivered
+
+
+async def _down(connection: Connection, stream: Stream) -> None:
+    while data := await stream.read():
+        await connection.write(data)
+
+
+async def _linger(stream: Stream, down: asyncio.Future[None]) -> bool:
+    """The local side has ended its input: wait for the far end as long as it talks. False: it does not.
+
+    While the link is down nothing can be heard; that is no silence.
+    """
+    while not down.done():
+        before = stream.received
+        await asyncio.wait({down}, timeout=LINGER)
+        if not down.done() and stream.received == before and stream.is_online:
+            return False
+    return True

@@ -1,0 +1,175 @@
+"""Make ``ssh`` to a box work with no key pair and no blind trust.
+
+A key of the user's own is made here once and put on the box over the authenticated session; the box's
+host keys come back the same way and are pinned. Where the session may not write the user's
+``authorized_keys``, EC2 Instance Connect is asked to; where that is denied, too, ssh goes on with the keys
+that its user has, and is told why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import msgspec
+
+from devboxd.boxside.script import load, squeeze
+from devboxd.boxside.shell import printable
+from devboxd.control.base.shared import Shared
+from devboxd.control.connect.execute import Capture, ExecSpec
+from devboxd.control.connect.terminal import Leaving, Terminal
+from devboxd.errors import BadRequest, DevboxError
+from devboxd.model.box import BoxRef
+
+log = logging.getLogger(__name__)
+
+VALID: Final = 12 * 3600.0  # seconds that a prepared box is taken to stay so
+VALID_BAD: Final = 10.0  # the same where something was wrong: the user may mend it any moment
+_USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\$?\Z")
+_HOST_KEY: Final = re.compile(
+    r"(ssh-[a-z0-9-]+|ecdsa-sha2-[a-z0-9-]+|sk-[a-z0-9@.-]+) ([A-Za-z0-9+/=]{20,2000})\Z"
+)
+
+
+class Access(msgspec.Struct, frozen=True):
+    """What was put in place on a box. ``at`` is Unix seconds."""
+
+    target: str
+    user: str
+    port: int
+    has_key: bool
+    host_keys: list[str]
+    problems: list[str]
+    at: float
+
+
+class Keys(Protocol):
+    """This machine's side: our key and the pinned host keys."""
+
+    async def public_key(self) -> str:
+        """Our public key, one line; made on first use."""
+
+    async def pin(self, boxes: list[str], port: int, keys: list[str]) -> None:
+        """Replace what is pinned for these boxes: lines of key type and key."""
+
+    async def note_user(self, name: str, user: str) -> None:
+        """Let the generated configuration log in to this box as ``user``."""
+
+
+Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
+SendKey = Callable[[BoxRef, str, str], Awaitable[None]]
+
+
+class SshAccess:
+    """Prepares boxes for ssh and remembers which ones are."""
+
+    def __init__(self, shared: Shared, keys: Keys, run: Run, send_key: SendKey) -> None:
+        self._shared = shared
+        self._keys = keys
+        self._run = run
+        self._send_key = send_key
+        self._known: dict[tuple[str, str, int], Access] = {}
+        self._failed: dict[tuple[str, str, int], DevboxError] = {}
+        self._locks: dict[tuple[str, str, int], asyncio.Lock] = {}
+
+    async def prepare(
+        self, box: BoxRef, *, user: str | None, port: int, fresh: bool = False, hasty: bool = True
+    ) -> Access:
+        """Put our key on the box and its host keys here.
+
+        Callers that come while the same is under way wait for it and share what comes of it.
+
+        Args:
+            user: who will log in; None: whoever a session of ours is on the box.
+            fresh: do it even if it was done lately.
+            hasty: False: where something was wrong, do it again even if that was a moment ago.
+
+        Raises:
+            BadRequest: a user name that cannot be one.
+            DevboxError: the box cannot be reached at all.
+        """
+        wanted = user if user is not None else box.user
+        if wanted is not None and not _USER.match(wanted):
+            raise BadRequest(f"{wanted!r} cannot be a user's name")
+        key = (box.target, wanted or "", port)
+        before, failed_before = self._known.get(key), self._failed.get(key)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            known, failed = self._known.get(key), self._failed.get(key)
+            if failed is not None and failed is not failed_before:
+                raise failed
+            if known is not None and (known is not before or (not fresh and self._is_valid(known, hasty))):
+                if not known.has_key and known is before:
+                    await self._ask_instance_connect(box, known.user)
+                return known
+            try:
+                access = await self._prepare(box, wanted, port)
+            except DevboxError as error:
+                self._failed[key] = error
+                raise
+            self._failed.pop(key, None)
+            if access.host_keys:
+                await self._keys.pin(sorted({box.name, box.target}), port, access.host_keys)
+            await self._keys.note_user(box.name, access.user)
+            for name in {wanted or "", access.user}:
+                self._known[(box.target, name, port)] = access
+            return access
+
+    def _is_valid(self, known: Access, hasty: bool) -> bool:
+        """A box without sshd or without our key is looked at again soon: that may be mended any moment."""
+        good = bool(known.host_keys) and not known.problems
+        return self._shared.time.wall() - known.at < (VALID if good else VALID_BAD if hasty else 0.0)
+
+    async def _prepare(self, box: BoxRef, user: str | None, port: int) -> Access:
+        public = await self._keys.public_key()
+        problems: list[str] = []
+        answers = await self._ask(box, user, port, public, problems)
+        if answers is None:
+            # As that user nothing can run; the host keys are the same for everybody.
+            answers = await self._ask(box, None, port, public, problems) or []
+            answers = [(word, value) for word, value in answers if word == "host"] + [("user", user or "")]
+        words = dict(answers)
+        # What a box prints ends on the command line of ssh and in its configuration.
+        login = user or words.get("user") or "root"
+        if not _USER.match(login):
+            raise BadRequest(
+                f"{box.name} says that its user is {login[:64]!r}, which cannot be a user's name",
+                hint="name one: devboxctl ssh --user NAME",
+            )
+        has_key = words.get("key") == "yes"
+        if not has_key:
+            try:
+                await self._ask_instance_connect(box, login)
+            except DevboxError as error:
+                problems.append(f"devbox's key could not be put on {box.name} for {login}: {error.message}")
+        host_keys = [value for word, value in answers if word == "host" and _HOST_KEY.match(value)]
+        if not host_keys:
+            problems.append(f"no host key could be learned: does sshd listen on port {port} of {box.name}?")
+        return Access(box.target, login, port, has_key, host_keys, problems, self._shared.time.wall())
+
+    async def _ask(
+        self, box: BoxRef, user: str | None, port: int, public: str, problems: list[str]
+    ) -> list[tuple[str, str]] | None:
+        terminal = Capture((public.strip() + "\n").encode())
+        spec = ExecSpec(
+            box=box,
+            argv=["sh", "-c", squeeze(load("prepare_ssh.sh", common=False)), "devbox", str(port)],
+            user=user,
+        )
+        leaving = await self._run(spec, terminal)
+        text = terminal.stdout.decode("utf-8", "replace")
+        answers = [(word, value) for line in text.splitlines() for word, _, value in [line.partition(" ")]]
+        if ("done", "yes") in answers:
+            return answers
+        if leaving.error is not None and (user is None or leaving.error.code != "wrong-state"):
+            raise leaving.error
+        why = (
+            leaving.error.message if leaving.error else printable(terminal.stderr.decode("utf-8", "replace"))
+        )
+        problems.append(why or f"the preparation ended with status {leaving.status}")
+        return None
+
+    async def _ask_instance_connect(self, box: BoxRef, user: str) -> None:
+        await self._send_key(box, user, await self._keys.public_key())

@@ -1,0 +1,263 @@
+"""Lend the user's ssh-agent to a box, at a path there that never changes.
+
+A small program on the box serves ``~/.devbox/agent.sock``; each connection to it is carried over an exec
+session to the agent's socket here. One program serves all terminals of a box and user, comes back by
+itself when its session is gone, and ends with the last terminal that lends an agent. Nobody's agent is lent
+unasked: it takes ``attach -A``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from devboxd.boxside.script import load, squeeze_python
+from devboxd.control.base.shared import Shared
+from devboxd.control.base.supervisor import Supervisor
+from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.terminal import ClientMessage, Input, Leaving, StatusLine, Taken, Terminal
+from devboxd.model.box import BoxRef
+from devboxd.model.retry import backoff
+
+log = logging.getLogger(__name__)
+
+FRAME: Final = struct.Struct(">II")  # connection, length; a length of 0 closes
+MOST_CONNECTIONS: Final = 32
+LONGEST: Final = 1 << 18  # bytes of one frame; agents talk in small ones
+READY: Final = b"ready"
+MOST_WAITING: Final = 1 << 18  # bytes that wait for one side; a box that sends more loses the connection
+
+Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
+
+
+class SshAgents:
+    """The agents that are lent now."""
+
+    def __init__(self, shared: Shared, run: Run) -> None:
+        self._shared = shared
+        self._run = run
+        self._lent: dict[tuple[str, str | None], _Lent] = {}
+
+    @contextlib.asynccontextmanager
+    async def lending(self, box: BoxRef, user: str | None, socket: str) -> AsyncIterator[None]:
+        """Lend the agent at ``socket`` while the block runs. The latest terminal's agent is the one asked."""
+        key, terminal = (box.target, user), object()
+        lent = self._lent.get(key)
+        if lent is None:
+            lent = self._lent[key] = _Lent(self._shared, self._run, box, user)
+            lent.start()
+        lent.sockets[terminal] = socket
+        try:
+            yield
+        finally:
+            del lent.sockets[terminal]
+            if not lent.sockets:
+                del self._lent[key]
+                await lent.stop()
+
+
+class _Lent:
+    """One agent lent to one user of one box: holds the program there for as long as it is wanted."""
+
+    def __init__(self, shared: Shared, run: Run, box: BoxRef, user: str | None) -> None:
+        self.sockets: dict[object, str] = {}  # by terminal, the newest last
+        self._shared = shared
+        self._run = run
+        self._box = box
+        self._user = user
+        self._tasks = Supervisor(f"ssh agent for {box.name}")
+
+    @property
+    def socket(self) -> str:
+        """The agent to ask: that of the newest terminal that is still there."""
+        return next(reversed(self.sockets.values()), "")
+
+    def start(self) -> None:
+        """Serve from now on."""
+        self._tasks.spawn("serve", self._serve())
+
+    async def stop(self) -> None:
+        """End the program on the box."""
+        await self._tasks.stop()
+
+    async def _serve(self) -> None:
+        program = squeeze_python(load("agent_program.py", common=False))
+        spec = ExecSpec(box=self._box, argv=["python3", "-c", program], user=self._user, wait=None)
+        delays = backoff(self._shared.time.dice, first=1.0)
+        while True:
+            began = self._shared.time.monotonic()
+            pipe = _Pipe(lambda: self.socket)
+            try:
+                leaving = await self._run(spec, pipe)
+            finally:
+                await pipe.stop()
+            if leaving.status in (126, 127):
+                text = f"no ssh agent on {self._box.name}: it needs python3 there"
+                self._shared.news.tell("agent.unavailable", text, box=self._box.name)
+                return
+            if self._shared.time.monotonic() - began > 60:
+                delays = backoff(self._shared.time.dice, first=1.0)
+            await self._shared.bells.network.wait(next(delays))
+
+
+class _Pipe:
+    """A terminal that carries agent connections: what the program prints goes to sockets here, and back."""
+
+    def __init__(self, socket: Callable[[], str]) -> None:
+        self._socket = socket
+        self._inbox: asyncio.Queue[ClientMessage | None] = asyncio.Queue()
+        self._outgoing = 0  # bytes of the agent's answers in the inbox
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._buffer = b""
+        self._is_ready = False
+        self._is_over = False
+        self._last = 0  # the program counts its connections upward
+        self._connections: dict[int, _Queue] = {}
+        self._tasks = Supervisor("ssh agent connections")
+
+    async def stop(self) -> None:
+        """Cut all connections."""
+        await self._tasks.stop()
+
+    @property
+    def backlog(self) -> int:
+        return 0
+
+    async def receive(self) -> ClientMessage | None:
+        message = await self._inbox.get()
+        if isinstance(message, Input):
+            self._outgoing -= len(message.data)
+            if self._outgoing < MOST_WAITING:
+                self._has_room.set()
+        return message
+
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        """Take what the box sent: untrusted. Nonsense ends the program."""
+        self._inbox.put_nowait(Taken(len(data)))
+        if error:
+            log.info("ssh agent on the box: %s", data[:200].decode("utf-8", "replace").strip())
+            return
+        if self._is_over:
+            return
+        self._buffer += data
+        if not self._is_ready:
+            if not self._buffer.startswith(READY):
+                if not READY.startswith(self._buffer):
+                    self._end()
+                return
+            self._is_ready, self._buffer = True, self._buffer[len(READY) :]
+        at = 0
+        while len(self._buffer) - at >= FRAME.size:
+            number, length = FRAME.unpack_from(self._buffer, at)
+            if length > LONGEST:
+                self._end()
+                return
+            if len(self._buffer) - at < FRAME.size + length:
+                break
+            at += FRAME.size
+            self._take(number, self._buffer[at : at + length])
+            at += length
+        self._buffer = self._buffer[at:]
+
+    def _end(self) -> None:
+        log.warning("the ssh agent program on the box sends what makes no sense; it is started again")
+        self._is_over, self._buffer = True, b""
+        self._inbox.put_nowait(None)
+
+    def _take(self, number: int, payload: bytes) -> None:
+        queue = self._connections.get(number)
+        if queue is None:
+            # What still comes for a connection that was closed here must not open another one.
+            if number <= self._last or not payload:
+                return
+            self._last = number
+            if len(self._connections) >= MOST_CONNECTIONS:
+                self._send(number, b"")
+                return
+            queue = self._connections[number] = _Queue()
+            queue.carrier = self._tasks.spawn(f"connection {number}", self._carry(number, queue))
+        if not queue.put(payload):
+            log.info("ssh agent: a connection sends faster than the agent here reads; it is cut")
+            if queue.carrier is not None:
+                queue.carrier.cancel()
+
+    async def _carry(self, number: int, queue: _Queue) -> None:
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._socket())
+        except OSError as error:
+            log.info("the ssh agent here does not answer: %s", error.strerror)
+            self._connections.pop(number, None)
+            self._send(number, b"")
+            return
+        back = self._tasks.spawn(f"answers {number}", self._back(number, reader, queue))
+        try:
+            while payload := await queue.get():
+                writer.write(payload)
+                await writer.drain()
+            writer.close()
+        except OSError:
+            log.info("the ssh agent here closed a connection")
+        finally:
+            back.cancel()
+            if not writer.is_closing():
+                writer.transport.abort()
+            if self._connections.pop(number, None) is not None:
+                self._send(number, b"")
+
+    async def _back(self, number: int, reader: asyncio.StreamReader, queue: _Queue) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(16384):
+                await self._has_room.wait()
+                self._send(number, data)
+        queue.end()
+
+    def _send(self, number: int, payload: bytes) -> None:
+        data = FRAME.pack(number, len(payload)) + payload
+        self._outgoing += len(data)
+        if self._outgoing >= MOST_WAITING:
+            self._has_room.clear()
+        self._inbox.put_nowait(Input(data))
+
+    def status(self, line: StatusLine) -> None:
+        pass
+
+    def credit(self, size: int) -> None:
+        pass
+
+    def leave(self, leaving: Leaving) -> None:
+        pass
+
+    async def drained(self, below: int) -> None:
+        pass
+
+
+class _Queue:
+    """What waits for an agent here: ``MOST_WAITING`` bytes at most."""
+
+    def __init__(self) -> None:
+        self.carrier: asyncio.Task[None] | None = None
+        self._parts: asyncio.Queue[bytes] = asyncio.Queue()
+        self._size = 0
+
+    def put(self, payload: bytes) -> bool:
+        """Add a part, empty for the end. Says False, and adds nothing, where there is no room."""
+        if self._size + len(payload) > MOST_WAITING:
+            return False
+        self._size += len(payload)
+        self._parts.put_nowait(payload)
+        return True
+
+    async def get(self) -> bytes:
+        """The next part; empty at the end."""
+        payload = await self._parts.get()
+        self._size -= len(payload)
+        return payload
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._parts.put_nowait(b"")
