@@ -21,16 +21,16 @@ import signal
 import sys
 import time
 
-from devboxctl.fast import relay, reply, screen, words
-from devboxctl.fast import stream as wire
+from devboxctl.fast import framed, reply, screen, words
 from devboxctl.fast.escape import HELP, HELP_TEXT, LEAVE, SUSPEND, Escapes, escape_character
-from devboxctl.fast.relay import Left, Relay, notice
-from devboxctl.fast.stream import Stream
+from devboxctl.fast.framed import Framed
+from devboxctl.fast.pump import Left, Pump, notice
 from devboxctl.fast.terminal import Signals, Terminal, size, stop_self
 from devboxd.api import client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from devboxctl.fast.pump import Json
     from devboxctl.fast.reply import Value
 
 OPTIONS = {
@@ -55,7 +55,7 @@ AWAY = ("reopening",)  # states in which keys are dropped
 QUIET = ("online", "ending")  # states without a line
 
 
-class Attach(Relay):
+class Attach(Pump):
     """One terminal on one session (or, for ``exec -t``, on one command)."""
 
     def __init__(
@@ -107,8 +107,8 @@ class Attach(Relay):
         connection = client.connect_or_start()
         with Signals(*numbers, *job_control) as signals:
             try:
-                self.connected(Stream(connection, self.path, self._request()))
-                self.run(signals)
+                self.connected(Framed(connection, self.path, self._request()))
+                self.pump(signals)
             finally:
                 self._give_back()
 
@@ -125,8 +125,8 @@ class Attach(Relay):
             self._terminal.restore()
         if self._starting is not None:
             self._starting.release()
-        if self.stream is not None:
-            self.stream.close()
+        if self.connection is not None:
+            self.connection.close()
 
     def _request(self) -> bytes:
         columns, rows = size()
@@ -172,7 +172,7 @@ class Attach(Relay):
         path = client.socket_path()
         try:
             connection = client.connect(path)
-            self.connected(Stream(connection, self.path, self._request()))
+            self.connected(Framed(connection, self.path, self._request()))
             self._answer_by = now + ANSWER
         except client.NotTrusted:
             raise
@@ -204,9 +204,9 @@ class Attach(Relay):
         self.on_lost(error)
         return True
 
-    def _receive(self, stream: Stream) -> None:
+    def _receive(self, connection: Framed) -> None:
         try:
-            super()._receive(stream)
+            super()._receive(connection)
         except client.Refused as error:
             if not self.refused(error):
                 raise
@@ -223,7 +223,7 @@ class Attach(Relay):
             self.modes.watch(data)
         self.output.put(data)
 
-    def on_status(self, status: relay.Json) -> None:
+    def on_status(self, status: Json) -> None:
         self.key = str(status["key"]) if status.get("key") else self.key
         text = client.printable(str(status.get("text") or ""))
         self._set_state(str(status.get("state")), text)
@@ -295,8 +295,8 @@ class Attach(Relay):
     def _send_size(self, columns: int = 0, rows: int = 0) -> None:
         if not columns:
             columns, rows = size()
-        if self.stream is not None and self.stream.open:
-            self.stream.send(wire.RESIZE, columns.to_bytes(2, "big") + rows.to_bytes(2, "big"))
+        if self.connection is not None and self.connection.open:
+            self.connection.send(framed.RESIZE, columns.to_bytes(2, "big") + rows.to_bytes(2, "big"))
 
     # Keys and signals.
 
@@ -334,10 +334,10 @@ class Attach(Relay):
     def leave(self) -> None:
         """Leave the session to itself; the daemon is given a moment to confirm it."""
         self._leaving = True
-        if self.stream is None or not self.stream.open:
+        if self.connection is None or not self.connection.open:
             raise Left(0)
         self.unsent.clear()
-        self.stream.send(wire.DETACH)
+        self.connection.send(framed.DETACH)
         self._leave_by = time.monotonic() + LEAVE_AFTER
 
     def on_signal(self, number: int) -> None:
@@ -350,10 +350,10 @@ class Attach(Relay):
         elif number == signal.SIGCONT:
             self._resumed()
         else:
-            if self.stream is not None and self.stream.open:
-                self.stream.send(wire.DETACH)
+            if self.connection is not None and self.connection.open:
+                self.connection.send(framed.DETACH)
                 try:
-                    self.stream.flush()
+                    self.connection.flush()
                 except client.ClientError:
                     pass
             raise Left(128 + number)
@@ -368,7 +368,7 @@ class Attach(Relay):
         self._resumed()
 
     def _resumed(self) -> None:
-        if self._terminal is not None and (self._seen_output or (self.stream and self.stream.open)):
+        if self._terminal is not None and (self._seen_output or (self.connection and self.connection.open)):
             self._terminal.raw()
         self._send_size()
         self._redraw(time.monotonic())
@@ -381,7 +381,10 @@ class Attach(Relay):
     # Time.
 
     def next_deadline(self) -> float | None:
-        times = (self._line_at, self._redraw_at, self._retry_at, self._answer_by, self._leave_by)
+        times = (
+            *(self._line_at, self._redraw_at, self._retry_at, self._answer_by, self._leave_by),
+            super().next_deadline(),
+        )
         return min((t for t in times if t is not None), default=None)
 
     def on_time(self, now: float) -> None:
@@ -475,7 +478,7 @@ def attach(
     return reply.with_prefix(box, profile, region, run)
 
 
-def _report(end: relay.Json, place: str, again: str) -> int:
+def _report(end: Json, place: str, again: str) -> int:
     """Say how it ended. Returns the exit status."""
     failure = end.get("failure")
     reason = str(end.get("reason") or "")

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import signal
 
-from devboxctl.fast import reply, words
-from devboxctl.fast import stream as wire
+from devboxctl.fast import framed, reply, words
 from devboxctl.fast.attach import Attach
+from devboxctl.fast.framed import Framed
 from devboxctl.fast.pipe import Output
-from devboxctl.fast.relay import Left, Relay
-from devboxctl.fast.stream import Stream
+from devboxctl.fast.pump import Left, Pump
 from devboxctl.fast.terminal import Signals
 from devboxd.api import client
 
@@ -36,7 +35,7 @@ OPTIONS = {
 }
 
 
-class Execute(Relay):
+class Execute(Pump):
     """Pipes on a remote command."""
 
     def __init__(self, request: bytes, *, stdin: bool) -> None:
@@ -50,18 +49,18 @@ class Execute(Relay):
         connection = client.connect_or_start()
         with Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT) as signals:
             try:
-                self.connected(Stream(connection, "exec", self._request))
-                self.run(signals)
+                self.connected(Framed(connection, "exec", self._request))
+                self.pump(signals)
             finally:
-                if self.stream is not None:
-                    self.stream.close()
+                if self.connection is not None:
+                    self.connection.close()
 
     def on_signal(self, number: int) -> None:
         """Pass it on and wait for the command to end of it; the second one ends us."""
         self._interrupts += 1
-        if self._interrupts > 1 or self.stream is None or not self.stream.open:
+        if self._interrupts > 1 or self.connection is None or not self.connection.open:
             raise Left(128 + number)
-        self.stream.send(wire.SIGNAL, bytes((number,)))
+        self.connection.send(framed.SIGNAL, bytes((number,)))
 
 
 def main(line: list[str]) -> int | None:

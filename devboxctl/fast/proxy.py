@@ -7,13 +7,17 @@ ends. Otherwise it stays and copies, ignoring Ctrl-C: that belongs to the progra
 from __future__ import annotations
 
 import os
-import select
 import socket
 import stat
 
 from devboxctl.fast import reply, words
+from devboxctl.fast.loop import GONE, IN, OUT, Loop
 from devboxctl.fast.pipe import Output
 from devboxd.api import client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 WAIT = 120.0  # seconds for a box that is not connected yet
 BOUND = 262144  # bytes on their way in one direction
@@ -127,72 +131,89 @@ def _copy(connection: socket.socket, early: bytes) -> int:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection.setblocking(False)
-    far = connection.fileno()
-    output = Output(1)
-    output.put(early)
-    upward = bytearray()
-    reading, receiving, sending = True, True, True
-    poll = select.poll()
-    while sending or receiving or output.waiting:
-        interest = {far: 0, 0: 0, 1: 0}
-        if receiving and len(output.waiting) < BOUND:
-            interest[far] |= select.POLLIN
-        if upward and sending:
-            interest[far] |= select.POLLOUT
-        if reading and sending and len(upward) < BOUND:
-            interest[0] |= select.POLLIN
-        if output.waiting:
-            interest[1] |= select.POLLOUT
-        # Without wanted events only a hang-up is reported, again and again: ask for that where it is used.
-        watched = {far: interest[far] or not receiving, 0: interest[0], 1: not output.broken}
-        for descriptor, events in interest.items():
-            if watched[descriptor]:
-                poll.register(descriptor, events)
-            else:
-                _forget(poll, descriptor)
-        ready = dict(poll.poll())
+    copy = Copy(connection, early)
+    copy.run()
+    return copy.status
+
+
+class Copy(Loop):
+    """Standard input to the daemon, the daemon to standard output."""
+
+    def __init__(self, connection: socket.socket, early: bytes) -> None:
+        super().__init__()
+        connection.setblocking(False)
+        self.status = 0
+        self._connection = connection
+        self._far = connection.fileno()
+        self._output = Output(1)
+        self._output.put(early)
+        self._upward = bytearray()
+        self._reading = True  # standard input
+        self._receiving = True  # from the daemon
+        self._sending = True  # to the daemon
+        self._reader_gone = False
+
+    def is_over(self) -> bool:
+        if self._output.waiting:
+            self._output.flush()
+        if not self._receiving and not self._output.waiting and not self._output.broken:
+            self.forget(1)
+            self._output.close()
+        if self._reader_gone or self.status or (self._output.broken and self._receiving):
+            return True
+        self._send()
+        return not (self._sending or self._receiving or self._output.waiting)
+
+    def _send(self) -> None:
+        if self._upward and self._sending:
+            try:
+                del self._upward[: self._connection.send(self._upward)]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._sending = self._reading = False
+        if not self._reading and not self._upward and self._sending:
+            self._sending = False
+            try:
+                self._connection.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # gone, which reading will tell, too
+
+    def wants(self, now: float) -> dict[int, int]:
+        far = IN if self._receiving and len(self._output.waiting) < BOUND else 0
+        far |= OUT if self._upward and self._sending else 0
+        interest = {}
+        if far or not self._receiving:  # for nothing but a hang-up it would be reported again and again
+            interest[self._far] = far
+        if self._reading and self._sending and len(self._upward) < BOUND:
+            interest[0] = IN
+        if not self._output.broken:
+            interest[1] = OUT if self._output.waiting else 0
+        return interest
+
+    def act(self, ready: Mapping[int, int]) -> None:
         if ready.get(0):
-            chunk = os.read(0, 65536)
-            upward += chunk
-            reading = bool(chunk)
-        events = ready.get(far, 0)
-        if events & select.POLLIN or (events and interest[far] & select.POLLIN):
             try:
-                chunk = connection.recv(65536)
-            except BlockingIOError:
-                pass
-            except OSError:
-                return 255
-            else:
-                output.put(chunk)
-                receiving = bool(chunk)
-        elif events & (select.POLLHUP | select.POLLERR) and not receiving:
-            sending = False  # the daemon has closed both ways
-        if ready.get(1, 0) & (select.POLLERR | select.POLLHUP | select.POLLNVAL) and not output.waiting:
-            return 0  # whoever used the pipe is gone
-        if output.waiting:
-            output.flush()
-        if not receiving and not output.waiting and not output.broken:
-            _forget(poll, 1)
-            output.close()
-        if output.broken and receiving:
-            return 0
-        if upward and sending:
-            try:
-                del upward[: connection.send(upward)]
-            except BlockingIOError:
-                pass
-            except OSError:
-                sending, reading = False, False
-        if not reading and not upward and sending:
-            sending = False
-            connection.shutdown(socket.SHUT_WR)
-    return 0
+                chunk = os.read(0, 65536)
+            except OSError:  # EIO: the terminal is gone; EBADF: there never was an input
+                chunk = b""
+            self._upward += chunk
+            self._reading = bool(chunk)
+        events = ready.get(self._far, 0)
+        if events & ~OUT and self._receiving and len(self._output.waiting) < BOUND:
+            self._receive()
+        elif events & GONE and not self._receiving:
+            self._sending = False  # the daemon has closed both ways
+        if ready.get(1, 0) & GONE and not self._output.waiting:
+            self._reader_gone = True  # whoever used the pipe
 
-
-def _forget(poll: select.poll, descriptor: int) -> None:
-    try:
-        poll.unregister(descriptor)
-    except KeyError:
-        pass
+    def _receive(self) -> None:
+        try:
+            chunk = self._connection.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.status = 255
+            return
+        self._output.put(chunk)
+        self._receiving = bool(chunk)

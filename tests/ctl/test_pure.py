@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devboxctl.fast import reply, screen, stream, words
+from devboxctl.fast import framed, reply, screen, words
 from devboxctl.fast.escape import LEAVE, SUSPEND, Escapes, escape_character
 from devboxd.api import client
 
@@ -36,20 +36,20 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300))), st.data())
 def test_frames_survive_every_cut(frames: list[tuple[int, bytes]], data: st.DataObject) -> None:
-    sent = b"".join(stream.frame(kind, payload) for kind, payload in frames)
+    sent = b"".join(framed.frame(kind, payload) for kind, payload in frames)
     buffer, got = bytearray(), []
     while sent:
         cut = data.draw(st.integers(1, len(sent)))
         buffer += sent[:cut]
         sent = sent[cut:]
-        got += stream.take_frames(buffer)
+        got += framed.take_frames(buffer)
     assert got == frames
     assert not buffer
 
 
 def test_an_impossible_frame_is_refused() -> None:
     with pytest.raises(client.DaemonLost):
-        stream.take_frames(bytearray(b"\x81\xff\xff\xff\xff"))
+        framed.take_frames(bytearray(b"\x81\xff\xff\xff\xff"))
 
 
 @given(st.binary(max_size=200), st.data())

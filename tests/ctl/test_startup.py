@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from devboxctl.fast import boxes, complete, stream
+from devboxctl.fast import boxes, complete, framed
 from devboxd.api import client, wire
 from devboxd.host import paths
 from tests.ctl.conftest import ROOT
@@ -118,13 +118,13 @@ def test_importing_the_cli_loads_no_aws_sdk_and_no_event_loop() -> None:
 
 def test_the_numbers_of_the_stream_are_those_of_the_wire_format() -> None:
     for kind in wire.StreamType:
-        assert getattr(stream, kind.name) == kind
-    assert wire.STREAM_HEADER.size == stream.HEADER_SIZE
-    assert stream.STREAM_MAX == wire.STREAM_MAX
-    assert stream.INPUT_WINDOW == wire.INPUT_WINDOW
+        assert getattr(framed, kind.name) == kind
+    assert wire.STREAM_HEADER.size == framed.HEADER_SIZE
+    assert framed.STREAM_MAX == wire.STREAM_MAX
+    assert framed.INPUT_WINDOW == wire.INPUT_WINDOW
     assert client.UPGRADE == wire.UPGRADE
     assert f"/v{wire.API_VERSION}/" == client.API_PREFIX
-    assert stream.frame(0x01, b"abc") == wire.STREAM_HEADER.pack(0x01, 3) + b"abc"
+    assert framed.frame(0x01, b"abc") == wire.STREAM_HEADER.pack(0x01, 3) + b"abc"
     assert wire.WINDOW_SIZE.pack(80, 24) == bytes((0, 80, 0, 24))
 
 

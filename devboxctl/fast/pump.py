@@ -1,31 +1,32 @@
-"""The loop between a terminal (or pipes) and a framed stream. It waits for everything, and blocks on nothing.
+"""What moves bytes between a terminal (or pipes) and a framed connection, and blocks on nothing.
 
 * Input is read while there is credit for it, so a daemon that stops taking it is never flooded. The last
   bytes of the window are kept for Ctrl-C: it overtakes what has been typed or pasted but not yet sent.
-* The stream is read only while what it brings can be written out, so a terminal that stops reading holds up
-  the far end and not the memory of this process.
+* The connection is read only while what it brings can be written out, so a terminal that stops reading holds
+  up the far end and not the memory of this process.
 * Subclasses say what a frame, a signal, a deadline and the loss of the daemon mean.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import time
 
-from devboxctl.fast import reply
-from devboxctl.fast import stream as wire
+from devboxctl.fast import framed, reply
+from devboxctl.fast.framed import Framed
+from devboxctl.fast.loop import IN, OUT, Loop
 from devboxctl.fast.pipe import Output
-from devboxctl.fast.stream import Stream
 from devboxd.api import client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from devboxctl.fast.terminal import Signals
 
     Json = dict[str, object]
 
-PENDING_MAX = 262144  # bytes waiting to be written out before the stream is no longer read
+PENDING_MAX = 262144  # bytes waiting to be written out before the connection is no longer read
 TYPED_MAX = 1 << 20  # bytes typed or pasted ahead of the credit, on a terminal
 RESERVE = 64  # bytes of the input window kept for Ctrl-C
 DRAIN = 2.0  # seconds for a terminal to take the last output
@@ -34,23 +35,24 @@ PASTE_ENDS = b"\x1b[201~"
 
 
 class Left(Exception):
-    """The loop is over, with this exit status."""
+    """We leave before the far end has said EXIT, with this exit status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
 
 
-class Relay:
-    """Moves bytes until the stream says EXIT and everything has been written out."""
+class Pump(Loop):
+    """Moves bytes until the daemon says EXIT and everything has been written out."""
 
     def __init__(self, *, interactive: bool, stdin: bool = True, credit_output: bool = False) -> None:
+        super().__init__()
         self.interactive = interactive
-        self.stream: Stream | None = None
+        self.connection: Framed | None = None
         self.output = Output(1)
         self.error_output: Output | None = None
         self.exit: Json | None = None
-        self.credit = wire.INPUT_WINDOW
+        self.credit = framed.INPUT_WINDOW
         self.unsent = bytearray()
         self._reading = stdin
         self._end_to_send = not stdin
@@ -58,8 +60,7 @@ class Relay:
         self._owed = 0  # output bytes received and not yet credited
         self._opened = False
         self._drain_until: float | None = None
-        self._poll = select.poll()
-        self._polled: dict[int, int] = {}
+        self._signals: Signals | None = None
 
     # What subclasses say.
 
@@ -84,13 +85,6 @@ class Relay:
     def on_signal(self, number: int) -> None:
         """Act on a signal."""
 
-    def on_time(self, now: float) -> None:
-        """Act on deadlines."""
-
-    def next_deadline(self) -> float | None:
-        """Say when ``on_time`` has something to do."""
-        return None
-
     def on_lost(self, error: client.ClientError) -> None:
         """Act on the end of the connection without EXIT. Raise to give up."""
         raise error
@@ -101,93 +95,89 @@ class Relay:
 
     # The loop.
 
-    def run(self, signals: Signals) -> None:
-        """Run to the end of the stream. Raises Left, ClientError."""
+    def pump(self, signals: Signals) -> None:
+        """Run to the end of the connection. Raises Left, ClientError."""
+        self._signals = signals
         self._flush()
         import json  # noqa: F401  needed for the first status: loaded while the daemon works on its answer
 
-        while True:
-            self._flush()
-            if self.exit is not None and self._drained():
-                return
-            now = time.monotonic()
-            self.on_time(now)
-            ready = self._wait(now, signals)
-            for number in signals.take() if signals.descriptor in ready else ():
-                self.on_signal(number)
-            if self.stream is not None and ready.get(self.stream.descriptor, 0) & ~select.POLLOUT:
-                self._receive(self.stream)
-            if 0 in ready:
-                self._read()
+        self.run()
 
-    def _wait(self, now: float, signals: Signals) -> dict[int, int]:
-        interest = {signals.descriptor: select.POLLIN}
+    def is_over(self) -> bool:
+        self._flush()
+        return self.exit is not None and self._drained()
+
+    def wants(self, now: float) -> dict[int, int]:
+        interest = {} if self._signals is None else {self._signals.descriptor: IN}
         if self._reading and self._room() > 0 and self.exit is None:
-            interest[0] = select.POLLIN
+            interest[0] = IN
         for output in (self.output, self.error_output):
             if output is not None and output.waiting:
-                interest[output.descriptor] = select.POLLOUT
-        if self.stream is not None and self.exit is None:
-            events = select.POLLIN if self._pending() < PENDING_MAX else 0
-            events |= select.POLLOUT if self.stream.sending else 0
+                interest[output.descriptor] = OUT
+        if self.connection is not None and self.exit is None:
+            events = IN if self._pending() < PENDING_MAX else 0
+            events |= OUT if self.connection.sending else 0
             if events:
-                interest[self.stream.descriptor] = events
-        for descriptor in self._polled.keys() - interest.keys():
-            self._poll.unregister(descriptor)
-        for descriptor, events in interest.items():
-            if self._polled.get(descriptor) != events:
-                self._poll.register(descriptor, events)
-        self._polled = interest
-        deadlines = [d for d in (self.next_deadline(), self._drain_until) if d is not None]
-        timeout = max(0.0, min(deadlines) - now) * 1000 + 1 if deadlines else None
-        return dict(self._poll.poll(timeout))
+                interest[self.connection.descriptor] = events
+        return interest
 
-    def connected(self, stream: Stream) -> None:
+    def next_deadline(self) -> float | None:
+        return self._drain_until
+
+    def act(self, ready: Mapping[int, int]) -> None:
+        if self._signals is not None and self._signals.descriptor in ready:
+            for number in self._signals.take():
+                self.on_signal(number)
+        if self.connection is not None and ready.get(self.connection.descriptor, 0) & ~OUT:
+            self._receive(self.connection)
+        if 0 in ready:
+            self._read()
+
+    def connected(self, connection: Framed) -> None:
         """Use this connection from now on."""
-        self.stream = stream
-        self.credit = wire.INPUT_WINDOW
+        self.connection = connection
+        self.credit = framed.INPUT_WINDOW
 
     def disconnected(self) -> None:
         """Drop the connection and what has not been sent on it."""
-        if self.stream is not None:
-            if self._polled.pop(self.stream.descriptor, None) is not None:
-                self._poll.unregister(self.stream.descriptor)
-            self.stream.close()
-            self.stream = None
+        if self.connection is not None:
+            self.forget(self.connection.descriptor)
+            self.connection.close()
+            self.connection = None
         self.unsent.clear()
 
-    def _receive(self, stream: Stream) -> None:
-        was_open = stream.open
+    def _receive(self, connection: Framed) -> None:
+        was_open = connection.open
         try:
-            frames = stream.receive()
+            frames = connection.receive()
         except client.Refused:
             raise
         except client.ClientError as error:
             self.on_lost(error)
             return
-        if stream.open and not was_open:
+        if connection.open and not was_open:
             self._opened = True
             self.on_open()
         for kind, payload in frames:
             self._on_frame(kind, payload)
 
     def _on_frame(self, kind: int, payload: bytes) -> None:
-        if kind == wire.OUTPUT:
+        if kind == framed.OUTPUT:
             self._owed += len(payload)
             self.on_output(payload)
-        elif kind == wire.ERROR_OUTPUT:
+        elif kind == framed.ERROR_OUTPUT:
             self._owed += len(payload)
             (self.error_output or self.output).put(payload)
-        elif kind == wire.CREDIT:
+        elif kind == framed.CREDIT:
             self.credit += int.from_bytes(payload[:4], "big")
-        elif kind in (wire.STATUS, wire.EXIT):
+        elif kind in (framed.STATUS, framed.EXIT):
             import json
 
             try:
                 news = json.loads(payload)
             except ValueError:
                 news = {}
-            if kind == wire.STATUS:
+            if kind == framed.STATUS:
                 self.on_status(news)
             else:
                 self.exit = news
@@ -199,15 +189,15 @@ class Relay:
             self.error_output.flush()
         if self.output.broken and self.exit is None:
             self.on_broken_output()
-        if self.stream is None:
+        if self.connection is None:
             return
-        if self.stream.open:
+        if self.connection.open:
             if self._credit_output and (done := self._owed - self._pending()) > 0:
                 self._owed -= done
-                self.stream.send(wire.CREDIT_OUTPUT, done.to_bytes(4, "big"))
-            self._send_input(self.stream)
+                self.connection.send(framed.CREDIT_OUTPUT, done.to_bytes(4, "big"))
+            self._send_input(self.connection)
         try:
-            self.stream.flush()
+            self.connection.flush()
         except client.ClientError as error:
             if self.exit is None:
                 self._last_words(error)
@@ -215,9 +205,9 @@ class Relay:
     def _last_words(self, error: client.ClientError) -> None:
         """Sending failed; what the daemon said before it closed may still be there to read."""
         try:
-            while self.exit is None and self.stream is not None:
-                self.stream.connection.settimeout(0.5)
-                for kind, payload in self.stream.receive():
+            while self.exit is None and self.connection is not None:
+                self.connection.socket.settimeout(0.5)
+                for kind, payload in self.connection.receive():
                     self._on_frame(kind, payload)
         except client.Refused:
             raise
@@ -233,10 +223,10 @@ class Relay:
             # A paste that is cut off must still end, or the far end takes the Ctrl-C for pasted text.
             end = PASTE_ENDS if PASTE_ENDS in self.unsent or PASTE_ENDS in before else b""
             self.unsent = bytearray(end + INTERRUPT + after)
-            if self.stream is not None and self.stream.open and len(end) + 1 <= self.credit:
+            if self.connection is not None and self.connection.open and len(end) + 1 <= self.credit:
                 self.credit -= len(end) + 1
                 del self.unsent[: len(end) + 1]
-                self.stream.send(wire.INPUT, end + INTERRUPT)
+                self.connection.send(framed.INPUT, end + INTERRUPT)
             return
         self.unsent += data
 
@@ -245,7 +235,7 @@ class Relay:
             return 0  # until we are let in, keys belong to the shell
         if self.interactive:
             return TYPED_MAX - len(self.unsent)
-        if self.stream is None or not self.stream.open:
+        if self.connection is None or not self.connection.open:
             return 0
         return self.credit - RESERVE - len(self.unsent)
 
@@ -262,15 +252,15 @@ class Relay:
             self._reading = False
             self.on_end_of_input()
 
-    def _send_input(self, stream: Stream) -> None:
-        while self.unsent and self.credit > RESERVE and len(stream.sending) < PENDING_MAX:
-            piece = bytes(self.unsent[: min(wire.INPUT_FRAME, self.credit - RESERVE)])
+    def _send_input(self, connection: Framed) -> None:
+        while self.unsent and self.credit > RESERVE and len(connection.sending) < PENDING_MAX:
+            piece = bytes(self.unsent[: min(framed.INPUT_FRAME, self.credit - RESERVE)])
             del self.unsent[: len(piece)]
             self.credit -= len(piece)
-            stream.send(wire.INPUT, piece)
+            connection.send(framed.INPUT, piece)
         if self._end_to_send and not self.unsent:
             self._end_to_send = False
-            stream.send(wire.END_OF_INPUT)
+            connection.send(framed.END_OF_INPUT)
 
     # The end.
 

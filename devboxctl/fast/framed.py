@@ -1,4 +1,4 @@
-"""The framed stream of ``attach`` and ``exec``: type, length, payload (``devboxd.api.wire``)."""
+"""The framed connection of ``attach`` and ``exec``: type, length, payload (``devboxd.api.wire``)."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def take_frames(data: bytearray) -> list[tuple[int, bytes]]:
     return frames
 
 
-class Stream:
-    """One connection that carries a stream, never blocking. ``open`` once the daemon has answered 101."""
+class Framed:
+    """One connection that carries frames, never blocking. ``open`` once the daemon has answered 101."""
 
     def __init__(self, connection: socket.socket, path: str, request: bytes) -> None:
         connection.setblocking(False)
-        self.connection = connection
+        self.socket = connection
         self.descriptor = connection.fileno()
         self.open = False
         self.sending = bytearray(client.request_bytes("POST", path, request, upgrade=True))
@@ -56,16 +56,16 @@ class Stream:
         """Send what goes now. Raises DaemonLost."""
         try:
             while self.sending:
-                del self.sending[: self.connection.send(self.sending)]
+                del self.sending[: self.socket.send(self.sending)]
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
             raise client.DaemonLost(f"lost the connection to devboxd: {error.strerror}") from None
 
     def receive(self) -> list[tuple[int, bytes]]:
-        """Read once. Raises DaemonLost at the end of the stream, Refused when the answer is not 101."""
+        """Read once. Raises DaemonLost at the end of the connection, Refused when the answer is not 101."""
         try:
-            data = self.connection.recv(65536)
+            data = self.socket.recv(65536)
         except (BlockingIOError, InterruptedError):
             return []
         except OSError as error:
@@ -78,12 +78,12 @@ class Stream:
             if head is None:
                 return []
             if head.status != 101:
-                self.connection.settimeout(5.0)
-                raise client.Refused(head.status, client.Exchange(self.connection, head).body())
+                self.socket.settimeout(5.0)
+                raise client.Refused(head.status, client.Exchange(self.socket, head).body())
             self._received = bytearray(head.rest)
             self.open = True
         return take_frames(self._received)
 
     def close(self) -> None:
         """Close the connection."""
-        self.connection.close()
+        self.socket.close()
