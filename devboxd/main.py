@@ -36,8 +36,7 @@ from devboxd.control.base.logins import LoginWatch
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.connect.forward import ListenerStore
-from devboxd.control.connect.session import LinkSettings
-from devboxd.control.daemon import BoxSettings, Daemon, Memory, Settings
+from devboxd.control.daemon import Daemon, Memory
 from devboxd.control.doctor import Doctor
 from devboxd.errors import DevboxError
 from devboxd.host.clock import Clock
@@ -56,7 +55,7 @@ from devboxd.host.ssh_config import (
 )
 from devboxd.host.systemd import Notifier
 from devboxd.host.wake import wakeups
-from devboxd.model.box import Account, BoxRef
+from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
@@ -107,6 +106,7 @@ async def _run(
     # A user name or host name is no secret, but it need not be readable in every account's session list.
     journal = Journal(paths.journal)
     memory, owner = _remembered(journal)
+    shared.sessions.owner = owner
     saver = _Saver(journal, memory, owner)
     files = ConfigFiles(paths, environment)
     loaded = files.load()
@@ -119,7 +119,7 @@ async def _run(
         AwsCloud(accounts),
         dialer,
         keys,
-        settings(loaded.config, owner),
+        loaded.config,
         memory,
         saver.remember,
         listeners,
@@ -148,7 +148,7 @@ async def _run(
             _config_condition(shared, new)
             if new.error is None:
                 _set_level(new.config)
-                daemon.apply(settings(new.config, owner))
+                daemon.apply(new.config)
 
     async def follow_logins() -> None:
         while True:
@@ -201,34 +201,6 @@ async def _run(
 
 
 # Configuration ----------------------------------------------------------------------------------------
-
-
-def settings(config: Config, owner: str) -> Settings:
-    """The configuration as control uses it."""
-    return Settings(
-        account=Account(config.defaults.profile, config.defaults.region),
-        user=config.defaults.user,
-        mux=config.defaults.mux,
-        boxes={
-            name: BoxSettings(
-                target=box.target,
-                account=Account(box.profile, box.region),
-                user=box.user,
-                mux=box.mux,
-                keep_alive=box.keep_alive,
-                warm=box.warm,
-            )
-            for name, box in config.boxes.items()
-        },
-        link=LinkSettings(
-            heartbeat=config.link.heartbeat,
-            frames_per_second=config.link.frames_per_second,
-            keep_alive=config.defaults.keep_alive,
-            owner=owner,
-        ),
-        forward_wait=config.forward.wait,
-        port_sessions=config.forward.max_sessions,
-    )
 
 
 class _Current:

@@ -17,13 +17,14 @@ from devboxd.control.base.steady import steadily
 from devboxd.control.connect.attach import Attach, AttachSpec
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forward import Forwards, ListenerStore, Saved
-from devboxd.control.connect.port import PortPool, PortTarget, Stream
-from devboxd.control.connect.session import BEAT, REASON_PREFIX, HeldSession, LinkSettings, Plan, Quiet
+from devboxd.control.connect.port import IDLE_AFTER, PortPool, PortTarget, Stream
+from devboxd.control.connect.session import BEAT, REASON_PREFIX, HeldSession, Plan, Quiet
 from devboxd.control.connect.ssh import Keys, SshAccess
 from devboxd.control.connect.sshagent import SshAgents
 from devboxd.control.connect.terminal import Leaving, Terminal
 from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreachable
 from devboxd.model.box import Account, BoxRef, Instance, is_instance_id, is_name, strip_suffix
+from devboxd.model.config import Config
 from devboxd.model.session import SessionState
 from devboxd.ssm.limits import SHELL
 
@@ -32,31 +33,6 @@ log = logging.getLogger(__name__)
 NAMES_KEPT: Final = 30.0  # seconds that a name keeps its instance without asking EC2 again
 PROJECT_TAG: Final = "devbox:project"
 GONE: Final = frozenset({"terminated", "shutting-down"})
-
-
-class BoxSettings(msgspec.Struct, frozen=True):
-    """What the configuration says of one box."""
-
-    target: str | None = None
-    account: Account = Account()
-    user: str | None = None
-    mux: str | None = None
-    keep_alive: str | None = None
-    warm: tuple[int, ...] = ()  # ports that keep a session open, so that a connection never waits for one
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """The configuration as control uses it; replaced as a whole when a file changes."""
-
-    account: Account = Account()
-    user: str | None = None
-    mux: str | None = None
-    boxes: Mapping[str, BoxSettings] = {}
-    link: LinkSettings = LinkSettings()
-    forward_wait: float = 30.0
-    port_sessions: int = 4
-    idle_after: float = 60.0
-    wait: float = 120.0
 
 
 class Memory(msgspec.Struct):
@@ -78,18 +54,21 @@ class Daemon:
         cloud: Cloud,
         dialer: Dialer,
         keys: Keys,
-        settings: Settings,
+        config: Config,
         memory: Memory,
         remember: Callable[[Memory], None],
         listeners: ListenerStore | None = None,
+        *,
+        idle_after: float = IDLE_AFTER,
     ) -> None:
         self.shared = shared
-        self.settings = settings
+        self.config = config
         self.attached = 0
         self._cloud = cloud
         self._dialer = dialer
         self._memory = memory
         self._remember = remember
+        self._idle_after = idle_after
         self._pools: dict[PortTarget, PortPool] = {}
         self._warm: list[PortPool] = []
         self._names: dict[tuple[str, Account], tuple[float, BoxRef]] = {}
@@ -100,7 +79,7 @@ class Daemon:
             self.pool,
             self.execute,
             self._save_forwards,
-            wait=lambda: self.settings.forward_wait,
+            wait=lambda: self.config.forward.wait,
             store=listeners,
         )
         self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
@@ -134,7 +113,7 @@ class Daemon:
             pool.kept -= 1
             pool.warmed -= 1
         self._warm = []
-        for name, configured in self.settings.boxes.items():
+        for name, configured in self.config.boxes.items():
             for port in configured.warm:
                 try:
                     box = await self.resolve(name, Account())
@@ -157,8 +136,8 @@ class Daemon:
             ended += was_open is True
             if was_open is not None:
                 del self._stale[session_id]
-        prefix = f"{REASON_PREFIX}/{self.settings.link.owner}/"
-        for account in {self.settings.account, *self._memory.accounts}:
+        prefix = f"{REASON_PREFIX}/{self.shared.sessions.owner}/"
+        for account in {self.config.account_of(Account()), *self._memory.accounts}:
             try:
                 found = await self._cloud.sessions(account).active(reason_prefix=prefix)
             except DevboxError as error:
@@ -185,9 +164,9 @@ class Daemon:
             return None
         return True
 
-    def apply(self, settings: Settings) -> None:
+    def apply(self, config: Config) -> None:
         """Use a new configuration from now on; what is open stays as it is."""
-        self.settings = settings
+        self.config = config
         self._names.clear()
         self.shared.tasks.spawn("warm ports", self._warm_up())
         self.shared.news.tell("config.loaded", "the configuration was read again")
@@ -202,15 +181,12 @@ class Daemon:
             BoxNotFound: nothing is called so.
         """
         name = strip_suffix(name)
-        settings = self.settings
-        configured = settings.boxes.get(name)
-        account = self._account(account, configured)
-        user = (configured.user if configured else None) or settings.user
-        mux = (configured.mux if configured else None) or settings.mux
-        keep = configured.keep_alive if configured else None
+        config = self.config
+        configured = config.boxes.get(name)
+        account = config.account_of(account, name)
         meant = configured.target if configured is not None and configured.target else name
         if is_instance_id(meant):
-            return self._seen(BoxRef(name, meant, account, user, mux, keep))
+            return self._seen(config.box_ref(name, meant, account))
         if not is_name(meant):
             raise BadRequest(
                 f"{name!r} cannot be a box", hint="give a name from devboxctl ls, or an instance id"
@@ -219,7 +195,7 @@ class Daemon:
         if (known := self._names.get(key)) is not None and now - known[0] < NAMES_KEPT:
             return known[1]
         instance = await self._find(meant, account)
-        box = self._seen(BoxRef(name, instance.id, account, user, mux, keep))
+        box = self._seen(config.box_ref(name, instance.id, account))
         self._names[key] = (now, box)
         return box
 
@@ -250,7 +226,7 @@ class Daemon:
         Raises:
             DevboxError: AWS cannot be asked and nothing is remembered.
         """
-        account = self._account(account, None)
+        account = self.config.account_of(account)
         try:
             return await self._list(account), account, None
         except DevboxError:
@@ -273,26 +249,10 @@ class Daemon:
         except DevboxError:
             return "unknown"
 
-    def _link(self, box: BoxRef) -> LinkSettings:
-        """How links to this box behave."""
-        link = self.settings.link
-        return msgspec.structs.replace(link, keep_alive=box.keep_alive) if box.keep_alive else link
-
     async def _list(self, account: Account) -> list[Instance]:
         instances = await self._cloud.instances(account).list()
         self._last_boxes[account] = (self.shared.time.wall(), instances)
         return instances
-
-    def _account(self, asked: Account, configured: BoxSettings | None) -> Account:
-        """Flag, then the box's own, then the configured default."""
-        of_box = configured.account if configured is not None else Account()
-        default = self.settings.account
-        profile = asked.profile or of_box.profile or default.profile
-        region = asked.region or of_box.region
-        # A default region belongs to the default profile: another profile has its own.
-        if region is None and profile == default.profile:
-            region = default.region
-        return Account(profile, region)
 
     def _seen(self, box: BoxRef) -> BoxRef:
         if box.account not in self._memory.accounts:
@@ -335,7 +295,7 @@ class Daemon:
             self._dialer,
             spec,
             terminal,
-            settings=self._link(spec.box),
+            config=self.config,
             box_state=state,
         )
         self.attached += 1
@@ -358,7 +318,7 @@ class Daemon:
             self._dialer,
             spec,
             terminal,
-            settings=self._link(spec.box),
+            config=self.config,
         )
         return await self._held(f"exec on {spec.box.name}", execution.run())
 
@@ -378,9 +338,8 @@ class Daemon:
                 self._cloud.sessions(target.box.account),
                 self._dialer,
                 target,
-                self._link(target.box),
-                most=self.settings.port_sessions,
-                idle_after=self.settings.idle_after,
+                self.config,
+                idle_after=self._idle_after,
             )
             pool.on_empty = lambda: self._forget(target)
         return pool
@@ -413,9 +372,10 @@ class Daemon:
             parameters={"portNumber": "22"},
             limits=SHELL,
             wait=timeout,
+            keep_alive=self.config.keep_alive_of(box),
         )
         session = HeldSession(
-            self.shared, self._cloud.sessions(box.account), self._dialer, plan, sink, self._link(box)
+            self.shared, self._cloud.sessions(box.account), self._dialer, plan, sink, self.config.link
         )
         began = clock.monotonic()
         trips: list[float] = []

@@ -12,7 +12,7 @@ import msgspec
 from devboxd.control.connect.execute import Capture, ExecSpec
 from devboxd.control.daemon import Daemon
 from devboxd.errors import Denied, DevboxError
-from devboxd.model.box import BoxRef
+from devboxd.model.box import Account, BoxRef
 
 LOOK_TIMEOUT: Final = 45.0  # seconds for one check
 _TOOLS: Final = (
@@ -54,7 +54,7 @@ class Doctor:
         )
 
         async def list_boxes() -> Finding:
-            instances, account, since = await self._daemon.boxes(self._daemon.settings.account)
+            instances, account, since = await self._daemon.boxes(Account())
             if since is not None:
                 return Finding("ec2", "warning", "EC2 could not be asked; names come from memory")
             where = account.profile or "default"

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 import msgspec
 
 from devboxd.errors import BadRequest
-from devboxd.model.box import is_instance_id, is_name
+from devboxd.model.box import Account, BoxRef, is_instance_id, is_name
 
 BUILT_IN: Final = "default"
 
@@ -75,6 +75,32 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     forward: ForwardSettings = ForwardSettings()
     link: LinkSettings = LinkSettings()
     log: LogSettings = LogSettings()
+
+    def account_of(self, asked: Account, box: str | None = None) -> Account:
+        """Which AWS settings to use: what was asked for, then what the box says, then the default."""
+        of_box = self.boxes.get(box or "", BoxSettings())
+        profile = asked.profile or of_box.profile or self.defaults.profile
+        region = asked.region or of_box.region
+        # A default region belongs to the default profile: another profile has its own.
+        if region is None and profile == self.defaults.profile:
+            region = self.defaults.region
+        return Account(profile, region)
+
+    def box_ref(self, name: str, target: str, account: Account) -> BoxRef:
+        """The box of this name, once it is known which instance that is."""
+        of_box = self.boxes.get(name, BoxSettings())
+        return BoxRef(
+            name,
+            target,
+            account,
+            of_box.user or self.defaults.user,
+            of_box.mux or self.defaults.mux,
+            of_box.keep_alive,
+        )
+
+    def keep_alive_of(self, box: BoxRef) -> str:
+        """Whether quiet sessions of a box are kept from their idle time-out: auto, always, never."""
+        return box.keep_alive or self.defaults.keep_alive
 
 
 class Layer(msgspec.Struct, frozen=True):

@@ -13,8 +13,9 @@ import aiohttp
 import pytest
 
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.session import HeldSession, LinkSettings, Plan, Quiet
+from devboxd.control.connect.session import HeldSession, Plan, Quiet
 from devboxd.host.clock import Clock
+from devboxd.model.config import LinkSettings
 from devboxd.net.link import Dialer
 from devboxd.ssm import frame
 from devboxd.ssm.limits import Limits

@@ -23,11 +23,11 @@ from devboxd.aws.cloud import AwsCloud
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.attach import AttachSpec
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.session import LinkSettings
 from devboxd.control.connect.terminal import ClientMessage, EndOfInput, Input, Leaving, StatusLine, Taken
-from devboxd.control.daemon import Daemon, Memory, Settings
+from devboxd.control.daemon import Daemon, Memory
 from devboxd.errors import DevboxError
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.config import Config, LinkSettings
 from devboxd.model.forward import Spec
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
@@ -80,12 +80,14 @@ async def daemon_on(
         patch.setenv(variable, value)
     clock = SystemClock()
     accounts, dialer = Accounts(clock), Dialer(DialSettings())
+    shared = Shared.of(clock, dice=random.Random(seed).random)
+    shared.sessions.owner = "chaos"
     daemon = Daemon(
-        Shared.of(clock, dice=random.Random(seed).random),
+        shared,
         AwsCloud(accounts),
         dialer,
         NoKeys(),
-        Settings(link=LinkSettings(owner="chaos", frames_per_second=0)),
+        Config(link=LinkSettings(frames_per_second=0)),
         memory or Memory(),
         lambda memory: None,
     )

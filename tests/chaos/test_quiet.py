@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.session import BEAT, HeldSession, LinkSettings, Plan
+from devboxd.control.connect.session import BEAT, HeldSession, Plan
 from devboxd.model.session import SessionState
 from tests.control.fakes import FakeService, LoopClock, Sink
 
@@ -50,8 +50,7 @@ async def test_a_day_of_quiet(policy: str, attended: bool, count: int) -> None:
     sinks = [Sink() for _ in range(count)]
     sessions = [
         HeldSession(
-            shared, service, service, Plan(target="i-0", box="api", kind="port", **PORT), sink,  # type: ignore[arg-type]
-            LinkSettings(keep_alive=policy),
+            shared, service, service, Plan(target="i-0", box="api", kind="port", keep_alive=policy, **PORT), sink,  # type: ignore[arg-type]
         )
         for sink in sinks
     ]  # fmt: skip

@@ -13,8 +13,9 @@ import pytest_asyncio
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.session import LinkSettings
-from devboxd.control.daemon import Daemon, Memory, Settings
+from devboxd.control.connect.port import IDLE_AFTER
+from devboxd.control.daemon import Daemon, Memory
+from devboxd.model.config import Config
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.simulator.world import Simulator
@@ -47,7 +48,14 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
     """Daemons that talk to a simulator, stopped at the end of the test."""
     stack = AsyncExitStack()
 
-    async def make(sim: Simulator, *, memory: Memory | None = None, **settings: Any) -> Daemon:
+    async def make(
+        sim: Simulator,
+        *,
+        memory: Memory | None = None,
+        owner: str = "test",
+        idle_after: float = IDLE_AFTER,
+        **config: Any,
+    ) -> Daemon:
         for name, value in sim.environment().items():
             monkeypatch.setenv(name, value)
         clock = RealTime()
@@ -55,15 +63,17 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
         dialer = Dialer(DialSettings())
         stack.push_async_callback(accounts.close)
         stack.push_async_callback(dialer.close)
-        settings.setdefault("link", LinkSettings(owner="test"))
+        shared = Shared.of(clock, dice=lambda: 0.0)
+        shared.sessions.owner = owner
         daemon = Daemon(
-            Shared.of(clock, dice=lambda: 0.0),
+            shared,
             AwsCloud(accounts),
             dialer,
             NoKeys(),
-            Settings(**settings),
+            Config(**config),
             memory or Memory(),
             lambda memory: None,
+            idle_after=idle_after,
         )
         await daemon.start()
         stack.push_async_callback(daemon.stop)

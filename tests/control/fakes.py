@@ -16,8 +16,9 @@ import msgspec
 
 from devboxd.aws.errors import SessionOver
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.session import HeldSession, LinkSettings, Plan, Quiet
+from devboxd.control.connect.session import HeldSession, Plan, Quiet
 from devboxd.errors import DevboxError
+from devboxd.model.config import LinkSettings
 from devboxd.model.session import SessionState
 from devboxd.net.link import LinkLost
 from devboxd.ssm import effect, frame
@@ -346,8 +347,9 @@ def bench(
     """Make a session that is not run yet."""
     service = service or FakeService()
     shared, sink = Shared.of(LoopClock(), dice=lambda: dice), Sink()
+    shared.sessions.owner = "me"
     wanted = Plan(target="i-1", box="api", kind=kind, **plan)
-    session = HeldSession(shared, service, service, wanted, sink, settings or LinkSettings(owner="me"))
+    session = HeldSession(shared, service, service, wanted, sink, settings or LinkSettings())
     return Bench(shared, service, sink, session)
 
 

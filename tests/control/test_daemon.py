@@ -9,10 +9,10 @@ import pytest
 
 from devboxd.control.connect.attach import AttachSpec
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.session import LinkSettings
-from devboxd.control.daemon import BoxSettings, Daemon, Memory, Settings
+from devboxd.control.daemon import Daemon, Memory
 from devboxd.errors import BadRequest, BoxNotFound, Denied, Unreachable
 from devboxd.model.box import Account
+from devboxd.model.config import BoxSettings, Config, Defaults
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.kit import Screen
@@ -98,11 +98,11 @@ async def test_of_two_boxes_of_one_name_the_running_one_is_meant(
 async def test_a_configured_box_wins_over_tags(sim: Simulator, make_daemon: MakeDaemon) -> None:
     """With its account, user and mux."""
     boxes = {
-        "web": BoxSettings("i-0123456789abcdef0", Account("prod", "eu-west-1"), "ana", "tmux"),
+        "web": BoxSettings("i-0123456789abcdef0", "prod", "eu-west-1", "ana", "tmux"),
         "db": BoxSettings(target="data", user="root"),
         "api": BoxSettings(user="bob"),
     }
-    daemon = await make_daemon(sim, boxes=boxes, user="dev", mux="zellij")
+    daemon = await make_daemon(sim, boxes=boxes, defaults=Defaults(user="dev", mux="zellij"))
     web = await daemon.resolve("web", HERE)
     assert (web.target, web.account, web.user, web.mux) == (
         "i-0123456789abcdef0",
@@ -115,7 +115,7 @@ async def test_a_configured_box_wins_over_tags(sim: Simulator, make_daemon: Make
     assert (db.name, db.target, db.user, db.mux) == ("db", sim.box("data").id, "root", "zellij")
     api = await daemon.resolve("api", HERE)
     assert (api.target, api.user) == (sim.box("api").id, "bob")
-    daemon.apply(Settings(user="eve"))
+    daemon.apply(Config(defaults=Defaults(user="eve")))
     assert (await daemon.resolve("api", HERE)).user == "eve"
 
 
@@ -155,7 +155,7 @@ async def test_sessions_of_a_daemon_that_crashed_are_ended(sim: Simulator, make_
     memories = [Memory(), Memory(), Memory()]
     owners = ["test", "test", "somebody-else"]
     crashed = [
-        await make_daemon(sim, memory=memory, link=LinkSettings(owner=owner))
+        await make_daemon(sim, memory=memory, owner=owner)
         for memory, owner in zip(memories, owners, strict=True)
     ]
     # Only their hearts beat: the sweeps are over.

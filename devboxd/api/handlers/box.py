@@ -33,10 +33,9 @@ def routes(context: Context) -> list[web.RouteDef]:
             conditions.append(
                 wire.Condition("ec2-unavailable", "EC2 cannot be asked", error.message, error.hint)
             )
-        settings = daemon.settings
         sessions = Counter(session.plan.target for session in daemon.sessions())
         forwards = Counter(item.box for item in daemon.forwards.list())
-        names = {item.target: name for name, item in settings.boxes.items() if item.target}
+        names = {item.target: name for name, item in daemon.config.boxes.items() if item.target}
         found = [
             views.box(
                 instance,

@@ -60,7 +60,6 @@ def routes(context: Context) -> list[web.RouteDef]:
             term=asked.term,
             colorterm=asked.colorterm,
             locale=asked.locale,
-            wait=daemon.settings.wait,
             agent=asked.ssh_auth_sock if asked.forward_agent else None,
             rejoining=asked.rejoin is not None,
         )
@@ -80,7 +79,6 @@ def routes(context: Context) -> list[web.RouteDef]:
                 columns=asked.columns,
                 rows=asked.rows,
                 term=asked.term,
-                wait=daemon.settings.wait,
             )
             return await _framed(request, lambda terminal: daemon.attach(attach_spec, terminal))
         spec = ExecSpec(
@@ -90,7 +88,6 @@ def routes(context: Context) -> list[web.RouteDef]:
             user=asked.user,
             cwd=asked.cwd,
             env=dict(asked.env),
-            wait=daemon.settings.wait,
         )
         # A pager may read the last megabytes an hour later; a terminal that is stuck at its end is given up.
         return await _framed(request, lambda terminal: daemon.execute(spec, terminal), patience=None)

@@ -14,6 +14,7 @@ class Register:
     """The sessions of one life of the daemon. Plain values; every method is immediate."""
 
     def __init__(self) -> None:
+        self.owner = ""  # this machine and user, in the Reason of its sessions
         self.run = secrets.token_hex(4)  # this life of the daemon, in the Reason of its sessions
         self.running: dict[HeldSession, None] = {}  # oldest first
         self.open_ids: dict[str, str] = {}  # at AWS, by our doing and not yet ended: id, box

@@ -21,10 +21,11 @@ from devboxd.aws.errors import DocumentInvalid
 from devboxd.boxside.shell import Mark, MarkFilter, attach_command, printable
 from devboxd.control.base.needs import Dialer, SessionApi
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.session import HeldSession, LinkSettings, Plan, Quiet, SessionEnded
+from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
 from devboxd.control.connect.terminal import Detach, EndOfInput, Input, Leaving, Resize, StatusLine, Terminal
 from devboxd.errors import Denied, DevboxError, Unreachable, WrongState
 from devboxd.model.box import BoxRef
+from devboxd.model.config import Config
 from devboxd.model.retry import backoff
 from devboxd.model.session import AfterEnd, Ending, SessionEnd, SessionState, after_end
 from devboxd.ssm import effect
@@ -161,7 +162,7 @@ class Attach:
         spec: AttachSpec,
         terminal: Terminal,
         *,
-        settings: LinkSettings,
+        config: Config,
         box_state: Callable[[], Awaitable[str | None]] | None = None,
     ) -> None:
         self.spec = spec
@@ -169,7 +170,8 @@ class Attach:
         self._api = api
         self._dialer = dialer
         self._terminal = terminal
-        self._settings = settings
+        self._link = config.link
+        self._keep_alive = config.keep_alive_of(spec.box)
         self._box_state = box_state
         self._size = (max(1, spec.columns), max(1, spec.rows))
         self._screen: _Screen | None = None
@@ -236,7 +238,7 @@ class Attach:
             if not screen.started and self._kind is None and self.spec.rejoining:
                 # The daemon before us had joined it.
                 mux = self.spec.command is None and self.spec.mux != "none"
-            if self._settings.keep_alive == "never" and "inactivity" in end.reason.lower():
+            if self._keep_alive == "never" and "inactivity" in end.reason.lower():
                 return Leaving(reason=end.reason, reattach=not self.spec.raw)  # the account wants it so
             match after_end(
                 end, mux=mux and not self.spec.raw, program_ended=screen.program_ended, useless_starts=useless
@@ -338,8 +340,9 @@ class Attach:
             wait=None if again else spec.wait,
             patient=again,
             priority=-self._shared.time.monotonic(),
+            keep_alive=self._keep_alive,
         )
-        session = HeldSession(self._shared, self._api, self._dialer, plan, screen, self._settings)
+        session = HeldSession(self._shared, self._api, self._dialer, plan, screen, self._link)
         session.attended = True
         # A size is what resets the idle time-out of a terminal, as AWS documents it.
         session.touch = lambda: session.send_now(PayloadType.SIZE, size(*self._size))

@@ -24,7 +24,7 @@ from devboxd.boxside.shell import printable
 from devboxd.control.base.needs import Dialer, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.attach import INTERACTIVE_DOCUMENT, SIZE_REPEAT
-from devboxd.control.connect.session import HeldSession, LinkSettings, Plan, Quiet, SessionEnded
+from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
 from devboxd.control.connect.terminal import (
     ClientMessage,
     Detach,
@@ -38,6 +38,7 @@ from devboxd.control.connect.terminal import (
 )
 from devboxd.errors import Denied, DevboxError, Unreachable, WrongState
 from devboxd.model.box import BoxRef
+from devboxd.model.config import Config
 from devboxd.model.session import Ending, SessionEnd, SessionState
 from devboxd.ssm.limits import SHELL
 from devboxd.ssm.payload import PayloadType, size
@@ -182,7 +183,7 @@ class Execution:
         spec: ExecSpec,
         terminal: Terminal,
         *,
-        settings: LinkSettings,
+        config: Config,
         on_session: Callable[[HeldSession | None], None] = lambda _: None,
     ) -> None:
         self.spec = spec
@@ -192,7 +193,8 @@ class Execution:
         self._shared = shared
         self._api = api
         self._dialer = dialer
-        self._settings = settings
+        self._link = config.link
+        self._keep_alive = config.keep_alive_of(spec.box)
         self._on_session = on_session
         self._was_asked = False  # the relay may have been told what to run
         self._taken = 0  # bytes that the client wrote out
@@ -448,8 +450,9 @@ class Execution:
             parameters=parameters,
             limits=SHELL,
             wait=self.spec.wait,
+            keep_alive=self._keep_alive,
         )
-        session = HeldSession(self._shared, self._api, self._dialer, plan, sink, self._settings)
+        session = HeldSession(self._shared, self._api, self._dialer, plan, sink, self._link)
         session.attended = True
         session.touch = lambda: session.send_now(PayloadType.SIZE, size(80, 24))
         self._session_now = session

@@ -18,9 +18,10 @@ import msgspec
 from devboxd.aws.errors import DocumentInvalid
 from devboxd.control.base.needs import Dialer, SessionApi
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.session import HeldSession, LinkSettings, Plan, Quiet, SessionEnded
+from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
 from devboxd.errors import Denied, DevboxError, Unreachable
 from devboxd.model.box import BoxRef
+from devboxd.model.config import Config
 from devboxd.model.retry import backoff
 from devboxd.model.session import Ending, SessionEnd, SessionState
 from devboxd.ssm import effect
@@ -39,6 +40,8 @@ WRITE_CHUNK: Final = 32 << 10  # bytes of one stream at a time: others get their
 BUSY_BYTES: Final = 256 << 10  # bytes a second over a session that make it count as busy
 REFUSED_WITHIN: Final = 1.0  # seconds: a FIN this soon after the agent's flag belongs to it
 NOP_AFTER: Final = 10.0  # seconds between NOPs to an agent that uses them
+LARGEST_PAYLOAD: Final = 32 << 10  # bytes of one frame, once smaller ones were taken
+IDLE_AFTER: Final = 60.0  # seconds without a connection after which a session that nobody keeps is ended
 PROVEN: Final = 8  # frames acknowledged at one payload size before the next is tried
 FIRST_LIMITS: Final = Limits(payload=1024, window_bytes=BULK.window_bytes)  # grown as the way proves wide
 
@@ -170,7 +173,7 @@ class PortSession(Quiet):
         dialer: Dialer,
         target: PortTarget,
         document: str,
-        settings: LinkSettings,
+        config: Config,
         *,
         wait: float | None,
     ) -> None:
@@ -190,7 +193,6 @@ class PortSession(Quiet):
         self._turn = asyncio.Lock()
         self._promised = False  # to a first connection
         self._begun = bytearray()  # of a frame that is partly sent
-        self._widest = settings.largest_payload
         self._sent_frames = 0  # at the present payload size
         self._rate_at = shared.time.monotonic()
         self._rate_bytes = 0
@@ -203,8 +205,9 @@ class PortSession(Quiet):
             parameters=parameters,
             limits=FIRST_LIMITS,
             wait=wait,
+            keep_alive=config.keep_alive_of(target.box),
         )
-        self.held = HeldSession(shared, api, dialer, plan, self, settings)
+        self.held = HeldSession(shared, api, dialer, plan, self, config.link)
 
     async def run(self) -> SessionEnd:
         """Hold the session; reset its streams when it ends."""
@@ -310,12 +313,12 @@ class PortSession(Quiet):
         What the live service takes is unknown; the agent takes anything, and its speed grows with it.
         """
         channel = self.held.channel
-        if channel is None or sent < channel.payload_size or channel.payload_size >= self._widest:
+        if channel is None or sent < channel.payload_size or channel.payload_size >= LARGEST_PAYLOAD:
             return
         self._sent_frames += -(-sent // channel.payload_size)
         if self._sent_frames - channel.unacknowledged >= PROVEN:
             self._sent_frames = channel.unacknowledged
-            channel.payload_size = min(self._widest, channel.payload_size * 2)
+            channel.payload_size = min(LARGEST_PAYLOAD, channel.payload_size * 2)
             self._mux.limit = channel.payload_size - HEADER.size
 
     def close_stream(self, stream: Stream) -> None:
@@ -416,10 +419,9 @@ class PortPool:
         api: SessionApi,
         dialer: Dialer,
         target: PortTarget,
-        settings: LinkSettings,
+        config: Config,
         *,
-        most: int = 4,
-        idle_after: float = 60.0,
+        idle_after: float = IDLE_AFTER,
     ) -> None:
         self.target = target
         self.sessions: list[PortSession] = []
@@ -429,8 +431,7 @@ class PortPool:
         self._shared = shared
         self._api = api
         self._dialer = dialer
-        self._settings = settings
-        self._most = most
+        self._config = config
         self._idle_after = idle_after
         self._documents = [LOCAL_DOCUMENT, SSH_DOCUMENT] if target.host is None else [REMOTE_DOCUMENT]
         self._reaper: asyncio.Task[None] | None = None
@@ -478,13 +479,13 @@ class PortPool:
         online = [session for session in usable if session.held.state is SessionState.ONLINE] or usable
         if online:
             best = min(online, key=lambda session: session.load)
-            if best.load[0] == 0 or len(usable) >= self._most:
+            if best.load[0] == 0 or len(usable) >= self._config.forward.max_sessions:
                 return best
         return self._start(wait)
 
     def _start(self, wait: float | None) -> PortSession:
         session = PortSession(
-            self._shared, self._api, self._dialer, self.target, self._documents[0], self._settings, wait=wait
+            self._shared, self._api, self._dialer, self.target, self._documents[0], self._config, wait=wait
         )
         session.held.wanted = self.kept > 0 and not self.sessions
         self.sessions.append(session)

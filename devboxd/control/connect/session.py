@@ -22,6 +22,7 @@ from devboxd.control.base.needs import Dialer, Grant, Link, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, Unreachable, WrongState
 from devboxd.model.box import Account
+from devboxd.model.config import LinkSettings
 from devboxd.model.retry import backoff
 from devboxd.model.session import Ending, SessionEnd, SessionState
 from devboxd.net.link import LinkLost, LinkRefused
@@ -126,16 +127,7 @@ class Plan(msgspec.Struct, frozen=True):
     wait: float | None = 120.0  # seconds for a box that is not connected yet; None: for ever
     patient: bool = False  # wait for a login, too, instead of failing
     priority: float = 0.0  # lower goes first when many sessions come back at once
-
-
-class LinkSettings(msgspec.Struct, frozen=True):
-    """How links behave. ``frames_per_second`` is a limit of ours (0: none); the service is said to cut at 1000."""
-
-    heartbeat: float = 10.0
-    frames_per_second: float = 900.0
-    largest_payload: int = 32 << 10  # bytes of one frame to a port session, once smaller ones were taken
     keep_alive: str = "auto"  # auto, always, never
-    owner: str = ""  # this machine and user, in Reason
 
 
 class HeldSession:
@@ -332,7 +324,9 @@ class HeldSession:
         deadline = None if plan.wait is None else clock.monotonic() + plan.wait
         began = clock.monotonic()
         delays = backoff(self._shared.time.dice)
-        reason = f"{REASON_PREFIX}/{self._settings.owner}/{plan.kind}/{self._shared.sessions.run}"[:256]
+        reason = f"{REASON_PREFIX}/{self._shared.sessions.owner}/{plan.kind}/{self._shared.sessions.run}"[
+            :256
+        ]
         while True:
             try:
                 async with self._shared.gates.of(self._api).enter(plan.priority):
@@ -593,7 +587,7 @@ class HeldSession:
     async def _write(self, link: Link) -> None:
         ahead, outgoing = self._ahead, self._outgoing
         wake, monotonic = self._wake_writer, self._shared.time.monotonic
-        rate = self._settings.frames_per_second
+        rate = float(self._settings.frames_per_second)  # a limit of ours; the service is said to cut at 1000
         tokens, filled = rate, monotonic()
         turn = False
         while True:
@@ -681,11 +675,11 @@ class HeldSession:
 
     def _may_ask(self, now: float) -> bool:
         """Say whether the policy lets us send what may count as activity."""
-        return self._settings.keep_alive != "never" or now - self._used < NEVER_QUIET
+        return self.plan.keep_alive != "never" or now - self._used < NEVER_QUIET
 
     def _keep_alive(self, now: float) -> None:
         """Touch a quiet session so that its idle time-out starts afresh, where the policy says so."""
-        policy = self._settings.keep_alive
+        policy = self.plan.keep_alive
         if policy == "never" or (policy == "auto" and not self.attended and not self.wanted):
             return
         if not self._touched:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from devboxd.control.connect import forward as forward_module
@@ -18,6 +17,7 @@ from devboxd.control.connect.forward import Facts, Forward, Forwards, ListenerSt
 from devboxd.control.daemon import Daemon, Memory
 from devboxd.errors import DevboxError
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.config import Config, ForwardSettings
 from devboxd.model.forward import ForwardState, Spec
 from devboxd.net.listen import Listener, PortInUse, listen_tcp
 from devboxd.simulator.world import Simulator
@@ -143,7 +143,7 @@ async def test_a_box_that_is_off_cuts_the_connection_after_the_wait(
 ) -> None:
     """Bounded, with the reason in ``forward ls``."""
     sim = await simulator(stopped=["api"])
-    daemon = await make_daemon(sim, forward_wait=0.3)
+    daemon = await make_daemon(sim, forward=ForwardSettings(wait=0.3))
     facts = await add(daemon, sim, port=ECHO)
     assert await echo(port_of(facts)) == b""
     await until(lambda: daemon.forwards.list()[0].error)
@@ -357,7 +357,7 @@ async def test_the_wait_is_the_configured_one_at_the_time(daemon: Daemon, sim: S
     await add(daemon, sim, port=ECHO)
     (forward,) = daemon.forwards._all.values()
     assert forward._wait() == 30.0
-    daemon.apply(msgspec.structs.replace(daemon.settings, forward_wait=3.0))
+    daemon.apply(Config(forward=ForwardSettings(wait=3.0)))
     assert forward._wait() == 3.0
 
 

@@ -16,6 +16,7 @@ from devboxd.control.connect.splice import splice
 from devboxd.control.daemon import Daemon
 from devboxd.errors import DevboxError, NotConnected, Unreachable
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.config import ForwardSettings
 from devboxd.simulator import agent_port
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
@@ -255,7 +256,7 @@ async def test_a_busy_session_is_given_a_companion_and_idle_ones_are_retired(
     make_daemon: MakeDaemon, sim: Simulator
 ) -> None:
     """The agent paces a session below 1 MiB/s: an upload must not slow the page down."""
-    daemon = await make_daemon(sim, idle_after=0.2, port_sessions=3)
+    daemon = await make_daemon(sim, idle_after=0.2, forward=ForwardSettings(max_sessions=3))
 
     async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1 << 20):

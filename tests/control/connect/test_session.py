@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from devboxd.aws.errors import SessionOver, Throttled
-from devboxd.control.connect.session import BEAT, LinkSettings, SessionEnded
+from devboxd.control.connect.session import BEAT, SessionEnded
 from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, Unreachable, WrongState
+from devboxd.model.config import LinkSettings
 from devboxd.model.session import Ending, SessionEnd, SessionState
 from devboxd.net.link import LinkLost, LinkRefused
 from devboxd.ssm import frame
@@ -734,7 +735,7 @@ async def test_keep_alive_does_what_the_policy_says(
     policy: str, attended: bool, wanted: bool, least: int, most: int
 ) -> None:
     """A probe counts as activity: it must be there to keep a session, and absent to let it go."""
-    one = bench(settings=LinkSettings(keep_alive=policy))
+    one = bench(keep_alive=policy)
     one.session.attended, one.session.wanted = attended, wanted
     async with online(one), asyncio.TaskGroup() as tasks:
         heart = tasks.create_task(beats(one))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from devboxd.control.connect.session import LinkSettings
+from devboxd.model.config import LinkSettings
 from devboxd.model.session import SessionState
 from devboxd.ssm.limits import Limits
 from tests.control.fakes import bench, now, settle
