@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from types import NoneType
+from typing import Any, Final, Protocol, get_args, get_type_hints
 
-from devboxd.simulator.agent import Agent
-from devboxd.simulator.ec2 import Ec2
+from devboxd.simulator.agent.agent import Agent
+from devboxd.simulator.ec2.model import Change, Ec2, Ec2Error, State
 from devboxd.simulator.faults import Direction, Faults, Refusal
-from devboxd.simulator.gateway import IDLE_TEXT, Gateway, Session
+from devboxd.simulator.gateway.gateway import IDLE_TEXT, Gateway
+from devboxd.simulator.gateway.session import Session
 
 
 class World(Protocol):
@@ -23,6 +27,12 @@ class World(Protocol):
     def box_id(self, name: str) -> str: ...
 
     async def power_cycle(self, box_id: str, *, silent: bool) -> None: ...
+
+    async def boxes_changed(self, changes: list[Change]) -> None: ...
+
+
+_ERROR_CODE: Final = re.compile(r"[A-Za-z0-9._]{1,100}")  # it travels in a header
+_CLOSE_REASON: Final = 123  # bytes: what a websocket's close frame holds (RFC 6455, 5.5)
 
 
 class BadFault(Exception):
@@ -54,11 +64,12 @@ class Chaos:
             raise BadFault(f"no fault is named {fault!r}; there are: {', '.join(sorted(self.names))}")
         try:
             inspect.signature(method).bind(**parameters)
-        except TypeError as error:
-            raise BadFault(f"{fault}: {error}") from error
-        try:
-            return await method(**parameters)
-        except (ValueError, KeyError) as error:
+            hints = get_type_hints(method)
+            values = {name: _checked(name, value, hints[name]) for name, value in parameters.items()}
+            return await method(**values)
+        except KeyError as error:
+            raise BadFault(f"{fault}: {error.args[0]}") from error
+        except (TypeError, ValueError, Ec2Error) as error:
             raise BadFault(f"{fault}: {error}") from error
 
     @classmethod
@@ -84,15 +95,19 @@ class Chaos:
         self, code: int = 1000, text: str = "Bye", session: str | None = None, box: str | None = None
     ) -> int:
         """Close the client's websocket with a code; 1000 "Bye" is the service's hourly routine."""
-        return self._cut(f"{int(code)} {text}", session, box)
+        if not 1000 <= code <= 4999:
+            raise ValueError("code must be in 1000..4999")
+        if len(text.encode()) > _CLOSE_REASON:
+            raise ValueError(f"text must have at most {_CLOSE_REASON} bytes")
+        return self._cut(f"{code} {text}", session, box)
 
     async def do_blackhole(self, seconds: float, session: str | None = None) -> int:
         """Deliver nothing in either direction, sockets stay open; without a session the APIs, too."""
         chosen = self._sessions(session, None) if session else []
         for one in chosen:
-            self._world.faults.open_hole(one.id, float(seconds))
+            self._world.faults.open_hole(one.id, seconds)
         if not session:
-            self._world.faults.open_hole(None, float(seconds))
+            self._world.faults.open_hole(None, seconds)
         return len(chosen) or 1
 
     async def do_wire(
@@ -110,12 +125,16 @@ class Chaos:
             "up": ("up",),
             "down": ("down",),
         }
+        if direction not in directions:
+            raise ValueError(f"direction must be one of: {', '.join(directions)}")
+        if max(drop, duplicate, reorder) > 1:
+            raise ValueError("drop, duplicate and reorder are shares from 0 to 1")
         chosen = [one.id for one in self._sessions(session, None)] if session else [None]
         for one in chosen:
             for way in directions[direction]:
                 self._world.faults.set_wire(
                     one, way,
-                    drop=float(drop), duplicate=float(duplicate), reorder=float(reorder), delay=float(delay),
+                    drop=drop, duplicate=duplicate, reorder=reorder, delay=delay,
                 )  # fmt: skip
         return len(chosen)
 
@@ -162,9 +181,12 @@ class Chaos:
         text: str = "",
     ) -> int:
         """Refuse an API call by name (``*``: all, ``dial``: the upgrade), some times or for some seconds."""
-        until = float("inf") if seconds is None else self._world.faults.clock() + float(seconds)
-        left = None if times is None else int(times)
-        self._world.faults.refuse(call, Refusal(code, int(status), until, left, text))
+        if not 400 <= status <= 599:
+            raise ValueError("status must be in 400..599")
+        if not _ERROR_CODE.fullmatch(code):
+            raise ValueError("code must be an error code: letters, digits, dots")
+        until = float("inf") if seconds is None else self._world.faults.clock() + seconds
+        self._world.faults.refuse(call, Refusal(code, status, until, times, text))
         return 1
 
     async def do_refuse_resume(
@@ -212,23 +234,37 @@ class Chaos:
         """Cut the agent's socket; it comes back, at the earliest after ``seconds``. Over about 6: never."""
         chosen = self._sessions(session, box)
         for one in chosen:
-            await self._world.gateway.cut_agent(one, float(seconds))
+            await self._world.gateway.cut_agent(one, seconds)
         return len(chosen)
 
     async def do_agent_restart(self, seconds: float = 2.0, box: str | None = None) -> int:
         """The agent restarts: no new sessions for a while (TargetNotConnected), open ones go on."""
         boxes = self._boxes(box)
         for one in boxes:
-            self._world.ec2.agent_away(one, float(seconds))
+            self._world.ec2.agent_away(one, seconds)
         return len(boxes)
 
     async def do_reboot(self, silent: bool = False, box: str | None = None) -> int:
-        """The box reboots: its sessions end; ``silent``: nobody tells the client."""
-        boxes = self._boxes(box)
+        """The running box reboots: its sessions end; ``silent``: nobody tells the client."""
+        boxes = self._boxes(box, State.RUNNING)
+        if boxes:
+            self._world.ec2.reboot(boxes)
         for one in boxes:
-            self._world.ec2.reboot([one])
             await self._world.power_cycle(one, silent=silent)
         return len(boxes)
+
+    async def do_box_stop(self, box: str | None = None) -> int:
+        """Somebody stops the box from the console."""
+        return await self._change(self._world.ec2.stop, self._boxes(box, State.RUNNING))
+
+    async def do_box_start(self, box: str | None = None) -> int:
+        """Somebody starts the box from the console."""
+        return await self._change(self._world.ec2.start, self._boxes(box, State.STOPPED))
+
+    async def do_box_terminate(self, box: str | None = None) -> int:
+        """Somebody terminates the box from the console; it cannot be undone."""
+        standing = (State.PENDING, State.RUNNING, State.STOPPING, State.STOPPED)
+        return await self._change(self._world.ec2.terminate, self._boxes(box, *standing))
 
     async def do_clear(self) -> int:
         """No faults any more; what was cut stays cut."""
@@ -249,5 +285,36 @@ class Chaos:
             return live
         return live[-1:] if session == "last" else [one for one in live if one.id == session]
 
-    def _boxes(self, box: str | None) -> list[str]:
-        return [self._world.box_id(box)] if box is not None else list(self._world.agents)
+    def _boxes(self, box: str | None, *states: State) -> list[str]:
+        """The one named, in whatever state; without a name all, but for those in no state of ``states``."""
+        if box is not None:
+            return [self._world.box_id(box)]
+        ids = list(self._world.agents)
+        return [one for one in ids if not states or self._world.ec2.get(one).state in states]
+
+    async def _change(self, call: Callable[[list[str]], list[Change]], boxes: list[str]) -> int:
+        changes = call(boxes) if boxes else []
+        await self._world.boxes_changed(changes)
+        return sum(change.previous is not change.current for change in changes)
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """A parameter as its annotation wants it; numbers are finite and not negative.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    kinds = get_args(hint) or (hint,)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a number from 0 on")
+    if (value is None and NoneType in kinds) or (isinstance(value, bool) and bool in kinds):
+        return value
+    if is_number and float in kinds:
+        return float(value)
+    if is_number and int in kinds and value == int(value):
+        return int(value)
+    if str in kinds and (isinstance(value, str) or is_number):
+        return str(value)  # a box may be named 7
+    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    raise ValueError(f"{name} must be {words[next(kind for kind in kinds if kind is not NoneType)]}")

@@ -28,7 +28,7 @@ from typing import Final
 import aiohttp
 
 import devboxd
-from devboxd.simulator.process import Descriptor
+from devboxd.simulator.agent.process import Descriptor
 from devboxd.simulator.world import Simulator
 
 _START: Final = 20.0  # seconds for the daemon to answer

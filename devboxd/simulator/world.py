@@ -16,20 +16,23 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
-from devboxd.simulator import disk, process, sigv4
-from devboxd.simulator.agent import Agent
-from devboxd.simulator.aws import Endpoint
+from devboxd.simulator import sigv4
+from devboxd.simulator.agent import disk, process
+from devboxd.simulator.agent.agent import Agent
+from devboxd.simulator.agent.service import BoxServices
+from devboxd.simulator.api.connect import ConnectApi
+from devboxd.simulator.api.documents import standard_documents
+from devboxd.simulator.api.endpoint import Endpoint
+from devboxd.simulator.api.kms import KmsApi
+from devboxd.simulator.api.ssm import SsmApi
 from devboxd.simulator.chaos import BadFault, Chaos
 from devboxd.simulator.clock import Clock, RealClock
-from devboxd.simulator.documents import standard_documents
-from devboxd.simulator.ec2 import Change, Ec2, State
-from devboxd.simulator.ec2_http import Ec2Http
+from devboxd.simulator.ec2.model import Change, Ec2, State
+from devboxd.simulator.ec2.query import Ec2Http
 from devboxd.simulator.faults import Faults
-from devboxd.simulator.gateway import Gateway
+from devboxd.simulator.gateway.gateway import Gateway
 from devboxd.simulator.kms import Kms
 from devboxd.simulator.options import Options
-from devboxd.simulator.service import BoxServices
-from devboxd.simulator.ssm_api import ConnectApi, KmsApi, SsmApi
 from devboxd.simulator.tasks import Tasks
 
 DEFAULT_BOXES: Final = ("api", "web", "data")
@@ -95,7 +98,7 @@ class Simulator:
             faults=self.faults,
             options=self.options,
             entropy=entropy,
-            changed=self._changed,
+            changed=self.boxes_changed,
         )
         self._random = entropy
 
@@ -246,7 +249,8 @@ class Simulator:
             if session.target == box_id and not silent:
                 await self.gateway.terminate(session)
 
-    async def _changed(self, changes: list[Change]) -> None:
+    async def boxes_changed(self, changes: list[Change]) -> None:
+        """Make true on the boxes what EC2 was told."""
         for change in changes:
             if change.ends_all and change.id in self.agents:
                 await self.power_cycle(change.id, silent=False)
@@ -277,8 +281,8 @@ class Simulator:
 
     async def _fault_route(self, request: web.Request) -> web.Response:
         problem = 'not an object with "fault"'
-        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
-            fields = await request.json()
+        with contextlib.suppress(ValueError, RecursionError):
+            fields = json.loads(await request.read())
             if isinstance(fields, dict) and isinstance(fields.get("fault"), str):
                 try:
                     return web.json_response({"touched": await self.fault(fields.pop("fault"), **fields)})

@@ -30,7 +30,7 @@ from typing import Any, Protocol
 
 import pytest_asyncio
 
-from devboxd.simulator import process
+from devboxd.simulator.agent import process
 from devboxd.simulator.options import FAST
 from devboxd.simulator.world import Simulator
 

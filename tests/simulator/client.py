@@ -35,6 +35,13 @@ async def call(sim: Simulator, name: str, **body: Any) -> dict[str, Any]:
         return answer
 
 
+async def until(what: Callable[[], object]) -> None:
+    """Wait for a fact."""
+    async with asyncio.timeout(WAIT):
+        while not what():
+            await asyncio.sleep(0.005)
+
+
 @dataclass(slots=True)
 class Client:
     """One data channel. ``log`` is the story as words; ``output`` what the far end said, in order."""

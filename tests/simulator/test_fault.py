@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import aiohttp
 import pytest
 
 from devboxd.simulator.chaos import BadFault
-from devboxd.simulator.gateway import IDLE_TEXT, State
+from devboxd.simulator.gateway.gateway import IDLE_TEXT
+from devboxd.simulator.gateway.session import State
 from devboxd.ssm.payload import PayloadType
 from tests.kit.sim import MakeSimulator
-from tests.simulator.client import call, joined, shell
+from tests.simulator.client import call, joined, shell, until
 
 
 @pytest.mark.parametrize(
@@ -240,6 +243,100 @@ async def test_faults_over_http_as_tests_from_outside_use_them(simulator: MakeSi
         assert [box["name"] for box in state["boxes"]] == ["api", "web", "data"]
         assert state["sessions"][0]["state"] == "Disconnected"
         assert "rst" in state["faults"]
+
+
+async def test_a_fault_on_all_boxes_leaves_out_those_it_cannot_touch(simulator: MakeSimulator) -> None:
+    """``fault reboot`` with one box stopped must reboot the others, not answer with a traceback."""
+    sim = await simulator(stopped=["data"])
+    assert await sim.fault("reboot") == 2
+    assert await sim.fault("box-stop") == 2
+    assert await sim.fault("reboot") == 0
+    await until(lambda: all(sim.ec2.get(box.id).state.label == "stopped" for box in sim.boxes))
+    assert await sim.fault("box-start") == 3
+    assert await sim.fault("box-terminate", box="api") == 1
+    await until(lambda: sim.ec2.get(sim.box_id("web")).state.label == "running")
+    assert await sim.fault("box-terminate") == 2
+    assert await sim.fault("reboot") == await sim.fault("box-start") == await sim.fault("box-terminate") == 0
+
+
+@pytest.mark.parametrize("fault", ["reboot", "box-stop", "box-start"])
+async def test_a_fault_on_a_box_in_the_wrong_state_says_so(simulator: MakeSimulator, fault: str) -> None:
+    sim = await simulator(boxes=["api"])
+    await sim.fault("box-terminate", box="api")
+    with pytest.raises(BadFault, match="not in a state from which it can be"):
+        await sim.fault(fault, box="api")
+
+
+NONSENSE: list[tuple[str, dict[str, Any]]] = [
+    ("reboot", {"box": "no such box"}),
+    ("reboot", {"box": ["api"]}),
+    ("reboot", {"silent": "perhaps"}),
+    ("blackhole", {}),
+    ("blackhole", {"seconds": None}),
+    ("blackhole", {"seconds": "long"}),
+    ("blackhole", {"seconds": -1}),
+    ("blackhole", {"seconds": float("nan")}),
+    ("agent-cut", {"seconds": float("inf")}),
+    ("agent-restart", {"seconds": [1]}),
+    ("close", {"code": 7}),
+    ("close", {"code": 70000}),
+    ("close", {"code": 1000.5}),
+    ("close", {"text": "x" * 124}),
+    ("wire", {"drop": 2}),
+    ("wire", {"direction": "sideways"}),
+    ("wire", {"delay": {}}),
+    ("refuse", {"call": ["StartSession"]}),
+    ("refuse", {"call": "*", "status": 99}),
+    ("refuse", {"call": "*", "status": None}),
+    ("refuse", {"call": "*", "code": "a\r\nb"}),
+    ("refuse", {"call": "*", "times": 1.5}),
+    ("refuse", {"call": "*", "text": 1 == 1}),
+]
+
+
+@pytest.mark.parametrize(("fault", "parameters"), NONSENSE)
+async def test_nonsense_in_a_fault_is_refused_in_one_sentence(
+    simulator: MakeSimulator, fault: str, parameters: dict[str, Any]
+) -> None:
+    """Whoever mistypes a fault wants to read what is wrong, not a 500; and nothing must be half applied."""
+    sim = await simulator(boxes=["api"])
+    with pytest.raises(BadFault, match=rf"^{fault}: "):
+        await sim.fault(fault, **parameters)
+    body = json.dumps({"fault": fault} | parameters)
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{sim.url}/_simulator/fault", data=body) as reply:
+            assert (reply.status, list(await reply.json())) == (400, ["error"])
+        assert (await call(sim, "GetConnectionStatus", Target=sim.box_id("api")))["Status"] == "connected"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"\xff", b'"rst"', b'{"fault": 7}'])
+async def test_a_request_for_a_fault_that_is_none_is_refused(simulator: MakeSimulator, body: bytes) -> None:
+    sim = await simulator(boxes=["api"])
+    headers = {"Content-Type": "application/json; charset=no-such"}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{sim.url}/_simulator/fault", data=body, headers=headers) as reply,
+    ):
+        assert reply.status == 400
+
+
+async def test_the_text_of_a_refusal_cannot_break_the_answer(simulator: MakeSimulator) -> None:
+    """A message with markup or control characters would look like a broken service, not like a refusal."""
+    sim = await simulator(boxes=["api"])
+    for service in ("ec2", "sts"):
+        await sim.fault("refuse", call="*", text="<b>&\x00\x1b[31m", times=1)
+        headers = {
+            "Authorization": "AWS4-HMAC-SHA256 Credential="
+            f"AKIA/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature={'0' * 64}"
+        }
+        data = {"Action": "DescribeInstances" if service == "ec2" else "GetCallerIdentity"}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(sim.url, data=data, headers=headers) as reply,
+        ):
+            message = ET.fromstring(await reply.text()).find(".//{*}Message")
+            assert message is not None
+            assert message.text == "<b>&??[31m"
 
 
 async def test_unknown_faults_are_named(simulator: MakeSimulator) -> None:

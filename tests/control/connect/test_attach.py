@@ -151,13 +151,13 @@ async def test_a_box_that_is_stopped_is_waited_for_and_said_so(
     async with attached(daemon, sim, screen) as work:
         await shell_pid(screen)
         box = sim.box("api").id
-        await sim._changed(sim.ec2.stop([box]))
+        await sim.fault("box-stop", box="api")
         await screen.until_state("waiting")
         line = next(line for line in screen.lines if line.state == "waiting")
         assert re.match(r"the box is stopp(ing|ed)", line.text)
         assert line.since is not None
         await until(lambda: sim.ec2.get(box).state.label == "stopped")
-        await sim._changed(sim.ec2.start([box]))
+        await sim.fault("box-start", box="api")
         await until(lambda: sim.ec2.get(box).is_connected(sim.clock.wall()))
         daemon.shared.bells.network.ring()
         await until_online(screen)
@@ -170,7 +170,7 @@ async def test_a_box_that_was_terminated_ends_the_attach(daemon: Daemon, sim: Si
     screen = Screen()
     async with attached(daemon, sim, screen) as work:
         await shell_pid(screen)
-        await sim._changed(sim.ec2.terminate([sim.box("api").id]))
+        await sim.fault("box-terminate", box="api")
         leaving = await asyncio.wait_for(work, 20)
         assert isinstance(leaving.error, WrongState)
         assert "has been terminated" in leaving.error.message

@@ -17,7 +17,6 @@ from devboxd.control.daemon import Daemon
 from devboxd.errors import DevboxError, NotConnected, Unreachable
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import ForwardSettings
-from devboxd.simulator import agent_port
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.kit.sim import MakeSimulator
@@ -342,10 +341,9 @@ async def test_no_document_at_all_is_the_error(daemon: Daemon, sim: Simulator) -
 
 
 async def test_an_agent_without_multiplexing_carries_one_connection_a_session(
-    simulator: MakeSimulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
+    simulator: MakeSimulator, make_daemon: MakeDaemon
 ) -> None:
     """Agents of 2020 are still out there."""
-    monkeypatch.setattr(agent_port, "_MUX_SINCE", "99.0")
     sim = await simulator(agent_version="2.3.672.0")
     daemon = await make_daemon(sim)
     pool = await pool_to(daemon, sim, ECHO)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devboxd.simulator.agent_shell import Utf8Filter
+from devboxd.simulator.agent.shell import Utf8Filter
 from devboxd.ssm import frame
 from devboxd.ssm.payload import PayloadType
 from tests.kit.sim import MakeSimulator

@@ -9,10 +9,10 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from devboxd.simulator.agent_channel import PAYLOAD, AgentChannel, compare_versions
-from devboxd.simulator.agent_shell import Result
+from devboxd.simulator.agent.channel import PAYLOAD, AgentChannel, compare_versions
+from devboxd.simulator.agent.shell import Result
+from devboxd.simulator.agent.smux import NOP, SmuxDead, SmuxServer, Stream
 from devboxd.simulator.options import Options
-from devboxd.simulator.smux import NOP, SmuxDead, SmuxServer, Stream
 from devboxd.simulator.tasks import Tasks
 from devboxd.ssm.payload import Flag, PayloadType, flag
 
@@ -27,7 +27,8 @@ FORBIDDEN: Final = frozenset(
     )
 )  # fmt: skip
 _FORWARDING: Final = "LocalPortForwarding"
-_MUX_SINCE: Final = "1.1.70"
+_MUX_SINCE: Final = "1.1.70"  # of the client
+_MUX_ABOVE: Final = "3.0.196.0"  # of the agent itself; clients go by the same number
 _KEEPALIVE_UNTIL: Final = "1.2.331.0"
 _COPY: Final = 32768  # Go's io.Copy buffer
 
@@ -62,7 +63,11 @@ class PortPlugin:
         if addresses is None:
             return Result(f"Forwarding to IP address {self._host} is forbidden.", failed=True)
         await asyncio.sleep(self._options.plugin_start_delay)
-        is_mux = self._type == _FORWARDING and compare_versions(channel.client_version, _MUX_SINCE) >= 0
+        is_mux = (
+            self._type == _FORWARDING
+            and compare_versions(channel.client_version, _MUX_SINCE) >= 0
+            and compare_versions(self._options.agent_version, _MUX_ABOVE) > 0
+        )
         mode: _Mux | _Basic = (
             _Mux(channel, self._dial(addresses), self._options)
             if is_mux

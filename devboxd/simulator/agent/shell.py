@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from devboxd.simulator import process
-from devboxd.simulator.agent_channel import PAYLOAD, AgentChannel
+from devboxd.simulator.agent import process
+from devboxd.simulator.agent.channel import PAYLOAD, AgentChannel
 from devboxd.ssm.payload import PayloadType
 
 _REPLACEMENT: Final = "\ufffd".encode()

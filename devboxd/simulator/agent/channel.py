@@ -24,7 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from devboxd.simulator.clock import Clock
-from devboxd.simulator.gateway import AgentLink, LinkCut
+from devboxd.simulator.gateway.session import AgentLink, LinkCut
 from devboxd.simulator.kms import Kms, KmsError
 from devboxd.simulator.options import Options
 from devboxd.ssm import frame, payload

@@ -9,16 +9,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 from uuid import UUID
+from xml.sax.saxutils import escape
 
 from aiohttp import web
 
 from devboxd.simulator import sigv4
-from devboxd.simulator.ec2 import Change
-from devboxd.simulator.ec2_http import Ec2Http, error_xml
+from devboxd.simulator.api.common import ACCOUNT, OWNER, ApiError
+from devboxd.simulator.api.connect import ConnectApi
+from devboxd.simulator.api.kms import KmsApi
+from devboxd.simulator.api.moto import MotoApp, MotoMissing
+from devboxd.simulator.api.ssm import SsmApi
+from devboxd.simulator.ec2.model import Change
+from devboxd.simulator.ec2.query import Ec2Http, error_xml, xml_text
 from devboxd.simulator.faults import Faults, Refusal, Throttled
-from devboxd.simulator.moto_app import MotoApp, MotoMissing
 from devboxd.simulator.options import Options
-from devboxd.simulator.ssm_api import OWNER, ApiError, ConnectApi, KmsApi, SsmApi
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +165,8 @@ def _query_code(code: str) -> str:
 def _common_error(code: str, message: str, request_id: str) -> bytes:
     code = {"ExpiredTokenException": "ExpiredToken", "ThrottlingException": "Throttling"}.get(code, code)
     return (
-        f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+        f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>"
+        f"<Message>{escape(xml_text(message))}</Message></Error>"
         f"<RequestId>{request_id}</RequestId></ErrorResponse>"
     ).encode()
 
@@ -169,7 +174,7 @@ def _common_error(code: str, message: str, request_id: str) -> bytes:
 def _caller(request_id: str) -> bytes:
     return (
         '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
-        f"<Arn>{OWNER}</Arn><UserId>AROASIMULATOR:dev</UserId><Account>123456789012</Account>"
+        f"<Arn>{OWNER}</Arn><UserId>AROASIMULATOR:dev</UserId><Account>{ACCOUNT}</Account>"
         f"</GetCallerIdentityResult><ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>"
         "</GetCallerIdentityResponse>"
     ).encode()

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from devboxd.simulator.agent_channel import compare_versions
+from devboxd.simulator.agent.channel import compare_versions
 from devboxd.simulator.world import Simulator
 from devboxd.ssm import frame
 from devboxd.ssm.payload import PayloadType

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from devboxd.simulator.gateway.session import Task
 
 DEFAULT_DOCUMENT: Final = "SSM-SessionManagerRunShell"
 
@@ -89,17 +90,6 @@ def standard_documents() -> dict[str, dict[str, Any]]:
             "properties": {"portNumber": "{{ portNumber }}"},
         },
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What the agent is told to run."""
-
-    document: str
-    session_type: str
-    properties: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, Any] = field(default_factory=dict)
-    pacing: float | None = None  # overrides the simulator's, for benchmarks
 
 
 def resolve(

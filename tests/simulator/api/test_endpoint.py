@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from devboxd.simulator import sigv4
-from devboxd.simulator.gateway import State
+from devboxd.simulator.gateway.session import State
 from devboxd.simulator.options import FAST
 from devboxd.simulator.world import Simulator
 from tests.kit.sim import MakeSimulator

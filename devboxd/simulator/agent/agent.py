@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from devboxd.simulator import process
-from devboxd.simulator.agent_channel import AgentChannel, HandshakeFailed, ReaderDied
-from devboxd.simulator.agent_command import CommandPlugin
-from devboxd.simulator.agent_port import PortPlugin
-from devboxd.simulator.agent_shell import Place, PtyPlugin, Result
+from devboxd.simulator.agent import process
+from devboxd.simulator.agent.channel import AgentChannel, HandshakeFailed, ReaderDied
+from devboxd.simulator.agent.command import CommandPlugin
+from devboxd.simulator.agent.port import PortPlugin
+from devboxd.simulator.agent.shell import Place, PtyPlugin, Result
 from devboxd.simulator.clock import Clock
-from devboxd.simulator.gateway import AgentLink, Gateway, LinkCut, Session
+from devboxd.simulator.gateway.gateway import Gateway
+from devboxd.simulator.gateway.session import AgentLink, LinkCut, Session
 from devboxd.simulator.kms import Kms
 from devboxd.simulator.options import Options
 from devboxd.simulator.tasks import Tasks

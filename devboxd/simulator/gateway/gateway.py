@@ -15,8 +15,6 @@ import random
 import socket
 import struct
 from collections import Counter
-from dataclasses import dataclass, field
-from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote
@@ -26,10 +24,10 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from devboxd.simulator import sigv4
 from devboxd.simulator.clock import Clock, rfc3339
-from devboxd.simulator.documents import Task
 from devboxd.simulator.faults import Faults, Throttled
+from devboxd.simulator.gateway.pipe import Pipe
+from devboxd.simulator.gateway.session import AgentLink, LinkCut, Session, State, Task
 from devboxd.simulator.options import Options
-from devboxd.simulator.pipe import Pipe
 from devboxd.simulator.tasks import Tasks
 from devboxd.ssm import frame
 
@@ -37,94 +35,7 @@ log = logging.getLogger(__name__)
 
 _STATE_FRAME: Final = frame.AGENT_SESSION_STATE.encode()
 _CONTROL_FLAGS: Final = frame.SYN | frame.FIN
-_INBOX: Final = 256  # frames on their way into the agent; then the sender's socket is not read any more
 IDLE_TEXT: Final = "Your session timed out due to inactivity and has been terminated."
-
-
-class State(StrEnum):
-    """Of a session, as DescribeSessions shows it."""
-
-    CONNECTING = "Connecting"
-    CONNECTED = "Connected"
-    DISCONNECTED = "Disconnected"
-    TERMINATED = "Terminated"
-
-
-class LinkCut(Exception):
-    """The agent's socket to the gateway is gone."""
-
-
-class AgentLink:
-    """The agent's end of its own socket to the gateway, within this process."""
-
-    def __init__(self, gateway: Gateway, session: Session) -> None:
-        self._gateway = gateway
-        self._session = session
-        self._inbox: asyncio.Queue[bytes | None] = asyncio.Queue(_INBOX)
-        self.is_open = True
-
-    async def send(self, data: bytes) -> None:
-        """Send one frame to the gateway.
-
-        Raises:
-            LinkCut: the socket is gone.
-        """
-        if not self.is_open:
-            raise LinkCut
-        await self._gateway.from_agent(self._session, data)
-
-    async def receive(self) -> bytes:
-        """The next frame from the gateway.
-
-        Raises:
-            LinkCut: the socket is gone, and with it what was on the way.
-        """
-        data = await self._inbox.get() if self.is_open else None
-        if data is None:
-            raise LinkCut
-        return data
-
-    async def deliver(self, data: bytes) -> None:
-        """The gateway's side: hand over a frame; waits while the agent does not read."""
-        if self.is_open:
-            await self._inbox.put(data)
-
-    def cut(self) -> None:
-        """Lose the connection."""
-        self.is_open = False
-        while not self._inbox.empty():
-            self._inbox.get_nowait()
-        self._inbox.put_nowait(None)
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One session: the registry entry, its two ends and the pipes between them."""
-
-    id: str
-    target: str
-    task: Task
-    owner: str
-    reason: str
-    started: float  # Unix time
-    state: State = State.CONNECTING
-    ended: float | None = None
-    output: str = ""
-    client_id: str | None = None
-    tokens: set[str] = field(default_factory=set)
-    cell: str = ""
-    client: web.WebSocketResponse | None = None
-    agent: AgentLink | None = None
-    to_agent: Pipe = field(init=False)
-    to_client: Pipe = field(init=False)
-    client_seen: asyncio.Event = field(default_factory=asyncio.Event)
-    last_traffic: float = 0.0
-    counts: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def is_over(self) -> bool:
-        """True once nothing can bring it back."""
-        return self.state is State.TERMINATED
 
 
 class Gateway:
@@ -215,7 +126,7 @@ class Gateway:
             raise LinkCut("no way to the gateway")
         if session.agent is not None:
             session.agent.cut()
-        session.agent = AgentLink(self, session)
+        session.agent = AgentLink(lambda data: self.from_agent(session, data))
         link = session.agent
         await self._publication(session)
         return link

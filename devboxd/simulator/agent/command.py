@@ -12,9 +12,9 @@ from asyncio.subprocess import Process
 from collections.abc import Mapping
 from typing import Any, Final
 
-from devboxd.simulator import process
-from devboxd.simulator.agent_channel import PAYLOAD, AgentChannel
-from devboxd.simulator.agent_shell import Place, Result, Utf8Filter
+from devboxd.simulator.agent import process
+from devboxd.simulator.agent.channel import PAYLOAD, AgentChannel
+from devboxd.simulator.agent.shell import Place, Result, Utf8Filter
 from devboxd.simulator.options import Options
 from devboxd.ssm.payload import PayloadType
 

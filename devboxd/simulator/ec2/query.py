@@ -8,12 +8,14 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from devboxd.simulator.clock import rfc3339
-from devboxd.simulator.ec2 import Change, Ec2, Ec2Error, Filters, Instance, State
+from devboxd.simulator.ec2.model import Change, Ec2, Ec2Error, Filters, Instance, State
 
 NAMESPACE: Final = "http://ec2.amazonaws.com/doc/2016-11-15/"
 OWNER: Final = "123456789012"
 
 Form = Mapping[str, str]
+
+_NOT_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def values(form: Form, prefix: str) -> list[str]:
@@ -203,7 +205,12 @@ def _state(parent: ET.Element, name: str, state: State) -> None:
 
 
 def _text(parent: ET.Element, name: str, value: str) -> None:
-    ET.SubElement(parent, name).text = value
+    ET.SubElement(parent, name).text = xml_text(value)
+
+
+def xml_text(value: str) -> str:
+    """The text with ``?`` for what XML 1.0 cannot hold (a parser would refuse the whole answer)."""
+    return _NOT_XML.sub("?", value)
 
 
 def _done() -> ET.Element:

@@ -1,0 +1,1 @@
+"""EC2: a strict model on a given clock, and the query protocol over it."""
