@@ -139,7 +139,7 @@ async def _run(
     )
     _config_condition(shared, loaded)
     if journal.problem:
-        shared.news.raise_condition("journal-lost", "the journal could not be read", journal.problem)
+        shared.news.raise_condition("journal-lost", problem=journal.problem)
     watch = LoginWatch(shared, accounts.known, notice)
 
     async def follow_config() -> None:
@@ -223,10 +223,8 @@ def _config_condition(shared: Shared, loaded: Loaded) -> None:
     if loaded.error is None:
         shared.news.clear_condition("config-invalid")
     else:
-        text = f"{loaded.error.message}; the last good configuration stays in force"
-        shared.news.raise_condition(
-            "config-invalid", "the configuration has an error", text, hint=loaded.error.hint, severity="error"
-        )
+        error = loaded.error
+        shared.news.raise_condition("config-invalid", problem=error.message, hint=error.hint)
 
 
 class _Listeners(ListenerStore):

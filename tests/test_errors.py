@@ -103,13 +103,6 @@ def test_the_page_names_every_exit_status_that_an_error_has() -> None:
     assert used <= statuses
 
 
-def test_the_page_lists_every_condition() -> None:
-    listed = set(re.findall(r"^\| `([a-z0-9-]+)` \|", section("Conditions"), re.MULTILINE))
-    source = "".join(path.read_text("utf-8") for path in (ROOT / "devboxd").rglob("*.py"))
-    raised = set(re.findall(r'(?:raise_condition|wire\.Condition)\(\s*"([a-z0-9-]+)"', source))
-    assert raised == listed
-
-
 @pytest.mark.parametrize("kind", classes_of_the_daemon(), ids=lambda kind: kind.code)
 def test_every_error_says_what_it_is(kind: type[DevboxError]) -> None:
     assert kind.__doc__, "an error without a docstring cannot be documented"

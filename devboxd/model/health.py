@@ -1,12 +1,62 @@
-"""Named conditions: what a person should know or do, until it is no longer so."""
+"""Named conditions: what a person should know or do, until it is no longer so. Each is declared once, here.
+
+``docs/conditions.md`` shows this table to users; a test compares the two, and every place that states a
+condition with the words that its texts leave open.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 Severity = Literal["info", "warning", "error"]
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A kind of condition.
+
+    ``text`` and ``hint`` are filled in by ``str.format``; a hint that comes to nothing is left out.
+    ``after``: seconds that it has to stand before anybody hears of it, where it often mends itself.
+    """
+
+    title: str
+    severity: Severity
+    text: str
+    hint: str = ""
+    after: float = 0.0
+
+
+CONDITIONS: Final[dict[str, Kind]] = {
+    "login-needed": Kind(
+        "login needed",
+        "error",
+        "the login of profile {name} has ended; open sessions go on, new links need a login",
+        "{mend}",
+    ),
+    "login-expiring": Kind(
+        "a login ends soon",
+        "warning",
+        "the login of profile {name} ends in {minutes} min; open sessions go on",
+        "{mend}",
+    ),
+    "config-invalid": Kind(
+        "the configuration has an error",
+        "error",
+        "{problem}; the last good configuration stays in force",
+        "{hint}",
+        after=1.0,  # some editors write a file in two steps
+    ),
+    "journal-lost": Kind("the journal could not be read", "warning", "{problem}"),
+    "forward-failed": Kind("a forward could not be made again", "warning", "{problem}", "{hint}"),
+    "task-failed": Kind(
+        "a part of the daemon failed",
+        "warning",
+        "{name} failed and is started again: {problem}",
+        "devboxctl daemon logs has the details",
+    ),
+    "ec2-unavailable": Kind("EC2 cannot be asked", "warning", "{problem}", "{hint}"),
+}
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -23,6 +73,18 @@ class Condition(msgspec.Struct, frozen=True):
     severity: Severity = "warning"
     subject: str = ""
     since: float = 0.0
+
+
+def condition(code: str, since: float, subject: str = "", /, **values: str | int | None) -> Condition:
+    """State a condition of a known kind.
+
+    Args:
+        values: what its texts leave open; None is nothing.
+    """
+    kind = CONDITIONS[code]
+    words = {name: "" if value is None else value for name, value in values.items()}
+    text, hint = kind.text.format(**words), kind.hint.format(**words)
+    return Condition(code, kind.title, text, hint or None, kind.severity, subject, since)
 
 
 class Event(msgspec.Struct, frozen=True):

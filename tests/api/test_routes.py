@@ -50,12 +50,12 @@ async def refused(server: Server, method: str, path: str, body: object = None) -
 
 async def test_status_tells_who_runs_and_how_much(server: Server) -> None:
     """``devboxctl daemon status``."""
-    server.daemon.shared.news.raise_condition("x", "trouble", "much", hint="do", subject="y")
+    server.daemon.shared.news.raise_condition("forward-failed", "y", problem="much", hint="do")
     status = await get(server, "status", wire.Status)
     assert (status.daemon_version, status.pid) == (__version__, os.getpid())
     assert status.started == "2023-11-14T22:13:20.500Z"
     assert status.socket == str(server.path)
-    assert [condition.code for condition in status.conditions] == ["x"]
+    assert [condition.code for condition in status.conditions] == ["forward-failed"]
     assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
 
 

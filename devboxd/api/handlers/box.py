@@ -12,6 +12,7 @@ from devboxd.api.server import answer, body
 from devboxd.api.stream import timestamp
 from devboxd.errors import DevboxError
 from devboxd.model.box import Account, Instance
+from devboxd.model.health import condition
 
 
 def routes(context: Context) -> list[web.RouteDef]:
@@ -31,7 +32,14 @@ def routes(context: Context) -> list[web.RouteDef]:
                 raise
             # Session Manager alone reaches a box; EC2 is a comfort. Show what is known without it.
             conditions.append(
-                wire.Condition("ec2-unavailable", "EC2 cannot be asked", error.message, error.hint)
+                views.condition(
+                    condition(
+                        "ec2-unavailable",
+                        daemon.shared.time.wall(),
+                        problem=error.message,
+                        hint=error.hint,
+                    )
+                )
             )
         sessions = Counter(session.plan.target for session in daemon.sessions())
         forwards = Counter(item.box for item in daemon.forwards.list())

@@ -61,18 +61,14 @@ class LoginWatch:
             return
         hint = "devboxctl login" + (f" --profile {account.profile}" if account.profile else "")
         if left > 0:
-            text = f"the login of profile {name} ends in {left / 60:.0f} min; open sessions go on"
             self._shared.news.raise_condition(
-                "login-expiring", "a login ends soon", text, subject=name, hint=hint
+                "login-expiring", name, name=name, minutes=round(left / 60), mend=hint
             )
-            await self._tell("login-expiring", name, text)
+            await self._tell("login-expiring", name, f"the login of profile {name} ends soon; {hint}")
         else:
             self._shared.news.clear_condition("login-expiring", name)
-            text = f"the login of profile {name} has ended; open sessions go on, new links need a login"
-            self._shared.news.raise_condition(
-                "login-needed", "login needed", text, subject=name, hint=hint, severity="error"
-            )
-            await self._tell("login-needed", name, text)
+            self._shared.news.raise_condition("login-needed", name, name=name, mend=hint)
+            await self._tell("login-needed", name, f"the login of profile {name} has ended; {hint}")
 
     async def _tell(self, code: str, name: str, text: str) -> None:
         now = self._shared.time.wall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from collections import deque
@@ -10,7 +11,7 @@ from typing import Final
 
 from devboxd.control.base.bells import Bell
 from devboxd.control.base.time import Time
-from devboxd.model.health import Condition, Event, Severity
+from devboxd.model.health import CONDITIONS, Condition, Event, condition
 
 log = logging.getLogger(__name__)
 EVENTS_KEPT: Final = 1000
@@ -22,6 +23,7 @@ class News:
     def __init__(self, time: Time) -> None:
         self._time = time
         self._conditions: dict[tuple[str, str], Condition] = {}
+        self._hidden: dict[tuple[str, str], asyncio.TimerHandle] = {}  # not yet shown
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._sequence = itertools.count(1)
         self._told = Bell()
@@ -52,30 +54,39 @@ class News:
 
     # Conditions -------------------------------------------------------------------------------------
 
-    def raise_condition(
-        self,
-        code: str,
-        title: str,
-        text: str,
-        *,
-        subject: str = "",
-        hint: str | None = None,
-        severity: Severity = "warning",
-    ) -> None:
-        """State a condition, or update its text; it stays until ``clear_condition``."""
+    def raise_condition(self, code: str, subject: str = "", /, **values: str | int | None) -> None:
+        """State a condition, or update its text; it stays until ``clear_condition``.
+
+        Args:
+            code: one of ``model.health.CONDITIONS``.
+            subject: what it is about, where there can be several of a kind.
+            values: what the texts of that kind leave open.
+        """
         key = (code, subject)
         old = self._conditions.get(key)
-        since = old.since if old else self._time.wall()
-        new = Condition(code, title, text, hint, severity, subject, since)
-        self._conditions[key] = new
-        if old is None:
-            self.tell(f"condition.{code}", text)
+        self._conditions[key] = condition(code, old.since if old else self._time.wall(), subject, **values)
+        if old is not None:
+            return
+        if after := CONDITIONS[code].after:
+            self._hidden[key] = asyncio.get_running_loop().call_later(after, self._show, key)
+        else:
+            self._show(key)
+
+    def _show(self, key: tuple[str, str]) -> None:
+        self._hidden.pop(key, None)
+        self.tell(f"condition.{key[0]}", self._conditions[key].text)
 
     def clear_condition(self, code: str, subject: str = "") -> None:
         """Withdraw a condition, if it stands."""
-        if (old := self._conditions.pop((code, subject), None)) is not None:
+        key = (code, subject)
+        if (old := self._conditions.pop(key, None)) is None:
+            return
+        if (timer := self._hidden.pop(key, None)) is not None:
+            timer.cancel()  # it mended itself before anybody had to hear of it
+        else:
             self.tell(f"cleared.{code}", f"no longer: {old.title}")
 
     def conditions(self) -> list[Condition]:
-        """All standing conditions, oldest first."""
-        return sorted(self._conditions.values(), key=lambda condition: condition.since)
+        """All standing conditions that are to be shown by now, oldest first."""
+        shown = [found for key, found in self._conditions.items() if key not in self._hidden]
+        return sorted(shown, key=lambda found: found.since)

@@ -13,7 +13,6 @@ from devboxd.model.retry import backoff
 log = logging.getLogger(__name__)
 
 CALM: Final = 300.0  # seconds without a failure after which one is forgotten
-CODE: Final = "task-failed"
 
 
 async def steadily(shared: Shared, name: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -21,15 +20,17 @@ async def steadily(shared: Shared, name: str, work: Callable[[], Awaitable[None]
     delays = backoff(shared.time.dice, first=1.0)
     while True:
         began = shared.time.monotonic()
-        calming = asyncio.get_running_loop().call_later(CALM, shared.news.clear_condition, CODE, name)
+        calming = asyncio.get_running_loop().call_later(
+            CALM, shared.news.clear_condition, "task-failed", name
+        )
         try:
             await work()
             return
         except Exception as error:  # a bug, or a system in a state that nobody foresaw: the rest goes on
             log.exception("%s failed and is started again", name)
-            text = f"{name} failed and is started again: {type(error).__name__}: {error}"
-            hint = "devboxctl daemon logs has the details"
-            shared.news.raise_condition(CODE, "a part of the daemon failed", text, subject=name, hint=hint)
+            shared.news.raise_condition(
+                "task-failed", name, name=name, problem=f"{type(error).__name__}: {error}"
+            )
         finally:
             calming.cancel()
         if shared.time.monotonic() - began > CALM:

@@ -532,9 +532,8 @@ class Forwards:
             forward.error = error.message
             self._shared.news.raise_condition(
                 "forward-failed",
-                "a forward could not be made again",
-                error.message,
-                subject=forward.id,
+                forward.id,
+                problem=error.message,
                 hint=error.hint or f"devboxctl forward rm {forward.id}",
             )
             return False

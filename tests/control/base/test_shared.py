@@ -12,6 +12,7 @@ from devboxd.control.base.gate import Gate
 from devboxd.control.base.news import EVENTS_KEPT
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
+from devboxd.model.health import CONDITIONS
 from tests.control.fakes import LoopClock, settle
 
 pytestmark = pytest.mark.looptime
@@ -122,22 +123,40 @@ async def test_events_are_numbered_kept_and_followed() -> None:
 
 async def test_a_condition_stands_once_and_keeps_its_age() -> None:
     """Trouble is a state with a name, not a line in a log repeated each minute."""
-    shared = Shared.of(LoopClock())
-    shared.news.raise_condition("login-needed", "login needed", "first", subject="dev")
-    since = shared.news.conditions()[0].since
+    news = Shared.of(LoopClock()).news
+    news.raise_condition("forward-failed", "a", problem="first", hint=None)
+    since = news.conditions()[0].since
     await asyncio.sleep(60)
-    shared.news.raise_condition(
-        "login-needed", "login needed", "second", subject="dev", hint="devboxctl login"
-    )
-    shared.news.raise_condition("login-needed", "login needed", "other", subject="prod")
-    first, other = shared.news.conditions()
-    assert (first.text, first.since, first.hint) == ("second", since, "devboxctl login")
-    assert other.subject == "prod"
-    shared.news.clear_condition("login-needed", "dev")
-    shared.news.clear_condition("login-needed", "dev")
-    assert [condition.subject for condition in shared.news.conditions()] == ["prod"]
-    kinds = [event.kind for event in shared.news.events()]
-    assert kinds == ["condition.login-needed", "condition.login-needed", "cleared.login-needed"]
+    news.raise_condition("forward-failed", "a", problem="second", hint="do")
+    news.raise_condition("forward-failed", "b", problem="other", hint=None)
+    first, other = news.conditions()
+    assert (first.text, first.since, first.hint) == ("second", since, "do")
+    assert (other.subject, other.hint) == ("b", None)
+    news.clear_condition("forward-failed", "a")
+    news.clear_condition("forward-failed", "a")
+    assert [condition.subject for condition in news.conditions()] == ["b"]
+    kinds = [event.kind for event in news.events()]
+    assert kinds == ["condition.forward-failed", "condition.forward-failed", "cleared.forward-failed"]
+
+
+async def test_what_mends_itself_in_time_is_never_shown() -> None:
+    """An editor writes a file in two steps: nobody has to hear of the first."""
+    news, after = Shared.of(LoopClock()).news, CONDITIONS["config-invalid"].after
+    assert after > 0
+    news.raise_condition("config-invalid", problem="half a file", hint=None)
+    await asyncio.sleep(after / 2)
+    assert news.conditions() == []
+    news.clear_condition("config-invalid")
+    await asyncio.sleep(2 * after)
+    assert (news.conditions(), news.events()) == ([], [])
+    news.raise_condition("config-invalid", problem="half a file", hint=None)
+    await asyncio.sleep(after / 2)
+    news.raise_condition("config-invalid", problem="a typing error", hint=None)
+    await asyncio.sleep(after)
+    (shown,) = news.conditions()
+    (event,) = news.events()
+    assert "a typing error" in shown.text
+    assert "a typing error" in event.text
 
 
 async def test_a_task_that_fails_is_logged_by_name_and_harms_no_other(
