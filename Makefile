@@ -16,7 +16,7 @@ endif
 
 SCRIPTS := devboxd/boxside/programs
 
-.PHONY: help demo test setup setup-demo check lint types layers scripts fmt bench soak e2e policies lock clean
+.PHONY: help demo test setup setup-demo check lint types layers scripts fmt bench soak e2e api-page policies lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,9 @@ e2e: $(VENV)/.dev ## tests that need more than the machine's defaults
 
 policies: $(VENV)/.dev ## write the policies of model/policy.py into iac/devbox.yaml
 	$(BIN)/python tools/policies.py
+
+api-page: $(VENV)/.dev ## write the routes into docs/api.md
+	$(BIN)/python tools/api_page.py
 
 lock: ## renew constraints.txt and requirements.lock from pyproject.toml (needs uv)
 	$(PYTHON) tools/lock.py

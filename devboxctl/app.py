@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from devboxctl import options, show
-from devboxctl.commands import config, connect, daemon, forward, look, shell, ssh
+from devboxctl.commands import api, config, connect, daemon, forward, look, shell, ssh
 from devboxctl.fast import reply
 from devboxctl.options import settings
 from devboxd import __version__
@@ -34,6 +34,7 @@ look.add_to(app)
 config.add_to(app)
 daemon.add_to(app)
 shell.add_to(app)
+api.add_to(app)
 
 
 def _version(value: bool) -> None:

@@ -10,34 +10,41 @@ import msgspec
 
 from devboxctl.fast import reply
 from devboxctl.options import default_box, is_box_missing_fatal, missing_box, settings
-from devboxd.api import client, wire
+from devboxd.api import client, routes, wire
+from devboxd.api.routes import Route
 
 T = TypeVar("T")
+RequestT = TypeVar("RequestT", bound=msgspec.Struct)
+AnswerT = TypeVar("AnswerT")
 
 
 def ask(
-    method: str,
-    path: str,
-    answer: type[T],
-    request: msgspec.Struct | None = None,
+    route: Route[RequestT, AnswerT],
+    request: RequestT | None = None,
     *,
     start: bool = True,
     timeout: float | None = client.CALL_TIMEOUT,
-) -> T:
+) -> AnswerT:
     """Ask once. Raises ClientError; ``client.Refused`` carries the daemon's ``wire.Failure``."""
-    body = None if request is None else msgspec.json.encode(request)
-    return understood(client.call(method, path, body, start=start, timeout=timeout), answer)
+    path, body = spelled(route, request)
+    return understood(client.call(route.method, path, body, start=start, timeout=timeout), route.answer)
 
 
-def ask_lines(method: str, path: str, answer: type[T], request: msgspec.Struct | None = None) -> Iterator[T]:
+def ask_lines(route: Route[RequestT, AnswerT], request: RequestT | None = None) -> Iterator[AnswerT]:
     """Ask for an answer that comes line by line, for as long as it takes."""
-    body = None if request is None else msgspec.json.encode(request)
-    with client.Exchange.start(method, path, body, timeout=None) as exchange:
+    path, body = spelled(route, request)
+    with client.Exchange.start(route.method, path, body, timeout=None) as exchange:
         for line in exchange.lines():
-            yield understood(line, answer)
+            yield understood(line, route.answer)
 
 
-def understood(data: bytes, answer: type[T]) -> T:
+def spelled(route: Route[RequestT, AnswerT], request: RequestT | None) -> tuple[str, bytes | None]:
+    """Build path and body of a request; None asks for what the defaults say."""
+    asked = request if request is not None else route.request()
+    return route.target(asked), msgspec.json.encode(asked) if route.has_body else None
+
+
+def understood(data: bytes, answer: type[AnswerT]) -> AnswerT:
     """Decode an answer. An answer that does not fit comes from a daemon of another version."""
     try:
         return msgspec.json.decode(data, type=answer)
@@ -49,19 +56,9 @@ def understood(data: bytes, answer: type[T]) -> T:
         raise failure from None
 
 
-def account(**values: str | None) -> str:
-    """Build the query for the profile and region in force."""
-    return reply.query(profile=settings.profile, region=settings.region, **values)
-
-
-def box_path(box: str, action: str = "") -> str:
-    """Build ``boxes/BOX[/ACTION]``."""
-    return f"boxes/{reply.escape(box)}" + (f"/{action}" if action else "")
-
-
 def boxes() -> wire.BoxList:
     """Ask for all boxes."""
-    return ask("GET", "boxes" + account(), wire.BoxList)
+    return ask(routes.LIST_BOXES, wire.Account(settings.profile, settings.region))
 
 
 def chosen(given: str | None) -> str:

@@ -25,10 +25,9 @@ from watchfiles import awatch
 
 from devboxd import __version__
 from devboxd.api import wire
-from devboxd.api.handlers import routes
 from devboxd.api.handlers.context import Context
-from devboxd.api.server import build, failure, serving
-from devboxd.api.stream import timestamp
+from devboxd.api.server import build, serving
+from devboxd.api.views import failure, timestamp
 from devboxd.aws.clients import Accounts, credential_sources
 from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.login import Login
@@ -179,7 +178,7 @@ async def _run(
 
     saving = asyncio.ensure_future(saver.run())
     try:
-        async with serving(build(routes(context)), listening.socket):
+        async with serving(build(context), listening.socket):
             await daemon.start()
             for name, work in (
                 ("configuration", follow_config),

@@ -11,7 +11,7 @@ import typer
 from devboxctl import ask, options, show
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
-from devboxd.api import client, wire
+from devboxd.api import client, routes
 
 FIRST_LINE = "# devbox: devboxctl config show --origin lists every setting and its default\n"
 
@@ -30,7 +30,7 @@ def show_config(
     as_json: options.Json = False,
 ) -> None:
     """Show the settings in force."""
-    found = ask.ask("GET", "config", wire.ConfigView)
+    found = ask.ask(routes.CONFIG)
     if settings.json:
         show.print_json(found)
         return
@@ -74,7 +74,7 @@ def edit() -> int:
     if status != 0:
         show.say(f"error: {editor} ended with status {status}")
         return 1
-    found = ask.ask("GET", "config", wire.ConfigView)
+    found = ask.ask(routes.CONFIG)
     if found.error is not None:
         show.say(f"error: {found.error.message}")
         if found.error.hint:

@@ -14,7 +14,7 @@ from devboxctl import ask, options, show
 from devboxctl.commands.shell import script
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
-from devboxd.api import client, wire
+from devboxd.api import client, routes
 
 STOP_TIMEOUT = 30.0  # seconds for the daemon to end what it holds
 UNITS = ("devboxd.socket", "devboxd.service")
@@ -42,7 +42,7 @@ def add_to(app: typer.Typer) -> None:
 
 def status(as_json: options.Json = False) -> None:
     """Say whether the daemon runs (exit status 69 if not); never starts it."""
-    found = ask.ask("GET", "status", wire.Status, start=False)
+    found = ask.ask(routes.STATUS, start=False)
     if settings.json:
         show.print_json(found)
         return
@@ -58,7 +58,7 @@ def status(as_json: options.Json = False) -> None:
 
 def start() -> None:
     """Start the daemon if it does not run."""
-    found = ask.ask("GET", "status", wire.Status)
+    found = ask.ask(routes.STATUS)
     show.say(f"devboxd {found.daemon_version} is running (pid {found.pid})")
 
 
@@ -80,7 +80,7 @@ def restart() -> None:
 
 def _stop() -> None:
     """Ask the daemon to stop and wait until that process is gone."""
-    pid = ask.ask("POST", "stop", wire.Stopping, start=False).pid
+    pid = ask.ask(routes.STOP, start=False).pid
     until = time.monotonic() + STOP_TIMEOUT
     while _is_alive(pid):
         if time.monotonic() > until:

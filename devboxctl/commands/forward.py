@@ -6,17 +6,15 @@ import signal
 import time
 from typing import Annotated
 
-import msgspec
 import typer
 
 from devboxctl import ask, options, show, spec
 from devboxctl.commands.words import ForwardCommand
-from devboxctl.fast import reply
+from devboxctl.fast import framed
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import default_box, settings
-from devboxd.api import client, wire
+from devboxd.api import client, routes, wire
 
-HOLD_CHECK = 20.0  # seconds between two looks at forwards that we hold; below any keep-alive limit of HTTP
 HEADERS = ("id", "box", "state", "local", "remote", "open", "total", "up", "down", "error")
 
 
@@ -74,13 +72,12 @@ def _add(given: list[str], *, bind: str, dynamic: int | None, auto: bool, foregr
             region=settings.region,
             forwards=specs,
             auto=auto,
-            ephemeral=foreground,
         )
 
     if foreground:
         ask.with_box(box, lambda name: _hold(request(name)))
         return
-    added = ask.with_box(box, lambda name: ask.ask("POST", "forwards", wire.ForwardList, request(name)))
+    added = ask.with_box(box, lambda name: ask.ask(routes.ADD_FORWARDS, request(name)))
     _show_added(added)
 
 
@@ -93,34 +90,35 @@ def _show_added(added: wire.ForwardList) -> None:
 
 
 def _hold(request: wire.ForwardRequest) -> None:
-    """Keep the connection that owns the forwards, until Ctrl-C; ask again when the daemon was restarted.
+    """Keep the stream that holds the forwards, until Ctrl-C; ask again when the daemon was restarted.
 
-    The daemon removes them when the connection ends, however this process does: it knows which of them
-    others hold, too, or have asked to keep.
+    The daemon removes them when the stream ends, however this process does: it knows which of them others
+    hold, too, or have asked to keep.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
-    _hold_on(msgspec.json.encode(request))
+    _hold_on(request)
 
 
 def _leave(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _hold_on(body: bytes) -> None:
+def _hold_on(request: wire.ForwardRequest) -> None:
+    path, body = ask.spelled(routes.HOLD_FORWARDS, request)
     delay, shown = 0.1, False
     while True:
         try:
-            with client.Exchange.start("POST", "forwards", body, keep=True) as exchange:
-                added = ask.understood(exchange.body(), wire.ForwardList)
-                if not shown:
-                    _show_added(added)
-                    show.say("holding; Ctrl-C ends")
-                shown, delay = True, 0.1
-                while True:
-                    exchange.idle(HOLD_CHECK)
-                    exchange.again("GET", "forwards")
-                    exchange.body()
+            with client.Exchange.start("POST", path, body, upgrade=True) as exchange:
+                exchange.connection.settimeout(None)  # it may be quiet for weeks
+                for kind, payload in framed.frames_of(exchange):
+                    if kind == framed.ANSWER and not shown:
+                        _show_added(ask.understood(payload, wire.ForwardList))
+                        show.say("holding; Ctrl-C ends")
+                        shown, delay = True, 0.1
+                    elif kind == framed.EXIT:
+                        _show_end(ask.understood(payload, wire.StreamExit))
+                        return
         except client.Refused:
             raise
         except client.ClientError:
@@ -130,10 +128,21 @@ def _hold_on(body: bytes) -> None:
             delay = min(2.0, delay * 2)
 
 
+def _show_end(end: wire.StreamExit) -> None:
+    """Tell why the stream has ended. Raises ClientError for a failure."""
+    if end.failure is not None:
+        failure = client.ClientError(end.failure.message, end.failure.hint)
+        failure.code, failure.exit_status = end.failure.code, end.failure.exit_status
+        failure.retryable = end.failure.retryable
+        raise failure
+    if end.reason:
+        show.say(end.reason)
+
+
 def _list(rest: list[str]) -> None:
     if rest:
         raise UsageError("forward ls takes no arguments")
-    found = ask.ask("GET", "forwards", wire.ForwardList)
+    found = ask.ask(routes.LIST_FORWARDS)
     if settings.json:
         show.print_json(found)
         return
@@ -154,9 +163,9 @@ def _remove(rest: list[str]) -> None:
         raise UsageError(
             "which forward? ID is missing", "devboxctl forward ls shows them; all removes every one"
         )
-    known = ask.ask("GET", "forwards", wire.ForwardList).forwards
+    known = ask.ask(routes.LIST_FORWARDS).forwards
     ids = [f.id for f in known] if rest == ["all"] else [_matching(word, known) for word in rest]
-    removed = [ask.ask("DELETE", f"forwards/{reply.escape(i)}", wire.Forward) for i in dict.fromkeys(ids)]
+    removed = [ask.ask(routes.REMOVE_FORWARD, wire.ForwardId(i)) for i in dict.fromkeys(ids)]
     if settings.json:
         show.print_json(wire.ForwardList(forwards=removed))
     else:

@@ -10,7 +10,7 @@ from devboxctl import ask, options, show
 from devboxctl.fast import reply
 from devboxctl.options import default_box, settings
 from devboxd import __version__
-from devboxd.api import client, wire
+from devboxd.api import client, routes, wire
 
 DOCTOR = 180.0  # seconds for all checks
 
@@ -53,7 +53,7 @@ def show_box(
     region: options.Region = None,
 ) -> None:
     """Show one box in full."""
-    found = ask.with_box(box, lambda name: ask.ask("GET", ask.box_path(name) + ask.account(), wire.Box))
+    found = ask.with_box(box, lambda name: ask.ask(routes.SHOW_BOX, target(name)))
     if settings.json:
         show.print_json(found)
         return
@@ -65,8 +65,8 @@ def show_box(
 
 def status(as_json: options.Json = False) -> None:
     """Say how the daemon and everything it holds are doing."""
-    found = ask.ask("GET", "status", wire.Status)
-    sessions = ask.ask("GET", "sessions", wire.SessionList).sessions
+    found = ask.ask(routes.STATUS)
+    sessions = ask.ask(routes.LIST_SESSIONS).sessions
     if settings.json:
         show.print_json({**show.plain(found), "held_sessions": show.plain(sessions)})
         return
@@ -109,9 +109,7 @@ def ping(
     found = ask.with_box(
         box,
         lambda name: ask.ask(
-            "POST",
-            ask.box_path(name, "ping"),
-            wire.Ping,
+            routes.PING,
             wire.PingRequest(
                 box=name, count=count, timeout=timeout, profile=settings.profile, region=settings.region
             ),
@@ -136,8 +134,7 @@ def events(
     as_json: options.Json = False,
 ) -> None:
     """Show what happened, oldest first; one line each."""
-    path = "events" + reply.query(follow="1" if follow else None, since=None if since is None else str(since))
-    for event in ask.ask_lines("GET", path, wire.Event):
+    for event in ask.ask_lines(routes.EVENTS, wire.EventsRequest(follow=follow, since=since or 0)):
         if settings.json:
             show.print_json(event, line=True)
         else:
@@ -155,13 +152,12 @@ def doctor(
     region: options.Region = None,
 ) -> int:
     """Check this machine, or the whole way to a box; exit status 1 when something is broken."""
-    request = wire.Target(profile=settings.profile, region=settings.region)
     name = default_box(box)
     try:
         if name is None:
-            found = ask.ask("POST", "doctor", wire.Doctor, request, timeout=DOCTOR)
+            found = ask.ask(routes.DOCTOR, target(""), timeout=DOCTOR)
         else:
-            found = ask.with_box(name, lambda n: _doctor(n, request))
+            found = ask.with_box(name, lambda n: ask.ask(routes.DOCTOR_BOX, target(n), timeout=DOCTOR))
     except client.Refused:
         raise
     except client.ClientError as error:
@@ -179,9 +175,9 @@ def doctor(
     return 1 if any(check.result == "failed" for check in found.checks) else 0
 
 
-def _doctor(name: str, request: wire.Target) -> wire.Doctor:
-    request.box = name
-    return ask.ask("POST", ask.box_path(name, "doctor"), wire.Doctor, request, timeout=DOCTOR)
+def target(box: str) -> wire.Target:
+    """A box, with the AWS settings of this command line."""
+    return wire.Target(box=box, profile=settings.profile, region=settings.region)
 
 
 def login(
@@ -192,7 +188,7 @@ def login(
 ) -> int:
     """Renew the AWS login of a profile; sessions that wait for it go on by themselves."""
     request = wire.LoginRequest(profile=settings.profile, region=settings.region, use_browser=not no_browser)
-    for step in ask.ask_lines("POST", "login", wire.LoginStep, request):
+    for step in ask.ask_lines(routes.LOGIN, request):
         if settings.json:
             show.print_json(step, line=True)
         if step.state == "failed":

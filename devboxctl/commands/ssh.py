@@ -14,7 +14,7 @@ from devboxctl.commands.words import RestCommand, rest_of
 from devboxctl.fast import reply
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
-from devboxd.api import client, wire
+from devboxd.api import client, routes, wire
 
 READY = 180.0  # seconds for a box to be reached and prepared
 
@@ -43,9 +43,7 @@ def ssh(
         access = ask.with_box(
             box,
             lambda name: ask.ask(
-                "POST",
-                ask.box_path(name, "ssh"),
-                wire.SshAccess,
+                routes.SSH,
                 wire.SshRequest(
                     box=name, user=user, port=port, profile=settings.profile, region=settings.region
                 ),
@@ -97,15 +95,13 @@ def config_ssh(
     """Write the ssh configuration for all boxes, and the one Include line in ~/.ssh/config."""
     if check and remove:
         raise UsageError("--check and --remove exclude each other")
-    command = program_path()
+    request = wire.SshConfigRequest(command=program_path())
     if check:
-        path = "ssh-config" + reply.query(command=command)
-        result = ask.ask("GET", path, wire.SshConfigResult)
+        result = ask.ask(routes.LOOK_SSH_CONFIG, request)
     elif remove:
-        result = ask.ask("DELETE", "ssh-config", wire.SshConfigResult)
+        result = ask.ask(routes.REMOVE_SSH_CONFIG)
     else:
-        request = wire.SshConfigRequest(command=command)
-        result = ask.ask("POST", "ssh-config", wire.SshConfigResult, request)
+        result = ask.ask(routes.WRITE_SSH_CONFIG, request)
     for problem in result.problems:
         show.say(f"warning: {problem}")
     good = remove or (result.current and result.included)

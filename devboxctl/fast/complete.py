@@ -32,6 +32,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "login": (f"{COMMON} --json --no-browser", "", ""),
     "daemon": ("-h --help", "status start stop restart logs install uninstall", ""),
     "config": ("-h --help", "show path edit", ""),
+    "api": ("-h --help", "GET POST DELETE", ""),
     "completion": ("-h --help", "bash zsh fish", ""),
     "version": ("-h --help --json", "", ""),
 }

@@ -6,9 +6,13 @@ import socket
 
 from devboxd.api import client
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # The numbers of wire.StreamType and its neighbours; tests/ctl/test_startup.py compares them.
 INPUT, RESIZE, DETACH, END_OF_INPUT, SIGNAL, CREDIT_OUTPUT = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
-OUTPUT, ERROR_OUTPUT, STATUS, EXIT, CREDIT = 0x81, 0x82, 0x83, 0x84, 0x85
+OUTPUT, ERROR_OUTPUT, STATUS, EXIT, CREDIT, ANSWER = 0x81, 0x82, 0x83, 0x84, 0x85, 0x86
 HEADER_SIZE = 5
 STREAM_MAX = 1 << 20
 INPUT_WINDOW = 65536
@@ -35,6 +39,20 @@ def take_frames(data: bytearray) -> list[tuple[int, bytes]]:
         at = end
     del data[:at]
     return frames
+
+
+def frames_of(exchange: client.Exchange) -> Iterator[tuple[int, bytes]]:
+    """Read frames as they come, for ever, blocking. Raises DaemonLost at the end of the connection."""
+    received = bytearray(exchange.head.rest)
+    while True:
+        yield from take_frames(received)
+        try:
+            data = exchange.connection.recv(65536)
+        except OSError as error:
+            raise client.DaemonLost(f"lost the connection to devboxd: {error.strerror}") from None
+        if not data:
+            raise client.DaemonLost("devboxd went away")
+        received += data
 
 
 class Framed:

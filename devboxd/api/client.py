@@ -283,14 +283,13 @@ def printable(text: str, keep: str = "") -> str:
 # HTTP.
 
 
-def request_bytes(
-    method: str, path: str, body: bytes | None = None, *, upgrade: bool = False, keep: bool = False
-) -> bytes:
-    """Build one request. ``path`` is below ``/v1/`` and already escaped; ``keep`` keeps the connection."""
-    head = [f"{method} {API_PREFIX}{path} HTTP/1.1", "Host: devboxd", "Accept: application/json"]
+def request_bytes(method: str, path: str, body: bytes | None = None, *, upgrade: bool = False) -> bytes:
+    """Build one request. ``path`` is escaped already; one without a leading slash is below ``/v1/``."""
+    whole = path if path.startswith("/") else API_PREFIX + path
+    head = [f"{method} {whole} HTTP/1.1", "Host: devboxd", "Accept: application/json"]
     if upgrade:
         head += ["Connection: Upgrade", f"Upgrade: {UPGRADE}"]
-    elif not keep:
+    else:
         head.append("Connection: close")
     if body is not None:
         head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
@@ -340,7 +339,6 @@ class Exchange:
         body: bytes | None = None,
         *,
         upgrade: bool = False,
-        keep: bool = False,
         start: bool = True,
         timeout: float | None = CALL_TIMEOUT,
         socket_at: str | None = None,
@@ -348,7 +346,7 @@ class Exchange:
         """Ask, and wait for the head of the answer. Raises ``Refused`` for an HTTP error."""
         connection = connect_or_start(socket_at, start=start, timeout=timeout)
         try:
-            connection.sendall(request_bytes(method, path, body, upgrade=upgrade, keep=keep))
+            connection.sendall(request_bytes(method, path, body, upgrade=upgrade))
             exchange = cls(connection, _receive_head(connection))
             head = exchange.head
             # 202 is a Failure too: what was asked for is still pending (exit status 8).
@@ -370,27 +368,6 @@ class Exchange:
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
-
-    def idle(self, seconds: float) -> None:
-        """Wait on a kept connection. Raises DaemonLost when the daemon closes it meanwhile."""
-        self.connection.settimeout(seconds)
-        try:
-            _receive(self.connection)
-        except TimeoutError:
-            self.connection.settimeout(CALL_TIMEOUT)
-            return
-        raise DaemonLost("devboxd sent something that was not asked for")
-
-    def again(self, method: str, path: str) -> None:
-        """Ask once more on a kept connection; the former answer has been read."""
-        try:
-            self.connection.sendall(request_bytes(method, path, keep=True))
-            self.head = _receive_head(self.connection)
-        except OSError as error:
-            raise DaemonLost(f"lost the connection to devboxd: {error.strerror or error}") from None
-        self._buffer = self.head.rest
-        if self.head.status >= 400:
-            raise Refused(self.head.status, self.body())
 
     def body(self) -> bytes:
         """Read the whole answer."""

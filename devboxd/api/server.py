@@ -1,65 +1,104 @@
 """Serve the control API on the unix socket: check the peer, parse, dispatch, answer.
 
-A fault never ends the daemon: the one ``except Exception`` of devboxd stands here, and it logs the
-traceback. Streams leave HTTP by ``Upgrade``: the connection's descriptor is duplicated, and aiohttp keeps
-its own end quiet until the stream is over.
+What to serve stands in ``routes``, how in ``handlers``; parsing, encoding and errors are done here, once. A
+fault never ends the daemon: the one ``except Exception`` of devboxd stands here, and it logs the traceback.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from devboxd.api import wire
+from devboxd.api import upgrade, wire
+from devboxd.api.handlers.context import Context
+from devboxd.api.handlers.table import HANDLERS
+from devboxd.api.routes import ROUTES, Route, Shape
+from devboxd.api.views import failure
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.net.unix import PeerDenied, check_peer
 
 log = logging.getLogger(__name__)
 
 BODY_LIMIT: Final = 1 << 20  # bytes of a request
-_SWITCH: Final = (
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "
-    + wire.UPGRADE.encode()
-    + b"\r\n\r\n"
-)
 _STATUS: Final = {1: 500, 2: 400, 3: 404, 4: 401, 5: 409, 6: 403, 7: 503, 8: 409, 9: 403}
 
-T = TypeVar("T")
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+RequestT = TypeVar("RequestT", bound=msgspec.Struct)
+Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def failure(error: DevboxError) -> wire.Failure:
-    """An error as clients see it."""
-    return wire.Failure(error.code, error.message, error.hint, error.retryable, error.exit_status)
+def build(context: Context) -> web.Application:
+    """The application: every route of the table with its handler."""
+    application = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT)
+    for route in ROUTES.values():
+        application.router.add_route(route.method, route.path, _serve(context, route))
+    return application
 
 
-def answer(value: msgspec.Struct, status: int = 200) -> web.Response:
-    """A JSON reply."""
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json", status=status)
+def _serve(context: Context, route: Route[Any, Any]) -> Serve:
+    """What aiohttp calls for one route."""
+    handler = HANDLERS[route]
+
+    async def value(request: web.Request) -> web.StreamResponse:
+        return answer(await handler(context, await understood(request, route)))
+
+    async def lines(request: web.Request) -> web.StreamResponse:
+        return await _lines(request, handler(context, await understood(request, route)))
+
+    async def frames(request: web.Request) -> web.StreamResponse:
+        upgrade.check_upgrade(request)
+        return await upgrade.frames(request, await handler(context, await understood(request, route)))
+
+    async def pipe(request: web.Request) -> web.StreamResponse:
+        upgrade.check_upgrade(request)
+        return await upgrade.pipe(request, await handler(context, await understood(request, route)))
+
+    return {Shape.VALUE: value, Shape.LINES: lines, Shape.FRAMES: frames, Shape.BYTES: pipe}[route.shape]
 
 
-async def body(request: web.Request, type_: type[T]) -> T:
-    """Parse the request's body.
+async def understood(request: web.Request, route: Route[RequestT, Any]) -> RequestT:
+    """Make the request of what came in path, query and body.
 
     Raises:
-        BadRequest: not JSON, or not of the type; says where.
+        BadRequest: not JSON, or not of the route's type; says where.
     """
+    in_path = {name: request.match_info[name] for name in route.in_path}
     try:
-        return msgspec.json.decode(await request.read() or b"{}", type=type_)
+        if route.has_body:
+            asked = msgspec.json.decode(await request.read() or b"{}", type=route.request)
+            return msgspec.structs.replace(asked, **in_path) if in_path else asked
+        given = {name: text for name, text in request.query.items() if text}
+        return msgspec.convert({**given, **in_path}, route.request, strict=False)
     except msgspec.MsgspecError as error:
         raise BadRequest(f"the request does not fit: {error}") from None
 
 
+def answer(value: object, status: int = 200) -> web.Response:
+    """A JSON reply."""
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json", status=status)
+
+
+async def _lines(request: web.Request, lines: AsyncIterator[msgspec.Struct]) -> web.StreamResponse:
+    """Answer with one JSON value per line, as they come, until the client leaves."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    try:
+        async for line in lines:
+            await response.write(msgspec.json.encode(line) + b"\n")
+        await response.write_eof()
+    except ConnectionError:
+        pass  # the client has seen enough
+    return response
+
+
 @web.middleware
-async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def guard(request: web.Request, handler: Serve) -> web.StreamResponse:
     """Let in the daemon's own user only, and turn errors into answers."""
     transport = request.transport
     if transport is None:
@@ -86,42 +125,6 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         log.exception("request %s %s failed", request.method, request.path)
         hint = "devboxctl daemon logs has the details"
         return answer(wire.Failure("internal", "the daemon failed at this request", hint), 500)
-
-
-@asynccontextmanager
-async def take_over(request: web.Request) -> AsyncIterator[socket.socket]:
-    """Leave HTTP: yields a socket of our own on the same connection, before the 101 was sent.
-
-    When the block ends, the connection is closed.
-    """
-    if request.headers.get("Upgrade", "").lower() != wire.UPGRADE:
-        raise BadRequest(
-            "this route needs an upgrade", hint=f"send Connection: Upgrade and Upgrade: {wire.UPGRADE}"
-        )
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        raise ConnectionResetError("it did not wait for the answer")
-    assert isinstance(transport, asyncio.Transport)
-    transport.pause_reading()
-    own = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-    own.setblocking(False)
-    try:
-        yield own
-    finally:
-        own.close()
-        transport.abort()
-
-
-async def switch(own: socket.socket) -> None:
-    """Answer 101."""
-    await asyncio.get_running_loop().sock_sendall(own, _SWITCH)
-
-
-def build(routes: list[web.RouteDef]) -> web.Application:
-    """The application around the handlers' routes."""
-    application = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT)
-    application.add_routes(routes)
-    return application
 
 
 @asynccontextmanager

@@ -6,13 +6,12 @@ import asyncio
 import logging
 import socket
 import struct
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from devboxd.api import wire
-from devboxd.api.server import failure
+from devboxd.api.views import failure, timestamp
 from devboxd.control.connect.terminal import (
     ClientMessage,
     Detach,
@@ -30,11 +29,6 @@ log = logging.getLogger(__name__)
 HIGH_WATER: Final = 64 << 10  # bytes behind from which ``drained`` waits
 LOW_WATER: Final = 16 << 10
 DRAIN_LOOK: Final = 0.02  # seconds
-
-
-def timestamp(seconds: float) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class StreamTerminal:
@@ -91,6 +85,10 @@ class StreamTerminal:
     def credit(self, size: int) -> None:
         """Queue input credit."""
         self._send(wire.StreamType.CREDIT, wire.CREDIT.pack(size))
+
+    def answer(self, value: msgspec.Struct) -> None:
+        """Queue an answer of the route's own type."""
+        self._send(wire.StreamType.ANSWER, msgspec.json.encode(value))
 
     def leave(self, leaving: Leaving) -> None:
         """Queue the last frame."""

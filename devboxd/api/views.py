@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from devboxd.api import wire
-from devboxd.api.stream import timestamp
 from devboxd.control.connect.forward import Facts
 from devboxd.control.connect.session import HeldSession
+from devboxd.errors import DevboxError
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import Condition, Event
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def failure(error: DevboxError) -> wire.Failure:
+    """An error as clients see it."""
+    return wire.Failure(error.code, error.message, error.hint, error.retryable, error.exit_status)
 
 
 def condition(value: Condition) -> wire.Condition:

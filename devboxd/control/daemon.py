@@ -305,7 +305,7 @@ class Daemon:
                 if spec.agent is not None:
                     user = spec.user or spec.box.user
                     await lent.enter_async_context(self.agents.lending(spec.box, user, spec.agent))
-                return await self._held(f"attach {spec.box.name}", attach.run())
+                return await self.held(f"attach {spec.box.name}", attach.run())
         finally:
             self.attached -= 1
             self.shared.news.tell("attach.left", f"a terminal left {spec.session}", box=spec.box.name)
@@ -320,9 +320,9 @@ class Daemon:
             terminal,
             config=self.config,
         )
-        return await self._held(f"exec on {spec.box.name}", execution.run())
+        return await self.held(f"exec on {spec.box.name}", execution.run())
 
-    async def _held(self, name: str, work: Coroutine[None, None, Leaving]) -> Leaving:
+    async def held(self, name: str, work: Coroutine[None, None, Leaving]) -> Leaving:
         """Run a client's stream among our own tasks: ``stop`` ends it, and its session at AWS's side."""
         if self.shared.tasks.is_closing:
             work.close()

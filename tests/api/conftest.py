@@ -13,7 +13,6 @@ import msgspec
 import pytest_asyncio
 
 from devboxd.api import wire
-from devboxd.api.handlers import routes
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
 from devboxd.control.daemon import Daemon
@@ -98,6 +97,7 @@ class Stream:
         self.out = bytearray()
         self.err = bytearray()
         self.statuses: list[wire.StreamStatus] = []
+        self.answers: list[bytes] = []
         self.credit = 0
 
     def send(self, kind: int, payload: bytes = b"") -> None:
@@ -127,6 +127,8 @@ class Stream:
                     self.send(wire.StreamType.CREDIT_OUTPUT, wire.CREDIT.pack(len(data)))
                 case (wire.StreamType.STATUS, data):
                     self.statuses.append(msgspec.json.decode(data, type=wire.StreamStatus))
+                case (wire.StreamType.ANSWER, data):
+                    self.answers.append(data)
                 case (wire.StreamType.CREDIT, data):
                     self.credit += wire.CREDIT.unpack(data)[0]
                 case (wire.StreamType.EXIT, data):
@@ -144,7 +146,8 @@ def request(method: str, path: str, body: object = None, *, headers: str = "") -
     """A request as bytes; ``body`` is bytes or something that becomes JSON."""
     data = b"" if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
     length = f"Content-Length: {len(data)}\r\n" if body is not None else ""
-    return f"{method} /v1/{path} HTTP/1.1\r\nHost: devboxd\r\n{headers}{length}\r\n".encode() + data
+    target = path if path.startswith("/") else f"/v1/{path}"
+    return f"{method} {target} HTTP/1.1\r\nHost: devboxd\r\n{headers}{length}\r\n".encode() + data
 
 
 def unchunk(data: bytes) -> bytes:
@@ -199,7 +202,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 doctor=doctor,
             )
             server = Server(path, daemon, context)
-            await stack.enter_async_context(serving(build(routes(context)), listener))
+            await stack.enter_async_context(serving(build(context), listener))
             return server
 
         yield make

@@ -39,9 +39,11 @@ async def get(server: Server, path: str, type_: type[T], *, method: str = "GET",
     return msgspec.json.decode(data, type=type_)
 
 
-async def refused(server: Server, method: str, path: str, body: object = None) -> tuple[int, wire.Failure]:
+async def refused(
+    server: Server, method: str, path: str, body: object = None, *, headers: str = ""
+) -> tuple[int, wire.Failure]:
     """Ask for something that must fail."""
-    status, data = await server.ask(method, path, body)
+    status, data = await server.ask(method, path, body, headers=headers)
     return status, msgspec.json.decode(data, type=wire.Failure)
 
 
@@ -198,13 +200,17 @@ async def test_events_can_be_read_and_followed(server: Server) -> None:
         ("POST", "proxy", {"box": "api", "port": 0}, 400),
         ("POST", "proxy", {"box": "api", "port": 99999}, 400),
         ("POST", "boxes/api/ssh", {"user": "a b"}, 400),
+        ("POST", "forwards", {"box": "api", "forwards": [{"port": 80}], "ephemeral": True}, 400),
+        ("POST", "forwards/hold", {"box": "api"}, 400),
+        ("POST", "forwards/hold", {"box": "nope", "forwards": [{"port": 80}]}, 404),
+        ("POST", "stop", b"{", 400),
     ],
 )
 async def test_nonsense_is_refused_with_a_sentence(
     server: Server, method: str, path: str, body: object, status: int
 ) -> None:
     """Always JSON, always a code, never a traceback."""
-    got, failure = await refused(server, method, path, body)
+    got, failure = await refused(server, method, path, body, headers="Upgrade: devbox\r\n")
     assert got == status
     assert failure.code != "internal"
     assert failure.message

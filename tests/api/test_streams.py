@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from devboxd.api import wire
-from devboxd.api.stream import HIGH_WATER, StreamTerminal, timestamp
+from devboxd.api.stream import HIGH_WATER, StreamTerminal
+from devboxd.api.views import timestamp
 from devboxd.control.connect.terminal import (
     Detach,
     EndOfInput,
@@ -24,7 +25,7 @@ from devboxd.control.connect.terminal import (
 )
 from devboxd.errors import WrongState
 from devboxd.simulator.world import Simulator
-from tests.api.conftest import MakeServer, Server, box_id, request
+from tests.api.conftest import MakeServer, Server, Stream, box_id, request
 from tests.control.conftest import MakeDaemon
 from tests.kit.sim import MakeSimulator
 
@@ -46,6 +47,69 @@ async def test_exec_carries_streams_input_credit_and_status(server: Server, sim:
     assert (bytes(stream.out), bytes(stream.err)) == (data, b"e\n")
     assert stream.credit == len(data)
     assert await stream.reader.read() == b""
+    stream.writer.close()
+
+
+async def held(server: Server, **spec: object) -> tuple[Stream, wire.Forward]:
+    """A stream that holds one forward, and that forward."""
+    stream = await server.upgrade("forwards/hold", {"box": "api", "forwards": [{"port": 7, **spec}]})
+    assert await stream.until(lambda one: one.answers) is None
+    (answer,) = stream.answers
+    (forward,) = msgspec.json.decode(answer, type=wire.ForwardList).forwards
+    return stream, forward
+
+
+@pytest.mark.parametrize("way", ["detach", "close", "half-close", "nonsense"])
+async def test_held_forwards_go_with_their_stream(server: Server, way: str) -> None:
+    """However the client goes; at once, without anything that asks again and again."""
+    stream, forward = await held(server, local_port=0)
+    port = int(forward.local.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    writer.close()
+    match way:
+        case "detach":
+            stream.send(TYPE.DETACH)
+            end = await stream.end()
+            assert end == wire.StreamExit()
+        case "close":
+            stream.writer.transport.abort()
+        case "half-close":
+            stream.writer.write_eof()
+            assert await stream.end() == wire.StreamExit()
+        case "nonsense":
+            stream.writer.write(b"\xff" * 64)
+            await stream.end()
+    async with asyncio.timeout(5):
+        while server.daemon.forwards.list():
+            await asyncio.sleep(0.01)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    stream.writer.close()
+
+
+async def test_a_held_forward_that_somebody_keeps_stays(server: Server) -> None:
+    """Asked for again without --foreground, it is not the first client's any more."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    stream, forward = await held(server, local_port=port)
+    body = {"box": "api", "forwards": [{"port": 7, "local_port": port}]}
+    status, data = await server.ask("POST", "forwards", body)
+    assert status == 200, data
+    stream.send(TYPE.DETACH)
+    await stream.end()
+    stream.writer.close()
+    assert [one.id for one in server.daemon.forwards.list()] == [forward.id]
+
+
+async def test_a_stream_ends_when_its_forwards_were_removed(server: Server) -> None:
+    """``forward rm`` in another window: the command in the foreground must not hold nothing for ever."""
+    stream, forward = await held(server, local_port=0)
+    assert (await server.ask("DELETE", f"forwards/{forward.id}"))[0] == 200
+    end = await stream.end()
+    assert end == wire.StreamExit(reason="the forwards were removed")
     stream.writer.close()
 
 

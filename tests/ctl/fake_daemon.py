@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 INPUT, RESIZE, DETACH, END_OF_INPUT, SIGNAL, CREDIT_OUTPUT = 1, 2, 3, 4, 5, 6
-OUTPUT, ERROR_OUTPUT, STATUS, EXIT, CREDIT = 0x81, 0x82, 0x83, 0x84, 0x85
+OUTPUT, ERROR_OUTPUT, STATUS, EXIT, CREDIT, ANSWER = 0x81, 0x82, 0x83, 0x84, 0x85, 0x86
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: devbox\r\n\r\n"
 
 

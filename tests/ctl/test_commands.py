@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ from devboxctl.commands import ssh
 from devboxctl.fast import boxes
 from devboxctl.fast.reply import UsageError
 from devboxd.api import wire
-from tests.ctl.fake_daemon import FakeDaemon, Peer
+from tests.ctl.fake_daemon import ANSWER, FakeDaemon, Peer
 from tests.ctl.terminal import PATIENCE, Tty
 
 Capture = pytest.CaptureFixture[str]
@@ -298,28 +297,88 @@ def test_forward_ls_and_rm_take_a_prefix_a_port_or_all(daemon: FakeDaemon, capsy
     assert deleted == ["forwards/f1b", "forwards/f1a", "forwards/f1a", "forwards/f1b"]
 
 
-def test_forward_in_the_foreground_holds_its_connection_until_ctrl_c(daemon: FakeDaemon) -> None:
+def test_forward_in_the_foreground_holds_its_stream_until_ctrl_c(daemon: FakeDaemon) -> None:
     closed = threading.Event()
 
-    def added(peer: Peer) -> Any:
-        assert peer.request["ephemeral"] is True
-        answer = json.dumps({"forwards": [FORWARD]}).encode()
-        peer.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+    def hold(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.send(ANSWER, json.dumps({"forwards": [FORWARD]}).encode())
         try:
             peer.exactly(1)
         finally:
             closed.set()
 
-    daemon.routes["POST forwards"] = added
+    daemon.streams["forwards/hold"] = hold
     with Tty(["forward", "gpu", "8000", "--foreground"], os.environ) as tty:
         tty.wait_for(b"holding")
         assert not closed.is_set()
         tty.type(b"\x03")
         assert tty.wait() == 130
     assert closed.wait(PATIENCE)
-    assert daemon.requests[-1][:2] == ("POST", "forwards"), (
-        "others may hold what we asked for: not ours to delete"
+    assert [request[:2] for request in daemon.requests] == [("POST", "forwards/hold")], (
+        "nothing is polled, and others may hold what we asked for: not ours to delete"
     )
+
+
+def test_forwards_in_the_foreground_come_back_with_the_daemon_and_end_with_the_forwards(
+    daemon: FakeDaemon, capsys: Capture
+) -> None:
+    """A restart of the daemon is not worth a word; removing the last one ends the command."""
+    lives = iter(("restarted", "removed"))
+
+    def hold(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.send(ANSWER, json.dumps({"forwards": [FORWARD]}).encode())
+        if next(lives) == "removed":
+            peer.exit(reason="the forwards were removed")
+
+    daemon.streams["forwards/hold"] = hold
+    assert run(["forward", "gpu", "8000", "--foreground"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("127.0.0.1:8000") == 1
+    assert err == "holding; Ctrl-C ends\nthe forwards were removed\n"
+
+
+def test_api_prints_the_description_or_makes_one_call(daemon: FakeDaemon, capsys: Capture) -> None:
+    """As gh api does: what no command does can be done."""
+    daemon.routes["GET /openapi.json"] = {"openapi": "3.1.0"}
+    daemon.routes["GET status"] = {"pid": 7, "socket": "\x9b31m\u202e"}
+    daemon.routes["POST boxes/api/ping"] = lambda peer: {"asked": peer.request}
+    daemon.routes["GET events"] = [{"sequence": 1}, {"sequence": 2}]
+    assert run(["api"]) == 0
+    assert capsys.readouterr().out == '{"openapi": "3.1.0"}\n'
+    for path in ("status", "/status", "v1/status", "/v1/status"):
+        assert run(["api", "get", path]) == 0
+        assert capsys.readouterr().out == '{"pid": 7, "socket": "\\u009b31m\\u202e"}\n'
+    assert run(["api", "POST", "boxes/api/ping", '{"count": 1}']) == 0
+    assert capsys.readouterr().out == '{"asked": {"count": 1}}\n'
+    assert run(["api", "GET", "events?since=0"]) == 0
+    assert capsys.readouterr().out == '{"sequence": 1}\n{"sequence": 2}\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["api", "PATCH", "status"], "PATCH is no method of this API"),
+        (["api", "GET"], "PATH is missing"),
+        (["api", "GET", "boxes/a b"], "cannot have"),
+        (["api", "POST", "stop", "{"], "is not JSON"),
+        (["api", "POST", "stop", "[" * 100_000], "is not JSON"),
+    ],
+)
+def test_a_wrong_api_call_is_said_before_it_is_made(
+    daemon: FakeDaemon, capsys: Capture, words: list[str], says: str
+) -> None:
+    assert run(words) == 2
+    assert says in capsys.readouterr().err
+    assert daemon.requests == []
+
+
+def test_an_api_call_that_is_refused_fails_like_a_command(daemon: FakeDaemon, capsys: Capture) -> None:
+    failure = {"code": "box-not-found", "message": "there is no box named 'x'", "exit_status": 3}
+    daemon.routes["GET boxes/x"] = (404, failure)
+    assert run(["api", "GET", "boxes/x"]) == 3
+    assert capsys.readouterr().err == "error: there is no box named 'x'\n"
 
 
 def test_status_shows_what_to_do_first(daemon: FakeDaemon, capsys: Capture) -> None:

@@ -9,14 +9,18 @@ import stat
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
 
-from devboxd.api import client, wire
-from devboxd.api.server import answer, build, serving, switch, take_over
+from devboxd.api import client, routes, wire
+from devboxd.api.handlers.context import Context
+from devboxd.api.handlers.table import HANDLERS
+from devboxd.api.server import build, serving
 from devboxd.api.stream import StreamTerminal
+from devboxd.api.upgrade import Framed, take_over
 from devboxd.control.connect.terminal import EndOfInput, Input, Leaving, StatusLine
 from devboxd.errors import BoxNotFound
 from devboxd.net.unix import send_fd
@@ -24,25 +28,23 @@ from devboxd.net.unix import send_fd
 BIG = os.urandom(1 << 20)
 
 
-async def echo(request: web.Request) -> web.StreamResponse:
-    async with take_over(request) as own:
-        await switch(own)
-        terminal = await StreamTerminal.over(own.dup())
-        terminal.status(StatusLine("online"))
-        while not isinstance(message := await terminal.receive(), EndOfInput):
-            if isinstance(message, Input):
-                terminal.credit(len(message.data))
-                terminal.output(message.data)
-                await terminal.drained(65536)
-        terminal.leave(Leaving(status=3))
-        await terminal.close()
-    return web.Response()
+async def echo(terminal: StreamTerminal) -> Leaving:
+    terminal.status(StatusLine("online"))
+    while not isinstance(message := await terminal.receive(), EndOfInput):
+        if isinstance(message, Input):
+            terminal.credit(len(message.data))
+            terminal.output(message.data)
+            await terminal.drained(65536)
+    return Leaving(status=3)
+
+
+async def execute(_: Context, asked: wire.ExecRequest) -> Framed:
+    return Framed(echo, patience=None)
 
 
 async def proxy(request: web.Request) -> web.StreamResponse:
     asked = msgspec.json.decode(await request.read(), type=wire.ProxyRequest)
     async with take_over(request) as own:
-        await switch(own)
         if not asked.fd_pass:
             await asyncio.get_running_loop().sock_sendall(own, BIG)
             return web.Response()
@@ -53,36 +55,37 @@ async def proxy(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-async def events(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
+async def events(_: Context, asked: wire.EventsRequest) -> AsyncIterator[wire.Event]:
     for number in range(3):
-        await response.write(msgspec.json.encode(wire.Event(number, "now", "x", "é" * 5000)) + b"\n")
-    return response
+        yield wire.Event(number, "now", "x", "é" * 5000)
 
 
-async def missing(request: web.Request) -> web.StreamResponse:
+async def missing(_: Context, asked: wire.AttachRequest) -> Framed:
     raise BoxNotFound("no box of that name", hint="devboxctl ls")
 
 
-async def boxes(_: web.Request) -> web.StreamResponse:
-    return answer(wire.BoxList([wire.Box("gpu", "i-1")]))
+async def boxes(_: Context, asked: wire.Account) -> wire.BoxList:
+    return wire.BoxList([wire.Box("gpu", "i-1")])
 
 
 @pytest.fixture
-async def server(home: Path) -> AsyncIterator[None]:
+async def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     path = client.socket_path()
     os.makedirs(os.path.dirname(path), mode=0o700)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
-    routes = [
-        web.post("/v1/exec", echo),
-        web.post("/v1/proxy", proxy),
-        web.post("/v1/attach", missing),
-        web.get("/v1/events", events),
-        web.get("/v1/boxes", boxes),
-    ]
-    async with serving(build(routes), listener):
+    for route, handler in (
+        (routes.EXEC, execute),
+        (routes.ATTACH, missing),
+        (routes.EVENTS, events),
+        (routes.LIST_BOXES, boxes),
+    ):
+        monkeypatch.setitem(HANDLERS, route, handler)
+    monkeypatch.delitem(routes.ROUTES, "PROXY")  # its handler is to be one of ours, without a far end
+    context: Any = None
+    application = build(context)
+    application.router.add_post(routes.PROXY.path, proxy)
+    async with serving(application, listener):
         yield
 
 

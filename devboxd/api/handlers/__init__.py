@@ -1,18 +1,6 @@
-"""The routes, one noun a module. Handlers are short: parse, ask control, return a view."""
+"""What the routes do, one noun a module. Handlers are functions: ask control, return a view."""
 
-from __future__ import annotations
-
-from aiohttp import web
-
+# Importing a module enters its functions into the table.
 from devboxd.api.handlers import box, daemon, forward, session
-from devboxd.api.handlers.context import Context
 
-
-def routes(context: Context) -> list[web.RouteDef]:
-    """All routes of the API."""
-    return [
-        *box.routes(context),
-        *daemon.routes(context),
-        *forward.routes(context),
-        *session.routes(context),
-    ]
+__all__ = ["box", "daemon", "forward", "session"]

@@ -1,99 +1,91 @@
-"""The daemon itself: status, events, configuration, login, stopping."""
+"""The daemon itself: status, events, configuration, login, stopping, the ssh configuration."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-
-import msgspec
-from aiohttp import web
+from typing import Any
 
 from devboxd import __version__
-from devboxd.api import views, wire
+from devboxd.api import describe, routes, views, wire
 from devboxd.api.handlers.context import Context
-from devboxd.api.server import answer, body
-from devboxd.api.stream import timestamp
-from devboxd.errors import BadRequest
+from devboxd.api.handlers.table import answers, tells
+from devboxd.api.views import timestamp
 
 
-def routes(context: Context) -> list[web.RouteDef]:
-    """Routes about the daemon."""
+@answers(routes.STATUS)
+async def status(context: Context, asked: wire.Nothing) -> wire.Status:
+    """Who runs here, and how much it holds."""
     daemon = context.daemon
-
-    async def status(_: web.Request) -> web.Response:
-        return answer(
-            wire.Status(
-                daemon_version=__version__,
-                pid=os.getpid(),
-                started=timestamp(context.started),
-                socket=context.socket,
-                sessions=len(daemon.sessions()),
-                forwards=len(daemon.forwards.list()),
-                attached=daemon.attached,
-                conditions=[views.condition(item) for item in daemon.shared.news.conditions()],
-                activation=context.activation,
-            )
-        )
-
-    async def events(request: web.Request) -> web.StreamResponse:
-        try:
-            since = int(request.query.get("since", "0"))
-        except ValueError:
-            raise BadRequest("since is the sequence number of an event") from None
-
-        async def lines() -> AsyncIterator[msgspec.Struct]:
-            if request.query.get("follow", "") not in ("", "0"):
-                async for item in daemon.shared.news.follow(since):
-                    yield views.event(item)
-            else:
-                for item in daemon.shared.news.events(since):
-                    yield views.event(item)
-
-        return await stream_lines(request, lines())
-
-    async def config(_: web.Request) -> web.Response:
-        return answer(context.config())
-
-    async def login(request: web.Request) -> web.StreamResponse:
-        return await stream_lines(request, context.login(await body(request, wire.LoginRequest)))
-
-    async def stop(_: web.Request) -> web.Response:
-        context.stop()
-        return answer(wire.Stopping(os.getpid()))
-
-    async def ssh_config_look(request: web.Request) -> web.Response:
-        return answer(await context.ssh_config.look(request.query.get("command")))
-
-    async def ssh_config_write(request: web.Request) -> web.Response:
-        return answer(await context.ssh_config.write((await body(request, wire.SshConfigRequest)).command))
-
-    async def ssh_config_remove(_: web.Request) -> web.Response:
-        return answer(await context.ssh_config.remove())
-
-    async def doctor(request: web.Request) -> web.Response:
-        return answer(await context.doctor(await body(request, wire.Target), None))
-
-    return [
-        web.get("/v1/status", status),
-        web.get("/v1/events", events),
-        web.get("/v1/config", config),
-        web.post("/v1/login", login),
-        web.post("/v1/stop", stop),
-        web.get("/v1/ssh-config", ssh_config_look),
-        web.post("/v1/ssh-config", ssh_config_write),
-        web.delete("/v1/ssh-config", ssh_config_remove),
-        web.post("/v1/doctor", doctor),
-    ]
+    return wire.Status(
+        daemon_version=__version__,
+        pid=os.getpid(),
+        started=timestamp(context.started),
+        socket=context.socket,
+        sessions=len(daemon.sessions()),
+        forwards=len(daemon.forwards.list()),
+        attached=daemon.attached,
+        conditions=[views.condition(item) for item in daemon.shared.news.conditions()],
+        activation=context.activation,
+    )
 
 
-async def stream_lines(request: web.Request, lines: AsyncIterator[msgspec.Struct]) -> web.StreamResponse:
-    """Answer with one JSON value per line, as they come, until the client leaves."""
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    try:
-        async for line in lines:
-            await response.write(msgspec.json.encode(line) + b"\n")
-        await response.write_eof()
-    except ConnectionError:
-        pass  # the client has seen enough
-    return response
+@answers(routes.API)
+async def api(context: Context, asked: wire.Nothing) -> dict[str, Any]:
+    """The API, described."""
+    return describe.openapi()
+
+
+@tells(routes.EVENTS)
+async def events(context: Context, asked: wire.EventsRequest) -> AsyncIterator[wire.Event]:
+    """What happened, and with ``follow`` what happens."""
+    news = context.daemon.shared.news
+    if asked.follow:
+        async for item in news.follow(asked.since):
+            yield views.event(item)
+    else:
+        for item in news.events(asked.since):
+            yield views.event(item)
+
+
+@answers(routes.CONFIG)
+async def config(context: Context, asked: wire.Nothing) -> wire.ConfigView:
+    """The settings in force."""
+    return context.config()
+
+
+@tells(routes.LOGIN)
+def login(context: Context, asked: wire.LoginRequest) -> AsyncIterator[wire.LoginStep]:
+    """Progress of a login, until it is done or has failed."""
+    return context.login(asked)
+
+
+@answers(routes.STOP)
+async def stop(context: Context, asked: wire.Nothing) -> wire.Stopping:
+    """Begin to stop."""
+    context.stop()
+    return wire.Stopping(os.getpid())
+
+
+@answers(routes.LOOK_SSH_CONFIG)
+async def look(context: Context, asked: wire.SshConfigRequest) -> wire.SshConfigResult:
+    """Compare what is there with what would be written."""
+    return await context.ssh_config.look(asked.command)
+
+
+@answers(routes.WRITE_SSH_CONFIG)
+async def write(context: Context, asked: wire.SshConfigRequest) -> wire.SshConfigResult:
+    """Write the ssh configuration."""
+    return await context.ssh_config.write(asked.command)
+
+
+@answers(routes.REMOVE_SSH_CONFIG)
+async def remove(context: Context, asked: wire.Nothing) -> wire.SshConfigResult:
+    """Take the ssh configuration out again."""
+    return await context.ssh_config.remove()
+
+
+@answers(routes.DOCTOR)
+async def doctor(context: Context, asked: wire.Target) -> wire.Doctor:
+    """Check what is on this machine."""
+    return await context.doctor(asked, None)

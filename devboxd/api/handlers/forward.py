@@ -3,67 +3,90 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
-from aiohttp import web
-
-from devboxd.api import views, wire
+from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
-from devboxd.api.server import answer, body
+from devboxd.api.handlers.table import answers, frames
+from devboxd.api.stream import StreamTerminal
+from devboxd.api.upgrade import Framed
+from devboxd.control.connect.terminal import Detach, Leaving
 from devboxd.errors import BadRequest, BoxNotFound
 from devboxd.model.forward import Spec, check
 
-LOOK_EVERY: Final = 0.25  # seconds: HTTP has no hook for the end of a connection between two requests
+
+@answers(routes.LIST_FORWARDS)
+async def listed(context: Context, asked: wire.Nothing) -> wire.ForwardList:
+    """All forwards as they stand."""
+    return wire.ForwardList([views.forward(item) for item in context.daemon.forwards.list()])
 
 
-def routes(context: Context) -> list[web.RouteDef]:
-    """Routes about forwards."""
+@answers(routes.ADD_FORWARDS)
+async def add(context: Context, asked: wire.ForwardRequest) -> wire.ForwardList:
+    """Add forwards that stay."""
+    if asked.ephemeral:
+        raise BadRequest("this route keeps its forwards", hint=f"POST {routes.HOLD_FORWARDS.path} holds them")
+    specs = _specs(asked)
+    box = await context.daemon.resolve(asked.box, account(asked))
+    facts = await context.daemon.forwards.add(box, specs, auto=asked.auto, ephemeral=False)
+    return wire.ForwardList([views.forward(item) for item in facts])
+
+
+@frames(routes.HOLD_FORWARDS)
+async def hold(context: Context, asked: wire.ForwardRequest) -> Framed:
+    """Add forwards that go with the client, however it goes, unless others want them, too."""
     daemon = context.daemon
+    specs = _specs(asked)
+    box = await daemon.resolve(asked.box, account(asked))
+    holder = object()
+    facts = await daemon.forwards.add(box, specs, auto=asked.auto, ephemeral=True, holder=holder)
 
-    async def listed(_: web.Request) -> web.Response:
-        return answer(wire.ForwardList([views.forward(item) for item in daemon.forwards.list()]))
+    async def work(terminal: StreamTerminal) -> Leaving:
+        terminal.answer(wire.ForwardList([views.forward(item) for item in facts]))
+        async with asyncio.TaskGroup() as tasks:
+            leaving = tasks.create_task(_leaves(terminal))
+            removed = tasks.create_task(daemon.forwards.removed([item.id for item in facts]))
+            await asyncio.wait({leaving, removed}, return_when=asyncio.FIRST_COMPLETED)
+            is_over = removed.done()
+            leaving.cancel()
+            removed.cancel()
+        return Leaving(reason="the forwards were removed" if is_over else "")
 
-    async def add(request: web.Request) -> web.Response:
-        asked = await body(request, wire.ForwardRequest)
-        if not asked.forwards and not asked.auto:
-            raise BadRequest("no forward was named", hint="devboxctl forward BOX 8080")
-        specs = [check(_spec(item)) for item in asked.forwards]
-        box = await daemon.resolve(asked.box, account(asked))
-        holder = object() if asked.ephemeral else None
-        facts = await daemon.forwards.add(
-            box, specs, auto=asked.auto, ephemeral=asked.ephemeral, holder=holder
-        )
-        if holder is not None:
-            daemon.shared.tasks.spawn("forwards held", hold(request.transport, holder))
-        return answer(wire.ForwardList([views.forward(item) for item in facts]))
-
-    async def hold(transport: asyncio.BaseTransport | None, holder: object) -> None:
-        """Ephemeral forwards last as long as the connection that asked, however its client ends."""
-        while transport is not None and not transport.is_closing():  # noqa: ASYNC110 - see LOOK_EVERY
-            await asyncio.sleep(LOOK_EVERY)
-        await daemon.forwards.release(holder)
-
-    async def remove(request: web.Request) -> web.Response:
-        id_ = request.match_info["id"]
-        facts = await daemon.forwards.remove(id_)
-        if facts is None:
-            raise BoxNotFound(f"no forward is called {id_!r}", hint="devboxctl forward ls")
-        return answer(views.forward(facts))
-
-    return [
-        web.get("/v1/forwards", listed),
-        web.post("/v1/forwards", add),
-        web.delete("/v1/forwards/{id}", remove),
-    ]
-
-
-def _spec(asked: wire.ForwardSpec) -> Spec:
-    return Spec(
-        port=asked.port or 0,
-        host=asked.host,
-        local_port=asked.local_port,
-        local_path=asked.local_path,
-        bind=asked.bind,
-        dynamic=asked.dynamic,
-        strict=asked.strict,
+    return Framed(
+        lambda terminal: daemon.held(f"forwards of {box.name}", work(terminal)),
+        after=lambda: daemon.forwards.release(holder),
     )
+
+
+async def _leaves(terminal: StreamTerminal) -> None:
+    """Wait until the client goes; it has nothing else to say."""
+    while not isinstance(await terminal.receive(), Detach | None):
+        pass
+
+
+@answers(routes.REMOVE_FORWARD)
+async def remove(context: Context, asked: wire.ForwardId) -> wire.Forward:
+    """Remove one."""
+    facts = await context.daemon.forwards.remove(asked.id)
+    if facts is None:
+        raise BoxNotFound(f"no forward is called {asked.id!r}", hint="devboxctl forward ls")
+    return views.forward(facts)
+
+
+def _specs(asked: wire.ForwardRequest) -> list[Spec]:
+    """What is asked for. Raises BadRequest."""
+    if not asked.forwards and not asked.auto:
+        raise BadRequest("no forward was named", hint="devboxctl forward BOX 8080")
+    return [
+        check(
+            Spec(
+                port=one.port or 0,
+                host=one.host,
+                local_port=one.local_port,
+                local_path=one.local_path,
+                bind=one.bind,
+                dynamic=one.dynamic,
+                strict=one.strict,
+            )
+        )
+        for one in asked.forwards
+    ]

@@ -11,13 +11,14 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from devboxd.boxside.script import load, squeeze
+from devboxd.control.base.bells import Bell
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.execute import Audience, ExecSpec
@@ -442,6 +443,7 @@ class Forwards:
         self._wait = wait
         self._all: dict[str, Forward | AutoForward] = {}
         self._ephemeral: dict[str, set[object]] = {}  # by id: who holds it
+        self._one_removed = Bell()
 
     async def add(
         self, box: BoxRef, specs: list[Spec], *, auto: bool, ephemeral: bool, holder: object = None
@@ -506,6 +508,11 @@ class Forwards:
                 if not holders:
                     await self.remove(id_)
 
+    async def removed(self, ids: Collection[str]) -> None:
+        """Wait until none of these is left."""
+        while any(id_ in self._all for id_ in ids):
+            await self._one_removed.wait(None)
+
     async def restore(self, saved: list[Saved]) -> None:
         """Make again what an earlier daemon had; what cannot be becomes a condition, and is kept."""
         for item in saved:
@@ -559,6 +566,7 @@ class Forwards:
             return None
         forward = self._all.pop(matches[0])
         self._ephemeral.pop(forward.id, None)
+        self._one_removed.ring()
         self._listeners.drop(f"forward-{forward.id}")
         self._shared.news.clear_condition("forward-failed", forward.id)
         await forward.stop()

@@ -1,0 +1,182 @@
+"""Every route of the control API, once: the server, devboxctl, docs/api.md and the OpenAPI description read it.
+
+A request is one struct of ``wire``, whatever carries it: fields that the path names come from the path, the
+others from the query (GET, DELETE) or from the JSON body (POST).
+
+To add a route, write one ``Route`` here and one function in ``handlers``; ``tests/api/test_table.py`` says
+what is missing then.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from devboxd.api import wire
+
+PREFIX: Final = f"/v{wire.API_VERSION}/"
+
+RequestT = TypeVar("RequestT", bound=msgspec.Struct)
+AnswerT = TypeVar("AnswerT")
+
+_FIELD: Final = re.compile(r"\{(\w+)\}")
+
+
+class Shape(StrEnum):
+    """How an answer comes."""
+
+    VALUE = "value"  # one JSON value
+    LINES = "lines"  # JSON values, one a line, as they come
+    FRAMES = "frames"  # 101, then framed messages both ways
+    BYTES = "bytes"  # 101, then bytes both ways (or a descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[RequestT, AnswerT]):
+    """One thing that can be asked. ``answer`` of a framed stream is what its ANSWER frames carry, if any."""
+
+    method: str
+    path: str  # with {field} for fields of the request
+    request: type[RequestT]
+    answer: type[AnswerT]
+    does: str  # one sentence
+    shape: Shape = Shape.VALUE
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request travels as JSON, not as a query."""
+        return self.method == "POST"
+
+    @property
+    def in_path(self) -> list[str]:
+        """The fields of the request that stand in the path."""
+        return _FIELD.findall(self.path)
+
+    def target(self, request: RequestT) -> str:
+        """The path, and the query where there is one, of one request."""
+        path = _FIELD.sub(lambda match: _escaped(getattr(request, match[1])), self.path)
+        if self.has_body:
+            return path
+        given = {name: getattr(request, name) for name in request.__struct_fields__}
+        query = [f"{name}={_escaped(value)}" for name, value in given.items() if self._asks(name, value)]
+        return path + ("?" + "&".join(query) if query else "")
+
+    def _asks(self, name: str, value: object) -> bool:
+        return value is not None and value is not False and name not in self.in_path
+
+
+def _escaped(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return quote(text, safe="", errors="surrogateescape")
+
+
+# The daemon ---------------------------------------------------------------------------------------------
+
+STATUS: Final = Route("GET", "/v1/status", wire.Nothing, wire.Status, "The daemon, in short.")
+EVENTS: Final = Route(
+    "GET",
+    "/v1/events",
+    wire.EventsRequest,
+    wire.Event,
+    "What happened, oldest first.",
+    Shape.LINES,
+)
+CONFIG: Final = Route("GET", "/v1/config", wire.Nothing, wire.ConfigView, "The settings in force.")
+LOGIN: Final = Route(
+    "POST", "/v1/login", wire.LoginRequest, wire.LoginStep, "Renew the login of a profile.", Shape.LINES
+)
+DOCTOR: Final = Route("POST", "/v1/doctor", wire.Target, wire.Doctor, "Check this machine only.")
+STOP: Final = Route("POST", "/v1/stop", wire.Nothing, wire.Stopping, "Stop the daemon.")
+API: Final = Route(
+    "GET", "/openapi.json", wire.Nothing, dict[str, Any], "This API, for programs that read OpenAPI."
+)
+LOOK_SSH_CONFIG: Final = Route(
+    "GET",
+    "/v1/ssh-config",
+    wire.SshConfigRequest,
+    wire.SshConfigResult,
+    "Compare the ssh configuration with what would be written; changes nothing.",
+)
+WRITE_SSH_CONFIG: Final = Route(
+    "POST", "/v1/ssh-config", wire.SshConfigRequest, wire.SshConfigResult, "Write the ssh configuration."
+)
+REMOVE_SSH_CONFIG: Final = Route(
+    "DELETE", "/v1/ssh-config", wire.Nothing, wire.SshConfigResult, "Take the ssh configuration out again."
+)
+
+# Boxes --------------------------------------------------------------------------------------------------
+
+LIST_BOXES: Final = Route("GET", "/v1/boxes", wire.Account, wire.BoxList, "All boxes, by name.")
+SHOW_BOX: Final = Route("GET", "/v1/boxes/{box}", wire.Target, wire.Box, "One box.")
+PING: Final = Route(
+    "POST", "/v1/boxes/{box}/ping", wire.PingRequest, wire.Ping, "Measure the way to a box and back."
+)
+DOCTOR_BOX: Final = Route(
+    "POST", "/v1/boxes/{box}/doctor", wire.Target, wire.Doctor, "Check the whole way to a box."
+)
+SSH: Final = Route(
+    "POST", "/v1/boxes/{box}/ssh", wire.SshRequest, wire.SshAccess, "Make ssh to a box work: keys and user."
+)
+
+# Forwards and sessions ----------------------------------------------------------------------------------
+
+LIST_FORWARDS: Final = Route("GET", "/v1/forwards", wire.Nothing, wire.ForwardList, "All forwards.")
+ADD_FORWARDS: Final = Route(
+    "POST",
+    "/v1/forwards",
+    wire.ForwardRequest,
+    wire.ForwardList,
+    "Add and keep forwards, all or none; answers with those asked for.",
+)
+HOLD_FORWARDS: Final = Route(
+    "POST",
+    "/v1/forwards/hold",
+    wire.ForwardRequest,
+    wire.ForwardList,
+    "Add forwards that go when this stream ends.",
+    Shape.FRAMES,
+)
+REMOVE_FORWARD: Final = Route(
+    "DELETE", "/v1/forwards/{id}", wire.ForwardId, wire.Forward, "Remove a forward."
+)
+LIST_SESSIONS: Final = Route(
+    "GET", "/v1/sessions", wire.Nothing, wire.SessionList, "All sessions that the daemon holds."
+)
+END_SESSION: Final = Route("DELETE", "/v1/sessions/{id}", wire.SessionId, wire.Session, "End a session.")
+
+# Streams ------------------------------------------------------------------------------------------------
+
+ATTACH: Final = Route(
+    "POST",
+    "/v1/attach",
+    wire.AttachRequest,
+    wire.Nothing,
+    "Join a terminal to a box.",
+    Shape.FRAMES,
+)
+EXEC: Final = Route(
+    "POST",
+    "/v1/exec",
+    wire.ExecRequest,
+    wire.Nothing,
+    "Run a command on a box.",
+    Shape.FRAMES,
+)
+PROXY: Final = Route(
+    "POST",
+    "/v1/proxy",
+    wire.ProxyRequest,
+    wire.Nothing,
+    "Connect to a port of a box; with `fd_pass`, pass the connection as a descriptor.",
+    Shape.BYTES,
+)
+
+# In the order in which they stand above.
+ROUTES: Final[dict[str, Route[Any, Any]]] = {
+    name: value for name, value in list(globals().items()) if isinstance(value, Route)
+}

@@ -1,0 +1,114 @@
+"""Leaving HTTP: a request's connection becomes a stream of framed messages, or of plain bytes.
+
+The connection's descriptor is duplicated, and aiohttp keeps its own end quiet until the stream is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from devboxd.api import wire
+from devboxd.api.stream import StreamTerminal
+from devboxd.control.connect.port import Stream
+from devboxd.control.connect.splice import splice
+from devboxd.control.connect.terminal import Leaving
+from devboxd.errors import BadRequest
+from devboxd.net.listen import Connection
+from devboxd.net.unix import send_fd
+
+_SWITCH: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "
+    + wire.UPGRADE.encode()
+    + b"\r\n\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """What to do with the client as a terminal.
+
+    Attributes:
+        patience: seconds that the client may take for the rest afterwards; None: for ever.
+        after: what is to be done in every case, also where the client was gone before ``work`` began.
+    """
+
+    work: Callable[[StreamTerminal], Awaitable[Leaving]]
+    patience: float | None = 2.0
+    after: Callable[[], Awaitable[object]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piped:
+    """An open connection to a port of a box; with ``fd_pass`` the client gets it as a descriptor."""
+
+    stream: Stream
+    fd_pass: bool = False
+
+
+def check_upgrade(request: web.Request) -> None:
+    """Refuse a request for a stream that did not ask to leave HTTP, before anything is done for it."""
+    if request.headers.get("Upgrade", "").lower() != wire.UPGRADE:
+        raise BadRequest(
+            "this route needs an upgrade", hint=f"send Connection: Upgrade and Upgrade: {wire.UPGRADE}"
+        )
+
+
+async def frames(request: web.Request, framed: Framed) -> web.StreamResponse:
+    """Run ``framed`` with the client as its terminal."""
+    try:
+        async with take_over(request) as own:
+            terminal = await StreamTerminal.over(own.dup())
+            try:
+                terminal.leave(await framed.work(terminal))
+            except BaseException:
+                await terminal.close(timeout=0.5)
+                raise
+            await terminal.close(framed.patience)
+    finally:
+        if framed.after is not None:
+            await framed.after()
+    return web.Response()
+
+
+async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:
+    """Carry bytes on this connection, or on a descriptor that is passed over it."""
+    try:
+        async with take_over(request) as own:
+            if piped.fd_pass:
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    send_fd(own, theirs.fileno())
+                own.shutdown(socket.SHUT_RDWR)
+            else:
+                ours = own.dup()
+            ours.setblocking(False)
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            await splice(Connection(reader, writer, "proxy"), piped.stream)
+    finally:
+        piped.stream.close()
+    return web.Response()
+
+
+@asynccontextmanager
+async def take_over(request: web.Request) -> AsyncIterator[socket.socket]:
+    """Answer 101; yields a socket of our own on the same connection, which is closed after the block."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("it did not wait for the answer")
+    assert isinstance(transport, asyncio.Transport)
+    transport.pause_reading()
+    own: socket.socket = transport.get_extra_info("socket").dup()
+    own.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_sendall(own, _SWITCH)
+        yield own
+    finally:
+        own.close()
+        transport.abort()

@@ -1,0 +1,89 @@
+"""Boxes: what they are, how far away, and how ssh reaches them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from devboxd.api.wire.common import API_VERSION, Condition, Target
+
+
+class Box(msgspec.Struct, omit_defaults=True):
+    """A box as EC2 and Session Manager show it. ``connection``: connected, notconnected, unknown."""
+
+    name: str
+    id: str
+    state: str = "unknown"  # running, stopped, pending, …; unknown without EC2 permissions
+    connection: str = "unknown"
+    type: str | None = None
+    zone: str | None = None
+    launched: str | None = None
+    private_address: str | None = None
+    profile: str | None = None
+    region: str | None = None
+    user: str | None = None
+    sessions: int = 0
+    forwards: int = 0
+    tags: dict[str, str] = {}
+
+
+class BoxList(msgspec.Struct, omit_defaults=True):
+    """Boxes, by name. ``stale_since`` is set where AWS could not be asked and these come from memory."""
+
+    boxes: list[Box]
+    conditions: list[Condition] = []
+    stale_since: str | None = None
+    version: int = API_VERSION
+
+
+class PingRequest(Target, omit_defaults=True):
+    """Measure the way to a box and back."""
+
+    count: int = 3
+    timeout: float = 15.0
+
+
+class Ping(msgspec.Struct, omit_defaults=True):
+    """Round trips to the agent on the box and back, in seconds."""
+
+    box: str
+    round_trips: list[float]
+    session_start: float | None = None  # seconds to open the session that was measured; None: it was open
+    agent_version: str | None = None
+
+
+class SshRequest(Target, omit_defaults=True):
+    """Make ``ssh`` to a box work: user, key on the box, host key here."""
+
+    user: str | None = None
+    port: int = 22
+
+
+class SshAccess(msgspec.Struct, omit_defaults=True):
+    """What ``ssh`` needs. ``problems`` are things that could not be done, in sentences."""
+
+    box: str
+    user: str
+    identity_file: str
+    known_hosts_file: str
+    config_file: str
+    host_keys: int = 0
+    host: str | None = None  # the name to give to ssh; None: the box's own
+    problems: list[str] = []
+
+
+class SshConfigRequest(msgspec.Struct, omit_defaults=True):
+    """Write the generated ssh configuration and its one ``Include`` line."""
+
+    command: str | None = None  # absolute path of devboxctl for ProxyCommand; None: what the daemon finds
+
+
+class SshConfigResult(msgspec.Struct, omit_defaults=True):
+    """The generated ssh configuration as it stands now. ``changed`` names files that were written."""
+
+    config_file: str  # ours
+    user_config: str  # the user's, with the Include line
+    included: bool = False
+    current: bool = False  # both files are what this version would write
+    changed: list[str] = []
+    problems: list[str] = []
+    version: int = API_VERSION

@@ -1,0 +1,139 @@
+"""What every part of the API uses: failures, accounts, conditions; and the daemon itself."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+API_VERSION: Final = 1
+
+
+class Nothing(msgspec.Struct):
+    """A request that has nothing to say."""
+
+
+class Failure(msgspec.Struct, omit_defaults=True):
+    """What went wrong, for programs (``code``) and for people (``message``, ``hint``)."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    retryable: bool = False
+    exit_status: int = 1
+
+
+class Account(msgspec.Struct, omit_defaults=True):
+    """Which AWS settings to use; None means the daemon's own (environment, config, default)."""
+
+    profile: str | None = None
+    region: str | None = None
+
+
+class Target(Account, omit_defaults=True):
+    """A box, by name or instance id. An empty ``box`` means this machine where that makes sense."""
+
+    box: str = ""
+
+
+class Condition(msgspec.Struct, omit_defaults=True):
+    """Something a person should know or do, until it is no longer so."""
+
+    code: str
+    title: str
+    text: str
+    hint: str | None = None
+    since: str | None = None
+    severity: str = "warning"  # info, warning, error
+
+
+class Status(msgspec.Struct, omit_defaults=True):
+    """The daemon, in short."""
+
+    daemon_version: str
+    pid: int
+    started: str
+    socket: str
+    sessions: int
+    forwards: int
+    attached: int
+    conditions: list[Condition] = []
+    activation: str = "spawned"  # systemd, spawned, foreground
+    api_version: int = API_VERSION
+    version: int = API_VERSION
+
+
+class EventsRequest(msgspec.Struct, omit_defaults=True):
+    """Which events: those after the sequence number ``since``; with ``follow`` also those to come."""
+
+    follow: bool = False
+    since: int = 0
+
+
+class Event(msgspec.Struct, omit_defaults=True):
+    """Something that happened. ``kind`` is dotted: session.resumed, forward.added, login.needed."""
+
+    sequence: int
+    time: str
+    kind: str
+    text: str
+    box: str | None = None
+    data: dict[str, Any] = {}
+
+
+class Check(msgspec.Struct, omit_defaults=True):
+    """One finding of the doctor. ``result``: ok, warning, failed, skipped."""
+
+    name: str
+    result: str
+    text: str
+    hint: str | None = None
+    seconds: float | None = None
+
+
+class Doctor(msgspec.Struct, omit_defaults=True):
+    """All findings, in the order they were made."""
+
+    checks: list[Check]
+    version: int = API_VERSION
+
+
+class Setting(msgspec.Struct, omit_defaults=True):
+    """One configuration value and where it came from (flag, environment, file, default)."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+class ConfigView(msgspec.Struct, omit_defaults=True):
+    """The configuration in force. ``error`` is set while the files on disk are worse than this."""
+
+    settings: list[Setting]
+    files: list[str] = []
+    error: Failure | None = None
+    version: int = API_VERSION
+
+
+class LoginRequest(Account, omit_defaults=True):
+    """Renew the login of a profile."""
+
+    use_browser: bool = True
+
+
+class LoginStep(msgspec.Struct, omit_defaults=True):
+    """Progress of a login. ``state``: open (visit ``url``, enter ``code``), waiting, done, failed."""
+
+    state: str
+    text: str = ""
+    url: str | None = None
+    code: str | None = None
+    expires: str | None = None
+    failure: Failure | None = None
+
+
+class Stopping(msgspec.Struct, omit_defaults=True):
+    """The daemon has begun to stop and closes the socket when it has."""
+
+    pid: int
+    version: int = API_VERSION
