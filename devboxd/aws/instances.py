@@ -10,6 +10,7 @@ from typing import Any
 from devboxd.aws.clients import Account
 from devboxd.errors import BoxNotFound
 from devboxd.model.box import Instance
+from devboxd.model.states import InstanceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def _instance(item: Mapping[str, Any]) -> Instance:
     return Instance(
         id=item["InstanceId"],
         name=by_key.get("Name") or None,
-        state=item.get("State", {}).get("Name", "unknown"),
+        state=InstanceState.read(item.get("State", {}).get("Name")),
         type=item.get("InstanceType"),
         zone=item.get("Placement", {}).get("AvailabilityZone"),
         launched=launched.timestamp() if launched else None,

@@ -20,8 +20,9 @@ from devboxd.aws.clients import Account
 from devboxd.aws.errors import AwsFailed, SessionOver
 from devboxd.aws.keys import generate_data_key
 from devboxd.errors import Denied
+from devboxd.model.names import REASON_PREFIX
+from devboxd.model.states import Connection
 
-REASON_PREFIX: Final = "devbox"  # every Reason that we give starts with it
 REASON_MAX: Final = 256  # characters
 
 _ENDED: Final = frozenset({"Terminated", "Terminating", "Failed"})
@@ -169,8 +170,8 @@ class SessionApi:
                 return int(minutes) * 60 - max(0.0, age)
         return None
 
-    async def connection_status(self, target: str) -> str | None:
-        """``connected`` or ``notconnected``: whether a box's agent holds its control channel.
+    async def connection_status(self, target: str) -> Connection | None:
+        """Whether a box's agent holds its control channel.
 
         None where that may not be asked.
         """
@@ -178,7 +179,7 @@ class SessionApi:
             answer = await self.account.call("ssm", "get_connection_status", target=target, Target=target)
         except Denied:
             return None
-        return str(answer.get("Status", "notconnected")).lower()
+        return Connection.read(answer.get("Status", Connection.NOT_CONNECTED))
 
     async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
         """A data key for an encrypted session: ``keys.generate_data_key``."""

@@ -8,27 +8,11 @@ multiplexer, and reports what it found and how it ended through marks: applicati
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from devboxd.boxside.script import load, wrap
-from devboxd.errors import BadRequest
-
-MUXES: Final = ("zellij", "tmux", "none")
-
-
-def check_session_name(name: str) -> str:
-    """Return ``name`` if both multiplexers take it as a session name.
-
-    Raises:
-        BadRequest: empty, too long, or with a character that tmux or zellij gives a meaning.
-    """
-    if not name or len(name) > 64 or not all(c.isalnum() or c in "-_" for c in name) or name.startswith("-"):
-        raise BadRequest(
-            f"{name!r} cannot name a session", hint="use up to 64 letters, digits, hyphens and underscores"
-        )
-    return name
+from devboxd.model.names import check_session
+from devboxd.model.states import Mux
 
 
 def attach_command(
@@ -37,7 +21,7 @@ def attach_command(
     session: str,
     term: str,
     user: str | None = None,
-    mux: str | None = None,
+    mux: Mux | None = None,
     colorterm: str | None = None,
     locale: str | None = None,
     command: str | None = None,
@@ -48,9 +32,7 @@ def attach_command(
     Raises:
         BadRequest: a name that cannot be, or a command that is too long.
     """
-    check_session_name(session)
-    if mux is not None and mux not in MUXES:
-        raise BadRequest(f"{mux!r} is no multiplexer that devbox knows", hint=f"one of: {', '.join(MUXES)}")
+    check_session(session)
     return wrap(
         load("attach.sh"),
         "1",
@@ -121,10 +103,3 @@ class MarkFilter:
         """Give up what is held back: no more output will come."""
         held, self._held = self._held, b""
         return held
-
-
-def printable(text: str, limit: int = 300) -> str:
-    """Make text of the far end safe to show: one line, no control characters, bounded."""
-    clean = "".join(c if c.isprintable() else " " for c in text)
-    clean = " ".join(clean.split())
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -18,21 +18,22 @@ from devboxd.control.connect.attach import Attach, AttachSpec
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forward import Forwards, ListenerStore, Saved
 from devboxd.control.connect.port import IDLE_AFTER, PortPool, PortTarget, Stream
-from devboxd.control.connect.session import BEAT, REASON_PREFIX, HeldSession, Plan, Quiet
+from devboxd.control.connect.session import BEAT, HeldSession, Plan, Quiet
 from devboxd.control.connect.ssh import Keys, SshAccess
 from devboxd.control.connect.sshagent import SshAgents
 from devboxd.control.connect.terminal import Leaving, Terminal
 from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreachable
-from devboxd.model.box import Account, BoxRef, Instance, is_instance_id, is_name, strip_suffix
+from devboxd.model.box import PROJECT_TAG, Account, BoxRef, Instance
 from devboxd.model.config import Config
+from devboxd.model.names import is_instance_id, is_name, owner_reason, strip_suffix
 from devboxd.model.session import SessionState
+from devboxd.model.states import Connection, InstanceState, SessionKind
+from devboxd.ssm import documents
 from devboxd.ssm.limits import SHELL
 
 log = logging.getLogger(__name__)
 
 NAMES_KEPT: Final = 30.0  # seconds that a name keeps its instance without asking EC2 again
-PROJECT_TAG: Final = "devbox:project"
-GONE: Final = frozenset({"terminated", "shutting-down"})
 
 
 class Memory(msgspec.Struct):
@@ -136,7 +137,7 @@ class Daemon:
             ended += was_open is True
             if was_open is not None:
                 del self._stale[session_id]
-        prefix = f"{REASON_PREFIX}/{self.shared.sessions.owner}/"
+        prefix = owner_reason(self.shared.sessions.owner)
         for account in {self.config.account_of(Account()), *self._memory.accounts}:
             try:
                 found = await self._cloud.sessions(account).active(reason_prefix=prefix)
@@ -207,14 +208,14 @@ class Daemon:
                 f"the name {name!r} cannot be looked up: {error.message}",
                 hint="an instance id (i-…) works without EC2 permissions; or configure [boxes.NAME] target",
             ) from error
-        called = [i for i in instances if name in (i.name, i.tags.get(PROJECT_TAG)) and i.state not in GONE]
-        running = [instance for instance in called if instance.state == "running"] or called
+        called = [i for i in instances if name in (i.name, i.tags.get(PROJECT_TAG)) and not i.state.is_gone]
+        running = [instance for instance in called if instance.is_running] or called
         if len(running) > 1:
             ids = ", ".join(sorted(instance.id for instance in running))
             raise BadRequest(f"{name!r} means {len(running)} boxes: {ids}", hint="use the instance id")
         if not running:
             names = sorted(
-                {instance.name for instance in instances if instance.name and instance.state not in GONE}
+                {instance.name for instance in instances if instance.name and not instance.state.is_gone}
             )
             hint = f"known boxes: {', '.join(names[:12])}" if names else "devboxctl ls shows what exists"
             raise BoxNotFound(f"there is no box named {name!r}", hint=hint)
@@ -242,12 +243,12 @@ class Daemon:
             log.debug("%s cannot be looked at: %s", box.name, error)
             return None
 
-    async def connection(self, box: BoxRef) -> str:
-        """``connected``, ``notconnected`` or ``unknown``."""
+    async def connection(self, box: BoxRef) -> Connection:
+        """Whether the agent of a box is connected."""
         try:
-            return await self._cloud.sessions(box.account).connection_status(box.target) or "unknown"
+            return await self._cloud.sessions(box.account).connection_status(box.target) or Connection.UNKNOWN
         except DevboxError:
-            return "unknown"
+            return Connection.UNKNOWN
 
     async def _list(self, account: Account) -> list[Instance]:
         instances = await self._cloud.instances(account).list()
@@ -285,7 +286,7 @@ class Daemon:
     async def attach(self, spec: AttachSpec, terminal: Terminal) -> Leaving:
         """Join a terminal to a box until its user leaves."""
 
-        async def state() -> str | None:
+        async def state() -> InstanceState | None:
             instance = await self.instance(spec.box)
             return instance.state if instance is not None else None
 
@@ -367,8 +368,8 @@ class Daemon:
             target=box.target,
             box=box.name,
             account=box.account,
-            kind="port",
-            document="AWS-StartPortForwardingSession",
+            kind=SessionKind.PORT,
+            document=documents.PORT,
             parameters={"portNumber": "22"},
             limits=SHELL,
             wait=timeout,

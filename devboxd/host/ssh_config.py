@@ -20,16 +20,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from devboxd.errors import BadRequest, Denied
 from devboxd.host.files import replace_file, replace_if_changed
-from devboxd.model.box import HOST_SUFFIX, is_instance_id, is_name
+from devboxd.model.names import HOST_SUFFIX, host_key, is_host_name, is_user
 
 HEADER: Final = "# Written by devbox (devboxctl config-ssh). Changes made here are lost.\n"
 MODE: Final = 0o600
 
 _SECTION: Final = re.compile(rb"^[ \t]*(?:host|match)(?:[ \t=]|$)", re.IGNORECASE)
 _INCLUDE: Final = re.compile(rb"^[ \t]*include[ \t=]+(.*?)[ \t\r]*$", re.IGNORECASE)
-_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?\Z")
 _COMMAND: Final = re.compile(r"^[ ]*ProxyCommand (.+) proxy --fdpass ", re.MULTILINE)
-_HOST_KEY: Final = re.compile(r"(?:sk-)?(?:ssh|ecdsa-sha2)-[A-Za-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,3}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def render(devboxctl: Path, entries: Sequence[SshEntry], *, identity: Path, know
     usable = [
         entry
         for entry in sorted(entries, key=lambda one: one.name)
-        if entry.user and _USER.match(entry.user) and (is_name(entry.name) or is_instance_id(entry.name))
+        if entry.user and is_user(entry.user) and is_host_name(entry.name)
     ]
     # ssh puts the user's name between the quotes of '%r' below, and OpenSSH before 10.1 takes any from its
     # command line. The first ProxyCommand that matches holds, so this stands above all else.
@@ -185,14 +183,11 @@ def write_known_hosts(path: Path, keys: Mapping[str, Mapping[int, Sequence[str]]
     them up. Keys come from the box: what does not look like one is left out. Raises OSError.
     """
     lines = [HEADER]
-    for box in sorted(keys):
+    for box in sorted(filter(is_host_name, keys)):  # ``*`` would be the key of every box
         host = f"{box}{HOST_SUFFIX}".lower()
         for port in sorted(keys[box]):
             name = host if port == 22 else f"[{host}]:{port}"
-            for key in keys[box][port]:
-                bare = " ".join(key.split()[:2])  # without the comment
-                if _HOST_KEY.match(bare):
-                    lines.append(f"{name} {bare}\n")
+            lines += [f"{name} {bare}\n" for key in keys[box][port] if (bare := host_key(key)) is not None]
     return replace_if_changed(path, "".join(lines).encode(), mode=MODE)
 
 

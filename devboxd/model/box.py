@@ -1,15 +1,14 @@
-"""Boxes: what a name may be, and what is known of one."""
+"""Boxes: what is known of one."""
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import msgspec
 
-_INSTANCE_ID: Final = re.compile(r"(i-[0-9a-f]{8}(?:[0-9a-f]{9})?|mi-[0-9a-f]{17})\Z")
-_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
-HOST_SUFFIX: Final = ".devbox"
+from devboxd.model.states import InstanceState, KeepAlive, Mux
+
+PROJECT_TAG: Final = "devbox:project"
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -26,8 +25,8 @@ class BoxRef(msgspec.Struct, frozen=True):
     target: str  # instance id
     account: Account
     user: str | None = None  # login name to use there, where configured
-    mux: str | None = None
-    keep_alive: str | None = None  # a policy of its own: auto, always, never
+    mux: Mux | None = None
+    keep_alive: KeepAlive | None = None  # a policy of its own
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -35,7 +34,7 @@ class Instance(msgspec.Struct, frozen=True):
 
     id: str
     name: str | None = None
-    state: str = "unknown"
+    state: InstanceState = InstanceState.UNKNOWN
     type: str | None = None
     zone: str | None = None
     launched: float | None = None
@@ -43,17 +42,12 @@ class Instance(msgspec.Struct, frozen=True):
     platform: str | None = None
     tags: dict[str, str] = {}
 
+    @property
+    def project(self) -> str | None:
+        """The project that it is the box of."""
+        return self.tags.get(PROJECT_TAG)
 
-def is_instance_id(text: str) -> bool:
-    """Say whether this is an EC2 or hybrid instance id: valid as a box without asking anybody."""
-    return _INSTANCE_ID.match(text) is not None
-
-
-def is_name(text: str) -> bool:
-    """Say whether this can be a box name (it must also do as a host name label)."""
-    return _NAME.match(text) is not None
-
-
-def strip_suffix(text: str) -> str:
-    """Take ``gpu.devbox`` for ``gpu``: ssh hands us host names."""
-    return text.removesuffix(HOST_SUFFIX)
+    @property
+    def is_running(self) -> bool:
+        """Whether it is the one that is meant where several have its name."""
+        return self.state is InstanceState.RUNNING

@@ -9,20 +9,19 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from devboxd.errors import BadRequest
-from devboxd.model.box import Account, BoxRef, is_instance_id, is_name
+from devboxd.model.box import Account, BoxRef
+from devboxd.model.names import USER_PATTERN, is_name
+from devboxd.model.states import KeepAlive, LogLevel, Mux
 
 BUILT_IN: Final = "default"
 
-Mux = Literal["zellij", "tmux", "none"]
-KeepAlive = Literal["auto", "always", "never"]
-LogLevel = Literal["debug", "info", "warning", "error"]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-User = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?$")]
+User = Annotated[str, msgspec.Meta(pattern=USER_PATTERN)]
 
 
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,7 +31,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     region: Text | None = None
     user: User | None = None
     mux: Mux | None = None
-    keep_alive: KeepAlive = "auto"
+    keep_alive: KeepAlive = KeepAlive.AUTO
 
 
 class BoxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +63,7 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What goes to the log."""
 
-    level: LogLevel = "info"
+    level: LogLevel = LogLevel.INFO
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,8 +97,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             of_box.keep_alive,
         )
 
-    def keep_alive_of(self, box: BoxRef) -> str:
-        """Whether quiet sessions of a box are kept from their idle time-out: auto, always, never."""
+    def keep_alive_of(self, box: BoxRef) -> KeepAlive:
+        """Whether quiet sessions of a box are kept from their idle time-out."""
         return box.keep_alive or self.defaults.keep_alive
 
 
@@ -176,9 +175,9 @@ VARIABLES: Final = {
 }
 
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
-    "mux": get_args(Mux),
-    "keep_alive": get_args(KeepAlive),
-    "level": get_args(LogLevel),
+    "mux": tuple(Mux),
+    "keep_alive": tuple(KeepAlive),
+    "level": tuple(LogLevel),
 }
 _PLACE: Final = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?\Z", re.DOTALL)
 
@@ -192,7 +191,7 @@ def _problems(layer: Layer) -> Iterator[str]:
         if not is_name(name):
             yield f"{layer.origin}: {name!r} can not be the name of a box"
         target = box.get("target") if isinstance(box, Mapping) else None
-        if isinstance(target, str) and not is_instance_id(target) and not is_name(target):
+        if isinstance(target, str) and not is_name(target):
             yield f"{layer.origin}: boxes.{name}.target is neither an instance id nor a name"
     if unknown:
         return  # the converter would stop at the first of them
@@ -203,7 +202,7 @@ def _problems(layer: Layer) -> Iterator[str]:
             match = _PLACE.fullmatch(str(error))
             assert match is not None
             # The converter does not name the keys of a table of tables.
-            where = (match["where"] or name).replace("[...]", "." + name.rpartition(".")[2])
+            where = (match["where"] or name).replace("[...]", "." + name.partition(".")[2])
             choices = _CHOICES.get(where.rpartition(".")[2], ())
             expected = f"; one of: {', '.join(choices)}" if choices else ""
             yield f"{layer.origin}: {where}: {match['what'].replace('`', '')}{expected}"

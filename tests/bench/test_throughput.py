@@ -16,6 +16,7 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.connect.session import HeldSession, Plan, Quiet
 from devboxd.host.clock import Clock
 from devboxd.model.config import LinkSettings
+from devboxd.model.states import SessionKind
 from devboxd.net.link import Dialer
 from devboxd.ssm import frame
 from devboxd.ssm.limits import Limits
@@ -164,7 +165,7 @@ async def held(url: str) -> AsyncIterator[HeldSession]:
     """A session of ours to the gateway peer, ready."""
     dialer = Dialer()
     api: Any = Api(url)
-    plan = Plan(target="i-0123456789abcdef0", box="bench", kind="shell", limits=WINDOW)
+    plan = Plan(target="i-0123456789abcdef0", box="bench", kind=SessionKind.SHELL, limits=WINDOW)
     settings = LinkSettings(frames_per_second=0, heartbeat=60)
     session = HeldSession(Shared.of(Clock()), api, dialer, plan, Quiet(), settings)
     running = asyncio.ensure_future(session.run())

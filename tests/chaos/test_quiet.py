@@ -12,6 +12,7 @@ import pytest
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.session import BEAT, HeldSession, Plan
 from devboxd.model.session import SessionState
+from devboxd.model.states import KeepAlive, SessionKind
 from tests.control.fakes import FakeService, LoopClock, Sink
 
 DAY = 24 * 3600.0
@@ -41,16 +42,21 @@ class Wakeups:
 @pytest.mark.looptime
 @pytest.mark.parametrize(
     ("policy", "attended", "count"),
-    [("auto", False, 10), ("auto", True, 3), ("always", False, 10), ("never", True, 10)],
+    [
+        (KeepAlive.AUTO, False, 10),
+        (KeepAlive.AUTO, True, 3),
+        (KeepAlive.ALWAYS, False, 10),
+        (KeepAlive.NEVER, True, 10),
+    ],
 )
-async def test_a_day_of_quiet(policy: str, attended: bool, count: int) -> None:
+async def test_a_day_of_quiet(policy: KeepAlive, attended: bool, count: int) -> None:
     """Port sessions, hourly closed by the service, otherwise left alone."""
     service, clock = FakeService(), LoopClock()
     shared = Shared.of(clock, dice=lambda: 0.5)
     sinks = [Sink() for _ in range(count)]
     sessions = [
         HeldSession(
-            shared, service, service, Plan(target="i-0", box="api", kind="port", keep_alive=policy, **PORT), sink,  # type: ignore[arg-type]
+            shared, service, service, Plan(target="i-0", box="api", kind=SessionKind.PORT, keep_alive=policy, **PORT), sink,  # type: ignore[arg-type]
         )
         for sink in sinks
     ]  # fmt: skip
@@ -99,7 +105,7 @@ async def test_a_day_of_quiet(policy: str, attended: bool, count: int) -> None:
         assert after[1] - before[1] < 24 * count * 60
         # One heart for all sessions; a probe costs an attended session a frame, an answer and its timers.
         assert woken["timers"] < DAY / BEAT * 1.2 + count * (DAY / 9 if attended else DAY / 45) * 4
-        if policy == "never" or not attended:
+        if policy is KeepAlive.NEVER or not attended:
             assert woken["timers"] / DAY < 5.0
         for session in sessions:
             await session.stop()

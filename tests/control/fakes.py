@@ -20,6 +20,7 @@ from devboxd.control.connect.session import HeldSession, Plan, Quiet
 from devboxd.errors import DevboxError
 from devboxd.model.config import LinkSettings
 from devboxd.model.session import SessionState
+from devboxd.model.states import Connection, SessionKind
 from devboxd.net.link import LinkLost
 from devboxd.ssm import effect, frame
 from devboxd.ssm.payload import Flag, PayloadType, flag
@@ -250,9 +251,9 @@ class FakeService:
         await self._call("active")
         return [s for s in self.sessions.values() if s.alive and s.reason.startswith(reason_prefix)]
 
-    async def connection_status(self, target: str) -> str | None:
+    async def connection_status(self, target: str) -> Connection | None:
         await self._call("connection_status")
-        return "connected"
+        return Connection.CONNECTED
 
     async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
         await self._call("generate_data_key")
@@ -340,7 +341,7 @@ def bench(
     service: FakeService | None = None,
     *,
     dice: float = 0.5,
-    kind: str = "mux",
+    kind: SessionKind = SessionKind.MUX,
     settings: LinkSettings | None = None,
     **plan: Any,
 ) -> Bench:

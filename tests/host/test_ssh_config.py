@@ -242,11 +242,16 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkX5rVpDmJgZ1lQkzOqVxN8C6bUeA0sX8n0z
 
 def test_host_keys_are_pinned_under_the_names_ssh_looks_up(tmp_path: Path) -> None:
     path = tmp_path / "known_hosts"
-    keys = {"GPU": {22: [f"{KEY} root@gpu", "not a key at all!", f"{KEY}\nevil.com {KEY}"], 2222: [KEY]}}
+    keys = {
+        "*": {22: [KEY]},
+        "a b": {22: [KEY]},
+        "@revoked": {22: [KEY]},
+        "GPU": {22: [f"{KEY} root@gpu", "not a key at all!", f"{KEY}\nevil.com {KEY}"], 2222: [KEY]},
+    }
     assert write_known_hosts(path, keys)
     assert not write_known_hosts(path, keys)
     lines = path.read_text().splitlines()[1:]
-    assert lines == [f"gpu.devbox {KEY}", f"gpu.devbox {KEY}", f"[gpu.devbox]:2222 {KEY}"]
+    assert lines == [f"gpu.devbox {KEY}", f"[gpu.devbox]:2222 {KEY}"], "and nothing of what rode along"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

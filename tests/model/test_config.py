@@ -50,8 +50,9 @@ def test_the_last_layer_wins_key_by_key_and_each_value_knows_its_origin() -> Non
         ({"link": 5}, ["link", "Expected object, got int"]),
         ({"boxes": {"gpu": {"mux": "screen"}}}, ["boxes.gpu.mux", "zellij, tmux, none"]),
         ({"boxes": {"gpu": 5}}, ["boxes.gpu", "got int"]),
-        ({"boxes": {"a b": {}}}, ["'a b'", "name of a box"]),
-        ({"boxes": {"gpu": {"target": "i-xyz!"}}}, ["boxes.gpu.target"]),
+        ({"boxes": {" ": {}}}, ["' '", "name of a box"]),
+        ({"boxes": {"gpu": {"target": " "}}}, ["boxes.gpu.target"]),
+        ({"boxes": {"a.b c": {"mux": "screen"}}}, ["boxes.a.b c.mux"]),
         ({"defaults": {"keep_alive": "sometimes"}}, ["defaults.keep_alive", "auto, always, never"]),
         ({"defaults": {"user": "a b"}}, ["defaults.user"]),
         ({"log": {"level": "loud"}}, ["log.level", "debug, info, warning, error"]),
@@ -104,3 +105,13 @@ def test_whatever_a_file_holds_the_answer_is_a_configuration_or_a_typed_error(da
     except ConfigInvalid as invalid:
         problems = invalid.problems
     assert all("config.toml" in problem for problem in problems)
+
+
+def test_every_name_tag_can_be_configured_and_aimed_at() -> None:
+    """``My Dev Box`` is what the console calls it; one such line must not invalidate the whole file."""
+    for tag in ("My Dev Box", "web/prod", "büro", "ann@corp", "開発", "-x", "a.b", "#1", "x" * 256, "a'b\"c"):
+        boxes = merge(
+            [Layer("x.toml", {"boxes": {tag: {"target": tag, "user": "ann@corp.example"}}})]
+        ).config.boxes
+        assert boxes[tag].target == tag
+        assert boxes[tag].user == "ann@corp.example"

@@ -12,42 +12,9 @@ from hypothesis import strategies as st
 
 from devboxd.boxside.script import load, squeeze, squeeze_python, wrap
 from devboxd.errors import BadRequest
-from devboxd.model.box import is_instance_id, is_name, strip_suffix
 from devboxd.model.forward import Spec, bracket, check, mirrored
 from devboxd.model.retry import LONGEST, backoff
 from devboxd.model.session import MAX_USELESS_STARTS, AfterEnd, Ending, SessionEnd, after_end
-
-
-@pytest.mark.parametrize("text", ["i-0123456789abcdef0", "i-01234567", "mi-0123456789abcdef0"])
-def test_instance_ids_are_boxes_by_themselves(text: str) -> None:
-    """They need no EC2 permission."""
-    assert is_instance_id(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "i-", "i-012345678", "i-0123456789ABCDEF0", "i-0123456789abcdef0\n", "x i-01234567", "mi-01234567"],
-)
-def test_what_looks_like_an_instance_id_is_none(text: str) -> None:
-    """A typo is a name, and then not found."""
-    assert not is_instance_id(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "valid"),
-    [
-        *((text, True) for text in ("api", "a", "a.b-c_d", "x" * 63)),
-        *((text, False) for text in ("x" * 64, "-a", "a-", "", "a b", "a/b", "a\n", "é", "*")),
-    ],
-)
-def test_names_must_do_as_host_names(text: str, valid: bool) -> None:
-    """They stand in ~/.ssh/config."""
-    assert is_name(text) is valid
-
-
-def test_the_host_suffix_is_ours() -> None:
-    """ssh hands us ``gpu.devbox``."""
-    assert (strip_suffix("gpu.devbox"), strip_suffix("gpu")) == ("gpu", "gpu")
 
 
 @settings(deadline=None, max_examples=40)

@@ -11,13 +11,13 @@ from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, frames, pipes
 from devboxd.api.upgrade import Framed, Piped
-from devboxd.boxside.shell import MUXES, check_session_name
 from devboxd.control.connect.attach import AttachSpec
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.port import Stream
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.box import BoxRef
+from devboxd.model.names import check_mux, check_session, check_user
 
 PREPARE_TIMEOUT: Final = 45.0  # seconds for the ssh key and host key of a box before ssh itself goes on
 
@@ -38,21 +38,17 @@ async def end(context: Context, asked: wire.SessionId) -> wire.Session:
 async def attach(context: Context, asked: wire.AttachRequest) -> Framed:
     """Join a terminal to a box."""
     daemon = context.daemon
-    if asked.mux is not None and asked.mux not in MUXES:
-        raise BadRequest(
-            f"{asked.mux!r} is no multiplexer that devbox knows", hint=f"one of: {', '.join(MUXES)}"
-        )
     if asked.forward_agent and not asked.ssh_auth_sock:
         raise BadRequest(
             "there is no ssh agent here to forward", hint="start one (ssh-agent), or leave out -A"
         )
     spec = AttachSpec(
         box=await daemon.resolve(asked.box, account(asked)),
-        session=check_session_name(asked.session),
+        session=check_session(asked.session),
         raw=asked.raw,
         command=asked.command,
-        user=asked.user,
-        mux=asked.mux,
+        user=_user(asked.user),
+        mux=None if asked.mux is None else check_mux(asked.mux),
         columns=asked.columns,
         rows=asked.rows,
         term=asked.term,
@@ -75,7 +71,7 @@ async def execute(context: Context, asked: wire.ExecRequest) -> Framed:
         attach_spec = AttachSpec(
             box=box,
             command=_shell_line(asked),
-            user=asked.user,
+            user=_user(asked.user),
             columns=asked.columns,
             rows=asked.rows,
             term=asked.term,
@@ -85,7 +81,7 @@ async def execute(context: Context, asked: wire.ExecRequest) -> Framed:
         box=box,
         argv=asked.argv,
         stdin=asked.stdin,
-        user=asked.user,
+        user=_user(asked.user),
         cwd=asked.cwd,
         env=dict(asked.env),
     )
@@ -131,6 +127,11 @@ async def _caught(work: Awaitable[Stream]) -> Stream | DevboxError:
         return await work
     except DevboxError as error:
         return error
+
+
+def _user(asked: str | None) -> str | None:
+    """The login name of a request. It ends on command lines here and on the box."""
+    return None if asked is None else check_user(asked)
 
 
 def _shell_line(asked: wire.ExecRequest) -> str:

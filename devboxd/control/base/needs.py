@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from devboxd.model.box import Account, Instance
+from devboxd.model.states import Connection
 
 
 class Clock(Protocol):
@@ -60,8 +61,8 @@ class SessionApi(Protocol):
     async def longest(self, session_id: str, target: str) -> float | None:
         """Seconds that a session may last from now; None where there is no limit or it may not be asked."""
 
-    async def connection_status(self, target: str) -> str | None:
-        """``connected``, ``notconnected``, or None where that may not be asked."""
+    async def connection_status(self, target: str) -> Connection | None:
+        """Whether the agent is connected; None where that may not be asked."""
 
     async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
         """A 64-byte data key: plaintext and ciphertext."""

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from devboxd.aws.errors import DocumentInvalid
-from devboxd.boxside.shell import Mark, MarkFilter, attach_command, printable
+from devboxd.boxside.shell import Mark, MarkFilter, attach_command
 from devboxd.control.base.needs import Dialer, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
@@ -28,20 +28,21 @@ from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.model.retry import backoff
 from devboxd.model.session import AfterEnd, Ending, SessionEnd, SessionState, after_end
-from devboxd.ssm import effect
+from devboxd.model.states import InstanceState, KeepAlive, Mux, SessionKind, StreamState
+from devboxd.ssm import documents, effect
 from devboxd.ssm.limits import SHELL
 from devboxd.ssm.payload import PayloadType, size
+from devboxd.text import one_line
 
 log = logging.getLogger(__name__)
 
-INTERACTIVE_DOCUMENT: Final = "AWS-StartInteractiveCommand"
 SIZE_REPEAT: Final = 0.2  # seconds between sizes until the first output
 RESIZE_DEBOUNCE: Final = 0.05  # seconds
 AWAY_INPUT: Final = 4096  # bytes typed while the link is down that are kept
 BACKLOG_LIMIT: Final = 2 << 20  # bytes a terminal may be behind before output is skipped
 RAW_BACKLOG_LIMIT: Final = 64 << 20  # the same where nothing can draw the screen again: a minute and a half
 BACKLOG_RESUME: Final = 64 << 10  # bytes: it has caught up
-MUXES_THAT_STAY: Final = ("zellij", "tmux")
+MUXES_THAT_STAY: Final = tuple(mux for mux in Mux if mux.stays)
 SILENCE_LIMIT: Final = 15.0  # seconds that the far end may be silent before another session is tried
 REPLACE_BEFORE: Final = 120.0  # seconds before a session's longest life that the next one is started
 CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
@@ -60,7 +61,7 @@ class AttachSpec(msgspec.Struct, frozen=True):
     raw: bool = False
     command: str | None = None
     user: str | None = None
-    mux: str | None = None
+    mux: Mux | None = None
     columns: int = 80
     rows: int = 24
     term: str = "xterm-256color"
@@ -112,11 +113,11 @@ class _Screen(Quiet):
                 pass  # made twice: a program that starts may throw the first one away
             case ("start", kind, user):
                 self.started = True
-                self.mux = printable(kind)
+                self.mux = one_line(kind)
                 if self.session is not None:
                     # A mux can draw the screen again, so a long outage need not be caught up with.
                     self.session.skip_after = SKIP_AFTER if kind in MUXES_THAT_STAY else None
-                self._attach.came_up(self, printable(user))
+                self._attach.came_up(self, one_line(user))
                 if (drawn := self.preamble.find(OTHER_SCREEN)) >= 0:  # the first mark was lost
                     self._attach.show(self, self.preamble[drawn:])
                     self.preamble = b""
@@ -126,7 +127,7 @@ class _Screen(Quiet):
                 self.program_ended = True
                 self.program_status = int(status) if status.isdigit() else None
             case ("fail", code, what):
-                self.problem = (code, printable(what))
+                self.problem = (code, one_line(what))
             case _:
                 log.warning("unknown mark from %s", self._attach.spec.box.name)
 
@@ -163,7 +164,7 @@ class Attach:
         terminal: Terminal,
         *,
         config: Config,
-        box_state: Callable[[], Awaitable[str | None]] | None = None,
+        box_state: Callable[[], Awaitable[InstanceState | None]] | None = None,
     ) -> None:
         self.spec = spec
         self._shared = shared
@@ -234,11 +235,11 @@ class Attach:
                 continue
             if screen.problem is not None:
                 return Leaving(error=_problem(screen.problem, self.spec))
-            mux = (screen.mux or self._kind) not in (None, "none", "command")
+            mux = (screen.mux or self._kind) not in (None, Mux.NONE, "command")
             if not screen.started and self._kind is None and self.spec.rejoining:
                 # The daemon before us had joined it.
-                mux = self.spec.command is None and self.spec.mux != "none"
-            if self._keep_alive == "never" and "inactivity" in end.reason.lower():
+                mux = self.spec.command is None and self.spec.mux is not Mux.NONE
+            if self._keep_alive is KeepAlive.NEVER and "inactivity" in end.reason.lower():
                 return Leaving(reason=end.reason, reattach=not self.spec.raw)  # the account wants it so
             match after_end(
                 end, mux=mux and not self.spec.raw, program_ended=screen.program_ended, useless_starts=useless
@@ -327,13 +328,13 @@ class Attach:
                 lends_agent=spec.agent is not None,
             )
             if not self._typed_shell:
-                document, parameters = INTERACTIVE_DOCUMENT, {"command": command}
+                document, parameters = documents.INTERACTIVE, {"command": command}
         again = self._was_up or spec.rejoining
         plan = Plan(
             target=spec.box.target,
             box=spec.box.name,
             account=spec.box.account,
-            kind="shell" if spec.raw else "mux",
+            kind=SessionKind.SHELL if spec.raw else SessionKind.MUX,
             document=document,
             parameters=parameters,
             limits=SHELL,
@@ -385,7 +386,7 @@ class Attach:
         if self._typed_shell or self.spec.raw or not isinstance(end.error, Denied | DocumentInvalid):
             return False
         self._typed_shell = True
-        self.say(f"{INTERACTIVE_DOCUMENT} is not allowed here; starting through the plain shell")
+        self.say(f"{documents.INTERACTIVE} is not allowed here; starting through the plain shell")
         return True
 
     async def _before_reopen(self, end: SessionEnd, delay: float) -> None:
@@ -396,16 +397,16 @@ class Attach:
             self.say(f"{lost} bytes typed while away may not have arrived; they are not sent again")
         why = end.reason or "the session ended"
         self._shared.news.tell("session.reopening", why, box=self.spec.box.name)
-        self._status("reopening", why, delay)
+        self._status(StreamState.REOPENING, why, delay)
         if self._box_state is not None:
-            while (state := await self._box_state()) in ("stopped", "stopping"):
+            while (state := await self._box_state()) is not None and state.is_stopped:
                 self._status(
-                    "waiting",
+                    StreamState.WAITING,
                     f"the box is {state}; this goes on as soon as somebody starts it",
                     10.0,
                 )
                 await self._shared.bells.network.wait(10.0)
-            if state in ("terminated", "shutting-down"):
+            if state is not None and state.is_gone:
                 self._leaving = Leaving(
                     error=WrongState(
                         f"{self.spec.box.name} ({self.spec.box.target}) has been terminated",
@@ -419,7 +420,7 @@ class Attach:
     def _failed(self, end: SessionEnd, screen: _Screen) -> Leaving:
         if isinstance(end.error, DevboxError):
             return Leaving(error=end.error)
-        reason = end.reason or printable(screen.preamble.decode("utf-8", "replace"))
+        reason = end.reason or one_line(screen.preamble.decode("utf-8", "replace"))
         if end.ending is Ending.FINISHED and self.spec.raw:
             return Leaving(
                 reason=reason,
@@ -452,7 +453,7 @@ class Attach:
 
     def came_up(self, screen: _Screen, user: str) -> None:
         """The program runs: the screen is the user's again."""
-        kind = screen.mux or "none"
+        kind = screen.mux or Mux.NONE
         if screen is not self._screen:
             self._screen = screen
             self._terminal.output(b"\x18")  # the old session may have stopped in the middle of a sequence
@@ -465,9 +466,9 @@ class Attach:
         self._was_up, self._kind = True, kind
         self._has_input.set()
         text = ""
-        if kind == "none":
+        if kind == Mux.NONE:
             text = f"neither zellij nor tmux is installed for {user}: this shell ends with its connection"
-        self._terminal.status(StatusLine("online", text, mux=kind))
+        self._terminal.status(StatusLine(StreamState.ONLINE, text, mux=kind))
         if was_away is not None:
             self._shared.news.tell("session.reopened", f"joined {kind} again", box=self.spec.box.name)
 
@@ -484,7 +485,7 @@ class Attach:
                     of.session.send_now(PayloadType.SIZE, size(*self._size))  # a start script waits for it
                 if of.started:
                     self._away_since = None
-                    self._terminal.status(StatusLine("online", mux=of.mux))
+                    self._terminal.status(StatusLine(StreamState.ONLINE, mux=of.mux))
                 self._has_input.set()
             case SessionState.ENDED:
                 pass
@@ -642,4 +643,4 @@ def _problem(problem: tuple[str, str], spec: AttachSpec) -> DevboxError:
                 f"{what} is not installed on {name}", hint="install it, or choose with --mux tmux|none"
             )
         case _:
-            return WrongState(f"{name} could not start the session ({printable(code)})")
+            return WrongState(f"{name} could not start the session ({one_line(code)})")

@@ -20,10 +20,9 @@ import msgspec
 
 from devboxd.aws.errors import DocumentInvalid
 from devboxd.boxside import relay
-from devboxd.boxside.shell import printable
 from devboxd.control.base.needs import Dialer, SessionApi
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.attach import INTERACTIVE_DOCUMENT, SIZE_REPEAT
+from devboxd.control.connect.attach import SIZE_REPEAT
 from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
 from devboxd.control.connect.terminal import (
     ClientMessage,
@@ -40,10 +39,12 @@ from devboxd.errors import Denied, DevboxError, Unreachable, WrongState
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.model.session import Ending, SessionEnd, SessionState
+from devboxd.model.states import SessionKind
+from devboxd.ssm import documents
 from devboxd.ssm.limits import SHELL
 from devboxd.ssm.payload import PayloadType, size
+from devboxd.text import one_line
 
-PLAIN_DOCUMENT: Final = "AWS-StartNonInteractiveCommand"
 STARTS: Final = 3  # sessions that are tried before the command runs
 CONFIRM_STEP: Final = 64 << 10  # bytes of output taken before the relay is told
 CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
@@ -215,7 +216,7 @@ class Execution:
                 return await self._run_relayed()
             except (Denied, DocumentInvalid):
                 self.say(
-                    f"{INTERACTIVE_DOCUMENT} is not allowed here: no standard input, and a lost link is fatal"
+                    f"{documents.INTERACTIVE} is not allowed here: no standard input, and a lost link is fatal"
                 )
                 return await self._run_plain()
         except DevboxError as error:
@@ -242,7 +243,7 @@ class Execution:
         self.finished.clear()
         sink = _Relayed(self, nonce)
         command = relay.start_command(nonce=nonce, user=spec.user or spec.box.user, cwd=spec.cwd)
-        session = self._session(INTERACTIVE_DOCUMENT, {"command": command}, sink)
+        session = self._session(documents.INTERACTIVE, {"command": command}, sink)
         self._on_session(session)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -273,14 +274,14 @@ class Execution:
             if sink.exit.status == 125 and sink.exit.problem:
                 return Leaving(error=WrongState(f"{sink.exit.problem} ({self.spec.box.name})"))
             if sink.exit.problem:
-                text = f"{self.spec.argv[0]}: {printable(sink.exit.problem)}\n"
+                text = f"{self.spec.argv[0]}: {one_line(sink.exit.problem)}\n"
                 self.terminal.output(text.encode(), error=True)
             return Leaving(status=sink.exit.status)
         if end is None or end.ending is Ending.STOPPED:
             return Leaving(status=129, reason="the client left")
         if isinstance(end.error, DevboxError):
             raise end.error
-        noise = printable(sink.reader.noise.decode("utf-8", "replace"))
+        noise = one_line(sink.reader.noise.decode("utf-8", "replace"))
         what = "before the command ran" if not sink.started.is_set() else "before the command ended"
         reason = end.reason or noise or end.ending.value
         return Leaving(error=Unreachable(f"the session ended {what}: {reason}"))
@@ -397,7 +398,7 @@ class Execution:
         spec, sink = self.spec, _Plain(self)
         if spec.user or spec.box.user or spec.env:
             raise WrongState(
-                f"{INTERACTIVE_DOCUMENT} is not allowed here; without it neither user nor environment can be set",
+                f"{documents.INTERACTIVE} is not allowed here; without it neither user nor environment can be set",
                 hint="leave out --user and --env, or have the document allowed",
             )
         script = ""
@@ -406,7 +407,9 @@ class Execution:
         script += f"exec {shlex.join(spec.argv)}"
         encoded = base64.b64encode(script.encode()).decode()
         command = f"sh -c 'eval \"$(printf %s {encoded} | base64 -d)\"'"
-        session = self._session(PLAIN_DOCUMENT, {"command": command, "separateOutputStream": "true"}, sink)
+        session = self._session(
+            documents.NON_INTERACTIVE, {"command": command, "separateOutputStream": "true"}, sink
+        )
         self._on_session(session)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -445,7 +448,7 @@ class Execution:
             target=self.spec.box.target,
             box=self.spec.box.name,
             account=self.spec.box.account,
-            kind="exec",
+            kind=SessionKind.EXEC,
             document=document,
             parameters=parameters,
             limits=SHELL,

@@ -24,7 +24,8 @@ from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.model.retry import backoff
 from devboxd.model.session import Ending, SessionEnd, SessionState
-from devboxd.ssm import effect
+from devboxd.model.states import SessionKind
+from devboxd.ssm import documents, effect
 from devboxd.ssm.handshake import needs_keepalive, speaks_mux
 from devboxd.ssm.limits import BULK, Limits
 from devboxd.ssm.mux import HEADER, Data, Finished, Mux, MuxError
@@ -32,9 +33,6 @@ from devboxd.ssm.payload import Flag, PayloadType, flag
 
 log = logging.getLogger(__name__)
 
-LOCAL_DOCUMENT: Final = "AWS-StartPortForwardingSession"
-REMOTE_DOCUMENT: Final = "AWS-StartPortForwardingSessionToRemoteHost"
-SSH_DOCUMENT: Final = "AWS-StartSSHSession"
 STREAM_BUFFER: Final = 16 << 20  # bytes a local reader may be behind before its connection is reset
 WRITE_CHUNK: Final = 32 << 10  # bytes of one stream at a time: others get their turn
 BUSY_BYTES: Final = 256 << 10  # bytes a second over a session that make it count as busy
@@ -178,7 +176,7 @@ class PortSession(Quiet):
         wait: float | None,
     ) -> None:
         parameters = {"portNumber": str(target.port)}
-        if document == REMOTE_DOCUMENT:
+        if document == documents.REMOTE_PORT:
             parameters["host"] = target.host or "localhost"
         self.target = target
         self.document = document
@@ -200,7 +198,7 @@ class PortSession(Quiet):
             target=target.box.target,
             box=target.box.name,
             account=target.box.account,
-            kind="ssh" if document == SSH_DOCUMENT else "port",
+            kind=SessionKind.SSH if document == documents.SSH else SessionKind.PORT,
             document=document,
             parameters=parameters,
             limits=FIRST_LIMITS,
@@ -231,7 +229,7 @@ class PortSession(Quiet):
         held = self.held
         if held.stopping or held.end is not None or held.state in (SessionState.ENDED, SessionState.STALLED):
             return False
-        if self.multiplexed is None and self.document == SSH_DOCUMENT:
+        if self.multiplexed is None and self.document == documents.SSH:
             return not self._promised  # it will carry one connection only
         return self.multiplexed is not False or (self._basic is None and not self._promised)
 
@@ -433,7 +431,7 @@ class PortPool:
         self._dialer = dialer
         self._config = config
         self._idle_after = idle_after
-        self._documents = [LOCAL_DOCUMENT, SSH_DOCUMENT] if target.host is None else [REMOTE_DOCUMENT]
+        self._documents = [documents.PORT, documents.SSH] if target.host is None else [documents.REMOTE_PORT]
         self._reaper: asyncio.Task[None] | None = None
 
     async def connect(self, wait: float | None = 120.0) -> Stream:

@@ -17,24 +17,25 @@ from uuid import uuid4
 import msgspec
 
 from devboxd.aws.errors import SessionOver, Throttled
-from devboxd.boxside.shell import printable
 from devboxd.control.base.needs import Dialer, Grant, Link, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, Unreachable, WrongState
 from devboxd.model.box import Account
 from devboxd.model.config import LinkSettings
+from devboxd.model.names import session_reason
 from devboxd.model.retry import backoff
 from devboxd.model.session import Ending, SessionEnd, SessionState
+from devboxd.model.states import KeepAlive, SessionKind
 from devboxd.net.link import LinkLost, LinkRefused
 from devboxd.ssm import effect
 from devboxd.ssm.channel import Channel
 from devboxd.ssm.limits import Limits
 from devboxd.ssm.payload import Flag, PayloadType, flag
+from devboxd.text import one_line
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-REASON_PREFIX: Final = "devbox"  # our sessions carry it in Reason, for the sweep
 STABLE_AFTER: Final = 1.0  # seconds a link must live before the back-off starts afresh
 ATTENDED_WAIT: Final = 2.0  # seconds between two tries while somebody waits, at most
 WANTED_WAIT: Final = 5.0  # the same for a session that somebody may come back to
@@ -119,7 +120,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     target: str
     box: str  # the box's name, for people
-    kind: str  # shell, mux, exec, port, ssh
+    kind: SessionKind
     account: Account = Account()
     document: str | None = None
     parameters: Mapping[str, str] = {}
@@ -127,7 +128,7 @@ class Plan(msgspec.Struct, frozen=True):
     wait: float | None = 120.0  # seconds for a box that is not connected yet; None: for ever
     patient: bool = False  # wait for a login, too, instead of failing
     priority: float = 0.0  # lower goes first when many sessions come back at once
-    keep_alive: str = "auto"  # auto, always, never
+    keep_alive: KeepAlive = KeepAlive.AUTO
 
 
 class HeldSession:
@@ -226,7 +227,11 @@ class HeldSession:
         """End the session: ask the far end first where it listens, then AWS. ``run`` returns soon after."""
         self._stopping = True
         listens = self.channel is not None and self.channel.ready
-        if listens and self.state is SessionState.ONLINE and self.plan.kind in ("port", "ssh"):
+        if (
+            listens
+            and self.state is SessionState.ONLINE
+            and self.plan.kind in (SessionKind.PORT, SessionKind.SSH)
+        ):
             self.send_now(PayloadType.FLAG, flag(Flag.TERMINATE_SESSION))
             try:
                 async with asyncio.timeout(END_GRACE):
@@ -324,9 +329,7 @@ class HeldSession:
         deadline = None if plan.wait is None else clock.monotonic() + plan.wait
         began = clock.monotonic()
         delays = backoff(self._shared.time.dice)
-        reason = f"{REASON_PREFIX}/{self._shared.sessions.owner}/{plan.kind}/{self._shared.sessions.run}"[
-            :256
-        ]
+        reason = session_reason(self._shared.sessions.owner, plan.kind, self._shared.sessions.run)
         while True:
             try:
                 async with self._shared.gates.of(self._api).enter(plan.priority):
@@ -675,12 +678,12 @@ class HeldSession:
 
     def _may_ask(self, now: float) -> bool:
         """Say whether the policy lets us send what may count as activity."""
-        return self.plan.keep_alive != "never" or now - self._used < NEVER_QUIET
+        return self.plan.keep_alive is not KeepAlive.NEVER or now - self._used < NEVER_QUIET
 
     def _keep_alive(self, now: float) -> None:
         """Touch a quiet session so that its idle time-out starts afresh, where the policy says so."""
         policy = self.plan.keep_alive
-        if policy == "never" or (policy == "auto" and not self.attended and not self.wanted):
+        if policy is KeepAlive.NEVER or (policy is KeepAlive.AUTO and not self.attended and not self.wanted):
             return
         if not self._touched:
             text = f"a quiet {self.plan.kind} session is kept from its idle time-out (keep_alive = {policy})"
@@ -737,7 +740,7 @@ class HeldSession:
             case effect.FlagReceived(number):
                 self._sink.flag(number)
             case effect.Notice(text):
-                self._sink.notice(printable(text))
+                self._sink.notice(one_line(text))
             case effect.ProbeAnswered():
                 self._probed = None
                 self.on_probe()
@@ -750,7 +753,7 @@ class HeldSession:
             case effect.NeedDataKey(key_id, context):
                 self._shared.tasks.spawn(f"{self.id}: data key", self._fetch_key(key_id, context))
             case effect.Closed(reason):
-                self._finish(SessionEnd(Ending.FINISHED, printable(reason), self._ready.is_set()))
+                self._finish(SessionEnd(Ending.FINISHED, one_line(reason), self._ready.is_set()))
             case effect.Broken(reason):
                 self._finish(SessionEnd(Ending.BROKEN, reason, self._ready.is_set()))
             case effect.Send() | effect.Output():

@@ -10,28 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import msgspec
 
 from devboxd.boxside.script import load, squeeze
-from devboxd.boxside.shell import printable
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.execute import Capture, ExecSpec
 from devboxd.control.connect.terminal import Leaving, Terminal
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.box import BoxRef
+from devboxd.model.names import check_user, host_key, is_user
+from devboxd.text import one_line
 
 log = logging.getLogger(__name__)
 
 VALID: Final = 12 * 3600.0  # seconds that a prepared box is taken to stay so
 VALID_BAD: Final = 10.0  # the same where something was wrong: the user may mend it any moment
-_USER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\$?\Z")
-_HOST_KEY: Final = re.compile(
-    r"(ssh-[a-z0-9-]+|ecdsa-sha2-[a-z0-9-]+|sk-[a-z0-9@.-]+) ([A-Za-z0-9+/=]{20,2000})\Z"
-)
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -92,8 +88,8 @@ class SshAccess:
             DevboxError: the box cannot be reached at all.
         """
         wanted = user if user is not None else box.user
-        if wanted is not None and not _USER.match(wanted):
-            raise BadRequest(f"{wanted!r} cannot be a user's name")
+        if wanted is not None:
+            check_user(wanted)
         key = (box.target, wanted or "", port)
         before, failed_before = self._known.get(key), self._failed.get(key)
         async with self._locks.setdefault(key, asyncio.Lock()):
@@ -133,7 +129,7 @@ class SshAccess:
         words = dict(answers)
         # What a box prints ends on the command line of ssh and in its configuration.
         login = user or words.get("user") or "root"
-        if not _USER.match(login):
+        if not is_user(login):
             raise BadRequest(
                 f"{box.name} says that its user is {login[:64]!r}, which cannot be a user's name",
                 hint="name one: devboxctl ssh --user NAME",
@@ -144,7 +140,9 @@ class SshAccess:
                 await self._ask_instance_connect(box, login)
             except DevboxError as error:
                 problems.append(f"devbox's key could not be put on {box.name} for {login}: {error.message}")
-        host_keys = [value for word, value in answers if word == "host" and _HOST_KEY.match(value)]
+        host_keys = [
+            key for word, value in answers if word == "host" and (key := host_key(value)) is not None
+        ]
         if not host_keys:
             problems.append(f"no host key could be learned: does sshd listen on port {port} of {box.name}?")
         return Access(box.target, login, port, has_key, host_keys, problems, self._shared.time.wall())
@@ -165,9 +163,7 @@ class SshAccess:
             return answers
         if leaving.error is not None and (user is None or leaving.error.code != "wrong-state"):
             raise leaving.error
-        why = (
-            leaving.error.message if leaving.error else printable(terminal.stderr.decode("utf-8", "replace"))
-        )
+        why = leaving.error.message if leaving.error else one_line(terminal.stderr.decode("utf-8", "replace"))
         problems.append(why or f"the preparation ended with status {leaving.status}")
         return None
 

@@ -16,6 +16,7 @@ from devboxd.control.connect.session import BEAT, SessionEnded
 from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, Unreachable, WrongState
 from devboxd.model.config import LinkSettings
 from devboxd.model.session import Ending, SessionEnd, SessionState
+from devboxd.model.states import KeepAlive, SessionKind
 from devboxd.net.link import LinkLost, LinkRefused
 from devboxd.ssm import frame
 from devboxd.ssm.limits import Limits
@@ -26,7 +27,7 @@ from tests.kit.farend import FarEnd, handshake_request, service_message
 pytestmark = [pytest.mark.looptime, pytest.mark.timeout(30)]
 
 PORT: dict[str, Any] = {
-    "kind": "port",
+    "kind": SessionKind.PORT,
     "document": "AWS-StartPortForwardingSession",
     "parameters": {"portNumber": "80"},
 }
@@ -723,16 +724,16 @@ async def test_after_a_wake_a_live_link_is_kept() -> None:
 @pytest.mark.parametrize(
     ("policy", "attended", "wanted", "least", "most"),
     [
-        ("auto", True, False, 300, 800),  # somebody watches: ask
-        ("auto", False, True, 60, 90),  # somebody may come back
-        ("auto", False, False, 0, 0),  # nobody does: let it idle out
-        ("always", False, False, 60, 90),
-        ("never", True, True, 0, 14),  # only while it is used
-        ("never", False, True, 0, 0),
+        (KeepAlive.AUTO, True, False, 300, 800),  # somebody watches: ask
+        (KeepAlive.AUTO, False, True, 60, 90),  # somebody may come back
+        (KeepAlive.AUTO, False, False, 0, 0),  # nobody does: let it idle out
+        (KeepAlive.ALWAYS, False, False, 60, 90),
+        (KeepAlive.NEVER, True, True, 0, 14),  # only while it is used
+        (KeepAlive.NEVER, False, True, 0, 0),
     ],
 )
 async def test_keep_alive_does_what_the_policy_says(
-    policy: str, attended: bool, wanted: bool, least: int, most: int
+    policy: KeepAlive, attended: bool, wanted: bool, least: int, most: int
 ) -> None:
     """A probe counts as activity: it must be there to keep a session, and absent to let it go."""
     one = bench(keep_alive=policy)
