@@ -17,6 +17,7 @@ from devboxctl.fast.framed import Framed
 from devboxctl.fast.loop import IN, OUT, Loop
 from devboxctl.fast.pipe import Output
 from devboxd.api import client
+from devboxd.typed import Typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ PENDING_MAX = 262144  # bytes waiting to be written out before the connection is
 TYPED_MAX = 1 << 20  # bytes typed or pasted ahead of the credit, on a terminal
 RESERVE = 64  # bytes of the input window kept for Ctrl-C
 DRAIN = 2.0  # seconds for a terminal to take the last output
-INTERRUPT = b"\x03"
-PASTE_ENDS = b"\x1b[201~"
 
 
 class Left(Exception):
@@ -53,7 +52,7 @@ class Pump(Loop):
         self.error_output: Output | None = None
         self.exit: Json | None = None
         self.credit = framed.INPUT_WINDOW
-        self.unsent = bytearray()
+        self.unsent = Typed()
         self._reading = stdin
         self._end_to_send = not stdin
         self._credit_output = credit_output
@@ -217,18 +216,8 @@ class Pump(Loop):
     # Input.
 
     def queue(self, data: bytes) -> None:
-        """Queue input. Ctrl-C overtakes what is queued but not sent, and drops it, as a terminal would."""
-        if self.interactive and self.unsent and INTERRUPT in data:
-            before, _, after = data.partition(INTERRUPT)
-            # A paste that is cut off must still end, or the far end takes the Ctrl-C for pasted text.
-            end = PASTE_ENDS if PASTE_ENDS in self.unsent or PASTE_ENDS in before else b""
-            self.unsent = bytearray(end + INTERRUPT + after)
-            if self.connection is not None and self.connection.open and len(end) + 1 <= self.credit:
-                self.credit -= len(end) + 1
-                del self.unsent[: len(end) + 1]
-                self.connection.send(framed.INPUT, end + INTERRUPT)
-            return
-        self.unsent += data
+        """Queue input. On a terminal, Ctrl-C overtakes what is queued but not sent."""
+        self.unsent.put(data, by_hand=self.interactive)
 
     def _room(self) -> int:
         if not self._opened:
@@ -253,9 +242,13 @@ class Pump(Loop):
             self.on_end_of_input()
 
     def _send_input(self, connection: Framed) -> None:
-        while self.unsent and self.credit > RESERVE and len(connection.sending) < PENDING_MAX:
-            piece = bytes(self.unsent[: min(framed.INPUT_FRAME, self.credit - RESERVE)])
-            del self.unsent[: len(piece)]
+        while self.unsent and len(connection.sending) < PENDING_MAX:
+            room = max(self.credit - RESERVE, 0)
+            if self.interactive and (urgent := self.unsent.starts_with_interrupt()) <= self.credit:
+                room = max(room, urgent)
+            if not room:
+                break
+            piece = self.unsent.take(min(framed.INPUT_FRAME, room))
             self.credit -= len(piece)
             connection.send(framed.INPUT, piece)
         if self._end_to_send and not self.unsent:

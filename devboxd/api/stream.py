@@ -12,7 +12,7 @@ import msgspec
 
 from devboxd.api import wire
 from devboxd.api.views import failure, timestamp
-from devboxd.control.connect.terminal import (
+from devboxd.model.terminal import (
     ClientMessage,
     Detach,
     EndOfInput,

@@ -18,8 +18,8 @@ from devboxd.api import wire
 from devboxd.api.stream import StreamTerminal
 from devboxd.control.connect.port import Stream
 from devboxd.control.connect.splice import splice
-from devboxd.control.connect.terminal import Leaving
 from devboxd.errors import BadRequest
+from devboxd.model.terminal import Leaving
 from devboxd.net.listen import Connection
 from devboxd.net.unix import send_fd
 

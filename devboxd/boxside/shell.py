@@ -48,6 +48,16 @@ def attach_command(
     )
 
 
+def prelude(nonce: str, size: int) -> bytes:
+    """What to type into a plain shell so that it runs the next ``size`` bytes in its place.
+
+    The start command is longer than the 4095 bytes that a terminal keeps of a line, so it follows when the
+    terminal edits no lines any more. The space in front keeps this out of the history of most shells.
+    """
+    mark = f"printf '\\033_devbox;%s;type\\033\\\\' {nonce}"
+    return f' stty raw -echo; {mark}; D=$(head -c {size}); stty sane; exec sh -c "$D"\r'.encode()
+
+
 class Mark(msgspec.Struct, frozen=True):
     """A mark of ours in the output: ``words`` are its fields after the nonce."""
 
@@ -68,35 +78,38 @@ class MarkFilter:
         self._held = b""
 
     def feed(self, data: bytes) -> list[bytes | Mark]:
-        """Split output into plain bytes and marks, in order."""
+        """Split output into plain bytes and marks, in order; no two plain pieces in a row.
+
+        Takes time linear in ``data``, whatever it is: every byte is passed over once or twice.
+        """
         found: list[bytes | Mark] = []
         data = self._held + data if self._held else data
-        self._held = b""
-        while data:
-            start = data.find(b"\x1b_")
-            if start < 0:
-                if data.endswith(b"\x1b"):
-                    self._held, data = data[-1:], data[:-1]
-                if data:
-                    found.append(data)
-                break
-            if start:
-                found.append(data[:start])
-                data = data[start:]
-            if not data.startswith(self._prefix[: len(data)]):
-                found.append(data[:2])
-                data = data[2:]
-                continue
-            end = data.find(b"\x1b\\", len(self._prefix))
-            if end < 0:
-                if len(data) <= self.LONGEST:
-                    self._held = data
-                else:
-                    found.append(data)
-                break
-            words = data[len(self._prefix) : end].decode("utf-8", "replace").split(";")
-            found.append(Mark(tuple(words)))
-            data = data[end + 2 :]
+        prefix, plain, at = self._prefix, 0, 0  # where what was not given out yet begins; where to look
+        hold = len(data)
+        while (start := data.find(prefix, at)) >= 0:
+            # There is no escape inside a mark, so the next one ends it or shows that it is none.
+            end = data.find(b"\x1b", start + len(prefix), start + self.LONGEST)
+            if end < 0 or end + 1 == len(data):
+                if len(data) - start <= self.LONGEST:
+                    hold = start
+                    break
+                at = start + len(prefix)
+            elif data[end + 1] != ord("\\"):
+                at = end
+            else:
+                if start > plain:
+                    found.append(data[plain:start])
+                words = data[start + len(prefix) : end].decode("utf-8", "replace").split(";")
+                found.append(Mark(tuple(words)))
+                plain = at = end + 2
+        else:
+            # Only an escape in the last few bytes can be the beginning of a prefix that is cut.
+            last = data.rfind(b"\x1b", max(plain, len(data) - len(prefix) + 1))
+            if last >= 0 and prefix.startswith(data[last:]):
+                hold = last
+        self._held = data[hold:]
+        if hold > plain:
+            found.append(data[plain:hold])
         return found
 
     def flush(self) -> bytes:

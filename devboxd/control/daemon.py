@@ -14,20 +14,22 @@ from devboxd.aws.errors import SessionOver
 from devboxd.control.base.needs import Cloud, Dialer
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
-from devboxd.control.connect.attach import Attach, AttachSpec
+from devboxd.control.connect.attach import Attach
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forward import Forwards, ListenerStore, Saved
 from devboxd.control.connect.port import IDLE_AFTER, PortPool, PortTarget, Stream
 from devboxd.control.connect.session import BEAT, HeldSession, Plan, Quiet
 from devboxd.control.connect.ssh import Keys, SshAccess
 from devboxd.control.connect.sshagent import SshAgents
-from devboxd.control.connect.terminal import Leaving, Terminal
+from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreachable
+from devboxd.model.attach import AttachSpec
 from devboxd.model.box import PROJECT_TAG, Account, BoxRef, Instance
 from devboxd.model.config import Config
 from devboxd.model.names import is_instance_id, is_name, owner_reason, strip_suffix
 from devboxd.model.session import SessionState
 from devboxd.model.states import Connection, InstanceState, SessionKind
+from devboxd.model.terminal import Leaving
 from devboxd.ssm import documents
 from devboxd.ssm.limits import SHELL
 

@@ -1,4 +1,4 @@
-"""A session as we hold it: its states, why it ended, and what follows from that."""
+"""A session as we hold it: its states, and why it ended."""
 
 from __future__ import annotations
 
@@ -35,45 +35,3 @@ class SessionEnd(msgspec.Struct, frozen=True):
     reason: str = ""
     was_ready: bool = False
     error: Exception | None = None
-
-
-class AfterEnd(StrEnum):
-    """What an attach does when its session has ended."""
-
-    LEAVE = "leave"  # the user is done
-    REOPEN = "reopen"  # start a new session and join the mux again
-    FAIL = "fail"  # say why and stop
-
-
-# Session texts that a new session would only repeat (ssm-protocol: give-up strings).
-_HOPELESS = (
-    "unable to start command",
-    "not supported by this version of ssm agent",
-    "invalid uid and gid",
-    "user does not exist",
-    "commands cannot be empty",
-    "is forbidden",
-)
-MAX_USELESS_STARTS = 3
-
-
-def after_end(end: SessionEnd, *, mux: bool, program_ended: bool, useless_starts: int) -> AfterEnd:
-    """Decide how an attach goes on.
-
-    Args:
-        mux: the far end runs a multiplexer that outlives the session.
-        program_ended: our wrapper reported that the program itself ended (detached, or its last pane closed).
-        useless_starts: sessions in a row that ended before the mux came up.
-    """
-    if program_ended or end.ending is Ending.STOPPED:
-        return AfterEnd.LEAVE
-    if end.ending is Ending.FAILED:
-        return AfterEnd.FAIL
-    if not mux:
-        # A raw shell dies with its session; an empty reason is an ordinary exit.
-        ordinary = end.ending is Ending.FINISHED and not end.reason
-        return AfterEnd.LEAVE if ordinary else AfterEnd.FAIL
-    reason = end.reason.lower()
-    if any(text in reason for text in _HOPELESS) or useless_starts >= MAX_USELESS_STARTS:
-        return AfterEnd.FAIL
-    return AfterEnd.REOPEN

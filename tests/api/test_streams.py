@@ -13,17 +13,8 @@ import pytest
 from devboxd.api import wire
 from devboxd.api.stream import HIGH_WATER, StreamTerminal
 from devboxd.api.views import timestamp
-from devboxd.control.connect.terminal import (
-    Detach,
-    EndOfInput,
-    Input,
-    Leaving,
-    Resize,
-    Signal,
-    StatusLine,
-    Taken,
-)
 from devboxd.errors import WrongState
+from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Resize, Signal, StatusLine, Taken
 from devboxd.simulator.world import Simulator
 from tests.api.conftest import MakeServer, Server, Stream, box_id, request
 from tests.control.conftest import MakeDaemon

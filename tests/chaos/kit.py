@@ -21,14 +21,14 @@ import pytest
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.attach import AttachSpec
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.terminal import ClientMessage, EndOfInput, Input, Leaving, StatusLine, Taken
 from devboxd.control.daemon import Daemon, Memory
 from devboxd.errors import DevboxError
+from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config, LinkSettings
 from devboxd.model.forward import Spec
+from devboxd.model.terminal import ClientMessage, EndOfInput, Input, Leaving, StatusLine, Taken
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.simulator.options import FAST

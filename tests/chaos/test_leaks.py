@@ -9,10 +9,10 @@ import time
 import pytest
 
 from devboxd.control.connect import session
-from devboxd.control.connect.attach import AttachSpec
-from devboxd.control.connect.terminal import Input
 from devboxd.control.daemon import Daemon
+from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account
+from devboxd.model.terminal import Input
 from devboxd.simulator.world import Simulator
 from tests.chaos.kit import User, open_descriptors, resident, rig
 

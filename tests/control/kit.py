@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from devboxd.control.connect.terminal import ClientMessage, Input, Leaving, StatusLine, Taken
+from devboxd.model.terminal import ClientMessage, Input, Leaving, StatusLine, Taken
 
 T = TypeVar("T")
 

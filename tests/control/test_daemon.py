@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from devboxd.control.connect.attach import AttachSpec
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.daemon import Daemon, Memory
 from devboxd.errors import BadRequest, BoxNotFound, Denied, Unreachable
+from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account
 from devboxd.model.config import BoxSettings, Config, Defaults
 from devboxd.model.states import Mux

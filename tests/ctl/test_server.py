@@ -21,8 +21,8 @@ from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.server import build, serving
 from devboxd.api.stream import StreamTerminal
 from devboxd.api.upgrade import Framed, take_over
-from devboxd.control.connect.terminal import EndOfInput, Input, Leaving, StatusLine
 from devboxd.errors import BoxNotFound
+from devboxd.model.terminal import EndOfInput, Input, Leaving, StatusLine
 from devboxd.net.unix import send_fd
 
 BIG = os.urandom(1 << 20)

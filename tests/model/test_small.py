@@ -14,7 +14,6 @@ from devboxd.boxside.script import load, squeeze, squeeze_python, wrap
 from devboxd.errors import BadRequest
 from devboxd.model.forward import Spec, bracket, check, mirrored
 from devboxd.model.retry import LONGEST, backoff
-from devboxd.model.session import MAX_USELESS_STARTS, AfterEnd, Ending, SessionEnd, after_end
 
 
 @settings(deadline=None, max_examples=40)
@@ -106,39 +105,3 @@ def test_the_back_off_grows_to_its_bound_and_never_is_zero(seed: int) -> None:
     waits = list(itertools.islice(backoff(random.Random(seed).random), 60))
     assert all(0 < wait <= LONGEST for wait in waits)
     assert all(wait >= LONGEST / 10 for wait in waits[10:])
-
-
-END = SessionEnd
-ROWS = [
-    # (end, mux, program_ended, useless) -> what follows
-    (END(Ending.FINISHED), True, True, 0, AfterEnd.LEAVE),  # detached, or the last pane closed
-    (END(Ending.GONE), True, True, 0, AfterEnd.LEAVE),
-    (END(Ending.STOPPED), True, False, 0, AfterEnd.LEAVE),
-    (END(Ending.FAILED), True, False, 0, AfterEnd.FAIL),
-    (END(Ending.FINISHED), True, False, 0, AfterEnd.REOPEN),  # ended from outside
-    (END(Ending.FINISHED, "timed out due to inactivity"), True, False, 0, AfterEnd.REOPEN),
-    (END(Ending.GONE), True, False, 0, AfterEnd.REOPEN),
-    (END(Ending.BROKEN), True, False, 0, AfterEnd.REOPEN),
-    (END(Ending.FINISHED, "Unable to start command: x"), True, False, 0, AfterEnd.FAIL),
-    (
-        END(Ending.FINISHED, "Plugin … is not supported by this version of ssm agent"),
-        True,
-        False,
-        0,
-        AfterEnd.FAIL,
-    ),
-    (END(Ending.FINISHED), True, False, MAX_USELESS_STARTS, AfterEnd.FAIL),  # no endless loop
-    (END(Ending.FINISHED), True, False, MAX_USELESS_STARTS - 1, AfterEnd.REOPEN),
-    (END(Ending.FINISHED), False, False, 0, AfterEnd.LEAVE),  # ``exit`` in a plain shell
-    (END(Ending.FINISHED, "timed out"), False, False, 0, AfterEnd.FAIL),
-    (END(Ending.GONE), False, False, 0, AfterEnd.FAIL),
-    (END(Ending.BROKEN, "output is lost"), False, False, 0, AfterEnd.FAIL),
-]
-
-
-@pytest.mark.parametrize(("end", "mux", "program_ended", "useless", "expected"), ROWS)
-def test_what_follows_the_end_of_a_session(
-    end: SessionEnd, mux: bool, program_ended: bool, useless: int, expected: AfterEnd
-) -> None:
-    """Reopen what outlives its session, leave when the user is done, fail with a reason otherwise."""
-    assert after_end(end, mux=mux, program_ended=program_ended, useless_starts=useless) is expected

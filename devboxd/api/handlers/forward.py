@@ -9,9 +9,9 @@ from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, frames
 from devboxd.api.stream import StreamTerminal
 from devboxd.api.upgrade import Framed
-from devboxd.control.connect.terminal import Detach, Leaving
 from devboxd.errors import BadRequest, BoxNotFound
 from devboxd.model.forward import Spec, check
+from devboxd.model.terminal import Detach, Leaving
 
 
 @answers(routes.LIST_FORWARDS)

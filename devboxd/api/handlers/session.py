@@ -11,11 +11,11 @@ from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, frames, pipes
 from devboxd.api.upgrade import Framed, Piped
-from devboxd.control.connect.attach import AttachSpec
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.port import Stream
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BadRequest, DevboxError
+from devboxd.model.attach import AttachSpec
 from devboxd.model.box import BoxRef
 from devboxd.model.names import check_mux, check_session, check_user
 

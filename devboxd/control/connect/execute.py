@@ -24,7 +24,13 @@ from devboxd.control.base.needs import Dialer, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.attach import SIZE_REPEAT
 from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
-from devboxd.control.connect.terminal import (
+from devboxd.control.connect.terminal import Terminal
+from devboxd.errors import Denied, DevboxError, Unreachable, WrongState
+from devboxd.model.box import BoxRef
+from devboxd.model.config import Config
+from devboxd.model.session import Ending, SessionEnd, SessionState
+from devboxd.model.states import SessionKind
+from devboxd.model.terminal import (
     ClientMessage,
     Detach,
     EndOfInput,
@@ -33,13 +39,7 @@ from devboxd.control.connect.terminal import (
     Signal,
     StatusLine,
     Taken,
-    Terminal,
 )
-from devboxd.errors import Denied, DevboxError, Unreachable, WrongState
-from devboxd.model.box import BoxRef
-from devboxd.model.config import Config
-from devboxd.model.session import Ending, SessionEnd, SessionState
-from devboxd.model.states import SessionKind
 from devboxd.ssm import documents
 from devboxd.ssm.limits import SHELL
 from devboxd.ssm.payload import PayloadType, size

@@ -25,11 +25,12 @@ from devboxd.control.connect.execute import Audience, ExecSpec
 from devboxd.control.connect.port import ConnectionRefused, PortPool, PortTarget, Stream
 from devboxd.control.connect.socks import FAILED, OK, REFUSED, Buffered, SocksError, accept, reply
 from devboxd.control.connect.splice import Connection, splice
-from devboxd.control.connect.terminal import Leaving, Terminal
+from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import ForwardState, Spec, mirrored
 from devboxd.model.retry import backoff
+from devboxd.model.terminal import Leaving
 from devboxd.net.listen import Listener, ListenerClosed, PortDenied, PortInUse, listen_tcp, listen_unix
 
 log = logging.getLogger(__name__)

@@ -18,10 +18,11 @@ import msgspec
 from devboxd.boxside.script import load, squeeze
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.execute import Capture, ExecSpec
-from devboxd.control.connect.terminal import Leaving, Terminal
+from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.box import BoxRef
 from devboxd.model.names import check_user, host_key, is_user
+from devboxd.model.terminal import Leaving
 from devboxd.text import one_line
 
 log = logging.getLogger(__name__)

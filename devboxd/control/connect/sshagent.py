@@ -19,9 +19,10 @@ from devboxd.boxside.script import load, squeeze_python
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.terminal import ClientMessage, Input, Leaving, StatusLine, Taken, Terminal
+from devboxd.control.connect.terminal import Terminal
 from devboxd.model.box import BoxRef
 from devboxd.model.retry import backoff
+from devboxd.model.terminal import ClientMessage, Input, Leaving, StatusLine, Taken
 
 log = logging.getLogger(__name__)
 

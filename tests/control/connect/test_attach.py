@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from devboxd.boxside.shell import Mark
-from devboxd.control.connect import attach as attach_module
-from devboxd.control.connect.attach import AttachSpec
-from devboxd.control.connect.terminal import Detach, Leaving, Resize
+from devboxd.control.connect import screen as screen_module
 from devboxd.control.daemon import Daemon
 from devboxd.errors import Denied, NotConnected, Unreachable, WrongState
+from devboxd.model import attach as attach_decisions
+from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account
 from devboxd.model.session import SessionState
+from devboxd.model.terminal import Detach, Leaving, Resize
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.kit import Screen
@@ -284,7 +285,7 @@ async def test_a_terminal_that_does_not_read_loses_the_middle_and_then_gets_a_fr
     daemon: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-S in a terminal emulator must not fill the memory of the daemon."""
-    monkeypatch.setattr(attach_module, "BACKLOG_LIMIT", 1000)
+    monkeypatch.setattr(attach_decisions, "BACKLOG_LIMIT", 1000)
     screen = Screen()
     async with attached(daemon, sim, screen):
         await shell_pid(screen)
@@ -390,14 +391,13 @@ async def test_a_start_mark_that_tmux_threw_away_is_made_again(
 ) -> None:
     """tmux discards what waits in its terminal when it starts: on a busy box that was the mark itself."""
     marks: list[Mark] = []
-    take = attach_module._Screen._mark
+    take = screen_module.Screen._mark
 
-    def lose_the_first(screen: Any, mark: Mark) -> None:
+    def lose_the_first(screen: screen_module.Screen, mark: Mark) -> list[screen_module.Event]:
         marks.append(mark)
-        if len(marks) > 1:
-            take(screen, mark)
+        return take(screen, mark) if len(marks) > 1 else []
 
-    monkeypatch.setattr(attach_module._Screen, "_mark", lose_the_first)
+    monkeypatch.setattr(screen_module.Screen, "_mark", lose_the_first)
     screen = Screen()
     async with attached(daemon, sim, screen) as work:
         await screen.until_state("online")

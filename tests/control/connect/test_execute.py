@@ -10,10 +10,10 @@ import pytest
 
 from devboxd.boxside.relay import OUTPUT_WINDOW
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.terminal import EndOfInput, Leaving, Signal, Taken
 from devboxd.control.daemon import Daemon
 from devboxd.errors import WrongState
 from devboxd.model.box import Account
+from devboxd.model.terminal import EndOfInput, Leaving, Signal, Taken
 from devboxd.simulator.world import Simulator
 from tests.control.kit import Screen
 

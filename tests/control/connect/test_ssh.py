@@ -12,10 +12,11 @@ import pytest
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.ssh import VALID, VALID_BAD, SshAccess
-from devboxd.control.connect.terminal import EndOfInput, Input, Leaving, Terminal
+from devboxd.control.connect.terminal import Terminal
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BadRequest, Denied, DevboxError, Unreachable, WrongState
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.terminal import EndOfInput, Input, Leaving
 from devboxd.simulator.world import Simulator
 from tests.control.fakes import LoopClock
 from tests.control.kit import NoKeys

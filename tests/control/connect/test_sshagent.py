@@ -13,8 +13,9 @@ import pytest_asyncio
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.sshagent import FRAME, LONGEST, MOST_WAITING, SshAgents
-from devboxd.control.connect.terminal import Input, Leaving, Taken, Terminal
+from devboxd.control.connect.terminal import Terminal
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.terminal import Input, Leaving, Taken
 from tests.control.fakes import LoopClock
 
 BOX = BoxRef("api", "i-0123456789abcdef0", Account())

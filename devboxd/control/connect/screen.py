@@ -1,0 +1,106 @@
+"""One session of an attach as its terminal sees it: what of the output is shown, and what the marks in it say.
+
+Pure: bytes in, events out. Who attaches acts on them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from devboxd.boxside.shell import Mark, MarkFilter
+from devboxd.text import one_line
+
+PREAMBLE_LIMIT: Final = 64 << 10  # bytes before the program runs, kept to explain a failure
+OTHER_SCREEN: Final = b"\x1b[?1049h"  # what a full-screen program begins with
+
+
+class Show(msgspec.Struct, frozen=True, gc=False):
+    """Bytes for the terminal."""
+
+    data: bytes
+
+
+class CameUp(msgspec.Struct, frozen=True):
+    """The program runs: what it is (zellij, tmux, none, command), and as whom."""
+
+    kind: str
+    user: str
+
+
+class TakesText(msgspec.Struct, frozen=True):
+    """The plain shell waits for the start command."""
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """A mark that means nothing to us."""
+
+
+Event = Show | CameUp | TakesText | Unknown
+
+
+class Screen:
+    """Takes the marks out of a session's output, and holds back what comes before the program."""
+
+    def __init__(self, nonce: str, *, raw: bool = False) -> None:
+        """``raw``: no start script, so no marks."""
+        self.nonce = nonce
+        self.started = raw
+        self.kind: str | None = None  # what the start mark said
+        self.program_ended = False
+        self.status: int | None = None  # of the program
+        self.problem: tuple[str, str] | None = None
+        self._filter = None if raw else MarkFilter(nonce)
+        self._preamble = bytearray()
+
+    @property
+    def preamble(self) -> str:
+        """What was printed before the program ran, for people."""
+        return one_line(self._preamble.decode("utf-8", "replace"))
+
+    def output(self, data: bytes) -> list[Event]:
+        """Take output of the session."""
+        if self._filter is None:
+            return [Show(data)]
+        events: list[Event] = []
+        for piece in self._filter.feed(data):
+            if isinstance(piece, Mark):
+                events += self._mark(piece)
+            elif self.started:
+                events.append(Show(piece))
+            else:
+                self._preamble += piece
+                del self._preamble[:-PREAMBLE_LIMIT]
+        return events
+
+    def finish(self) -> list[Event]:
+        """No more output: give up what was held back."""
+        rest = self._filter.flush() if self._filter is not None else b""
+        if rest and self.started:
+            return [Show(rest)]
+        self._preamble += rest
+        return []
+
+    def _mark(self, mark: Mark) -> list[Event]:
+        match mark.words:
+            case ("start", *_) if self.started:
+                return []  # made twice: a program that starts may throw the first one away
+            case ("start", kind, user):
+                self.started, self.kind = True, one_line(kind)
+                events: list[Event] = [CameUp(self.kind, one_line(user))]
+                if (drawn := self._preamble.find(OTHER_SCREEN)) >= 0:  # the first mark was lost
+                    events.append(Show(bytes(self._preamble[drawn:])))
+                    self._preamble.clear()
+                return events
+            case ("type",):
+                return [TakesText()]
+            case ("exit", status):
+                self.program_ended = True
+                self.status = int(status) if status.isdecimal() and len(status) < 4 else None
+                return []
+            case ("fail", code, what):
+                self.problem = (one_line(code), one_line(what))
+                return []
+            case _:
+                return [Unknown()]
