@@ -25,6 +25,7 @@ from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
+from botocore.parsers import ResponseParserError
 
 from devboxd import __version__
 from devboxd.aws.errors import login_hint, region_missing, translate
@@ -39,7 +40,7 @@ FALLBACK_REGION: Final = "us-east-1"  # only where an endpoint URL is given that
 
 # What botocore lets through when an SSO cache file is damaged. Elsewhere these are bugs, and travel.
 _BROKEN_CACHE: Final = (KeyError, ValueError, TypeError)
-_CAUGHT: Final = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError)
+_CAUGHT: Final = (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, OSError, TimeoutError)
 _REGION: Final = re.compile(r"\.((?:[a-z]{2,}-){1,3}[a-z]+-\d+)\.")
 # Service models are large and never change: one loader for all sessions of the process.
 _LOADER: Final = create_loader()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
 from devboxd.errors import (
     BadRequest,
@@ -216,6 +217,11 @@ def translate(
         return _answered(error, action(service, operation), hint=hint, target=target)
     if isinstance(error, boto.BotoCoreError):
         return _failed(error, action(service, operation), hint=hint, profile=profile)
+    if isinstance(error, ResponseParserError):
+        return Unreachable(
+            f"the answer to {action(service, operation)} was not from AWS",
+            hint="a proxy or a login page on the way may have answered instead",
+        )
     if isinstance(error, TimeoutError):
         return Unreachable(f"{action(service, operation)} was not answered in time")
     if isinstance(error, OSError):

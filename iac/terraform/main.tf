@@ -38,6 +38,7 @@ resource "aws_cloudformation_stack" "devbox" {
     VpcCidr            = var.vpc_cidr
     SubnetCidrs        = join(",", local.subnets)
     PrivateSubnetCidrs = join(",", local.private)
+    ZoneNames          = join(",", slice(data.aws_availability_zones.here.names, 0, local.zones))
     ZoneCount          = local.zones
     PrivateSubnets     = var.private_subnets
     IdleMinutes        = var.idle_minutes

@@ -124,6 +124,8 @@ def test_each_zone_count_makes_so_many_subnets(zones: int) -> None:
                 return holds(found["Conditions"][name])
             case {"Fn::Not": [one]}:
                 return not holds(one)
+            case {"Fn::Or": several}:
+                return any(holds(one) for one in several)
             case {"Fn::And": several}:
                 return all(holds(one) for one in several)
             case {"Fn::Equals": [{"Ref": "ZoneCount"}, number]}:
@@ -162,7 +164,7 @@ def test_everything_that_can_carry_a_tag_carries_ours() -> None:
     """The daemon finds the network, and gc knows its own, by this tag."""
     untaggable = {
         "AWS::EC2::VPCGatewayAttachment", "AWS::EC2::Route", "AWS::EC2::SubnetRouteTableAssociation",
-        "AWS::EC2::VPCEndpoint", "AWS::IAM::InstanceProfile", "AWS::IAM::ManagedPolicy", "AWS::KMS::Alias",
+        "AWS::EC2::VPCEndpoint", "AWS::IAM::InstanceProfile", "AWS::IAM::ManagedPolicy", "AWS::IAM::Policy", "AWS::KMS::Alias",
         "AWS::Rbin::Rule", "AWS::Logs::LogGroup", "AWS::SQS::Queue", "AWS::Events::Rule", "AWS::Lambda::Permission",
     }  # fmt: skip
     for name, one in template()["Resources"].items():
