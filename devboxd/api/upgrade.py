@@ -16,8 +16,8 @@ from aiohttp import web
 
 from devboxd.api import wire
 from devboxd.api.stream import StreamTerminal
-from devboxd.control.connect.port import Stream
 from devboxd.control.connect.splice import splice
+from devboxd.control.connect.stream import Stream
 from devboxd.errors import BadRequest
 from devboxd.model.terminal import Leaving
 from devboxd.net.listen import Connection

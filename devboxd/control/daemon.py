@@ -17,10 +17,11 @@ from devboxd.control.base.steady import steadily
 from devboxd.control.connect.attach import Attach
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forward import Forwards, ListenerStore, Saved
-from devboxd.control.connect.port import IDLE_AFTER, PortPool, PortTarget, Stream
+from devboxd.control.connect.port import IDLE_AFTER, PortPool, PortTarget
 from devboxd.control.connect.session import BEAT, HeldSession, Plan, Quiet
 from devboxd.control.connect.ssh import Keys, SshAccess
 from devboxd.control.connect.sshagent import SshAgents
+from devboxd.control.connect.stream import Stream
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreachable
 from devboxd.model.attach import AttachSpec

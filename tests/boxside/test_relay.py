@@ -109,7 +109,7 @@ def test_a_damaged_line_is_never_taken(at: int, change: int) -> None:
     """Half a line glued to another one after a gap."""
     box = Box()
     good = box.output(b"first") + box.output(os.urandom(200)) + box.output(b"third")
-    at %= len(good)
+    at %= len(good) - 1  # the very last line end is missed only by whoever waits for the next line
     bad = good[:at] + bytes([good[at] ^ change]) + good[at + 1 :]
     reader = RelayReader(NONCE)
     reader.feed(GREETING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import re
 import shlex
@@ -23,6 +22,7 @@ from devboxd.api.describe import table
 from devboxd.api.server import _STATUS
 from devboxd.aws.errors import action
 from devboxd.model import config
+from devboxd.ssm import documents
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -145,10 +145,7 @@ def test_the_policy_allows_exactly_what_is_called() -> None:
 def test_the_policy_names_every_document() -> None:
     resources = [one for statement in policy("user")["Statement"] for one in flat(statement["Resource"])]
     named = {one.rpartition("document/")[2] for one in resources if "document/" in one}
-    used = {"SSM-SessionManagerRunShell"}  # the account's default shell, for --raw
-    for name in ("attach", "execute", "port"):
-        module = importlib.import_module(f"devboxd.control.connect.{name}")
-        used |= {value for key, value in vars(module).items() if key.endswith("_DOCUMENT")}
+    used = {value for name, value in vars(documents).items() if name.isupper()}
     assert named == used
 
 

@@ -12,7 +12,7 @@ from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, frames, pipes
 from devboxd.api.upgrade import Framed, Piped
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.port import Stream
+from devboxd.control.connect.stream import Stream
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.attach import AttachSpec

@@ -22,9 +22,10 @@ from devboxd.control.base.bells import Bell
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.execute import Audience, ExecSpec
-from devboxd.control.connect.port import ConnectionRefused, PortPool, PortTarget, Stream
+from devboxd.control.connect.port import PortPool, PortTarget
 from devboxd.control.connect.socks import FAILED, OK, REFUSED, Buffered, SocksError, accept, reply
 from devboxd.control.connect.splice import Connection, splice
+from devboxd.control.connect.stream import ConnectionRefused, Stream
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -19,6 +18,7 @@ from devboxd.aws.errors import DocumentInvalid
 from devboxd.control.base.needs import Dialer, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
+from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, Stream, StreamReset
 from devboxd.errors import Denied, DevboxError, Unreachable
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
@@ -33,7 +33,9 @@ from devboxd.ssm.payload import Flag, PayloadType, flag
 
 log = logging.getLogger(__name__)
 
-STREAM_BUFFER: Final = 16 << 20  # bytes a local reader may be behind before its connection is reset
+SESSION_BUFFER: Final = (
+    64 << 20
+)  # bytes that all readers of a session may be behind; then the slowest is reset
 WRITE_CHUNK: Final = 32 << 10  # bytes of one stream at a time: others get their turn
 BUSY_BYTES: Final = 256 << 10  # bytes a second over a session that make it count as busy
 REFUSED_WITHIN: Final = 1.0  # seconds: a FIN this soon after the agent's flag belongs to it
@@ -44,121 +46,12 @@ PROVEN: Final = 8  # frames acknowledged at one payload size before the next is 
 FIRST_LIMITS: Final = Limits(payload=1024, window_bytes=BULK.window_bytes)  # grown as the way proves wide
 
 
-class ConnectionRefused(DevboxError):
-    """Nothing listens on the target port."""
-
-    code = "connection-refused"
-    exit_status = 7
-
-
-class StreamReset(DevboxError):
-    """The connection was cut: by the far end, by a lost session, or because its reader stood still."""
-
-    code = "stream-reset"
-    exit_status = 7
-
-
 class PortTarget(msgspec.Struct, frozen=True):
     """A port as the box sees it. ``host`` None: the box itself."""
 
     box: BoxRef
     port: int
     host: str | None = None
-
-
-class Stream:
-    """One connection through a port session. ``read`` and ``write`` each by one task at a time."""
-
-    def __init__(self, session: PortSession, number: int) -> None:
-        self.number = number
-        self._session = session
-        self._chunks: deque[bytes] = deque()
-        self._buffered = 0
-        self._changed = asyncio.Event()
-        self._finished = False  # the far end closed
-        self._closed = False  # we closed
-        self._error: DevboxError | None = None
-        self.received = 0  # bytes
-
-    async def read(self) -> bytes:
-        """The next bytes; empty at the far end's close.
-
-        Raises:
-            StreamReset, ConnectionRefused: there will be no more, and not by an orderly close.
-        """
-        while not self._chunks:
-            if self._error is not None:
-                raise self._error
-            if self._finished or self._closed:
-                return b""
-            self._changed.clear()
-            await self._changed.wait()
-        if len(self._chunks) == 1:
-            data = self._chunks.popleft()
-        else:
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-        self._buffered = 0
-        return data
-
-    async def write(self, data: bytes) -> None:
-        """Send bytes; waits for the session's window.
-
-        Raises:
-            StreamReset: the far end closed, or the session is gone.
-        """
-        at = 0
-        while at < len(data):
-            if self._error is not None:
-                raise self._error
-            if self._finished or self._closed:
-                raise StreamReset("the far end has closed this connection")
-            part = data[at : at + self._session.turn_size]
-            await self._session.write(self, part)
-            at += len(part)
-
-    def close(self) -> None:
-        """Close both directions. What the far end still sends is dropped (smux knows no half-close)."""
-        if not self._closed:
-            self._closed = True
-            self._session.close_stream(self)
-            self._changed.set()
-
-    @property
-    def is_online(self) -> bool:
-        """Say whether a link carries this connection now."""
-        return self._session.held.state is SessionState.ONLINE
-
-    @property
-    def finished(self) -> bool:
-        """The far end has closed; what it said before may not have been read yet."""
-        return self._finished
-
-    # From the session
-    def arrived(self, data: bytes) -> None:
-        """Bytes for this stream."""
-        if self._closed:
-            return
-        self.received += len(data)
-        self._buffered += len(data)
-        if self._buffered > STREAM_BUFFER:
-            self.fail(StreamReset("the local side stopped reading for too long"))
-            self.close()
-            return
-        self._chunks.append(data)
-        self._changed.set()
-
-    def finish(self) -> None:
-        """The far end closed."""
-        self._finished = True
-        self._changed.set()
-
-    def fail(self, error: DevboxError) -> None:
-        """The connection is cut."""
-        if self._error is None and not self._finished:
-            self._error = error
-            self._chunks.clear()
-        self._changed.set()
 
 
 class PortSession(Quiet):
@@ -180,15 +73,16 @@ class PortSession(Quiet):
             parameters["host"] = target.host or "localhost"
         self.target = target
         self.document = document
-        self.streams: dict[int, Stream] = {}
+        self.streams: dict[int, Arrivals] = {}
         self.multiplexed: bool | None = None
         self.idle_since = shared.time.monotonic()
         self._shared = shared
         self._mux = Mux()
         self._refused_at = -1e9
-        self._basic: Stream | None = None
+        self._basic: Arrivals | None = None
         self._nop_task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._backlog = Backlog()
         self._promised = False  # to a first connection
         self._begun = bytearray()  # of a frame that is partly sent
         self._sent_frames = 0  # at the present payload size
@@ -264,28 +158,33 @@ class PortSession(Quiet):
         if self.multiplexed is False:
             if self._basic is not None:
                 raise StreamReset("this session carries one connection only")
-            stream = self._basic = Stream(self, 0)
-            self.streams[0] = stream
+            number = 0
+            arrivals = self._basic = self.streams[0] = Arrivals(self._backlog)
         else:
             number, opening = self._mux.open()
-            stream = Stream(self, number)
-            self.streams[number] = stream
+            arrivals = self.streams[number] = Arrivals(self._backlog)
             try:
                 await self._send(opening)
             except BaseException:
-                stream.close()
+                arrivals.close()
+                self.close_stream(number)
                 raise
         self.held.attended = True
-        return stream
+        return Stream(self, number, arrivals)
+
+    @property
+    def is_online(self) -> bool:
+        """Say whether a link carries this session now."""
+        return self.held.state is SessionState.ONLINE
 
     @property
     def turn_size(self) -> int:
         """Bytes that one stream sends in its turn: whole frames, since each counts against the limit."""
         return max(1, WRITE_CHUNK // self._mux.limit) * self._mux.limit
 
-    async def write(self, stream: Stream, data: bytes) -> None:
+    async def write(self, number: int, data: bytes) -> None:
         """Send one stream's bytes, in turn with the others."""
-        payload = data if stream.number == 0 else self._mux.data(stream.number, data)
+        payload = data if number == 0 else self._mux.data(number, data)
         await self._send(payload)
 
     async def _send(self, payload: bytes) -> None:
@@ -319,17 +218,17 @@ class PortSession(Quiet):
             channel.payload_size = min(LARGEST_PAYLOAD, channel.payload_size * 2)
             self._mux.limit = channel.payload_size - HEADER.size
 
-    def close_stream(self, stream: Stream) -> None:
+    def close_stream(self, number: int) -> None:
         """Forget a stream and tell the far end."""
-        if self.streams.pop(stream.number, None) is None:
+        if self.streams.pop(number, None) is None:
             return
         if self.held.end is None:
-            if stream.number == 0:
+            if number == 0:
                 self.held.send_now(PayloadType.FLAG, flag(Flag.DISCONNECT_TO_PORT))
                 self._shared.tasks.spawn("end of a plain port session", self.held.stop())
             else:
                 self._shared.tasks.spawn(
-                    f"close stream {stream.number}", self._send_quietly(self._mux.finish(stream.number))
+                    f"close stream {number}", self._send_quietly(self._mux.finish(number))
                 )
         self._note_idle()
 
@@ -364,7 +263,7 @@ class PortSession(Quiet):
         """Bytes of all streams."""
         if not self.multiplexed:
             if self._basic is not None:
-                self._basic.arrived(data)
+                self._arrived(0, data)
             return
         try:
             events = self._mux.received(data)
@@ -375,12 +274,20 @@ class PortSession(Quiet):
         for event in events:
             match event:
                 case Data(number, piece):
-                    if (stream := self.streams.get(number)) is not None:
-                        stream.arrived(piece)
+                    self._arrived(number, piece)
                 case Finished(number):
                     self._finished(number)
                 case _:
                     pass
+
+    def _arrived(self, number: int, data: bytes) -> None:
+        arrivals = self.streams.get(number)
+        if arrivals is not None and not arrivals.put(data):
+            self.close_stream(number)
+        if self._backlog.size > SESSION_BUFFER:
+            number, slowest = max(self.streams.items(), key=lambda item: len(item[1]))
+            slowest.fail(StreamReset("the local side stopped reading for too long"))
+            self.close_stream(number)
 
     def _finished(self, number: int) -> None:
         stream = self.streams.pop(number, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from devboxd.control.connect.port import Stream, StreamReset
+from devboxd.control.connect.stream import Stream, StreamReset
 from devboxd.errors import DevboxError
 from devboxd.ssm.mux import HEADER
 

@@ -11,8 +11,10 @@ import pytest
 
 from devboxd.control.connect import port as port_module
 from devboxd.control.connect import splice as splice_module
-from devboxd.control.connect.port import ConnectionRefused, PortPool, PortTarget, Stream, StreamReset
+from devboxd.control.connect import stream as stream_module
+from devboxd.control.connect.port import PortPool, PortTarget
 from devboxd.control.connect.splice import splice
+from devboxd.control.connect.stream import ConnectionRefused, Stream, StreamReset
 from devboxd.control.daemon import Daemon
 from devboxd.errors import DevboxError, NotConnected, Unreachable
 from devboxd.model.box import Account, BoxRef
@@ -230,7 +232,7 @@ async def test_a_reader_that_stands_still_is_cut_and_the_others_go_on(
     daemon: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A paused download must not stop every other connection, nor eat the memory."""
-    monkeypatch.setattr(port_module, "STREAM_BUFFER", 200_000)
+    monkeypatch.setattr(stream_module, "STREAM_BUFFER", 200_000)
 
     async def fire_hose(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -249,6 +251,30 @@ async def test_a_reader_that_stands_still_is_cut_and_the_others_go_on(
         with pytest.raises(StreamReset, match="stopped reading"):
             await stuck.read()
         reading.close()
+
+
+async def test_many_readers_that_stand_still_share_a_bound(
+    daemon: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred connections that nobody reads, each within its own bound: the one furthest behind is cut."""
+    monkeypatch.setattr(port_module, "SESSION_BUFFER", 300_000)
+
+    async def fixed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x" * int(await reader.readline()))
+        await reader.read()
+        writer.close()
+
+    async with server(sim, 4006, fixed):
+        pool = await pool_to(daemon, sim, 4006)
+        small, large = await pool.connect(20.0), await pool.connect(20.0)
+        await small.write(b"100000\n")
+        await until(lambda: small.received == 100_000)
+        await large.write(b"250000\n")
+        await until(lambda: large.number not in pool.sessions[0].streams)
+        with pytest.raises(StreamReset, match="stopped reading"):
+            await large.read()
+        assert await small.read() == b"x" * 100_000
+        small.close()
 
 
 async def test_a_busy_session_is_given_a_companion_and_idle_ones_are_retired(
