@@ -16,7 +16,7 @@ endif
 
 SCRIPTS := devboxd/boxside/programs
 
-.PHONY: help demo test setup setup-demo check lint types layers scripts fmt bench soak e2e api-page policies lock clean
+.PHONY: help demo test setup setup-demo check grammar lint types layers scripts fmt bench soak e2e api-page policies lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ setup-demo: $(VENV)/.demo ## make .venv with what the product and its demo need
 
 setup: $(VENV)/.dev ## make .venv with the test and lint tools, too
 
+grammar: $(VENV)/.dev ## write the tables of the fast path and docs/commands.md from the commands
+	$(BIN)/python tools/grammar.py
+
 check: lint types layers scripts test ## everything that has to pass before a commit
 
 lint: $(VENV)/.dev ## ruff: rules and format
@@ -39,7 +42,7 @@ lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev ## mypy, strict
-	$(BIN)/mypy devboxd devboxctl tests
+	$(BIN)/mypy devboxd devboxctl tests tools
 
 layers: $(VENV)/.dev ## the import contracts
 	$(BIN)/lint-imports

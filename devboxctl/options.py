@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
 
-from devboxctl.fast import words
+from devboxctl.fast import reply, words
 from devboxctl.fast.reply import UsageError
 
 BOX_VARIABLE = "DEVBOX_BOX"
 
 
-@dataclass(slots=True)
 class Settings:
     """What holds for the whole command line."""
 
-    json: bool = False
-    profile: str | None = field(default_factory=lambda: words.account().get("profile"))
-    region: str | None = field(default_factory=lambda: words.account().get("region"))
-    color: bool = True
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the former command line."""
+        account = words.account()
+        self.profile: str | None = account.get("profile")
+        self.region: str | None = account.get("region")
+        self.color = True
+        self.json = False
+
+    @property
+    def json(self) -> bool:
+        """Whether programs read what we say; the fast path and the full one have one answer."""
+        return reply.manner.json
+
+    @json.setter
+    def json(self, value: bool) -> None:
+        reply.manner.json = value
 
 
 settings = Settings()
-
-
-def _as_json(value: bool) -> bool:
-    settings.json = settings.json or value
-    return settings.json
 
 
 def _profile(value: str | None) -> str | None:
@@ -43,7 +51,6 @@ def _region(value: str | None) -> str | None:
     return settings.region
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=_as_json)]
 Profile = Annotated[
     str | None,
     typer.Option("--profile", "-p", metavar="NAME", help="AWS profile to use.", callback=_profile),
@@ -58,6 +65,9 @@ Box = Annotated[
         metavar="BOX", help=f"Name or instance id of a box; a unique prefix will do [{BOX_VARIABLE}]."
     ),
 ]
+
+
+User = Annotated[str | None, typer.Option("--user", "-l", metavar="USER", help="User on the box.")]
 
 
 def default_box(given: str | None) -> str | None:

@@ -14,6 +14,9 @@ from typing import Any
 
 import msgspec
 
+from devboxctl import table
+from devboxctl.fast import reply
+from devboxctl.fast.reply import OutputFailed
 from devboxctl.options import settings
 from devboxd.api import client, wire
 
@@ -23,18 +26,35 @@ class ReaderGone(Exception):
 
 
 def write(text: str) -> None:
-    """Write data. Raises ReaderGone."""
+    """Write data. What standard output cannot spell is replaced.
+
+    Raises:
+        ReaderGone: nobody reads it.
+        OutputFailed: it could not be written (closed, disk full).
+    """
+    out = sys.stdout
+    if out is None:
+        raise OutputFailed("standard output is closed")
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        try:
+            out.write(text)
+        except UnicodeEncodeError:
+            out.write(text.encode(out.encoding, "replace").decode(out.encoding))
+        out.flush()
     except BrokenPipeError:
         raise ReaderGone from None
+    except OSError as error:
+        sys.stdout = None  # or what is still in its buffer is tried once more at exit
+        raise OutputFailed(f"cannot write to standard output: {error.strerror}") from None
 
 
 def print_json(value: object, *, line: bool = False) -> None:
-    """Print a value with all its keys, also those that the daemon left out as defaults."""
-    indent = 2 if sys.stdout.isatty() and not line else None
-    write(json.dumps(plain(value), indent=indent) + "\n")
+    """Print a value with all its keys, also those that the daemon left out as defaults, and ``version``."""
+    found = plain(value)
+    if isinstance(found, dict):
+        found.setdefault("version", reply.VERSION)
+    indent = 2 if sys.stdout and sys.stdout.isatty() and not line else None
+    write(json.dumps(found, indent=indent) + "\n")
 
 
 def plain(value: object) -> Any:
@@ -48,28 +68,56 @@ def plain(value: object) -> Any:
     return value
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows: aligned with headers on a terminal, separated by tabs and bare elsewhere."""
+def print_table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    dispensable: Sequence[str] = (),
+    wide: bool = False,
+) -> None:
+    """Print rows: aligned with headers on a terminal, separated by tabs and bare elsewhere.
+
+    Args:
+        dispensable: columns that are left out where there is no room, first what is missed least.
+        wide: leave nothing out.
+    """
     texts = [[cell(value) for value in row] for row in rows]
-    if not sys.stdout.isatty():
+    if not is_terminal():
         write("".join("\t".join(row) + "\n" for row in texts))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    texts = [[text or "-" for text in row] for row in texts]
+    kept = list(range(len(headers))) if wide else table.fitting(headers, texts, columns(), dispensable)
+    if kept is None:
+        write("".join(line + "\n" for line in table.listed(headers, texts)))
+        return
+    first, *others = table.aligned(headers, texts, kept)
+    write("".join(line + "\n" for line in (bold(first), *others)))
+    if left_out := [name for at, name in enumerate(headers) if at not in kept]:
+        say(f"left out for lack of room: {', '.join(left_out)} (-w shows all)")
 
-    table = Table(box=None, pad_edge=False, header_style="bold" if has_color() else "")
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for row in texts:
-        table.add_row(*(Text(text or "-") for text in row))
-    Console(no_color=not has_color(), highlight=False).print(table)
+
+def is_terminal() -> bool:
+    """Tell whether a person looks at standard output."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def columns() -> int:
+    """The width of the terminal; 80 where there is none."""
+    try:
+        return int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(1).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def bold(text: str) -> str:
+    """The text in bold, where that is wanted and seen."""
+    return f"\x1b[1m{text}\x1b[0m" if has_color() and is_terminal() else text
 
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:
     """Print one thing, a field a line; empty fields are left out."""
     shown = [(name, cell(value)) for name, value in fields if value not in (None, "", [])]
-    if not sys.stdout.isatty():
+    if not is_terminal():
         write("".join(f"{name}\t{text}\n" for name, text in shown))
         return
     width = max((len(name) for name, _ in shown), default=0)
@@ -91,8 +139,7 @@ def cell(value: object) -> str:
 
 def say(text: str) -> None:
     """Tell the person something that is not data."""
-    sys.stderr.write(client.printable(text, keep="\n") + "\n")
-    sys.stderr.flush()
+    reply.say(client.printable(text, keep="\n") + "\n")
 
 
 def conditions(found: Sequence[wire.Condition]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from devboxctl import ask, show
+from devboxctl import ask, grammar, show
 from devboxctl.fast.reply import UsageError
 from devboxd.api import client, routes
 
@@ -17,17 +17,26 @@ METHODS = ("GET", "POST", "DELETE")
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("api")(api)
+    grammar.add(
+        app,
+        "api",
+        api,
+        section=grammar.SELF,
+        examples=["devboxctl api GET status", "devboxctl api GET boxes", "devboxctl api > openapi.json"],
+    )
 
 
 def api(
-    method: Annotated[str | None, typer.Argument(metavar="[METHOD", help="GET, POST or DELETE.")] = None,
-    path: Annotated[str | None, typer.Argument(metavar="PATH", help="status, or /v1/status.")] = None,
+    method: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="GET, POST or DELETE.")] = None,
+    path: Annotated[str | None, typer.Argument(metavar="[PATH]", help="status, or /v1/status.")] = None,
     body: Annotated[
-        str | None, typer.Argument(metavar="[JSON]]", help="The request; - reads it from standard input.")
+        str | None, typer.Argument(metavar="[JSON]", help="The request; - reads it from standard input.")
     ] = None,
 ) -> None:
-    """Describe the daemon's API (OpenAPI), or call it: the answer is printed as JSON."""
+    """Describe the daemon's API, or call it.
+
+    Alone it prints the description (OpenAPI); with METHOD and PATH it calls, and prints the answer as JSON.
+    """
     if method is None:
         show.print_json(ask.ask(routes.API))
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from devboxctl import ask, options, show
+from devboxctl import ask, grammar, show
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
 from devboxd.api import client, routes
@@ -18,16 +18,14 @@ FIRST_LINE = "# devbox: devboxctl config show --origin lists every setting and i
 
 def add_to(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="Show and change settings.", no_args_is_help=True, rich_markup_mode=None)
-    group.command("show")(show_config)
-    group.command("path")(path)
-    group.command("edit")(edit)
-    app.add_typer(group, name="config")
+    group = grammar.add_group(app, "config", "Show and change settings.", section=grammar.ACCOUNT)
+    grammar.add(group, "show", show_config, examples=["devboxctl config show --origin"])
+    grammar.add(group, "path", path, examples=["cat $(devboxctl config path)"])
+    grammar.add(group, "edit", edit, examples=["devboxctl config edit"])
 
 
 def show_config(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
-    as_json: options.Json = False,
 ) -> None:
     """Show the settings in force."""
     found = ask.ask(routes.CONFIG)
@@ -51,11 +49,14 @@ def config_path() -> str:
 
 def path() -> None:
     """Print the path of config.toml."""
-    show.write(config_path() + "\n")
+    if settings.json:
+        show.print_json({"path": config_path()})
+    else:
+        show.write(config_path() + "\n")
 
 
 def edit() -> int:
-    """Open config.toml in your editor, then say whether the daemon accepts it."""
+    """Open config.toml in your editor, and check the result."""
     import shlex
     import subprocess
 

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from devboxctl import ask, options
-from devboxctl.commands.words import RestCommand, rest_of
+from devboxctl import ask, grammar, options
 from devboxctl.fast import attach as attaching
 from devboxctl.fast import execute as executing
 from devboxctl.fast import proxy as proxying
@@ -17,26 +16,53 @@ from devboxctl.fast.reply import UsageError
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("attach")(attach)
-    app.command("exec", cls=RestCommand)(execute)
-    app.command("proxy", hidden=True)(proxy)
+    grammar.add(
+        app,
+        "attach",
+        attach,
+        section=grammar.CONNECT,
+        examples=["devboxctl attach api", "devboxctl attach api build", "devboxctl attach -A --user ann api"],
+    )
+    grammar.add(
+        app,
+        "exec",
+        execute,
+        section=grammar.CONNECT,
+        cls=grammar.RunCommand,
+        examples=[
+            "devboxctl exec api uname -a",
+            "echo hello | devboxctl exec api tr a-z A-Z",
+            "devboxctl exec -t api htop",
+            "devboxctl exec --cwd /srv/app --env CI=1 api make test",
+            "rsync -a -e 'devboxctl exec' src/ api:src/",
+        ],
+    )
+    grammar.add(app, "proxy", proxy, hidden=True, examples=["devboxctl proxy api 22"])
 
 
 def attach(
     box: options.Box = None,
     session: Annotated[str, typer.Argument(metavar="[SESSION]", help="Session to join or make.")] = "main",
     raw: Annotated[bool, typer.Option("--raw", help="A plain shell without a mux.")] = False,
-    command: Annotated[str | None, typer.Option("--command", help="Run this instead of a shell.")] = None,
-    user: Annotated[str | None, typer.Option("--user", help="User on the box.")] = None,
-    mux: Annotated[str | None, typer.Option("--mux", metavar="zellij|tmux|none", help="Which mux.")] = None,
+    command: Annotated[
+        str | None, typer.Option("--command", metavar="TEXT", help="Run this instead of a shell.")
+    ] = None,
+    user: options.User = None,
+    mux: Annotated[
+        str | None, typer.Option("--mux", metavar="zellij|tmux|none", help="Which multiplexer to use.")
+    ] = None,
     escape: Annotated[
         str, typer.Option("--escape", "-e", metavar="CHAR", help="Escape character, ^X, or none.")
     ] = "~",
-    forward_agent: Annotated[bool, typer.Option("-A", help="Forward the ssh agent.")] = False,
+    forward_agent: Annotated[bool, typer.Option("-A", help="Let the box ask your ssh agent.")] = False,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
-    """Join or make a session on a box, and stay joined through sleep, network and daemon changes."""
+    """Join a terminal to a session on a box, and stay joined.
+
+    The session is one of zellij or tmux on the box, made where there is none. The terminal stays through
+    sleep, network changes and restarts of the daemon. ~. at the start of a line leaves; the session goes on.
+    """
     try:
         character = escape_character(escape)
     except ValueError:
@@ -60,29 +86,35 @@ def attach(
 def execute(
     context: typer.Context,
     box: options.Box = None,
-    command: Annotated[list[str] | None, typer.Argument(metavar="-- CMD...", help="What to run.")] = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND...", help="What to run, with its own options.")
+    ] = None,
     tty: Annotated[bool, typer.Option("--tty", "-t", help="Give the command a terminal.")] = False,
     no_stdin: Annotated[bool, typer.Option("--no-stdin", "-n", help="No standard input.")] = False,
-    user: Annotated[str | None, typer.Option("--user", help="User on the box.")] = None,
-    cwd: Annotated[str | None, typer.Option("--cwd", help="Folder on the box.")] = None,
+    user: options.User = None,
+    cwd: Annotated[str | None, typer.Option("--cwd", metavar="FOLDER", help="Folder on the box.")] = None,
     env: Annotated[
         list[str] | None, typer.Option("--env", metavar="NAME[=VALUE]", help="Set a variable; may repeat.")
     ] = None,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
-    """Run a command on a box; output byte for byte, exit status of the command (255: could not run it)."""
-    rest = rest_of(context)
-    words = [*(command or []), *(rest or [])]
-    if not words:
-        raise UsageError("there is no command to run", "devboxctl exec BOX -- CMD…")
+    """Run a command on a box.
+
+    Output comes byte for byte, errors apart from it, and standard input is passed on. The exit status is the
+    command's own; 255 says that it could not be run or was lost. Everything after BOX that follows the first
+    word of the command belongs to the command.
+    """
+    rest = grammar.rest_of(context)
+    if not rest:
+        raise UsageError("there is no command to run", "devboxctl exec BOX COMMAND…")
     try:
         environment = dict(executing.pair(text) for text in env or [])
     except ValueError as error:
         raise UsageError(f"--env {error} is neither NAME=VALUE nor a variable set here") from None
     return executing.execute(
         ask.chosen(box),
-        words,
+        rest,
         tty=tty,
         stdin=not no_stdin,
         user=user,
@@ -97,13 +129,19 @@ def proxy(
     box: Annotated[str, typer.Argument(metavar="BOX", help="Name or instance id of a box.")],
     port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535, help="Port on the box.")],
     fdpass: Annotated[bool, typer.Option("--fdpass", help="Pass a descriptor (ProxyUseFdpass).")] = False,
-    ssh_user: Annotated[str | None, typer.Option("--ssh-user", help="Put this user's key in place.")] = None,
-    host: Annotated[str | None, typer.Option("--host", help="Connect from the box to this host.")] = None,
-    wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the box.")] = proxying.WAIT,
+    ssh_user: Annotated[
+        str | None, typer.Option("--ssh-user", metavar="USER", help="Put this user's key in place.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="HOST", help="Connect from the box to this host.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for the box.")
+    ] = proxying.WAIT,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
-    """Copy bytes between standard input and output and a port of a box (a ProxyCommand for ssh)."""
+    """Copy bytes to and from a port of a box, for ssh."""
     return proxying.proxy(
         box,
         port,

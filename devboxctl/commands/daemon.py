@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from devboxctl import ask, options, show
-from devboxctl.commands.shell import script
+from devboxctl import ask, grammar, show
+from devboxctl.commands.about import script
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
 from devboxd.api import client, routes
@@ -26,22 +26,21 @@ COMPLETIONS = {  # where each shell looks by itself, below the home folder
 
 def add_to(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="Look after the daemon.", no_args_is_help=True, rich_markup_mode=None)
-    for name, command in (
-        ("status", status),
-        ("start", start),
-        ("stop", stop),
-        ("restart", restart),
-        ("logs", logs),
-        ("install", install),
-        ("uninstall", uninstall),
-    ):
-        group.command(name)(command)
-    app.add_typer(group, name="daemon")
+    group = grammar.add_group(app, "daemon", "Look after the daemon.", section=grammar.SELF)
+    grammar.add(group, "status", status, examples=["devboxctl daemon status"])
+    grammar.add(group, "start", start, examples=["devboxctl daemon start"])
+    grammar.add(group, "stop", stop, examples=["devboxctl daemon stop"])
+    grammar.add(group, "restart", restart, examples=["devboxctl daemon restart"])
+    grammar.add(group, "logs", logs, examples=["devboxctl daemon logs -n 20", "devboxctl daemon logs -f"])
+    grammar.add(group, "install", install, examples=["devboxctl daemon install"])
+    grammar.add(group, "uninstall", uninstall, examples=["devboxctl daemon uninstall"])
 
 
-def status(as_json: options.Json = False) -> None:
-    """Say whether the daemon runs (exit status 69 if not); never starts it."""
+def status() -> None:
+    """Say whether the daemon runs.
+
+    Never starts it. The exit status is 69 if it does not run.
+    """
     found = ask.ask(routes.STATUS, start=False)
     if settings.json:
         show.print_json(found)
@@ -63,13 +62,19 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Stop the daemon. Terminals and forwards wait for the next one."""
+    """Stop the daemon.
+
+    Terminals and forwards wait for the next one.
+    """
     _stop()
     show.say("devboxd has stopped")
 
 
 def restart() -> None:
-    """Stop the daemon if it runs, and start it again; attached terminals join again by themselves."""
+    """Stop the daemon if it runs, and start it again.
+
+    Attached terminals join again, and forwards come back, by themselves.
+    """
     try:
         _stop()
     except client.ClientError as error:
@@ -147,7 +152,10 @@ def _seek_lines(descriptor: int, lines: int) -> None:
 
 
 def install() -> int:
-    """Let systemd (or launchd) start the daemon when it is needed, and install shell completion."""
+    """Let systemd or launchd start the daemon when needed.
+
+    Also installs shell completion for the shells that are here.
+    """
     if sys.platform == "darwin":
         return _install_launchd()
     folder = unit_folder()
@@ -167,7 +175,7 @@ def install() -> int:
 
 
 def uninstall() -> None:
-    """Undo ``daemon install``."""
+    """Undo what daemon install has done."""
     if sys.platform == "darwin":
         import subprocess
 

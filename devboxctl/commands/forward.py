@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from devboxctl import ask, options, show, spec
-from devboxctl.commands.words import ForwardCommand
+from devboxctl import ask, grammar, options, show, spec
 from devboxctl.fast import framed
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import default_box, settings
@@ -19,38 +18,69 @@ HEADERS = ("id", "box", "state", "local", "remote", "open", "total", "up", "down
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("forward", cls=ForwardCommand)(forward)
+    """Add the group."""
+    group = grammar.add_group(
+        app,
+        "forward",
+        "Keep local ports tied to ports of a box.",
+        section=grammar.CONNECT,
+        cls=grammar.UsualGroup,
+        examples=[
+            "devboxctl forward api 8080:80",
+            "devboxctl forward api 5432 6379",
+            "devboxctl forward api 15432:db.internal:5432",
+            "devboxctl forward api -D 1080",
+            "devboxctl forward api --auto",
+            "devboxctl forward ls",
+            "devboxctl forward rm 8080",
+        ],
+    )
+    grammar.add(group, "add", add, cls=ForwardCommand, examples=["devboxctl forward add api 8080:80"])
+    grammar.add(group, "ls", list_, examples=["devboxctl forward ls"])
+    grammar.add(group, "rm", remove, examples=["devboxctl forward rm 8080", "devboxctl forward rm all"])
 
 
-def forward(
-    words: Annotated[
+class ForwardCommand(grammar.Command):
+    """Gives ``-D`` its usual port when none follows."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert the port."""
+        whole: list[str] = []
+        for at, word in enumerate(args):
+            whole.append(word)
+            following = args[at + 1] if at + 1 < len(args) else ""
+            if word in ("-D", "--dynamic") and not following.isdecimal():
+                whole.append(str(spec.SOCKS_PORT))
+        return super().parse_args(ctx, whole)
+
+
+def add(
+    box: options.Box = None,
+    specs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="BOX SPEC... | ls | rm ID|all", help="SPEC is [LOCAL:][HOST:]PORT."),
+        typer.Argument(metavar="SPEC...", help="[LOCAL:][HOST:]PORT; LOCAL may be a path, PORT a range."),
     ] = None,
-    bind: Annotated[str, typer.Option("--bind", "-b", metavar="ADDR", help="Local address.")] = "127.0.0.1",
+    bind: Annotated[
+        str, typer.Option("--bind", "-b", metavar="ADDRESS", help="Local address.")
+    ] = "127.0.0.1",
     dynamic: Annotated[
         int | None,
-        typer.Option("--dynamic", "-D", metavar="[PORT]", min=0, max=65535, help="SOCKS5 proxy [1080]."),
+        typer.Option(
+            "--dynamic", "-D", metavar="[PORT]", min=0, max=65535, help="A SOCKS5 proxy, at 1080 by default."
+        ),
     ] = None,
     auto: Annotated[bool, typer.Option("--auto", help="Mirror what listens on the box.")] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Hold until Ctrl-C.")] = False,
-    as_json: options.Json = False,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> None:
-    """Add forwards that stay through sleep and network changes, list them, or remove them.
+    """Add forwards that stay through sleep and network changes.
 
-    SPEC: 8000, 9000:8000, db.internal:5432, 15432:db.internal:5432, 8000-8010, 0:8000 (any free port),
-    ./db.sock:5432 (a local unix socket).
+    SPEC is 8000, 9000:8000, 0:8000 (any free port), 8000-8010, db.internal:5432 (a host that the box can
+    reach), 15432:db.internal:5432, or ./db.sock:5432 (a local unix socket).
     """
-    given = list(words or [])
-    if given[:1] == ["ls"]:
-        _list(given[1:])
-    elif given[:1] == ["rm"]:
-        _remove(given[1:])
-    else:
-        _add(given, bind=bind, dynamic=dynamic, auto=auto, foreground=foreground)
+    given = [word for word in (box, *(specs or [])) if word is not None]
+    _add(given, bind=bind, dynamic=dynamic, auto=auto, foreground=foreground)
 
 
 def _add(given: list[str], *, bind: str, dynamic: int | None, auto: bool, foreground: bool) -> None:
@@ -139,9 +169,8 @@ def _show_end(end: wire.StreamExit) -> None:
         show.say(end.reason)
 
 
-def _list(rest: list[str]) -> None:
-    if rest:
-        raise UsageError("forward ls takes no arguments")
+def list_() -> None:
+    """List the forwards."""
     found = ask.ask(routes.LIST_FORWARDS)
     if settings.json:
         show.print_json(found)
@@ -158,10 +187,17 @@ def _list(rest: list[str]) -> None:
     )
 
 
-def _remove(rest: list[str]) -> None:
+def remove(
+    forwards: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FORWARD|all...", help="Its id or the beginning of it, or its local port."),
+    ] = None,
+) -> None:
+    """Remove forwards, or all of them."""
+    rest = forwards or []
     if not rest:
         raise UsageError(
-            "which forward? ID is missing", "devboxctl forward ls shows them; all removes every one"
+            "which forward? FORWARD is missing", "devboxctl forward ls shows them; all removes every one"
         )
     known = ask.ask(routes.LIST_FORWARDS).forwards
     ids = [f.id for f in known] if rest == ["all"] else [_matching(word, known) for word in rest]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from devboxctl import ask, options, show
+from devboxctl import ask, grammar, options, show
 from devboxctl.fast import reply
 from devboxctl.options import default_box, settings
 from devboxd import __version__
@@ -17,21 +17,17 @@ DOCTOR = 180.0  # seconds for all checks
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for name, command in (
-        ("ls", list_boxes),
-        ("show", show_box),
-        ("status", status),
-        ("ping", ping),
-        ("events", events),
-        ("doctor", doctor),
-        ("login", login),
-    ):
-        app.command(name)(command)
+    look, account = grammar.LOOK, grammar.ACCOUNT
+    grammar.add(app, "ls", list_boxes, section=look, examples=["devboxctl ls", "devboxctl ls --json"])
+    grammar.add(app, "show", show_box, section=look, examples=["devboxctl show api"])
+    grammar.add(app, "status", status, section=look, examples=["devboxctl status"])
+    grammar.add(app, "ping", ping, section=look, examples=["devboxctl ping api", "devboxctl ping -c 10 api"])
+    grammar.add(app, "events", events, section=look, examples=["devboxctl events", "devboxctl events -f"])
+    grammar.add(app, "doctor", doctor, section=look, examples=["devboxctl doctor", "devboxctl doctor api"])
+    grammar.add(app, "login", login, section=account, examples=["devboxctl login -p work"])
 
 
-def list_boxes(
-    as_json: options.Json = False, profile: options.Profile = None, region: options.Region = None
-) -> None:
+def list_boxes(profile: options.Profile = None, region: options.Region = None) -> None:
     """List your boxes."""
     found = ask.boxes()
     if settings.json:
@@ -48,7 +44,6 @@ def list_boxes(
 
 def show_box(
     box: options.Box = None,
-    as_json: options.Json = False,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> None:
@@ -63,8 +58,8 @@ def show_box(
     show.print_fields([(f"tag {key}", value) for key, value in sorted(found.tags.items())])
 
 
-def status(as_json: options.Json = False) -> None:
-    """Say how the daemon and everything it holds are doing."""
+def status() -> None:
+    """Say what the daemon holds, and how it is doing."""
     found = ask.ask(routes.STATUS)
     sessions = ask.ask(routes.LIST_SESSIONS).sessions
     if settings.json:
@@ -101,7 +96,6 @@ def ping(
     box: options.Box = None,
     count: Annotated[int, typer.Option("--count", "-c", min=1, max=1000, help="How often.")] = 3,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one answer.")] = 15.0,
-    as_json: options.Json = False,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
@@ -131,9 +125,8 @@ def ping(
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they happen.")] = False,
     since: Annotated[int | None, typer.Option("--since", metavar="SEQUENCE", help="Only later ones.")] = None,
-    as_json: options.Json = False,
 ) -> None:
-    """Show what happened, oldest first; one line each."""
+    """Show what happened, oldest first."""
     for event in ask.ask_lines(routes.EVENTS, wire.EventsRequest(follow=follow, since=since or 0)):
         if settings.json:
             show.print_json(event, line=True)
@@ -147,11 +140,13 @@ _MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED ", "skipped":
 
 def doctor(
     box: options.Box = None,
-    as_json: options.Json = False,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
-    """Check this machine, or the whole way to a box; exit status 1 when something is broken."""
+    """Check this machine, or the whole way to a box.
+
+    The exit status is 1 when something is broken.
+    """
     name = default_box(box)
     try:
         if name is None:
@@ -182,11 +177,13 @@ def target(box: str) -> wire.Target:
 
 def login(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
-    as_json: options.Json = False,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
-    """Renew the AWS login of a profile; sessions that wait for it go on by themselves."""
+    """Renew the AWS login of a profile.
+
+    What waits for it goes on by itself.
+    """
     request = wire.LoginRequest(profile=settings.profile, region=settings.region, use_browser=not no_browser)
     for step in ask.ask_lines(routes.LOGIN, request):
         if settings.json:

@@ -5,35 +5,114 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import Annotated
+from collections.abc import Container
+from typing import Annotated, Any
 
 import typer
 
-from devboxctl import ask, options, show
-from devboxctl.commands.words import RestCommand, rest_of
-from devboxctl.fast import reply
+from devboxctl import ask, grammar, options, show
+from devboxctl.fast import reply, words
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
 from devboxd.api import client, routes, wire
 
+SSH_OPTIONS = "devboxctl.ssh"  # key of a context: the options that ssh gets
 READY = 180.0  # seconds for a box to be reached and prepared
+
+
+_WITH_VALUE = "BbcDEeFIiJLlmOoPpQRSWw"  # options of ssh that take a value (ssh(1), OpenSSH 9)
+_OURS = "hlpr"  # letters that are options of ours; every other one is meant for ssh
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("ssh", cls=RestCommand)(ssh)
-    app.command("config-ssh")(config_ssh)
+    grammar.add(
+        app,
+        "ssh",
+        ssh,
+        section=grammar.CONNECT,
+        cls=SshCommand,
+        examples=[
+            "devboxctl ssh api",
+            "devboxctl ssh api uname -a",
+            "devboxctl ssh -L 8080:localhost:80 -N api",
+            "GIT_SSH_COMMAND='devboxctl ssh' git clone api:src/app",
+        ],
+    )
+    grammar.add(
+        app,
+        "config-ssh",
+        config_ssh,
+        section=grammar.ACCOUNT,
+        examples=["devboxctl config-ssh", "devboxctl config-ssh --check", "devboxctl config-ssh --remove"],
+    )
+
+
+class SshCommand(grammar.RunCommand):
+    """Takes what ``ssh`` itself takes: git, rsync and people write the same line for both."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Sort the options of ssh out, and keep the command that follows BOX away from the parser."""
+        valued = self.valued() | {f"-{letter}" for letter in _WITH_VALUE}
+        line, rest = words.cut(args, valued, self.arguments)
+        ours, theirs = sort(line, valued)
+        if args[len(line) : len(line) + 1] == ["--"]:  # what follows may begin with options for ssh
+            more, rest = split(rest)
+            theirs += more
+        ctx.meta[SSH_OPTIONS] = theirs
+        return super().parse_args(ctx, [*ours, "--", *rest])
+
+
+def sort(line: list[str], valued: Container[str]) -> tuple[list[str], list[str]]:
+    """Tell our options and arguments from the options of ssh. ``-p`` with a number is the port, as there."""
+    ours: list[str] = []
+    theirs: list[str] = []
+    at = 0
+    while at < len(line):
+        word = line[at]
+        size = 2 if words.takes_next(word, valued) else 1
+        option, at = line[at : at + size], at + size
+        if not word.startswith("-") or word == "-" or word.startswith("--"):
+            ours += option
+        elif word[1] == "p" and (port := "".join(option)[2:]).isdecimal() and 0 < int(port) < 65536:
+            ours += ["--port", port]
+        elif word[1] in _OURS:
+            ours += option
+        else:
+            theirs += option
+    return ours, theirs
+
+
+def split(line: list[str]) -> tuple[list[str], list[str]]:
+    """Split what follows ``--`` into options for ssh and the remote command."""
+    valued = {f"-{letter}" for letter in _WITH_VALUE}
+    at = 0
+    while at < len(line) and line[at].startswith("-") and line[at] != "-":
+        if line[at] == "--":
+            return line[:at], line[at + 1 :]
+        at += 2 if words.takes_next(line[at], valued) else 1
+    return line[:at], line[at:]
 
 
 def ssh(
     context: typer.Context,
     box: options.Box = None,
-    user: Annotated[str | None, typer.Option("--user", help="User on the box.")] = None,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of sshd on the box.")] = 22,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND]...", help="What to run instead of a shell.")
+    ] = None,
+    user: options.User = None,
+    port: Annotated[
+        int,
+        typer.Option("--port", metavar="PORT", min=1, max=65535, help="Port of sshd on the box; also -p."),
+    ] = 22,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
-    """Run ssh to a box; what follows -- goes to ssh (options, then a command)."""
+    """Run ssh to a box, prepared for it.
+
+    Options of ssh are passed on (-L, -A, -t, -v, …). From its first word on, the line belongs to the command
+    that runs on the box. BOX may be USER@BOX.
+    """
     program = shutil.which("ssh")
     if program is None:
         raise UsageError(
@@ -59,10 +138,8 @@ def ssh(
     line = ["ssh", "-F", access.config_file, "-l", access.user]
     if port != 22:
         line += ["-p", str(port)]
-    # ssh stops reading options at the host, so options that follow -- have to stand before it.
-    before, command = _split_ssh(rest_of(context) or [])
     sys.stdout.flush()
-    os.execv(program, [*line, *before, host, *command])
+    os.execv(program, [*line, *context.meta.get(SSH_OPTIONS, []), host, *grammar.rest_of(context)])
 
 
 def reply_status(error: client.ClientError) -> int:
@@ -71,28 +148,15 @@ def reply_status(error: client.ClientError) -> int:
     return status if status in (3, 4) else 255
 
 
-_WITH_VALUE = "BbcDEeFIiJLlmOoPpQRSWw"  # options of ssh that take a value (ssh(1), OpenSSH 9)
-
-
-def _split_ssh(words: list[str]) -> tuple[list[str], list[str]]:
-    """Split what follows ``--`` into options for ssh and the remote command."""
-    at = 0
-    while at < len(words) and words[at].startswith("-") and words[at] != "-":
-        if words[at] == "--":
-            return words[:at], words[at + 1 :]
-        # -p 22 takes the next word, -p22 and -vp22 do not, -vp does
-        letters = words[at][1:]
-        first = next((i for i, c in enumerate(letters) if c in _WITH_VALUE), None)
-        at += 2 if first is not None and first == len(letters) - 1 else 1
-    return words[:at], words[at:]
-
-
 def config_ssh(
     check: Annotated[bool, typer.Option("--check", help="Say whether it is there and current.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Take it out again.")] = False,
-    as_json: options.Json = False,
 ) -> int:
-    """Write the ssh configuration for all boxes, and the one Include line in ~/.ssh/config."""
+    """Let plain ssh reach all boxes.
+
+    Writes the ssh configuration of all boxes, and one Include line into ~/.ssh/config. Then ssh, scp, rsync,
+    git and editors know each box as BOX.devbox.
+    """
     if check and remove:
         raise UsageError("--check and --remove exclude each other")
     request = wire.SshConfigRequest(command=program_path())

@@ -33,17 +33,6 @@ if TYPE_CHECKING:
     from devboxctl.fast.pump import Json
     from devboxctl.fast.reply import Value
 
-OPTIONS = {
-    **words.ACCOUNT,
-    "--raw": ("raw", False),
-    "--command": ("command", True),
-    "--user": ("user", True),
-    "--mux": ("mux", True),
-    "--escape": ("escape", True),
-    "-e": ("escape", True),
-    "-A": ("forward_agent", False),
-}
-
 FIRST_RETRY, LAST_RETRY = 0.05, 2.0  # seconds between two tries to reach the daemon again
 SPAWN_AFTER = 0.5  # seconds without a daemon before we start one
 SPAWN_GAP, SPAWN_EVERY = 1.0, 15.0  # seconds before the next, doubling; the last while one is coming
@@ -404,8 +393,8 @@ class Attach(Pump):
 
 def main(line: list[str]) -> int | None:
     """Run from the words after ``attach``; None leaves them to the full parser."""
-    given = words.parse(line, OPTIONS)
-    if given is None or given.rest is not None or not given.arguments or os.environ.get("DEVBOX_BOX"):
+    given = words.parse(line, "attach")
+    if given is None or not 0 < len(given.arguments) < 3 or os.environ.get("DEVBOX_BOX"):
         return None
     try:
         escape = escape_character(given.options.get("escape", "~"))

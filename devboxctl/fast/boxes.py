@@ -11,8 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Json = dict[str, object]
 
-OPTIONS = {**words.ACCOUNT, "--json": ("json", False)}
-
 # The daemon leaves defaults out; scripts get every key. A test compares these with devboxd.api.wire.
 LIST: Json = {"boxes": [], "conditions": [], "stale_since": None, "version": 1}
 BOX: Json = {
@@ -37,8 +35,8 @@ COLUMNS = ("name", "state", "connection", "type", "zone", "id", "sessions", "for
 
 def main(line: list[str]) -> int | None:
     """Run from the words after ``ls``; None leaves them (and a table for a person) to the full parser."""
-    given = words.parse(line, OPTIONS, most=0)
-    if given is None or given.rest is not None:
+    given = words.parse(line, "ls")
+    if given is None or given.arguments:
         return None
     as_json = "json" in given.flags
     if sys.stdout.isatty() and not as_json:
@@ -51,8 +49,7 @@ def main(line: list[str]) -> int | None:
         found["boxes"] = [{**BOX, **box} for box in found["boxes"]]
         found["conditions"] = [{**CONDITION, **condition} for condition in found["conditions"]]
     except client.ClientError as error:
-        failure = reply.failure_of(error)
-        return reply.show_failure_json(failure) if as_json else reply.show_failure(failure)
+        return reply.show_failure(reply.failure_of(error))
     except (ValueError, TypeError, KeyError):
         return None  # not understood: the full command says so in full
     if as_json:

@@ -1,59 +1,25 @@
 """Completion for bash, zsh and fish: ``devboxctl _complete SHELL INDEX WORD…`` prints one candidate a line.
 
 It answers while a person holds the Tab key, so it neither imports typer nor starts a daemon, and gives the
-daemon 100 ms. The table is written by hand; a test compares it with the commands.
+daemon 100 ms. What it knows of the commands is in ``table.py``.
 """
 
 from __future__ import annotations
 
 import sys
 
+from devboxctl.fast.table import COMMANDS
 from devboxd.api import client
 
 ANSWER = 0.1  # seconds for the daemon
 NAMES_MAX = 500
-
-GLOBAL = "--json -p --profile -r --region --no-color --version -h --help"
-COMMON = "-h --help -p --profile -r --region"
-# command: options, then what stands at the first argument (BOX, or words), and at the others
-TABLE: dict[str, tuple[str, str, str]] = {
-    "attach": (f"{COMMON} --raw --command --user --mux -e --escape -A", "BOX", ""),
-    "exec": (f"{COMMON} -t --tty -n --no-stdin --user --cwd --env", "BOX", ""),
-    "forward": (f"{COMMON} --json -b --bind -D --dynamic --auto --foreground", "BOX ls rm", "FORWARD"),
-    "proxy": (f"{COMMON} --fdpass --ssh-user --host --wait", "BOX", ""),
-    "ssh": (f"{COMMON} --user --port", "BOX", ""),
-    "config-ssh": ("-h --help --json --check --remove", "", ""),
-    "ls": (f"{COMMON} --json", "", ""),
-    "show": (f"{COMMON} --json", "BOX", ""),
-    "status": ("-h --help --json", "", ""),
-    "ping": (f"{COMMON} --json -c --count --timeout", "BOX", ""),
-    "events": ("-h --help --json -f --follow --since", "", ""),
-    "doctor": (f"{COMMON} --json", "BOX", ""),
-    "login": (f"{COMMON} --json --no-browser", "", ""),
-    "daemon": ("-h --help", "status start stop restart logs install uninstall", ""),
-    "config": ("-h --help", "show path edit", ""),
-    "api": ("-h --help", "GET POST DELETE", ""),
-    "completion": ("-h --help", "bash zsh fish", ""),
-    "version": ("-h --help --json", "", ""),
-}
 HIDDEN = ("proxy",)
-VALUES = {"--mux": "zellij tmux none"}
-TAKES_VALUE = (
-    *(
-        "-p",
-        "--profile",
-        "-r",
-        "--region",
-        "--command",
-        "--user",
-        "--mux",
-        "-e",
-        "--escape",
-        "--cwd",
-        "--env",
-    ),
-    *("-b", "--bind", "--ssh-user", "--host", "--wait", "--port", "-c", "--count", "--timeout", "--since"),
-)
+# What a word in capitals stands for: where the daemon lists it, and which field names it.
+NAMES = {
+    "BOX": ("boxes", "boxes", "name"),
+    "FORWARD": ("forwards", "forwards", "id"),
+    "SESSION-ID": ("sessions", "sessions", "id"),
+}
 
 
 def main(words: list[str]) -> int:
@@ -61,45 +27,65 @@ def main(words: list[str]) -> int:
     try:
         for candidate in candidates(words[2:], int(words[1])):
             sys.stdout.write(candidate + "\n")
+        sys.stdout.flush()
     except (IndexError, ValueError, client.ClientError, OSError):
-        pass
+        sys.stdout = None  # what could not be written must not be tried again at exit
     return 0
 
 
 def candidates(line: list[str], index: int) -> list[str]:
     """Say what may stand at ``line[index]``; ``line[0]`` is the program."""
     current = line[index] if index < len(line) else ""
-    before = line[1:index]
-    if "--" in before:
-        return []
-    if before and before[-1] in TAKES_VALUE:
-        return _beginning(VALUES.get(before[-1], "").split(), current)
-    arguments = [
-        word
-        for at, word in enumerate(before)
-        if not word.startswith("-") and (at == 0 or before[at - 1] not in TAKES_VALUE)
-    ]
-    if not arguments:
-        words = GLOBAL.split() if current.startswith("-") else [c for c in TABLE if c not in HIDDEN]
-        return _beginning(words, current)
-    options, first, others = TABLE.get(arguments[0], ("", "", ""))
-    if current.startswith("-"):
-        return _beginning(options.split(), current)
-    if arguments[0] == "forward" and len(arguments) > 1 and arguments[1] != "rm":
-        others = ""
-    found = []
-    for word in (first if len(arguments) == 1 else others).split():
-        if word == "BOX":
-            found += _names("boxes", "boxes", "name")
-        elif word == "FORWARD":
-            found += ["all", *_names("forwards", "forwards", "id")]
+    path, options, arguments, waiting = "", *_entry(""), None
+    seen = 0  # arguments of the command so far
+    for word in line[1:index]:
+        if waiting is not None:
+            waiting = None
+        elif word == "--" or "COMMAND" in arguments[:seen]:
+            return []  # the line belongs to another program
+        elif word.startswith("-") and word != "-":
+            waiting = options.get(word)  # None for flags, and for words that are no options of ours
+        elif not seen and f"{path} {word}".strip() in COMMANDS:
+            path = f"{path} {word}".strip()
+            options, arguments = _entry(path)
         else:
+            seen += 1
+    if waiting is not None:
+        return _beginning(waiting.split("|"), current)
+    if "COMMAND" in arguments[:seen]:
+        return []
+    if current.startswith("-"):
+        return _beginning(list(options), current)
+    at = min(seen, len(arguments) - 1)
+    return _beginning(_words(arguments[at]), current) if at >= 0 else []
+
+
+def _entry(path: str) -> tuple[dict[str, str | None], tuple[str, ...]]:
+    """The options of a command (None: a flag; else the values, divided by bars) and its arguments."""
+    text, arguments = COMMANDS[path]
+    options: dict[str, str | None] = {}
+    for word in text.split():
+        name, equals, values = word.partition("=")
+        options[name] = values if equals else None
+    return options, arguments
+
+
+def _words(kinds: str) -> list[str]:
+    found: list[str] = []
+    for word in kinds.split():
+        if word == "TOPIC":
+            found += [name for name in COMMANDS if name and " " not in name and name not in HIDDEN]
+        elif word == "METHOD":
+            found += ["GET", "POST", "DELETE"]
+        elif word in NAMES:
+            found += _names(*NAMES[word])
+        elif not word.isupper():
             found.append(word)
-    return _beginning(found, current)
+    return found
 
 
 def _beginning(words: list[str], current: str) -> list[str]:
-    return [word for word in words if word.startswith(current)]
+    return [word for word in words if word and word.startswith(current)]
 
 
 def _names(path: str, key: str, field: str) -> list[str]:

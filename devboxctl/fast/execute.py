@@ -23,17 +23,6 @@ if TYPE_CHECKING:
 
 LOST = 255
 
-OPTIONS = {
-    **words.ACCOUNT,
-    "-t": ("tty", False),
-    "--tty": ("tty", False),
-    "-n": ("no_stdin", False),
-    "--no-stdin": ("no_stdin", False),
-    "--user": ("user", True),
-    "--cwd": ("cwd", True),
-    "--env": ("env", True),
-}
-
 
 class Execute(Pump):
     """Pipes on a remote command."""
@@ -65,17 +54,18 @@ class Execute(Pump):
 
 def main(line: list[str]) -> int | None:
     """Run from the words after ``exec``; None leaves them to the full parser."""
-    given = words.parse(line, OPTIONS, repeat="env", most=1)
-    if given is None or not given.rest or len(given.arguments) != 1:
+    line, command = words.cut(line, words.valued("exec"), 1)
+    given = words.parse(line, "exec")
+    if given is None or not command or len(given.arguments) != 1:
         return None
     options = given.options
     try:
-        environment = dict(pair(text) for text in given.repeated)
+        environment = dict(pair(text) for text in given.repeated.get("env", ()))
     except ValueError:
         return None
     return execute(
         given.arguments[0],
-        given.rest,
+        command,
         tty="tty" in given.flags,
         stdin="no_stdin" not in given.flags,
         user=options.get("user"),

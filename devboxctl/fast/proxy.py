@@ -22,19 +22,11 @@ if TYPE_CHECKING:
 WAIT = 120.0  # seconds for a box that is not connected yet
 BOUND = 262144  # bytes on their way in one direction
 
-OPTIONS = {
-    **words.ACCOUNT,
-    "--fdpass": ("fdpass", False),
-    "--ssh-user": ("ssh_user", True),
-    "--host": ("host", True),
-    "--wait": ("wait", True),
-}
-
 
 def main(line: list[str]) -> int | None:
     """Run from the words after ``proxy``; None leaves them to the full parser."""
-    given = words.parse(line, OPTIONS)
-    if given is None or given.rest is not None or len(given.arguments) != 2:
+    given = words.parse(line, "proxy")
+    if given is None or len(given.arguments) != 2:
         return None
     box, port = given.arguments
     try:

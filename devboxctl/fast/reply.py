@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 
 STUCK = 0.5  # seconds for a terminal to take what we say
+VERSION = 1  # of what ``--json`` prints: fields are added, never renamed
+
+
+class Manner:
+    """How we speak: to people, or to programs."""
+
+    json = False
+
+
+manner = Manner()
 
 
 class UsageError(Exception):
@@ -27,6 +37,14 @@ class UsageError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class OutputFailed(client.ClientError):
+    """What there was to say could not be written."""
+
+    code = "output-failed"
+    exit_status = 1
+    retryable = False
 
 
 def encode(values: Mapping[str, Value]) -> bytes:
@@ -81,8 +99,20 @@ def failure_of(error: client.ClientError) -> dict[str, object]:
     }
 
 
+def usage_failure(error: UsageError) -> dict[str, object]:
+    """A command line that cannot mean anything, in the shape of ``failure_of``."""
+    return {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "exit_status": error.exit_status,
+    }
+
+
 def show_failure(failure: Mapping[str, object]) -> int:
-    """Print ``error: …`` and ``hint: …`` on standard error. Returns the exit status."""
+    """Print ``error: …`` and ``hint: …`` on standard error, or JSON if asked. Returns the exit status."""
+    if manner.json:
+        return _show_failure_json(failure)
     lines = f"error: {client.printable(str(failure.get('message')))}\n"
     if hint := failure.get("hint"):
         lines += f"hint: {client.printable(str(hint))}\n"
@@ -91,12 +121,12 @@ def show_failure(failure: Mapping[str, object]) -> int:
     return status if isinstance(status, int) else 1
 
 
-def show_failure_json(failure: Mapping[str, object]) -> int:
-    """Print ``{code, message, hint, retryable}`` on standard error. Returns the exit status."""
+def _show_failure_json(failure: Mapping[str, object]) -> int:
     import json
 
     shown = {key: failure.get(key) for key in ("code", "message", "hint", "retryable")}
-    say(json.dumps({**shown, "retryable": bool(shown["retryable"])}) + "\n")
+    code = shown["code"] or "internal"
+    say(json.dumps({**shown, "code": code, "retryable": bool(shown["retryable"]), "version": VERSION}) + "\n")
     status = failure.get("exit_status")
     return status if isinstance(status, int) else 1
 
@@ -109,15 +139,19 @@ def show_unexpected(error: BaseException) -> int:
         traceback.print_exception(error)
         return 1
     text = client.printable(f"{type(error).__name__}: {error}")[:300]
-    say(
-        f"error: devboxctl failed unexpectedly: {text}\n"
-        f"hint: DEVBOX_DEBUG=1 shows more; the daemon's log: devboxctl daemon logs\n"
+    return show_failure(
+        {
+            "code": "internal",
+            "message": f"devboxctl failed unexpectedly: {text}",
+            "hint": "DEVBOX_DEBUG=1 shows more; the daemon's log: devboxctl daemon logs",
+        }
     )
-    return 1
 
 
 def say(text: str) -> None:
     """Write to standard error; a closed one is not worth another error, a stuck terminal no waiting."""
+    if sys.stderr is None:
+        return
     try:
         if os.isatty(2):
             _say_to_terminal(text)
@@ -125,7 +159,7 @@ def say(text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
     except (OSError, ValueError):
-        pass
+        sys.stderr = None  # what is still in its buffer must not be tried once more at exit
 
 
 def _say_to_terminal(text: str) -> None:
@@ -164,7 +198,7 @@ def with_prefix(
         status = show_failure(failure_of(error))
         return status if lost is None else lost
     except UsageError as error:
-        return show_failure({"message": error.message, "hint": error.hint, "exit_status": 2})
+        return show_failure(usage_failure(error))
 
 
 def unique_prefix(box: str, profile: str | None, region: str | None) -> str | None:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 
+from devboxctl.fast import reply
+from devboxctl.fast.table import FLAG, OPTIONS, VALUES
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-# Options that every command takes: what is said, the name of the value, whether a value follows.
-ACCOUNT = {
-    "-p": ("profile", True),
-    "--profile": ("profile", True),
-    "-r": ("region", True),
-    "--region": ("region", True),
-}
+    from collections.abc import Container
 
 
 def account() -> dict[str, str]:
@@ -28,58 +23,82 @@ def account() -> dict[str, str]:
 
 
 class Words:
-    """A parsed command line. ``rest`` is what followed ``--``; None where there was none."""
+    """A parsed command line."""
 
     def __init__(self) -> None:
         self.options: dict[str, str] = {}
         self.flags: set[str] = set()
-        self.repeated: list[str] = []
+        self.repeated: dict[str, list[str]] = {}
         self.arguments: list[str] = []
-        self.rest: list[str] | None = None
 
 
-def parse(
-    words: list[str], known: Mapping[str, tuple[str, bool]], *, repeat: str = "", most: int = 2
-) -> Words | None:
-    """Parse ``words``; None when something in them needs the full parser.
-
-    Args:
-        words: the command line after the name of the command.
-        known: each option with the name of its value and whether one follows.
-        repeat: the name of the one option that may come several times.
-        most: how many arguments are allowed before ``--``.
-    """
+def parse(line: list[str], command: str) -> Words | None:
+    """Parse the words after the name of a command; None when something in them needs the full parser."""
+    known = OPTIONS[command]
     parsed = Words()
     at = 0
-    while at < len(words):
-        word = words[at]
+    while at < len(line):
+        word = line[at]
         at += 1
-        if word == "--":
-            parsed.rest = words[at:]
-            break
         if not word.startswith("-") or word == "-":
             parsed.arguments.append(word)
             continue
         option, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
         if option not in known:
             return None
-        name, takes_value = known[option]
-        if not takes_value:
+        name, kind = known[option]
+        if kind == FLAG:
             if equals:
                 return None
             parsed.flags.add(name)
             continue
         if not equals:
-            if at == len(words):
+            if at == len(line):
                 return None
-            value = words[at]
+            value = line[at]
             at += 1
-        if name == repeat:
-            parsed.repeated.append(value)
+        if kind == VALUES:
+            parsed.repeated.setdefault(name, []).append(value)
         else:
             parsed.options[name] = value
-    if len(parsed.arguments) > most:
-        return None
-    if known.get("--profile") == ACCOUNT["--profile"]:
-        parsed.options = {**account(), **parsed.options}
+    reply.manner.json = "json" in parsed.flags
+    parsed.options = {**account(), **parsed.options}
     return parsed
+
+
+def valued(command: str) -> frozenset[str]:
+    """Name the options of a command that take a value."""
+    return frozenset(option for option, (_, kind) in OPTIONS[command].items() if kind != FLAG)
+
+
+def cut(line: list[str], valued: Container[str], arguments: int) -> tuple[list[str], list[str]]:
+    """Divide ``OPTIONS ARGUMENTS OPTIONS [--] COMMAND…`` where the words of the command begin.
+
+    Args:
+        line: the whole line.
+        valued: our options that take a value.
+        arguments: how many words that are no options come before the command.
+    """
+    at = seen = 0
+    while at < len(line):
+        word = line[at]
+        if word == "--":
+            return line[:at], line[at + 1 :]
+        if word.startswith("-") and word != "-":
+            at += 2 if takes_next(word, valued) else 1
+            continue
+        if seen == arguments:
+            return line[:at], line[at:]
+        seen += 1
+        at += 1
+    return line, []
+
+
+def takes_next(word: str, valued: Container[str]) -> bool:
+    """Say whether the value of an option is the next word: ``-t`` no, ``-u`` yes, ``-tu`` yes, ``-ume`` no."""
+    if word.startswith("--"):
+        return word in valued
+    for at, letter in enumerate(word[1:], 2):
+        if f"-{letter}" in valued:
+            return at == len(word)
+    return False

@@ -13,7 +13,6 @@ import pytest
 
 from devboxctl import spec
 from devboxctl.app import run
-from devboxctl.commands import ssh
 from devboxctl.fast import boxes
 from devboxctl.fast.reply import UsageError
 from devboxd.api import wire
@@ -134,6 +133,7 @@ def test_failures_become_a_line_a_hint_and_a_status(
         "message": f"it is {code}",
         "hint": "do\x1b[0m this",
         "retryable": True,
+        "version": 1,
     }
 
 
@@ -508,22 +508,6 @@ def test_ssh_is_run_with_the_generated_configuration(daemon: FakeDaemon, home: P
     assert done.returncode == 9
     assert done.stdout.split() == ["-F", "/c", "-l", "me", "-L", "1:h:2", "-v", "gpu", "uname", "-a"]
     assert done.stderr == "warning: no host key\n"
-
-
-@pytest.mark.parametrize(
-    ("words", "before", "command"),
-    [
-        ([], [], []),
-        (["ls", "-p"], [], ["ls", "-p"]),
-        (["-p22", "-vp", "22", "-A", "x"], ["-p22", "-vp", "22", "-A"], ["x"]),
-        (["-t", "--", "-x"], ["-t"], ["-x"]),
-        (["-o"], ["-o"], []),
-    ],
-)
-def test_options_for_ssh_stand_before_the_host(
-    words: list[str], before: list[str], command: list[str]
-) -> None:
-    assert ssh._split_ssh(words) == (before, command)
 
 
 def test_an_answer_of_another_version_is_a_clear_error(daemon: FakeDaemon, capsys: Capture) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from devboxctl.app import run
 from devboxctl.commands import daemon as commands
-from devboxctl.commands.shell import SHELLS, script
+from devboxctl.commands.about import SHELLS, script
 from devboxctl.fast.complete import candidates
 from devboxd.api import client
 from tests.ctl.conftest import ROOT
@@ -276,12 +276,17 @@ def test_completion_offers_commands_options_and_names(daemon: FakeDaemon) -> Non
     assert candidates(["devboxctl", "attach", "--user", ""], 3) == []
     assert candidates(["devboxctl", "attach", "--mux", "t"], 3) == ["tmux"]
     assert candidates(["devboxctl", "--json", "show", "g"], 3) == ["gpu"]
-    assert candidates(["devboxctl", "attach", "gpu", "--r"], 3) == ["--region", "--raw"]
-    assert candidates(["devboxctl", "forward", ""], 2) == ["gpu", "ls", "rm"]
-    assert candidates(["devboxctl", "forward", "rm", ""], 3) == ["all", "f1"]
+    assert candidates(["devboxctl", "attach", "gpu", "--r"], 3) == ["--raw", "--region"]
+    assert candidates(["devboxctl", "forward", ""], 2) == ["ls", "rm", "gpu"]
+    assert candidates(["devboxctl", "forward", "rm", ""], 3) == ["f1", "all"]
     assert candidates(["devboxctl", "forward", "gpu", ""], 3) == []
     assert candidates(["devboxctl", "daemon", "st"], 2) == ["status", "start", "stop"]
     assert candidates(["devboxctl", "exec", "gpu", "--", ""], 4) == []
+    assert candidates(["devboxctl", "exec", "gpu", "ls", "-"], 4) == []
+    assert candidates(["devboxctl", "exec", "-n", "g"], 3) == ["gpu"]
+    assert candidates(["devboxctl", "daemon", "logs", "-n", ""], 4) == []
+    assert candidates(["devboxctl", "help", "at"], 2) == ["attach"]
+    assert candidates(["devboxctl", "completion", ""], 2) == ["bash", "zsh", "fish"]
 
 
 def test_completion_starts_no_daemon_and_never_fails(home: Path) -> None:
