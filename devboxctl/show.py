@@ -48,10 +48,15 @@ def write(text: str) -> None:
         raise OutputFailed(f"cannot write to standard output: {error.strerror}") from None
 
 
-def print_json(value: object, *, line: bool = False) -> None:
-    """Print a value with all its keys, also those that the daemon left out as defaults, and ``version``."""
+def print_json(value: object, *, line: bool = False, bare: bool = False) -> None:
+    """Print a value with all its keys, also those that the daemon left out as defaults, and ``version``.
+
+    Args:
+        line: on one line, whoever reads it.
+        bare: without ``version``, for what has a form of its own.
+    """
     found = plain(value)
-    if isinstance(found, dict):
+    if isinstance(found, dict) and not bare:
         found.setdefault("version", reply.VERSION)
     indent = 2 if sys.stdout and sys.stdout.isatty() and not line else None
     write(json.dumps(found, indent=indent) + "\n")

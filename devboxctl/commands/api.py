@@ -38,7 +38,7 @@ def api(
     Alone it prints the description (OpenAPI); with METHOD and PATH it calls, and prints the answer as JSON.
     """
     if method is None:
-        show.print_json(ask.ask(routes.API))
+        show.print_json(ask.ask(routes.API), bare=True)
         return
     method = method.upper()
     if method not in METHODS:
@@ -55,7 +55,7 @@ def api(
         method, target, None if text is None else _json(text), timeout=None
     ) as exchange:
         for line in exchange.lines():
-            show.print_json(json.loads(line))
+            show.print_json(json.loads(line), bare=True)
 
 
 def _json(text: str) -> bytes:

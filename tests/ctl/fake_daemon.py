@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 INPUT, RESIZE, DETACH, END_OF_INPUT, SIGNAL, CREDIT_OUTPUT = 1, 2, 3, 4, 5, 6
 OUTPUT, ERROR_OUTPUT, STATUS, EXIT, CREDIT, ANSWER = 0x81, 0x82, 0x83, 0x84, 0x85, 0x86
@@ -92,9 +92,11 @@ Handler = Callable[[Peer, "FakeDaemon"], None]
 class FakeDaemon:
     """Listens until ``close``. ``routes`` maps ``"GET ls"`` to an answer or to ``(status, answer)``."""
 
+    always: ClassVar[dict[str, Any]] = {}  # routes that are there before the first client
+
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        self.routes: dict[str, Any] = {}
+        self.routes: dict[str, Any] = dict(self.always)
         self.streams: dict[str, Handler] = {"attach": echo}
         self.requests: list[tuple[str, str, Any]] = []
         self.frames: queue.Queue[tuple[int, bytes]] = queue.Queue()

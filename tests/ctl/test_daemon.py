@@ -34,11 +34,7 @@ from devboxd.api import client
 from tests.ctl import fake_daemon
 open(os.environ["HOME"] + "/started", "a").write(str(os.getpid()) + "\\n")
 sys.argv[1:] = [client.socket_path()]
-class Daemon(fake_daemon.FakeDaemon):
-    def __init__(self, path):
-        super().__init__(path)
-        self.routes["GET boxes"] = {{"boxes": []}}
-fake_daemon.FakeDaemon = Daemon
+fake_daemon.FakeDaemon.always = {{"GET boxes": {{"boxes": []}}}}
 fake_daemon.wait_for_ever()
 """
 BAD = "import sys; sys.exit('no such luck\\x1b[1m')"
