@@ -12,6 +12,7 @@ from devboxctl.fast import reply
 from devboxctl.options import default_box, is_box_missing_fatal, missing_box, settings
 from devboxd.api import client, routes, wire
 from devboxd.api.routes import Route
+from devboxd.text import printable
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=msgspec.Struct)
@@ -95,8 +96,8 @@ def _pick(known: list[wire.Box]) -> str:
             "there is no box to choose from", "devboxctl doctor says why, if there should be"
         )
     for number, box in enumerate(known, 1):
-        name, state = client.printable(box.name), client.printable(box.state)
-        sys.stderr.write(f"{number:3}  {name}  ({state}, {client.printable(box.id)})\n")
+        name, state = printable(box.name), printable(box.state)
+        sys.stderr.write(f"{number:3}  {name}  ({state}, {printable(box.id)})\n")
     while True:
         sys.stderr.write("which box? ")
         sys.stderr.flush()

@@ -18,7 +18,8 @@ from devboxctl import table
 from devboxctl.fast import reply
 from devboxctl.fast.reply import OutputFailed
 from devboxctl.options import settings
-from devboxd.api import client, wire
+from devboxd.api import wire
+from devboxd.text import printable
 
 
 class ReaderGone(Exception):
@@ -121,7 +122,7 @@ def bold(text: str) -> str:
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:
     """Print one thing, a field a line; empty fields are left out."""
-    shown = [(name, cell(value)) for name, value in fields if value not in (None, "", [])]
+    shown = [(cell(name), cell(value)) for name, value in fields if value not in (None, "", [])]
     if not is_terminal():
         write("".join(f"{name}\t{text}\n" for name, text in shown))
         return
@@ -139,12 +140,12 @@ def cell(value: object) -> str:
         return "no"
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
-    return client.printable(str(value))
+    return printable(str(value))
 
 
 def say(text: str) -> None:
-    """Tell the person something that is not data."""
-    reply.say(client.printable(text, keep="\n") + "\n")
+    """Tell the person something that is not data, in one line: foreign text cannot add a hint of its own."""
+    reply.say(printable(text) + "\n")
 
 
 def conditions(found: Sequence[wire.Condition]) -> None:

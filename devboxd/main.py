@@ -27,7 +27,7 @@ from devboxd import __version__
 from devboxd.api import wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
-from devboxd.api.views import failure, timestamp
+from devboxd.api.views import failure
 from devboxd.aws.clients import Accounts, credential_sources
 from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.login import Login
@@ -40,6 +40,7 @@ from devboxd.control.doctor import Doctor
 from devboxd.errors import DevboxError
 from devboxd.host.clock import Clock
 from devboxd.host.config import ConfigFiles, Loaded
+from devboxd.host.files import replace_file
 from devboxd.host.journal import Journal
 from devboxd.host.logfile import trim
 from devboxd.host.notify import notice
@@ -56,10 +57,12 @@ from devboxd.host.systemd import Notifier
 from devboxd.host.wake import wakeups
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
+from devboxd.model.states import LoginState
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.net.listen import Listener, adopt
 from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
+from devboxd.text import rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -384,17 +387,17 @@ async def _login(
 ) -> AsyncIterator[wire.LoginStep]:
     """Run a login and pass its steps on; at the end, everything that waited for it goes on."""
     try:
-        async for step in Login(accounts.account(asked.profile, asked.region), clock).run():
+        async for step in Login(accounts.account(asked.profile, asked.region), clock, replace_file).run():
             yield wire.LoginStep(
                 state=step.state,
                 text=step.text,
                 url=step.url,
                 code=step.code,
-                expires=None if step.expires is None else timestamp(step.expires.timestamp()),
+                expires=None if step.expires is None else rfc3339(step.expires.timestamp()),
                 failure=failure(step.failure) if step.failure is not None else None,
             )
     except DevboxError as error:
-        yield wire.LoginStep("failed", error.message, failure=failure(error))
+        yield wire.LoginStep(LoginState.FAILED, error.message, failure=failure(error))
         return
     await accounts.refresh()
     shared.bells.logins.ring()
@@ -420,7 +423,7 @@ class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Everything that is known, nothing that is secret: messages are written with that in mind."""
         fields: dict[str, object] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
+            "time": rfc3339(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

@@ -15,6 +15,7 @@ from devboxctl.commands.about import script
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
 from devboxd.api import client, routes
+from devboxd.text import printable
 
 STOP_TIMEOUT = 30.0  # seconds for the daemon to end what it holds
 UNITS = ("devboxd.socket", "devboxd.service")
@@ -129,7 +130,7 @@ def logs(
         _seek_lines(log.fileno(), lines)
         while True:
             for text in log:
-                show.write(client.printable(text.decode("utf-8", "replace").rstrip("\n"), keep="\t") + "\n")
+                show.write(printable(text.decode("utf-8", "replace").rstrip("\n"), keep="\t") + "\n")
             if not follow:
                 return 0
             time.sleep(0.25)

@@ -200,7 +200,9 @@ def login(
         if step.text:
             show.say(step.text)
         if step.state == "open" and step.url:
-            show.say(f"open: {step.url}" + (f"\ncode: {step.code}" if step.code else ""))
+            show.say(f"open: {step.url}")
+            if step.code:
+                show.say(f"code: {step.code}")
             if not no_browser:
                 _open(step.url)
     return 0

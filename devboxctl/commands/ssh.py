@@ -176,7 +176,9 @@ def config_ssh(
     elif check:
         show.say("current" if good else "missing or out of date; write it with: devboxctl config-ssh")
     else:
-        show.say("".join(f"wrote {path}\n" for path in result.changed) + "try: ssh BOX.devbox")
+        for path in result.changed:
+            show.say(f"wrote {path}")
+        show.say("try: ssh BOX.devbox")
     return 0 if good or not check else 1
 
 

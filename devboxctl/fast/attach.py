@@ -27,6 +27,7 @@ from devboxctl.fast.framed import Framed
 from devboxctl.fast.pump import Left, Pump, notice
 from devboxctl.fast.terminal import Signals, Terminal, size, stop_self
 from devboxd.api import client
+from devboxd.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ class Attach(Pump):
 
     def on_status(self, status: Json) -> None:
         self.key = str(status["key"]) if status.get("key") else self.key
-        text = client.printable(str(status.get("text") or ""))
+        text = printable(str(status.get("text") or ""))
         self._set_state(str(status.get("state")), text)
         if text and self.state == "online" and status.get("mux") in (None, "none"):
             # No mux, so no screen to spoil: a plain shell is joined and there is something to know about it.

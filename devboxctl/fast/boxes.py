@@ -6,6 +6,7 @@ import sys
 
 from devboxctl.fast import reply, words
 from devboxd.api import client
+from devboxd.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,16 +70,12 @@ def main(line: list[str]) -> int | None:
 def _warn(found: Json) -> None:
     conditions = found["conditions"]
     for condition in conditions if isinstance(conditions, list) else ():
-        reply.say(
-            client.printable(f"{condition['severity']}: {condition['title']}: {condition['text']}") + "\n"
-        )
+        reply.say(printable(f"{condition['severity']}: {condition['title']}: {condition['text']}") + "\n")
         if condition["hint"]:
-            reply.say(client.printable(f"hint: {condition['hint']}") + "\n")
+            reply.say(printable(f"hint: {condition['hint']}") + "\n")
     if found["stale_since"]:
-        reply.say(
-            client.printable(f"warning: AWS could not be asked; this is from {found['stale_since']}") + "\n"
-        )
+        reply.say(printable(f"warning: AWS could not be asked; this is from {found['stale_since']}") + "\n")
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else client.printable(str(value))
+    return "" if value is None else printable(str(value))

@@ -17,6 +17,7 @@ from devboxctl.fast.framed import Framed
 from devboxctl.fast.loop import IN, OUT, Loop
 from devboxctl.fast.pipe import Output
 from devboxd.api import client
+from devboxd.text import printable
 from devboxd.typed import Typed
 
 TYPE_CHECKING = False
@@ -271,4 +272,4 @@ class Pump(Loop):
 
 def notice(text: str) -> None:
     """Say something to the person, on standard error and beside the remote program's output."""
-    reply.say(f"[devbox: {client.printable(text)}]\n")
+    reply.say(f"[devbox: {printable(text)}]\n")

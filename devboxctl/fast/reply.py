@@ -6,6 +6,7 @@ import os
 import sys
 
 from devboxd.api import client
+from devboxd.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,9 +114,9 @@ def show_failure(failure: Mapping[str, object]) -> int:
     """Print ``error: …`` and ``hint: …`` on standard error, or JSON if asked. Returns the exit status."""
     if manner.json:
         return _show_failure_json(failure)
-    lines = f"error: {client.printable(str(failure.get('message')))}\n"
+    lines = f"error: {printable(str(failure.get('message')))}\n"
     if hint := failure.get("hint"):
-        lines += f"hint: {client.printable(str(hint))}\n"
+        lines += f"hint: {printable(str(hint))}\n"
     say(lines)
     status = failure.get("exit_status")
     return status if isinstance(status, int) else 1
@@ -138,7 +139,7 @@ def show_unexpected(error: BaseException) -> int:
 
         traceback.print_exception(error)
         return 1
-    text = client.printable(f"{type(error).__name__}: {error}")[:300]
+    text = printable(f"{type(error).__name__}: {error}")[:300]
     return show_failure(
         {
             "code": "internal",

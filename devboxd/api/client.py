@@ -16,6 +16,8 @@ import socket
 import stat
 import sys
 
+from devboxd.text import one_line
+
 TYPE_CHECKING = False  # mypy takes it for typing.TYPE_CHECKING; importing typing costs 8 ms
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -272,12 +274,7 @@ def _last_words() -> str:
             lines = log.read().decode("utf-8", "replace").strip().splitlines()
     except OSError:
         return ""
-    return f": {printable(lines[-1])[:200]}" if lines else ""
-
-
-def printable(text: str, keep: str = "") -> str:
-    """Take out control characters (escape sequences too), so that no box can drive our terminal."""
-    return "".join(c if c in keep or (c >= " " and not "\x7f" <= c <= "\x9f") else " " for c in text)
+    return f": {one_line(lines[-1], 200)}" if lines else ""
 
 
 # HTTP.

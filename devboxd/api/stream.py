@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from devboxd.api import wire
-from devboxd.api.views import failure, timestamp
+from devboxd.api.views import failure
 from devboxd.model.terminal import (
     ClientMessage,
     Detach,
@@ -23,6 +23,7 @@ from devboxd.model.terminal import (
     StatusLine,
     Taken,
 )
+from devboxd.text import rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class StreamTerminal:
 
     def status(self, line: StatusLine) -> None:
         """Queue a status; the same twice in a row is sent once."""
-        since = None if line.since is None else timestamp(line.since)
+        since = None if line.since is None else rfc3339(line.since)
         payload = msgspec.json.encode(
             wire.StreamStatus(line.state, line.text, since, line.retry_in, None, line.mux)
         )

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from devboxd.api import wire
 from devboxd.control.connect.forward import Facts
 from devboxd.control.connect.session import HeldSession
 from devboxd.errors import DevboxError
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import Condition, Event
-
-
-def timestamp(seconds: float) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from devboxd.text import rfc3339
 
 
 def failure(error: DevboxError) -> wire.Failure:
@@ -25,14 +19,14 @@ def failure(error: DevboxError) -> wire.Failure:
 def condition(value: Condition) -> wire.Condition:
     """A standing condition."""
     return wire.Condition(
-        value.code, value.title, value.text, value.hint, timestamp(value.since), value.severity
+        value.code, value.title, value.text, value.hint, rfc3339(value.since), value.severity
     )
 
 
 def event(value: Event) -> wire.Event:
     """Something that happened."""
     return wire.Event(
-        value.sequence, timestamp(value.time), value.kind, value.text, value.box, dict(value.data)
+        value.sequence, rfc3339(value.time), value.kind, value.text, value.box, dict(value.data)
     )
 
 
@@ -63,7 +57,7 @@ def session(value: HeldSession) -> wire.Session:
         kind=value.plan.kind,
         state=value.state.value,
         detail=value.detail,
-        since=timestamp(value.changed_at),
+        since=rfc3339(value.changed_at),
         resumes=value.tally.resumes,
         bytes_up=value.tally.bytes_up,
         bytes_down=value.tally.bytes_down,
@@ -90,7 +84,7 @@ def box(
         connection=connection,
         type=instance.type,
         zone=instance.zone,
-        launched=None if instance.launched is None else timestamp(instance.launched),
+        launched=None if instance.launched is None else rfc3339(instance.launched),
         private_address=instance.private_address,
         profile=account.profile,
         region=account.region,

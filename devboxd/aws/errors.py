@@ -23,6 +23,7 @@ from devboxd.errors import (
     Unreachable,
     WrongState,
 )
+from devboxd.text import one_line
 
 
 class Throttled(DevboxError):
@@ -170,7 +171,6 @@ _KEY: Final = frozenset(
 )
 
 _ENCODED: Final = re.compile(r"\s*Encoded authorization failure message:.*", re.DOTALL)
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 def action(service: str, operation: str) -> str:
@@ -388,6 +388,5 @@ def _endpoint(error: boto.BotoCoreError) -> str:
 
 
 def _clean(text: str) -> str:
-    """One line of at most 300 characters, without the encoded blob that EC2 adds."""
-    text = _CONTROL.sub(" ", _ENCODED.sub("", text)).strip()
-    return text if len(text) <= 300 else text[:299] + "…"
+    """One line, without the encoded blob that EC2 adds."""
+    return one_line(_ENCODED.sub("", text))

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,8 +25,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from devboxd import __version__
 from devboxd.aws.clients import CONNECT_TIMEOUT, READ_TIMEOUT, Account, WallClock
 from devboxd.aws.errors import translate
-from devboxd.aws.sso import SsoProfile, cache_folder, cached_token, parse_time
+from devboxd.aws.sso import SsoProfile, cache_folder, cached_token
 from devboxd.errors import BadRequest, DevboxError, LoginNeeded
+from devboxd.model.states import LoginState
+from devboxd.text import parse_rfc3339, rfc3339
 
 CLIENT_NAME: Final = "devbox"
 GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -40,7 +40,7 @@ REGISTRATION_MARGIN: Final = timedelta(minutes=15)
 class LoginStep:
     """Progress. ``state``: open (visit ``url``, confirm ``code``), done, failed."""
 
-    state: str
+    state: LoginState
     text: str
     url: str | None = None
     code: str | None = None
@@ -58,11 +58,12 @@ class NotSso(BadRequest):
 class Login:
     """One login of one profile.
 
-    ``pause`` waits between polls (seconds); a test passes its own.
+    ``write`` puts a private file in place: complete or not at all. ``pause`` waits between polls (seconds); a test passes its own.
     """
 
     account: Account
     clock: WallClock
+    write: Callable[[Path, bytes], object]
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     folder: Path = field(default_factory=cache_folder)
 
@@ -82,7 +83,7 @@ class Login:
                 )
                 expires = self._now() + timedelta(seconds=device["expiresIn"])
                 yield LoginStep(
-                    "open",
+                    LoginState.OPEN,
                     f"confirm the code {device['userCode']} in the browser",
                     url=device.get("verificationUriComplete") or device["verificationUri"],
                     code=device["userCode"],
@@ -92,12 +93,12 @@ class Login:
             until = self._now() + timedelta(seconds=token["expiresIn"])
             await asyncio.to_thread(self._save, portal, registration, token, until)
             await self.account.forget()
-            yield LoginStep("done", f"logged in to {portal.start_url}", expires=until)
+            yield LoginStep(LoginState.DONE, f"logged in to {portal.start_url}", expires=until)
         except (DevboxError, BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError) as error:
             failure = translate(
                 error, service="sso-oidc", operation="create_token", profile=self.account.profile
             )
-            yield LoginStep("failed", failure.message, failure=failure)
+            yield LoginStep(LoginState.FAILED, failure.message, failure=failure)
 
     def _portal(self) -> SsoProfile:
         portal = self.account.sso()
@@ -114,7 +115,8 @@ class Login:
         known = cached_token(portal, self.folder)
         if known is not None and portal.session_name is not None:
             try:
-                if parse_time(known.raw["registrationExpiresAt"]) > self._now() + REGISTRATION_MARGIN:
+                ends = parse_rfc3339(str(known.raw["registrationExpiresAt"]))
+                if ends > self.clock.wall() + REGISTRATION_MARGIN.total_seconds():
                     return {
                         key: str(known.raw[key])
                         for key in ("clientId", "clientSecret", "registrationExpiresAt")
@@ -126,11 +128,10 @@ class Login:
             # With scopes (sso-session profiles only) the service also gives a refresh token.
             request |= {"scopes": list(portal.scopes), "grantTypes": [GRANT, "refresh_token"]}
         made = await oidc.register_client(**request)
-        ends = datetime.fromtimestamp(made["clientSecretExpiresAt"], UTC)
         return {
             "clientId": made["clientId"],
             "clientSecret": made["clientSecret"],
-            "registrationExpiresAt": _text(ends),
+            "registrationExpiresAt": rfc3339(made["clientSecretExpiresAt"], millis=False),
         }
 
     async def _poll(
@@ -171,22 +172,13 @@ class Login:
             "startUrl": portal.start_url,
             "region": portal.region,
             "accessToken": token["accessToken"],
-            "expiresAt": _text(until),
+            "expiresAt": rfc3339(until.timestamp(), millis=False),
             **registration,
         }
         if token.get("refreshToken"):
             content["refreshToken"] = token["refreshToken"]
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self.folder, suffix=".tmp")  # 0600
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self.folder / f"{portal.cache_key}.json")
-        except BaseException:
-            os.unlink(name)
-            raise
+        self.write(self.folder / f"{portal.cache_key}.json", json.dumps(content).encode())
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock.wall(), UTC)
@@ -205,7 +197,3 @@ def _oidc(portal: SsoProfile) -> Any:
     return AioSession(profile=portal.profile).create_client(
         "sso-oidc", region_name=portal.region, config=config
     )
-
-
-def _text(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,6 +15,8 @@ from typing import Any
 
 from aiobotocore.session import AioSession
 
+from devboxd.text import parse_rfc3339
+
 MAX_HOPS = 8  # source_profile links that are followed
 
 
@@ -82,15 +84,9 @@ def cached_token(portal: SsoProfile, folder: Path | None = None) -> CachedToken 
     path = (folder or cache_folder()) / f"{portal.cache_key}.json"
     try:
         raw = json.loads(path.read_bytes())
-        expires = parse_time(raw["expiresAt"])
+        expires = datetime.fromtimestamp(parse_rfc3339(str(raw["expiresAt"])), UTC)
         if not raw["accessToken"]:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return CachedToken(expires=expires, refreshable=bool(raw.get("refreshToken")), raw=raw)
-
-
-def parse_time(text: str) -> datetime:
-    """Read the times that AWS tools write: RFC 3339, or with a trailing ``UTC`` (old botocore)."""
-    moment = datetime.fromisoformat(text.removesuffix("UTC").replace("Z", "+00:00"))
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -13,6 +14,7 @@ from devboxd.control.connect.execute import Capture, ExecSpec
 from devboxd.control.daemon import Daemon
 from devboxd.errors import Denied, DevboxError
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.states import Connection, Result, Severity
 
 LOOK_TIMEOUT: Final = 45.0  # seconds for one check
 _TOOLS: Final = (
@@ -22,10 +24,10 @@ _TOOLS: Final = (
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What one check found. ``result``: ok, warning, failed, skipped."""
+    """What one check found."""
 
     name: str
-    result: str
+    result: Result
     text: str
     hint: str | None = None
     seconds: float | None = None
@@ -41,26 +43,31 @@ class Doctor:
     async def machine(self) -> list[Finding]:
         """What needs no box."""
         findings = [
-            Finding("condition", "warning" if item.severity != "error" else "failed", item.text, item.hint)
+            Finding(
+                "condition",
+                Result.FAILED if item.severity is Severity.ERROR else Result.WARNING,
+                item.text,
+                item.hint,
+            )
             for item in self._daemon.shared.news.conditions()
         ]
         ssh = shutil.which("ssh")
         findings.append(
-            Finding("ssh", "ok", f"OpenSSH's client is {ssh}")
+            Finding("ssh", Result.OK, f"OpenSSH's client is {ssh}")
             if ssh
             else Finding(
-                "ssh", "warning", "there is no ssh here", "install OpenSSH to use ssh, scp and rsync"
+                "ssh", Result.WARNING, "there is no ssh here", "install OpenSSH to use ssh, scp and rsync"
             )
         )
 
         async def list_boxes() -> Finding:
             instances, account, since = await self._daemon.boxes(Account())
             if since is not None:
-                return Finding("ec2", "warning", "EC2 could not be asked; names come from memory")
+                return Finding("ec2", Result.WARNING, "EC2 could not be asked; names come from memory")
             where = account.profile or "default"
-            return Finding("ec2", "ok", f"EC2 shows {len(instances)} instances to profile {where}")
+            return Finding("ec2", Result.OK, f"EC2 shows {len(instances)} instances to profile {where}")
 
-        findings.append(await self._checked("ec2", list_boxes, denied_is="warning"))
+        findings.append(await self._checked("ec2", list_boxes, denied_is=Result.WARNING))
         return findings
 
     async def box(self, box: BoxRef) -> list[Finding]:
@@ -70,18 +77,22 @@ class Doctor:
         async def state() -> Finding:
             instance = await self._daemon.instance(box)
             if instance is None:
-                return Finding("instance", "skipped", f"EC2 does not show {box.target}: that is no obstacle")
-            if instance.state != "running":
+                return Finding(
+                    "instance", Result.SKIPPED, f"EC2 does not show {box.target}: that is no obstacle"
+                )
+            if not instance.is_running:
                 hint = f"start the instance {box.target}, in the EC2 console for example"
-                return Finding("instance", "failed", f"{box.name} is {instance.state}", hint)
-            return Finding("instance", "ok", f"{box.name} is running ({instance.type or 'unknown type'})")
+                return Finding("instance", Result.FAILED, f"{box.name} is {instance.state}", hint)
+            return Finding(
+                "instance", Result.OK, f"{box.name} is running ({instance.type or 'unknown type'})"
+            )
 
         async def agent() -> Finding:
             status = await self._daemon.connection(box)
-            if status == "notconnected":
+            if status is Connection.NOT_CONNECTED:
                 hint = "does the instance profile allow Session Manager, and can the box reach its endpoints?"
-                return Finding("agent", "failed", f"the agent of {box.name} is not connected", hint)
-            result = "ok" if status == "connected" else "skipped"
+                return Finding("agent", Result.FAILED, f"the agent of {box.name} is not connected", hint)
+            result = Result.OK if status is Connection.CONNECTED else Result.SKIPPED
             return Finding("agent", result, f"Session Manager says: {status}")
 
         async def session() -> Finding:
@@ -90,14 +101,14 @@ class Doctor:
             text = (
                 f"a session opened in {opened:.2f} s; round trip {best:.0f} ms; agent {version or 'unknown'}"
             )
-            return Finding("session", "ok", text)
+            return Finding("session", Result.OK, text)
 
         findings += [
             await self._checked("instance", state),
             await self._checked("agent", agent),
             await self._checked("session", session),
         ]
-        if findings[-1].result == "ok":
+        if findings[-1].result is Result.OK:
             findings += await self._tools(box)
         return findings
 
@@ -111,21 +122,21 @@ class Doctor:
             )
             if leaving.error is not None:
                 raise leaving.error
-            return Finding("command", "ok", "commands run")
+            return Finding("command", Result.OK, "commands run")
 
         found.append(await self._checked("command", look))
-        if found[0].result != "ok":
+        if found[0].result is not Result.OK:
             return found
         words = [line.partition(" ") for line in capture.stdout.decode("utf-8", "replace").splitlines()]
         has = {value for word, _, value in words if word == "has"}
         free = next((value for word, _, value in words if word == "free"), "")
         mux = "zellij" if "zellij" in has else "tmux" if "tmux" in has else None
         found.append(
-            Finding("mux", "ok", f"{mux} keeps sessions alive")
+            Finding("mux", Result.OK, f"{mux} keeps sessions alive")
             if mux
             else Finding(
                 "mux",
-                "failed",
+                Result.FAILED,
                 "neither zellij nor tmux is on the box",
                 "install zellij: work outlives the link in it",
             )
@@ -133,23 +144,28 @@ class Doctor:
         if "python3" not in has:
             found.append(
                 Finding(
-                    "python3", "warning", "no python3: exec shows output only at the end", "install python3"
+                    "python3",
+                    Result.WARNING,
+                    "no python3: exec shows output only at the end",
+                    "install python3",
                 )
             )
-        if free.isdigit() and int(free) < 1 << 20:
-            found.append(Finding("disk", "warning", f"{int(free) >> 10} MiB are free in the home folder"))
+        if re.fullmatch(r"[0-9]{1,15}", free) and int(free) < 1 << 20:
+            found.append(
+                Finding("disk", Result.WARNING, f"{int(free) >> 10} MiB are free in the home folder")
+            )
         return found
 
     async def _checked(
-        self, name: str, check: Callable[[], Awaitable[Finding]], *, denied_is: str = "failed"
+        self, name: str, check: Callable[[], Awaitable[Finding]], *, denied_is: Result = Result.FAILED
     ) -> Finding:
         began = self._clock.monotonic()
         try:
             async with asyncio.timeout(LOOK_TIMEOUT):
                 finding = await check()
         except TimeoutError:
-            finding = Finding(name, "failed", f"no answer within {LOOK_TIMEOUT:g} s")
+            finding = Finding(name, Result.FAILED, f"no answer within {LOOK_TIMEOUT:g} s")
         except DevboxError as error:
-            result = denied_is if isinstance(error, Denied) else "failed"
+            result = denied_is if isinstance(error, Denied) else Result.FAILED
             finding = Finding(name, result, error.message, error.hint)
         return msgspec.structs.replace(finding, seconds=self._clock.monotonic() - began)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
 from typing import Final
 
 # Both go on while the machine is suspended: Linux calls that clock BOOTTIME; on macOS it is MONOTONIC
@@ -30,16 +29,6 @@ class Clock:
     def wall_ms(self) -> int:
         """Unix time in milliseconds."""
         return int(self.wall() * 1000)
-
-    def text(self, wall: float | None = None) -> str:
-        """A moment (None: now) for people and programs: see ``rfc3339``."""
-        return rfc3339(self.wall() if wall is None else wall)
-
-
-def rfc3339(wall: float) -> str:
-    """Unix seconds as RFC 3339 in UTC, to the millisecond: ``2026-11-20T10:00:00.000Z``."""
-    moment = datetime.fromtimestamp(wall, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 def counts_sleep() -> bool:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from devboxd.text import one_line
+
 PATIENCE: Final = 5.0  # seconds
 TEXT_MAX: Final = 500  # characters
 
@@ -59,4 +61,4 @@ def _command(
 
 def _plain(text: str) -> str:
     """Printable and short: parts of it may come from a box."""
-    return "".join(c if c.isprintable() else " " for c in text)[:TEXT_MAX]
+    return one_line(text, TEXT_MAX)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from devboxd.text import printable
+
 NAME_MAX: Final = 255  # characters of FDNAME, sd_pid_notify_with_fds(3)
 
 
@@ -68,7 +70,7 @@ class Notifier:
         """One datagram; says whether it went out. A manager that is gone must not stop us."""
         if self.address is None:
             return False
-        text = "\n".join(f"{key}={_line(value)}" for key, value in fields.items() if value)
+        text = "\n".join(f"{key}={printable(value)}" for key, value in fields.items() if value)
         address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
@@ -79,10 +81,6 @@ class Notifier:
         except OSError:
             return False
         return True
-
-
-def _line(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _fd_name(name: str) -> str:

@@ -6,11 +6,11 @@ condition with the words that its texts leave open.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-Severity = Literal["info", "warning", "error"]
+from devboxd.model.states import Severity
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -30,32 +30,32 @@ class Kind(msgspec.Struct, frozen=True):
 CONDITIONS: Final[dict[str, Kind]] = {
     "login-needed": Kind(
         "login needed",
-        "error",
+        Severity.ERROR,
         "the login of profile {name} has ended; open sessions go on, new links need a login",
         "{mend}",
     ),
     "login-expiring": Kind(
         "a login ends soon",
-        "warning",
+        Severity.WARNING,
         "the login of profile {name} ends in {minutes} min; open sessions go on",
         "{mend}",
     ),
     "config-invalid": Kind(
         "the configuration has an error",
-        "error",
+        Severity.ERROR,
         "{problem}; the last good configuration stays in force",
         "{hint}",
         after=1.0,  # some editors write a file in two steps
     ),
-    "journal-lost": Kind("the journal could not be read", "warning", "{problem}"),
-    "forward-failed": Kind("a forward could not be made again", "warning", "{problem}", "{hint}"),
+    "journal-lost": Kind("the journal could not be read", Severity.WARNING, "{problem}"),
+    "forward-failed": Kind("a forward could not be made again", Severity.WARNING, "{problem}", "{hint}"),
     "task-failed": Kind(
         "a part of the daemon failed",
-        "warning",
+        Severity.WARNING,
         "{name} failed and is started again: {problem}",
         "devboxctl daemon logs has the details",
     ),
-    "ec2-unavailable": Kind("EC2 cannot be asked", "warning", "{problem}", "{hint}"),
+    "ec2-unavailable": Kind("EC2 cannot be asked", Severity.WARNING, "{problem}", "{hint}"),
 }
 
 
@@ -70,7 +70,7 @@ class Condition(msgspec.Struct, frozen=True):
     title: str
     text: str
     hint: str | None = None
-    severity: Severity = "warning"
+    severity: Severity = Severity.WARNING
     subject: str = ""
     since: float = 0.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -49,9 +48,3 @@ class ManualClock:
         """Let time pass."""
         assert seconds >= 0
         self.now += seconds
-
-
-def rfc3339(wall: float, *, millis: bool = True) -> str:
-    """Write Unix time the way AWS's XML does: ``2026-01-01T00:00:00.000Z``."""
-    text = datetime.fromtimestamp(wall, UTC)
-    return text.strftime("%Y-%m-%dT%H:%M:%S.") + f"{text.microsecond // 1000 if millis else 0:03d}Z"

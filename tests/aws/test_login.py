@@ -13,6 +13,7 @@ from devboxd.aws.clients import Accounts
 from devboxd.aws.login import Login, LoginStep, NotSso
 from devboxd.aws.sso import cached_token
 from devboxd.errors import LoginNeeded, Unreachable
+from devboxd.host.files import replace_file
 from tests.aws.conftest import FixedClock
 from tests.aws.fake import FakeAws, error, fake_aws
 
@@ -85,7 +86,7 @@ def pauses(clock: FixedClock) -> tuple[list[float], Callable[[float], Awaitable[
 
 async def run(accounts: Accounts, clock: FixedClock, profile: str) -> tuple[list[LoginStep], list[float]]:
     waited, pause = pauses(clock)
-    login = Login(accounts.account(profile), clock, pause)
+    login = Login(accounts.account(profile), clock, replace_file, pause)
     return [step async for step in login.run()], waited
 
 

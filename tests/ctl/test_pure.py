@@ -134,7 +134,3 @@ def test_modes_that_were_switched_off_are_left_alone() -> None:
 @pytest.mark.parametrize("line", [["--help"], ["-x"], ["--user"], ["--raw=1"], ["a", "--"], ["-Au", "x"]])
 def test_the_small_parser_leaves_what_it_does_not_know(line: list[str]) -> None:
     assert words.parse(line, "attach") is None
-
-
-def test_untrusted_text_cannot_reach_the_terminal() -> None:
-    assert client.printable("a\x1b[2J\x9b1m\x7f\r\nü\u202e") == "a [2J 1m    ü\u202e".replace("    ü", "   ü")

@@ -148,6 +148,9 @@ def test_the_policy_names_every_document() -> None:
     named = {one.rpartition("document/")[2] for one in resources if "document/" in one}
     used = {value for name, value in vars(documents).items() if name.isupper()}
     assert named == used
+    # The policy that init account writes is model's, which knows nothing of ssm: the same names again.
+    source = text("devboxd/model/policy.py")
+    assert used == set(re.findall(r"(?:AWS-Start|SSM-Session)\w+", source))
 
 
 @pytest.mark.parametrize("name", ["user", "box"])

@@ -7,10 +7,10 @@ from collections import Counter
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers
-from devboxd.api.views import timestamp
 from devboxd.errors import DevboxError
 from devboxd.model.box import Instance
 from devboxd.model.health import condition
+from devboxd.text import rfc3339
 
 
 @answers(routes.LIST_BOXES)
@@ -50,7 +50,7 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
         if target not in seen:
             found.append(wire.Box(name, target, sessions=sessions[target], forwards=forwards[name]))
     found.sort(key=lambda box: (box.name, box.id))
-    return wire.BoxList(found, conditions, timestamp(since) if since is not None else None)
+    return wire.BoxList(found, conditions, rfc3339(since) if since is not None else None)
 
 
 @answers(routes.SHOW_BOX)

@@ -10,7 +10,7 @@ from devboxd import __version__
 from devboxd.api import describe, routes, views, wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import answers, tells
-from devboxd.api.views import timestamp
+from devboxd.text import rfc3339
 
 
 @answers(routes.STATUS)
@@ -20,7 +20,7 @@ async def status(context: Context, asked: wire.Nothing) -> wire.Status:
     return wire.Status(
         daemon_version=__version__,
         pid=os.getpid(),
-        started=timestamp(context.started),
+        started=rfc3339(context.started),
         socket=context.socket,
         sessions=len(daemon.sessions()),
         forwards=len(daemon.forwards.list()),

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from devboxd.simulator.clock import rfc3339
 from devboxd.simulator.ec2.model import Change, Ec2, Ec2Error, Filters, Instance, State
+from devboxd.text import rfc3339
 
 NAMESPACE: Final = "http://ec2.amazonaws.com/doc/2016-11-15/"
 OWNER: Final = "123456789012"
@@ -173,7 +173,7 @@ def _instance(instance: Instance) -> ET.Element:
     _text(item, "reason", instance.reason)
     _text(item, "amiLaunchIndex", "0")
     _text(item, "instanceType", instance.type)
-    _text(item, "launchTime", rfc3339(instance.launched, millis=False))
+    _text(item, "launchTime", rfc3339(int(instance.launched)))
     placement = ET.SubElement(item, "placement")
     _text(placement, "availabilityZone", instance.zone)
     _text(placement, "tenancy", "default")

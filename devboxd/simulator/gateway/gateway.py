@@ -23,13 +23,14 @@ from uuid import UUID
 from aiohttp import WSMessage, WSMsgType, web
 
 from devboxd.simulator import sigv4
-from devboxd.simulator.clock import Clock, rfc3339
+from devboxd.simulator.clock import Clock
 from devboxd.simulator.faults import Faults, Throttled
 from devboxd.simulator.gateway.pipe import Pipe
 from devboxd.simulator.gateway.session import AgentLink, LinkCut, Session, State, Task
 from devboxd.simulator.options import Options
 from devboxd.simulator.tasks import Tasks
 from devboxd.ssm import frame
+from devboxd.text import rfc3339
 
 log = logging.getLogger(__name__)
 
@@ -367,7 +368,7 @@ class Gateway:
             "DestinationId": session.target,
             "SessionId": session.id,
             "SchemaVersion": 1,
-            "CreatedDate": rfc3339(self._clock.wall(), millis=False),
+            "CreatedDate": rfc3339(int(self._clock.wall())),
             "Output": session.output,
         }
         payload = json.dumps(fields, separators=(",", ":")).encode()
