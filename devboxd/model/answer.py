@@ -1,0 +1,118 @@
+"""What the answer to a call changes in the row: a success that EC2 does not show, or a refusal.
+
+A refusal that is not here changes nothing: the driver waits, longer each time, looks and decides again.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from msgspec.structs import replace
+
+from devboxd.model import change, launch
+from devboxd.model.project import Phase, Want
+from devboxd.model.release import is_saved
+from devboxd.model.seen import Seen
+from devboxd.model.step import (
+    Call,
+    ChangeType,
+    GrowFileSystem,
+    GrowVolume,
+    Launch,
+    MakeImage,
+    MakeImageOf,
+    Protect,
+    RunHook,
+    Start,
+    UnpinFork,
+    Write,
+)
+
+PATIENCE: Final = 20  # refusals in a row that EC2's delay may explain
+
+
+class Refusal(StrEnum):
+    """Why a call did not do what it was for."""
+
+    CAPACITY = "capacity"  # not here, not now: try elsewhere
+    QUOTA = "quota"  # a limit of the account
+    DENIED = "denied"  # IAM
+    INVALID = "invalid"  # can never work as it is
+    MISMATCH = "mismatch"  # the token was used for something else
+    DUPLICATE = "duplicate"  # the name is taken
+    GONE = "gone"  # EC2 knows no such thing: not there yet, or not any more
+    BUSY = "busy"  # not in a state for this: look again
+    LATER = "later"  # throttled
+    LOGIN = "login"  # nothing more with these credentials
+    UNKNOWN = "unknown"  # no answer: it may have been done
+
+
+HOPELESS: Final = frozenset({Refusal.QUOTA, Refusal.DENIED, Refusal.INVALID})
+
+
+def after_success(seen: Seen, call: Call) -> Write | None:
+    """What is to be noted after a call whose effect no look shows."""
+    project, run = seen.project, seen.run
+    match call:
+        case Protect():
+            return Write("protect", replace(project, unprotected=False), "termination protection is on")
+        case UnpinFork():
+            return Write("fork", replace(project, fork_of=None), "needs nothing of its origin any more")
+        case GrowFileSystem(device=device, size_gib=size) if run is not None:
+            disks = tuple(
+                replace(disk, size_gib=size) if disk.device == device else disk for disk in run.disks
+            )
+            return Write("grow", project, f"{device} has {size} GiB now", run=replace(run, disks=disks))
+    return None
+
+
+def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: int) -> Write | None:
+    """What a refusal changes in the row. ``text``: for people; ``times``: how often in a row."""
+    lasting = times >= PATIENCE
+    match call, refusal:
+        case Launch(), Refusal.CAPACITY | Refusal.MISMATCH:
+            return launch.next_attempt(seen, text)
+        case Launch(), _ if refusal in HOPELESS or (refusal is Refusal.GONE and lasting):
+            return launch.give_up(seen, text)
+        case Start(), Refusal.CAPACITY:
+            return _no_room_to_start(seen, text)
+        case ((Start() | ChangeType()), _) if refusal in HOPELESS:
+            return _not_started(seen, text)
+        case ((MakeImage() | MakeImageOf()), Refusal.INVALID):
+            return change.again(seen, text)
+        case ((MakeImage() | MakeImageOf()), Refusal.DUPLICATE) if lasting:
+            return change.again(seen, "the name of the image is taken, and by no image of ours that shows")
+        case ((GrowVolume() | GrowFileSystem()), _) if refusal in HOPELESS or lasting:
+            return _not_grown(seen, text)
+        case RunHook(), Refusal.INVALID if seen.project.policy.hook_may_veto and seen.box is not None:
+            return change.running_again(seen, seen.box, f"goes on: {text}")
+    return None
+
+
+def _no_room_to_start(seen: Seen, text: str) -> Write | None:
+    """The zone has no capacity for the stopped box: an image can go elsewhere, an instance can not."""
+    project, run, box = seen.project, seen.run, seen.box
+    if box is None or run is None:
+        return None
+    changed = replace(project, phase=Phase.RELEASING, since=seen.at, unprotected=True, shunned=box.zone)
+    if is_saved(seen, box) and seen.is_proven(seen.head):
+        return Write("10", changed, f"{text}; it is launched anew elsewhere")
+    if (disks := change.found(seen, box)) is None:
+        return None
+    # Its last save was cancelled. With the stop stamped, this one can not be.
+    begun = change.begin(seen, f"{text}; saving it first, to launch it elsewhere")
+    row = replace(begun.project, want=Want.UP, stamp=box.launched, shunned=box.zone)
+    ended = replace(run, disks=disks, boot=box.boot)
+    return Write("1", row, begun.event, run=ended)
+
+
+def _not_started(seen: Seen, text: str) -> Write:
+    changed = replace(seen.project, phase=Phase.WARM, since=seen.at, want=Want.WARM, reason=text)
+    return Write("start", changed, f"not started: {text}")
+
+
+def _not_grown(seen: Seen, text: str) -> Write:
+    project = seen.project
+    changed = replace(project, spec=replace(project.spec, root_gib=None), reason=text)
+    return Write("grow", changed, f"the disk keeps its size: {text}")

@@ -1,0 +1,165 @@
+"""Changes of the row that several phases share.
+
+LaunchTime is the stamp of all of them: an instance that was started behind our back has another one, and is not
+what was saved of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from devboxd.model.project import (
+    Disk,
+    Phase,
+    Project,
+    Run,
+    Span,
+    Want,
+)
+from devboxd.model.seen import Box, BoxState, Seen
+from devboxd.model.step import (
+    Step,
+    Wait,
+    Write,
+)
+
+BRISK: Final = 2.0  # seconds between looks while something is on its way
+IMAGING: Final = 10.0  # while an image is made: minutes, exceptionally hours
+CALM: Final = 300.0  # while nothing is
+MAX_FAILURES: Final = 3  # images in a row that came to nothing
+SPOT: Final = frozenset({"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"})
+
+
+def is_restarted(seen: Seen, box: Box) -> bool:
+    """Say whether the instance was started since we last knew it: LaunchTime changes at every start."""
+    known = seen.project.launched
+    return box.launched is not None and (known is None or box.launched > known)
+
+
+def begin(seen: Seen, why: str) -> Write:
+    """(1) allot a save number. Only then is anything done to the box."""
+    project, box = seen.project, seen.box
+    number = project.saves + 1
+    # A box that stopped by itself, or by somebody's hand, is not started again by us.
+    stays = project.want is not Want.UP or project.is_cycle
+    changed = replace(
+        project,
+        phase=Phase.SAVING,
+        since=seen.at,
+        want=project.want if stays else Want.WARM,
+        saves=number,
+        save=number,
+        snap=None,
+        stamp=None,
+        forced=False,
+        failures=0,
+        launched=box.launched if box else project.launched,
+        reason=why,
+    )
+    return Write("1", changed, f"saving: {why}")
+
+
+def running_again(seen: Seen, box: Box, why: str) -> Write:
+    """Back to RUNNING, with the box wanted: the last one who touched it wanted it up."""
+    changed = replace(
+        seen.project,
+        phase=Phase.RUNNING,
+        since=seen.at,
+        want=Want.UP,
+        launched=box.launched,
+        save=None,
+        stamp=None,
+        forced=False,
+        failures=0,
+        dead=False,
+        reason="",
+    )
+    run = replace(seen.run, spans=started(seen.run, box)) if seen.run else None
+    return Write("start", changed, f"{box.id} {why}", run=run)
+
+
+def started_by_somebody(seen: Seen, box: Box) -> Step:
+    """The instance has run since: what was saved of it, if anything, is not what it holds now."""
+    if box.is_up:
+        return running_again(seen, box, "was started by somebody")
+    if box.state is BoxState.TERMINATED:
+        return begin_rescue(seen, box)
+    if box.state is BoxState.SHUTTING_DOWN:
+        return Wait(BRISK, "the instance is shutting down")
+    return begin(seen, "it ran again since the last save")
+
+
+def again(seen: Seen, why: str) -> Write:
+    """(6) another save number, as a name is used once; after a few, leave it to a person."""
+    project = seen.project
+    failures = project.failures + 1
+    if failures >= MAX_FAILURES:
+        return broken(seen, f"{why}, {failures} times; the box is kept as it is")
+    number = project.saves + 1
+    changed = replace(project, saves=number, save=number, failures=failures)
+    return Write("6", changed, f"{why}; trying again", run=_unsaved(seen.run))
+
+
+def _unsaved(run: Run | None) -> Run | None:
+    """A run whose volumes have no snapshot that counts."""
+    return replace(run, disks=tuple(replace(disk, snapshot=None) for disk in run.disks)) if run else None
+
+
+def broken(seen: Seen, reason: str) -> Write:
+    """Stop here: a person has to look. Nothing is changed at AWS meanwhile."""
+    return Write("broken", replace(seen.project, phase=Phase.BROKEN, since=seen.at, reason=reason), reason)
+
+
+def begin_rescue(seen: Seen, box: Box | None) -> Write:
+    """(R1) the instance is gone, and what it held last is on its volumes only."""
+    project, run = seen.project, seen.run
+    reclaimed = box is not None and box.reason in SPOT
+    want = project.want if project.want is not Want.UP or project.is_cycle or reclaimed else Want.COLD
+    how = "was reclaimed by EC2" if reclaimed else "was terminated" if box else "has vanished"
+    changed = rescued(replace(project, want=want, saves=project.saves + 1), seen, dead=box is not None)
+    unsaved = _unsaved(run)
+    closed = replace(unsaved, spans=stopped(unsaved, box, seen.at)) if unsaved else None
+    return Write("R1", changed, f"the box {how}; its volumes are being saved", run=closed)
+
+
+def rescued(project: Project, seen: Seen, *, dead: bool) -> Project:
+    """The row at the beginning of a rescue, under its newest save number."""
+    return replace(
+        project,
+        phase=Phase.RESCUE,
+        since=seen.at,
+        save=project.saves,
+        snap=None,
+        stamp=None,
+        failures=0,
+        dead=dead,
+        unprotected=False,
+        reason="",
+    )
+
+
+def found(seen: Seen, box: Box) -> tuple[Disk, ...] | None:
+    """The volumes that are attached, as they are; None while not all of them show."""
+    by_id = {volume.id: volume for volume in seen.ec2.volumes}
+    if not box.attached or any(one.volume not in by_id for one in box.attached):
+        return None
+    return tuple(
+        replace(by_id[one.volume].disk, device=one.device, volume=one.volume) for one in box.attached
+    )
+
+
+def started(run: Run, box: Box) -> tuple[Span, ...]:
+    """The times in which it ran, with a new one that begins now."""
+    closed = stopped(run, box, box.launched or 0.0)
+    return (*closed, Span(box.launched)) if box.launched is not None else closed
+
+
+def stopped(run: Run, box: Box | None, at: float) -> tuple[Span, ...]:
+    """The times in which it ran, the last one closed: EC2's time for it, or ``at``."""
+    if not run.spans or run.spans[-1].end is not None:
+        return run.spans
+    *earlier, last = run.spans
+    end = box.stopped if box and box.stopped is not None and box.stopped >= last.start else at
+    return (*earlier, Span(last.start, max(end, last.start)))

@@ -1,0 +1,295 @@
+"""From nothing to a running box: ABSENT, READY, LAUNCHING, STARTING. Rows L1 to L4 of the call table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from devboxd.model import tags
+from devboxd.model.change import BRISK, CALM, begin, found, is_restarted, rescued, running_again, started
+from devboxd.model.project import (
+    Boot,
+    Disk,
+    Phase,
+    Place,
+    Run,
+    Want,
+    bind,
+)
+from devboxd.model.release import ended
+from devboxd.model.rescue import assigned, missing
+from devboxd.model.seen import LAG, Box, BoxState, Seen
+from devboxd.model.step import (
+    ChangeType,
+    Launch,
+    Start,
+    Step,
+    Wait,
+    Write,
+)
+
+NEVER_RAN: Final = frozenset(  # StateReason codes of a launch that came to nothing (API: StateReason)
+    {
+        "Client.InternalError",  # often a KMS key
+        "Client.InvalidSnapshot.NotFound",
+        "Client.VolumeLimitExceeded",
+        "Server.InsufficientInstanceCapacity",
+        "Server.InternalError",
+    }
+)
+NO_ROOM: Final = frozenset({"Server.InsufficientInstanceCapacity"})
+_UNSEEN: Final = "its volumes do not show yet"
+
+
+def at_rest(seen: Seen) -> Step:
+    """ABSENT and READY: nothing runs, and all there was is in a generation."""
+    project = seen.project
+    if project.rollback is not None:
+        return roll_back(seen)
+    if project.want is Want.UP:
+        return begin_launch(seen)
+    return Wait(CALM, "saved; nothing runs" if project.head else "nothing saved yet")
+
+
+def roll_back(seen: Seen) -> Step:
+    """A new generation that points at an old one's image. Nothing is rewritten, so this can be undone the same way."""
+    project = seen.project
+    old = seen.generation(project.rollback)
+    if old is None or not old.is_ok:
+        reason = f"generation {project.rollback} is not there any more"
+        return Write(
+            "rollback",
+            replace(project, rollback=None, want=Want.COLD, reason=reason),
+            f"no rollback: {reason}",
+        )
+    if old.number == project.head:
+        return Write(
+            "rollback", replace(project, rollback=None), f"generation {old.number} is the newest already"
+        )
+    number = project.head + 1
+    new = replace(
+        old,
+        number=number,
+        created=seen.at,
+        stamp=None,
+        parent=old.number,
+        pins=(),
+        label=f"back to {old.number}",
+    )
+    return Write(
+        "rollback",
+        replace(project, head=number, rollback=None, phase=Phase.READY, since=seen.at),
+        f"went back to generation {old.number}, as generation {number}",
+        generations=(new,),
+    )
+
+
+def begin_launch(seen: Seen) -> Step:
+    """(L1) write down run, attempt and all that RunInstances will be called with, before it is called."""
+    project, spec, head = seen.project, seen.project.spec, seen.head
+    image = head.image if head else spec.image
+    if not image or not spec.places:
+        what = "an image" if not image else "a place"
+        failed = replace(project, want=Want.COLD, reason=f"there is no {what} to launch from")
+        return Write("L1", failed, f"not launched: {failed.reason}")
+    run = Run(
+        number=project.run + 1,
+        source=project.head,
+        image=image,
+        places=in_order(spec.places, shunned=project.shunned, liked=_last_place(seen)),
+        disks=as_ordered(head.disks if head else spec.disks, spec.root_gib, _root(seen)),
+        tags=spec.tags,
+        profile=spec.profile,
+        groups=spec.groups,
+        user_data=spec.user_data,
+        spot=spec.spot,
+        boot=head.boot if head else Boot(),
+    )
+    changed = replace(
+        project,
+        phase=Phase.LAUNCHING,
+        since=seen.at,
+        run=run.number,
+        attempt=0,
+        instance=None,
+        launched=None,
+        stamp=None,
+        save=None,
+        snap=None,
+        dead=False,
+        forced=False,
+        unprotected=False,
+        failures=0,
+        shunned=None,
+        reason="",
+    )
+    source = f"generation {head.number}" if head else spec.base or image
+    return Write("L1", changed, f"launching from {source}", run=run)
+
+
+def in_order(places: tuple[Place, ...], *, shunned: str | None, liked: str | None) -> tuple[Place, ...]:
+    """The places of a launch: where it worked last first, where there was no capacity last."""
+    return tuple(sorted(places, key=lambda place: (place.zone == shunned, place.zone != liked)))
+
+
+def _last_place(seen: Seen) -> str | None:
+    run = seen.run
+    return run.place(seen.project.attempt).zone if run and run.token and run.places else None
+
+
+def _root(seen: Seen) -> str | None:
+    head = seen.head
+    if head is not None:
+        return head.boot.root_device
+    return seen.project.spec.disks[0].device if seen.project.spec.disks else None
+
+
+def as_ordered(disks: tuple[Disk, ...], root_gib: int | None, root: str | None) -> tuple[Disk, ...]:
+    """The volumes to make, out of those that were saved. ``root_gib`` never makes one smaller."""
+    return tuple(
+        replace(
+            disk,
+            size_gib=max(disk.size_gib, root_gib or 0) if disk.device == root else disk.size_gib,
+            volume=None,
+            snapshot=None,
+            source=disk.snapshot or disk.source,
+        )
+        for disk in disks
+    )
+
+
+def launching(seen: Seen) -> Step:
+    """(L2 to L4) resolve the current attempt. Its token finds what an earlier call has made."""
+    project, run = seen.project, seen.run
+    if run is None:
+        return Wait(BRISK, "the run is not readable yet")
+    box = next((one for one in seen.ec2.boxes if one.token == project.token), None)
+    if box is None:
+        return _not_launched(seen, run)
+    match box.state:
+        case BoxState.RUNNING if found(seen, box) is None and seen.waited_for(_UNSEEN) < LAG:
+            return Wait(BRISK, _UNSEEN)
+        case BoxState.RUNNING | BoxState.STOPPING | BoxState.STOPPED:
+            return _bound(seen, run, box)
+        case BoxState.TERMINATED:
+            # It never ran, or somebody ended it: then there may be work on its volumes.
+            return after_failure(seen, box.reason) if box.reason in NEVER_RAN else _bound(seen, run, box)
+        case _:
+            return Wait(BRISK, f"the instance is {box.state}")
+
+
+def _not_launched(seen: Seen, run: Run) -> Step:
+    project = seen.project
+    if not project.is_wanted_up:
+        return give_up(seen, "cancelled", want=project.want)
+    if (vanished := _vanished(seen, run)) is not None:
+        return vanished
+    return Launch(
+        token=project.token,
+        place=run.place(project.attempt),
+        run=run,
+        tags=tags.of_launch(project, run),
+    )
+
+
+def _vanished(seen: Seen, run: Run) -> Step | None:
+    """It was launched, it ran, and its record is gone (an hour is enough); its volumes are not."""
+    project = seen.project
+    left = tuple(one for one in seen.ec2.volumes if one.is_there and one.token == project.token)
+    if not left or seen.age < LAG or isinstance(disks := assigned(run.disks, left), str):
+        return None
+    changed = replace(
+        project, bound=bind(project, project.token), saves=project.saves + 1, want=Want.COLD, instance=None
+    )
+    return Write(
+        "R1",
+        rescued(changed, seen, dead=False),
+        "the box was launched and has vanished; its volumes are being saved",
+        run=replace(run, token=project.token, disks=disks),
+    )
+
+
+def _bound(seen: Seen, run: Run, box: Box) -> Step:
+    """(L4) this instance is the project's box from now on."""
+    project = seen.project
+    changed = replace(
+        project,
+        phase=Phase.RUNNING,
+        since=seen.at,
+        instance=box.id,
+        launched=box.launched,
+        bound=bind(project, project.token),
+        dead=False,
+        reason="",
+    )
+    bound = replace(
+        run,
+        token=project.token,
+        instance=box.id,
+        boot=box.boot,
+        spans=started(run, box),
+        disks=found(seen, box) or run.disks,
+    )
+    return Write("L4", changed, f"launched as {box.id} in {box.zone or 'an unknown zone'}", run=bound)
+
+
+def after_failure(seen: Seen, code: str) -> Write:
+    """The attempt was accepted and came to nothing: EC2 says why in StateReason."""
+    if code in NO_ROOM:
+        return next_attempt(seen, f"EC2 says {code}")
+    return give_up(seen, f"EC2 says {code}")
+
+
+def next_attempt(seen: Seen, why: str) -> Write:
+    """(L3) write the next attempt down before it is made; a token counts in one zone only."""
+    project, run = seen.project, seen.run
+    assert run is not None
+    following = project.attempt + 1
+    if following >= len(run.places) and not project.spec.until_up:
+        return give_up(seen, why)
+    place = run.place(following)
+    event = f"{why}; attempt {following + 1} is {place.type} in {place.zone or 'any zone'}"
+    return Write("L3", replace(project, attempt=following, reason=why), event)
+
+
+def give_up(seen: Seen, reason: str, *, want: Want = Want.COLD) -> Write:
+    """Close a run that was never bound: whatever it may still make is surplus."""
+    project = seen.project
+    changed = replace(
+        project,
+        phase=Phase.READY if project.head else Phase.ABSENT,
+        since=seen.at,
+        closed=project.run,
+        want=want,
+        reason=reason,
+    )
+    return Write("L3", changed, f"not launched: {reason}")
+
+
+def starting(seen: Seen) -> Step:
+    """Warm resume: StartInstances until the LaunchTime changes."""
+    box = seen.box
+    if box is None:
+        return missing(seen)
+    if box.state is BoxState.TERMINATED:
+        return ended(seen, box)
+    if is_restarted(seen, box):
+        if box.state is BoxState.RUNNING:
+            return running_again(seen, box, "runs again")
+        if box.state in (BoxState.STOPPED, BoxState.STOPPING):
+            return begin(seen, "started, and stopped again")
+        return Wait(BRISK, f"the instance is {box.state}")
+    if box.state is not BoxState.STOPPED:
+        return Wait(BRISK, f"the instance is {box.state}")
+    if (wanted := _other_type(seen, box)) is not None:
+        return ChangeType(box.id, wanted)
+    return Start(box.id)
+
+
+def _other_type(seen: Seen, box: Box) -> str | None:
+    """The type that the box is to have, if it is another one. The first place says which."""
+    places = seen.project.spec.places
+    if not places or any(place.type == box.type for place in places):
+        return None
+    return places[0].type

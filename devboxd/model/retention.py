@@ -1,0 +1,221 @@
+"""What may go: surplus instances, volumes of closed runs, generations too many, images nobody refers to.
+
+Rows L6 and 14 to 17 of the call table. Everything goes in two passes: first the row or a tag says so, later
+it is deleted. What is deleted is ruled by facts that stay true once they are true, as EC2 knows no
+"only if": a run that is closed stays closed, a save number that is over never comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from msgspec.structs import replace
+
+from devboxd.model import tags
+from devboxd.model.change import BRISK
+from devboxd.model.project import Generation, GenerationState, Phase, Policy, Project, Quality, read_token
+from devboxd.model.seen import BoxState, Image, Seen, Snapshot, Volume, can_never_be_bound
+from devboxd.model.step import (
+    DropImage,
+    DropSnapshot,
+    DropVolume,
+    Erase,
+    Release,
+    Step,
+    Tag,
+    UnpinFork,
+    Wait,
+    Write,
+)
+
+DAY: Final = 86400.0
+NEVER_FEWER: Final = 2  # generations
+GONE_AFTER: Final = 60.0  # seconds of looking at nothing before the rows of a deleted project are dropped
+_UNDONE: Final = ("pending", "transient")
+_NOTHING: Final = "nothing of it shows any more"
+
+
+def sweep(seen: Seen) -> Step | None:
+    """The next chore; None where there is none. A Wait says when the next one is due."""
+    return (
+        reap(seen)
+        or _own_at_last(seen)
+        or retire(seen)
+        or _forgotten(seen)
+        or _collected(seen, list(_garbage(seen)))
+    )
+
+
+def _own_at_last(seen: Seen) -> Step | None:
+    """A fork that has a generation of its own needs its origin no more."""
+    project = seen.project
+    if project.fork_of is None or not project.head:
+        return None
+    uid, generation = project.fork_of
+    return UnpinFork(uid, generation, f"fork:{project.uid}")
+
+
+def reap(seen: Seen) -> Step | None:
+    """(L6) an instance of a launch that was given up, whatever it is doing."""
+    for box in seen.ec2.boxes:
+        is_own = box.id == seen.project.instance
+        if box.is_alive and not is_own and can_never_be_bound(box.token, seen.project):
+            return Release(box.id)
+    return None
+
+
+# Generations -----------------------------------------------------------------------------------------------
+
+
+def kept(generations: Iterable[Generation], policy: Policy, at: float) -> frozenset[int]:
+    """The generations to keep: the last few, the newest of each of the last days, pins, rescues for a while."""
+    newest_first = sorted((one for one in generations if one.is_ok), key=lambda one: -one.number)
+    keep = {one.number for one in newest_first[: max(policy.keep_last, NEVER_FEWER)]}
+    keep |= {one.number for one in newest_first if one.pins}
+    keep |= {
+        one.number
+        for one in newest_first
+        if one.quality is Quality.RESCUE and at - one.created < policy.keep_rescue
+    }
+    days: dict[int, int] = {}
+    for one in newest_first:
+        days.setdefault(int(one.created // DAY), one.number)
+    today = int(at // DAY)
+    keep |= {number for day, number in days.items() if today - day < policy.keep_days}
+    return frozenset(keep)
+
+
+def retire(seen: Seen) -> Step | None:
+    """(16) one generation too many. The row comes first; the image goes when no reader can still want it."""
+    project = seen.project
+    keep = kept(seen.generations, project.policy, seen.at) | {project.head, project.rollback}
+    if project.phase is Phase.LAUNCHING and seen.run is not None:
+        keep |= {seen.run.source}
+    for one in seen.generations:
+        if one.is_ok and one.number not in keep:
+            gone = replace(one, state=GenerationState.DELETING)
+            return Write("16", project, f"generation {one.number} is over", generations=(gone,))
+    return None
+
+
+def _forgotten(seen: Seen) -> Step | None:
+    """A retired generation of which nothing shows any more leaves the books."""
+    images = {image.id for image in seen.ec2.images if image.is_there}
+    snapshots = {snapshot.id for snapshot in seen.ec2.snapshots}
+    shared = {one.image for one in seen.generations if one.is_ok}
+    for one in seen.generations:
+        left = {one.image} & images or {disk.snapshot for disk in one.disks} & snapshots
+        if not one.is_ok and (one.image in shared or not left):
+            return Write("17", seen.project, f"generation {one.number} is deleted", erased=(one.number,))
+    return None
+
+
+# Volumes, images, snapshots --------------------------------------------------------------------------------
+
+
+Leftover = Volume | Image | Snapshot
+
+
+def _garbage(seen: Seen) -> Iterator[Leftover]:
+    yield from (volume for volume in seen.ec2.volumes if is_spent(seen, volume))
+    images = [image for image in seen.ec2.images if is_unwanted_image(seen, image)]
+    yield from images
+    registered = {s for image in seen.ec2.images if image.is_there for s in image.snapshots.values()}
+    of_images = {
+        image.save for image in seen.ec2.images if image.is_there and None in image.snapshots.values()
+    }
+    for snapshot in seen.ec2.snapshots:
+        if (
+            snapshot.id not in registered
+            and snapshot.save not in of_images
+            and is_unwanted_snapshot(seen, snapshot)
+        ):
+            yield snapshot
+
+
+def is_spent(seen: Seen, volume: Volume) -> bool:
+    """Say whether a volume of ours holds nothing that is not in a generation: S3.
+
+    Its launch was given up before it was bound, or its run is closed; and then the head shows whole, here and
+    now: else these volumes may be the last copy.
+    """
+    if not volume.is_there or volume.state != "available":
+        return False
+    if can_never_be_bound(volume.token, seen.project):
+        return True
+    read = read_token(volume.token)
+    closed = read is not None and read.uid == seen.project.uid and read.run <= seen.project.closed
+    return closed and seen.is_proven(seen.head)
+
+
+def is_unwanted_image(seen: Seen, image: Image) -> bool:
+    """Say whether an image belongs to a save that is over and to no generation that counts: S4."""
+    used = any(one.is_ok and one.image == image.id for one in seen.generations)
+    return image.is_there and image.state not in _UNDONE and not used and _is_over(seen.project, image.save)
+
+
+def is_unwanted_snapshot(seen: Seen, snapshot: Snapshot) -> bool:
+    """The same for a snapshot."""
+    used = any(disk.snapshot == snapshot.id for one in seen.generations if one.is_ok for disk in one.disks)
+    return snapshot.state in ("completed", "error") and not used and _is_over(seen.project, snapshot.save)
+
+
+def _is_over(project: Project, save: int | None) -> bool:
+    """A save that was handed out and is not on. A number that we never handed out is not ours to judge."""
+    return save is not None and save <= project.saves and save not in (project.save, project.snap)
+
+
+def _collected(seen: Seen, garbage: list[Leftover], *, grace: float | None = None) -> Step | None:
+    """(14, 15, 17) mark all at once; delete, one a pass, what was marked long enough ago."""
+    unmarked = tuple(one.id for one in garbage if one.garbage is None and one.id not in seen.put_off)
+    if unmarked:
+        return Tag(unmarked, tags.of_garbage(seen.at), "left over")
+    wait = seen.project.policy.grace if grace is None else grace
+    due = {one.id: one.garbage + wait for one in garbage if one.garbage is not None}
+    for one in garbage:
+        if one.id not in seen.put_off and due.get(one.id, seen.at + 1) <= seen.at:
+            return _dropped(one)
+    left = [moment - seen.at for name, moment in due.items() if name not in seen.put_off]
+    return Wait(max(BRISK, min(left)), "what is left over goes soon") if left else None
+
+
+def _dropped(one: Leftover) -> Step:
+    match one:
+        case Volume():
+            return DropVolume(one.id)
+        case Image():
+            return DropImage(one.id)
+        case Snapshot():
+            return DropSnapshot(one.id)
+
+
+# DELETING --------------------------------------------------------------------------------------------------
+
+
+def begin_deleting(seen: Seen) -> Write:
+    """The user wants nothing of it kept. There is no way back from here."""
+    project = seen.project
+    gone = tuple(replace(one, state=GenerationState.DELETING) for one in seen.generations if one.is_ok)
+    changed = replace(
+        project, phase=Phase.DELETING, since=seen.at, save=None, snap=None, rollback=None, reason=""
+    )
+    return Write("delete", changed, "deleting the project and all that belongs to it", generations=gone)
+
+
+def deleting(seen: Seen) -> Step:
+    """Instances first, then what they leave; marked on one pass, deleted on a later one."""
+    for box in seen.ec2.boxes:
+        if box.is_alive and box.id not in seen.put_off:
+            return Release(box.id)
+    left: list[Leftover] = [volume for volume in seen.ec2.volumes if volume.is_there]
+    images = [image for image in seen.ec2.images if image.is_there]
+    left += images or seen.ec2.snapshots
+    ready = [one for one in left if one.state in ("available", "completed", "error", "failed", "invalid")]
+    if (step := _collected(seen, ready, grace=0.0)) is not None:
+        return step
+    if left or any(box.state is not BoxState.TERMINATED for box in seen.ec2.boxes):
+        return Wait(BRISK, "what is left is still in use")
+    if seen.waited_for(_NOTHING) < GONE_AFTER:
+        return Wait(BRISK, _NOTHING)
+    return Erase(seen.project, "deleted")

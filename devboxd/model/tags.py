@@ -1,0 +1,54 @@
+"""The tags of everything we make at AWS: an index of the rows, enough to make them anew.
+
+All tags are set in the call that makes the resource. ``devbox:gen`` and Name are for people only.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from devboxd.model.project import Generation, Project, Run
+
+OWNER: Final = "devbox:owner"
+PROJECT: Final = "devbox:project"  # the name at that time, for people and bills; the identity is:
+UID: Final = "devbox:id"
+RUN: Final = "devbox:run"
+LAUNCH: Final = "devbox:launch"  # launch token
+SAVE: Final = "devbox:save"  # save number
+STAMP: Final = "devbox:stamp"  # LaunchTime that the save is of; empty: a running box, or a rescue
+GENERATION: Final = "devbox:gen"
+GARBAGE: Final = (
+    "devbox:gc"  # Unix time in seconds since when it is left over; IAM lets nothing else be deleted
+)
+
+
+def of_project(project: Project) -> dict[str, str]:
+    """What every resource carries, the user's own tags among them: those can not replace ours."""
+    return {
+        **project.spec.tags,
+        "Name": project.name,
+        OWNER: project.owner,
+        PROJECT: project.name,
+        UID: project.uid,
+    }
+
+
+def of_launch(project: Project, run: Run) -> dict[str, str]:
+    """Instance, volumes and network interface of one attempt. A repeat must say the same: no clock, no count."""
+    return {**of_project(project), **run.tags, RUN: str(run.number), LAUNCH: project.token}
+
+
+def of_save(project: Project, number: int) -> dict[str, str]:
+    """Image and snapshots of one save."""
+    stamp = "" if project.stamp is None else f"{project.stamp:.0f}"
+    return {**of_project(project), RUN: str(project.run), SAVE: str(number), STAMP: stamp}
+
+
+def of_generation(generation: Generation) -> dict[str, str]:
+    """For people who look at the image in the console."""
+    return {GENERATION: str(generation.number)}
+
+
+def of_garbage(at: float) -> dict[str, str]:
+    """The mark that comes before a deletion."""
+    return {GARBAGE: f"{at:.0f}"}
