@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any, Final, Protocol, get_args, get_type_hints
 
 from devboxd.simulator.agent.agent import Agent
-from devboxd.simulator.ec2.model import Change, Ec2, Ec2Error, State
+from devboxd.simulator.ec2.boxes import Change, Ec2, Ec2Error, State
 from devboxd.simulator.faults import Direction, Faults, Refusal
 from devboxd.simulator.gateway.gateway import IDLE_TEXT, Gateway
 from devboxd.simulator.gateway.session import Session

@@ -27,7 +27,7 @@ from devboxd.simulator.api.kms import KmsApi
 from devboxd.simulator.api.ssm import SsmApi
 from devboxd.simulator.chaos import BadFault, Chaos
 from devboxd.simulator.clock import Clock, RealClock
-from devboxd.simulator.ec2.model import Change, Ec2, State
+from devboxd.simulator.ec2.boxes import Change, Ec2, State
 from devboxd.simulator.ec2.query import Ec2Http
 from devboxd.simulator.faults import Faults
 from devboxd.simulator.gateway.gateway import Gateway

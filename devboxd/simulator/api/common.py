@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from devboxd.simulator.agent.agent import Agent
 from devboxd.simulator.clock import Clock
-from devboxd.simulator.ec2.model import Ec2
+from devboxd.simulator.ec2.boxes import Ec2
 from devboxd.simulator.gateway.gateway import Gateway
 from devboxd.simulator.kms import Kms
 from devboxd.simulator.options import Options

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from devboxd.simulator.api.common import ApiError, World, required
-from devboxd.simulator.ec2.model import State
+from devboxd.simulator.ec2.boxes import State
 
 _PUBLIC_KEY_SECONDS: Final = 60.0
 

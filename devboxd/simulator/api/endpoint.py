@@ -19,7 +19,7 @@ from devboxd.simulator.api.connect import ConnectApi
 from devboxd.simulator.api.kms import KmsApi
 from devboxd.simulator.api.moto import MotoApp, MotoMissing
 from devboxd.simulator.api.ssm import SsmApi
-from devboxd.simulator.ec2.model import Change
+from devboxd.simulator.ec2.boxes import Change
 from devboxd.simulator.ec2.query import Ec2Http, error_xml, xml_text
 from devboxd.simulator.faults import Faults, Refusal, Throttled
 from devboxd.simulator.options import Options

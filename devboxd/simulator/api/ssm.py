@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from devboxd.simulator.api.common import OWNER, ApiError, World, required
 from devboxd.simulator.api.documents import DocumentError, resolve
-from devboxd.simulator.ec2.model import State
+from devboxd.simulator.ec2.boxes import State
 from devboxd.simulator.gateway.session import Session
 
 _FILTERS: Final = frozenset(

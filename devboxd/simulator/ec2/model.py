@@ -1,363 +1,300 @@
-"""A strict EC2: instances with pending states, as far as boxes that exist already need one. Pure.
+"""``Ec2Model``: one account in one region of EC2, synchronous and without clock, socket or chance of its own.
 
-Time comes from a clock that may be virtual; nothing happens between calls, states are worked out when
-somebody looks. Rules and error codes: the EC2 API reference.
+    model = Ec2Model(seed=7, now=0.0)
+    answer = model.call("RunInstances", {"ImageId": ..., "MinCount": 1, "MaxCount": 1}, now=12.5)
+
+Requests and answers are dicts exactly as a botocore client takes and gives them (times are datetimes).
+The same object stands behind the simulator's EC2 endpoint and, on virtual time, is the oracle of tests.
 """
 
 from __future__ import annotations
 
-import random
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from fnmatch import fnmatchcase
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from devboxd.simulator.clock import Clock
-from devboxd.simulator.options import Options
+from devboxd.simulator.ec2 import (
+    catalogue,
+    describe,
+    images,
+    instances,
+    launch,
+    power,
+    shapes,
+    snapshots,
+    tags,
+    volumes,
+)
+from devboxd.simulator.ec2.delays import Delays
+from devboxd.simulator.ec2.effects import Effect
+from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
+from devboxd.simulator.ec2.faults import CONSOLE, Faults
+from devboxd.simulator.ec2.records import InstanceState
+from devboxd.simulator.ec2.region import ACCOUNT, Event, Region, Tables
+from devboxd.simulator.ec2.throttle import Throttle
 
-_ID: Final = re.compile(r"i-([0-9a-f]{8}|[0-9a-f]{17})")
-_TERMINATED_VISIBLE: Final = 3600.0  # seconds
-_RESERVED_TAG: Final = "aws:"
-
-
-class State(Enum):
-    """Instance states with their codes."""
-
-    PENDING = (0, "pending")
-    RUNNING = (16, "running")
-    SHUTTING_DOWN = (32, "shutting-down")
-    TERMINATED = (48, "terminated")
-    STOPPING = (64, "stopping")
-    STOPPED = (80, "stopped")
-
-    @property
-    def code(self) -> int:
-        """The number in ``InstanceState``."""
-        return self.value[0]
-
-    @property
-    def label(self) -> str:
-        """The name in ``InstanceState``."""
-        return self.value[1]
-
-
-class Ec2Error(Exception):
-    """A refused call; ``code`` is EC2's error code."""
-
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = status
-
-
-@dataclass(slots=True)
-class Instance:
-    """One box as EC2 knows it. Times are Unix seconds."""
-
-    id: str
-    type: str
-    zone: str
-    private_address: str
-    launched: float
-    image: str = "ami-0123456789abcdef0"
-    tags: dict[str, str] = field(default_factory=dict)
-    state: State = State.RUNNING
-    reason: str = ""
-    reason_code: str = ""
-    agent_from: float = float("-inf")  # the agent is connected from then on, if the instance runs
-    flap: tuple[float, float] | None = None  # and away once more in between
-    protected: bool = False  # DisableApiTermination
-    gone: float | None = None  # when it was terminated
-    _becomes: tuple[float, State] | None = None
-
-    def settle(self, now: float) -> None:
-        """Take the state change that has become due."""
-        if self._becomes is not None and now >= self._becomes[0]:
-            self.state, self._becomes = self._becomes[1], None
-
-    def turn(self, state: State, then: State, at: float) -> None:
-        """Enter a passing state, and another one later."""
-        self.state, self._becomes = state, (at, then)
-
-    def is_connected(self, now: float) -> bool:
-        """Whether Session Manager can reach the agent."""
-        self.settle(now)
-        flapping = self.flap is not None and self.flap[0] <= now < self.flap[1]
-        return self.state is State.RUNNING and now >= self.agent_from and not flapping
+Params = Mapping[str, Any]
+Answer = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """The answer of a state-changing call, per instance."""
+class Operation:
+    """How one call is answered, and the members of its request that are understood."""
 
-    id: str
-    previous: State
-    current: State
-    ends_all: bool = False  # everything that ran on it is gone
+    answer: Callable[[Region, Params], Answer]
+    understands: frozenset[str]
+
+
+def _op(answer: Callable[[Region, Params], Answer], members: str = "") -> Operation:
+    return Operation(answer, frozenset({"DryRun", *members.split()}))
+
+
+_PAGED: Final = "Filters MaxResults NextToken "
+OPERATIONS: Final[dict[str, Operation]] = {
+    "RunInstances": _op(launch.run_instances, launch.UNDERSTOOD),
+    "StartInstances": _op(instances.start_instances, "InstanceIds"),
+    "StopInstances": _op(instances.stop_instances, "InstanceIds Force Hibernate SkipOsShutdown"),
+    "RebootInstances": _op(instances.reboot_instances, "InstanceIds"),
+    "TerminateInstances": _op(instances.terminate_instances, "InstanceIds Force SkipOsShutdown"),
+    "ModifyInstanceAttribute": _op(
+        instances.modify_attribute, f"InstanceId Attribute Value {instances.ATTRIBUTES}"
+    ),
+    "ModifyInstanceMetadataOptions": _op(
+        instances.modify_metadata,
+        "InstanceId HttpTokens HttpPutResponseHopLimit HttpEndpoint HttpProtocolIpv6 InstanceMetadataTags",
+    ),
+    "GetConsoleOutput": _op(instances.console_output, "InstanceId Latest"),
+    "CreateImage": _op(
+        images.create_image, "InstanceId Name Description NoReboot BlockDeviceMappings TagSpecifications"
+    ),
+    "RegisterImage": _op(images.register_image, images.REGISTER),
+    "DeregisterImage": _op(images.deregister_image, "ImageId DeleteAssociatedSnapshots"),
+    "CreateSnapshot": _op(snapshots.create_snapshot, "VolumeId Description TagSpecifications"),
+    "CreateSnapshots": _op(
+        snapshots.create_snapshots, "InstanceSpecification Description TagSpecifications CopyTagsFromSource"
+    ),
+    "DeleteSnapshot": _op(snapshots.delete_snapshot, "SnapshotId"),
+    "CreateVolume": _op(
+        volumes.create_volume,
+        "AvailabilityZone Size VolumeType Iops Throughput Encrypted KmsKeyId SnapshotId TagSpecifications",
+    ),
+    "DeleteVolume": _op(volumes.delete_volume, "VolumeId"),
+    "ModifyVolume": _op(volumes.modify_volume, "VolumeId Size VolumeType Iops Throughput"),
+    "CreateTags": _op(tags.create_tags, "Resources Tags"),
+    "DeleteTags": _op(tags.delete_tags, "Resources Tags"),
+    "DescribeInstances": _op(describe.instances, _PAGED + "InstanceIds"),
+    "DescribeInstanceStatus": _op(describe.status, _PAGED + "InstanceIds IncludeAllInstances"),
+    "DescribeInstanceAttribute": _op(instances.describe_attribute, "InstanceId Attribute"),
+    "DescribeInstanceTypes": _op(describe.instance_types, _PAGED + "InstanceTypes"),
+    "DescribeInstanceTypeOfferings": _op(describe.offerings, _PAGED + "LocationType"),
+    "DescribeVolumes": _op(describe.volumes_, _PAGED + "VolumeIds"),
+    "DescribeVolumesModifications": _op(describe.modifications, _PAGED + "VolumeIds"),
+    "DescribeSnapshots": _op(describe.snapshots, _PAGED + "SnapshotIds OwnerIds"),
+    "DescribeImages": _op(describe.images, _PAGED + "ImageIds Owners IncludeDeprecated IncludeDisabled"),
+    "DescribeTags": _op(describe.tags, _PAGED),
+    "DescribeVpcs": _op(describe.vpcs, _PAGED + "VpcIds"),
+    "DescribeSubnets": _op(describe.subnets, _PAGED + "SubnetIds"),
+    "DescribeSecurityGroups": _op(describe.groups, _PAGED + "GroupIds"),
+    "DescribeAvailabilityZones": _op(describe.zones, "Filters ZoneNames ZoneIds AllAvailabilityZones"),
+    "DescribeRegions": _op(describe.regions, "Filters RegionNames AllRegions"),
+    "DescribeAddresses": _op(describe.addresses, "Filters AllocationIds PublicIps"),
+}
+_HAPPENINGS: Final[dict[str, Callable[[Region, Event], None]]] = {
+    "instance": power.advance,
+    "forget": power.forget,
+    "fade": power.fade,
+    "ghost": power.lay,
+    "volume": volumes.advance,
+    "modification": volumes.advance_modification,
+    "snapshot": snapshots.advance,
+    "image": images.advance,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Some instances, and where to go on."""
+class Call:
+    """One call that arrived, for those who check histories."""
 
-    instances: list[Instance]
-    next_token: str | None = None
+    at: float
+    caller: str
+    operation: str
+    params: Params
+    error: str | None  # its code; None: it took effect
 
 
-Filters = Sequence[tuple[str, Sequence[str]]]
-
-
-class Ec2:
-    """The instances of one region."""
+class Ec2Model:
+    """A strict EC2. Everything that happens is decided by the calls, their times and the seed."""
 
     def __init__(
-        self, clock: Clock, options: Options, entropy: random.Random, region: str = "us-east-1"
-    ) -> None:
-        self.region = region
-        self._clock = clock
-        self._options = options
-        self._random = entropy
-        self._instances: dict[str, Instance] = {}
-        self._tokens: dict[str, tuple[Filters, int]] = {}
-
-    def add(self, name: str, *, type_: str = "m7g.large", state: State = State.RUNNING) -> Instance:
-        """Put an instance in place, as if launched an hour ago."""
-        number = len(self._instances)
-        instance = Instance(
-            id=f"i-{self._random.getrandbits(68):017x}",
-            type=type_,
-            zone=f"{self.region}{'abc'[number % 3]}",
-            private_address=f"10.0.{number // 200}.{number % 200 + 10}",
-            launched=self._clock.wall() - 3600,
-            tags={"Name": name},
-            state=state,
-        )
-        self._instances[instance.id] = instance
-        return instance
-
-    def get(self, instance_id: str) -> Instance:
-        """One instance, settled.
-
-        Raises:
-            Ec2Error: malformed or unknown id.
-        """
-        return self._select([instance_id])[0]
-
-    def all(self) -> list[Instance]:
-        """Every instance that is still visible, settled; terminated ones fade after an hour."""
-        now = self._clock.wall()
-        for instance in self._instances.values():
-            instance.settle(now)
-        return [i for i in self._instances.values() if i.gone is None or now < i.gone + _TERMINATED_VISIBLE]
-
-    def is_connected(self, instance_id: str) -> bool:
-        """Whether the agent of an instance is connected; False for an unknown one."""
-        instance = self._instances.get(instance_id)
-        return instance is not None and instance.is_connected(self._clock.wall())
-
-    def agent_away(self, instance_id: str, seconds: float) -> None:
-        """The agent's control channel is down for a while; the instance runs on."""
-        self._instances[instance_id].agent_from = self._clock.wall() + seconds
-
-    def describe(
         self,
-        ids: Sequence[str] = (),
-        filters: Filters = (),
         *,
-        max_results: int | None = None,
-        next_token: str | None = None,
-    ) -> Page:
-        """DescribeInstances, paged by instance.
+        now: float,
+        seed: int = 0,
+        region: str = "us-east-1",
+        account: str = ACCOUNT,
+        zones: int = 3,
+        delays: Delays | None = None,
+        is_throttled: bool = True,
+        on_effect: Callable[[Effect], None] | None = None,
+        history: int | None = 10_000,
+    ) -> None:
+        self.region = Region(
+            region, account=account, seed=seed, delays=delays or Delays(), on_effect=on_effect
+        )
+        self.region.caller.now = now
+        catalogue.populate(self.region, zones)
+        self.history: deque[Call] = deque(maxlen=history)
+        self.throttle: Throttle | None = Throttle() if is_throttled else None
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong; see ``faults.KINDS``."""
+        return self.region.faults
+
+    @property
+    def tables(self) -> Tables:
+        """What is really there: for oracles, which no caller is."""
+        return self.region.tables
+
+    # -- calls ---------------------------------------------------------------------------------------
+
+    def call(self, operation: str, params: Params, *, now: float, caller: str = "us") -> Answer:
+        """Answer one call. ``caller`` is whoever the history should name; faults spare ``console``.
 
         Raises:
-            Ec2Error: bad id, filter, page size or token.
+            Ec2Error: refused, with EC2's error code.
+            AnswerLost: by a fault; the call may have taken effect.
         """
-        if ids and max_results is not None:
-            raise Ec2Error(
-                "InvalidParameterCombination",
-                "The parameter instancesSet cannot be used with the parameter maxResults",
-            )
-        if max_results is not None and not 5 <= max_results <= 1000:
-            raise Ec2Error(
-                "InvalidParameterValue",
-                f"Value ( {max_results} ) for parameter maxResults is invalid. Expecting 5..1000.",
-            )
-        start = 0
-        if next_token is not None:
-            if next_token not in self._tokens:
-                raise Ec2Error("InvalidNextToken", "The token is invalid.")
-            filters, start = self._tokens[next_token]
-        selected = self._select(ids) if ids else self.all()
-        found = [instance for instance in selected if all(_matches(instance, *f) for f in filters)]
-        if max_results is None:
-            return Page(found[start:])
-        page = found[start : start + max_results]
-        token = None
-        if start + max_results < len(found):
-            token = f"{self._random.getrandbits(128):032x}"
-            self._tokens[token] = (filters, start + max_results)
-        return Page(page, token)
+        self.settle(now)
+        place = self.region.caller
+        place.operation, place.name = operation, caller
+        try:
+            answer = self._answer(operation, params, caller)
+        except Ec2Error as error:
+            self.history.append(Call(now, caller, operation, params, error.code))
+            raise
+        self.history.append(Call(now, caller, operation, params, None))
+        if self.region.draw("lose-answer") is not None:
+            raise AnswerLost(operation, took_effect=True)
+        if (fault := self.region.draw("refuse-after")) is not None:
+            raise Ec2Error(fault.code, f"{fault.code} (by order of a fault)", fault.http_status or 500)
+        return answer
 
-    def start(self, ids: Sequence[str]) -> list[Change]:
-        """StartInstances; a running one is left alone.
+    def _answer(self, operation: str, params: Params, caller: str) -> Answer:
+        region = self.region
+        known = OPERATIONS.get(operation)
+        if known is None:
+            raise Ec2Error("InvalidAction", f"The action {operation} is not imitated.")
+        if region.draw("lose-request") is not None:
+            raise AnswerLost(operation, took_effect=False)
+        if (fault := region.draw("refuse")) is not None:
+            status = fault.http_status or _status(fault.code)
+            raise Ec2Error(fault.code, f"{fault.code} (by order of a fault)", status)
+        is_free = self.throttle is None or caller == CONSOLE
+        if (
+            not is_free
+            and self.throttle is not None
+            and not self.throttle.allows(operation, params, region.now)
+        ):
+            raise Ec2Error("RequestLimitExceeded", "Request limit exceeded.", 503)
+        shapes.check(operation, params)
+        if odd := set(params) - known.understands:
+            raise Ec2Error("UnsupportedOperation", f"{operation}: {', '.join(sorted(odd))} is not imitated.")
+        if params.get("DryRun"):
+            raise Ec2Error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+        region.remember()
+        return known.answer(region, params)
+
+    # -- time ----------------------------------------------------------------------------------------
+
+    def settle(self, now: float) -> None:
+        """Let everything happen that is due by now, in its order and at its own time."""
+        region = self.region
+        place = region.caller
+        place.operation, place.name = "", ""
+        while (event := region.next_due(now)) is not None:
+            place.now = max(place.now, event.due)
+            region.remember()
+            _HAPPENINGS[event.kind](region, event)
+        place.now = max(place.now, now)
+
+    def next_event(self) -> float | None:
+        """When something will happen by itself; None: never."""
+        return self.region.agenda[0].due if self.region.agenda else None
+
+    # -- what happens to machines, not by API --------------------------------------------------------
+
+    def work(self, instance_id: str, *, now: float, device: str | None = None, is_synced: bool = True) -> int:
+        """A box writes to its volumes (or to one). Returns the number of the write.
+
+        What is not synced is on the medium only after the next write or an orderly shutdown.
 
         Raises:
-            Ec2Error: IncorrectInstanceState unless all are stopped, running or pending.
+            ValueError: it does not run, or its system did not come up.
         """
-        allowed = (State.STOPPED, State.RUNNING, State.PENDING)
-        changes = []
-        for instance in self._all_in(ids, allowed, "started"):
-            previous = instance.state
-            if previous is State.STOPPED:
-                now = self._clock.wall()
-                ready = now + self._options.pending
-                instance.launched, instance.reason, instance.reason_code = now, "", ""
-                instance.turn(State.PENDING, State.RUNNING, ready)
-                self._boot(instance, ready + self._options.agent_boot)
-            changes.append(Change(instance.id, previous, instance.state))
-        return changes
+        self.settle(now)
+        instance = self.tables.instances.get(instance_id)
+        if instance is None or instance.state is not InstanceState.RUNNING or not instance.boots:
+            raise ValueError(f"{instance_id} does not run")
+        number = self.region.next_content()
+        for volume in self.tables.volumes_of(instance_id):
+            if device is not None and (volume.attachment is None or volume.attachment.device != device):
+                continue
+            if is_synced:
+                written = replace(volume, content=number, unsynced=None)
+            else:
+                written = replace(volume, content=volume.unsynced or volume.content, unsynced=number)
+            self.region.put(written)
+        return number
 
-    def stop(self, ids: Sequence[str]) -> list[Change]:
-        """StopInstances; a stopped one is left alone.
-
-        Raises:
-            Ec2Error: IncorrectInstanceState when one is pending, shutting down or terminated.
-        """
-        allowed = (State.RUNNING, State.STOPPING, State.STOPPED)
-        changes = []
-        for instance in self._all_in(ids, allowed, "stopped"):
-            previous = instance.state
-            if previous is State.RUNNING:
-                self._leave(instance, State.STOPPING, State.STOPPED)
-            changes.append(Change(instance.id, previous, instance.state, previous is State.RUNNING))
-        return changes
-
-    def terminate(self, ids: Sequence[str]) -> list[Change]:
-        """TerminateInstances; idempotent.
-
-        Raises:
-            Ec2Error: OperationNotPermitted when one is protected: then none is terminated.
-        """
-        selected = self._select(ids)
-        for instance in selected:
-            if instance.protected:
-                raise Ec2Error(
-                    "OperationNotPermitted",
-                    f"The instance '{instance.id}' may not be terminated. "
-                    "Modify its 'disableApiTermination' instance attribute and try again.",
-                )
-        changes = []
-        for instance in selected:
-            previous = instance.state
-            if previous not in (State.SHUTTING_DOWN, State.TERMINATED):
-                self._leave(instance, State.SHUTTING_DOWN, State.TERMINATED)
-            changes.append(Change(instance.id, previous, instance.state, previous is not instance.state))
-        return changes
-
-    def reboot(self, ids: Sequence[str]) -> list[Change]:
-        """RebootInstances: still running, but the agent is away.
-
-        Raises:
-            Ec2Error: IncorrectInstanceState unless all are running.
-        """
-        selected = self._all_in(ids, (State.RUNNING,), "rebooted")
-        for instance in selected:
-            self._boot(instance, self._clock.wall() + self._options.rebooting)
-        return [Change(instance.id, State.RUNNING, State.RUNNING, ends_all=True) for instance in selected]
-
-    def tag(self, ids: Sequence[str], tags: dict[str, str]) -> None:
-        """CreateTags.
-
-        Raises:
-            Ec2Error: unknown instance or a reserved key.
-        """
-        if any(key.lower().startswith(_RESERVED_TAG) for key in tags):
-            raise Ec2Error(
-                "InvalidParameterValue", "Tag keys starting with 'aws:' are reserved for internal use"
-            )
-        for instance in self._select(ids):
-            instance.tags.update(tags)
-
-    def untag(self, ids: Sequence[str], keys: Iterable[str]) -> None:
-        """DeleteTags; keys that are not there are fine.
-
-        Raises:
-            Ec2Error: unknown instance.
-        """
-        keys = list(keys)
-        for instance in self._select(ids):
-            for key in keys:
-                instance.tags.pop(key, None)
-
-    def _boot(self, instance: Instance, connected: float) -> None:
-        flap = self._options.agent_flap
-        instance.agent_from = connected
-        # Seen after every start: TargetNotConnected again shortly after the first success.
-        instance.flap = (connected + flap, connected + 2 * flap) if flap else None
-
-    def _leave(self, instance: Instance, passing: State, final: State) -> None:
-        now = self._clock.wall()
-        if final is State.TERMINATED:
-            instance.gone = now
-        instance.reason_code = "Client.UserInitiatedShutdown"
-        instance.reason = "Client.UserInitiatedShutdown: User initiated shutdown"
-        # A stopped instance has nothing to shut down.
-        if instance.state is State.STOPPED:
-            instance.state = final
+    def power_off(self, instance_id: str, *, now: float) -> None:
+        """``poweroff`` on the box itself: it stops, or is terminated, as its shutdown behaviour says."""
+        self._to_running(instance_id, now)
+        instance = self.tables.instances[instance_id]
+        if instance.shutdown_behavior == "terminate":
+            power.terminate(self.region, instance, by_user=False)
         else:
-            instance.turn(passing, final, now + self._options.stopping)
+            power.stop(self.region, instance, force=False, by_user=False)
 
-    def _select(self, ids: Sequence[str]) -> list[Instance]:
-        if not ids:
-            raise Ec2Error("MissingParameter", "The request must contain the parameter InstanceId")
-        for instance_id in ids:
-            if not _ID.fullmatch(instance_id):
-                raise Ec2Error("InvalidInstanceID.Malformed", f'Invalid id: "{instance_id}"')
-        missing = [instance_id for instance_id in ids if instance_id not in self._instances]
-        if missing:
-            subject, verb = ("IDs", "do") if len(missing) > 1 else ("ID", "does")
-            text = f"The instance {subject} '{', '.join(missing)}' {verb} not exist"
-            raise Ec2Error("InvalidInstanceID.NotFound", text)
-        now = self._clock.wall()
-        selected = [self._instances[instance_id] for instance_id in dict.fromkeys(ids)]
-        for instance in selected:
-            instance.settle(now)
-        return selected
+    def interrupt_spot(self, instance_id: str, *, now: float) -> None:
+        """EC2 wants a spot instance back (the two minutes of notice are over).
 
-    def _all_in(self, ids: Sequence[str], allowed: tuple[State, ...], verb: str) -> list[Instance]:
-        selected = self._select(ids)
-        for instance in selected:
-            if instance.state not in allowed:
-                raise Ec2Error(
-                    "IncorrectInstanceState",
-                    f"The instance '{instance.id}' is not in a state from which it can be {verb}.",
-                )
-        return selected
+        Raises:
+            ValueError: it is no spot instance, or does not run.
+        """
+        self._to_running(instance_id, now)
+        instance = self.tables.instances[instance_id]
+        if instance.spot is None:
+            raise ValueError(f"{instance_id} is no spot instance")
+        power.interrupt(self.region, instance)
+
+    def lose_host(self, instance_id: str, *, now: float) -> None:
+        """The hardware dies: the instance is stopped without an orderly shutdown (a failed recovery)."""
+        self._to_running(instance_id, now)
+        power.stop(self.region, self.tables.instances[instance_id], force=True, by_user=False)
+
+    def fork(self) -> Ec2Model:
+        """An independent copy in the same state, cheap: for trying what happens if."""
+        copy = object.__new__(Ec2Model)
+        copy.region = self.region.fork()
+        copy.region.caller.now = self.region.now
+        copy.history = deque(self.history, self.history.maxlen)
+        copy.throttle = None if self.throttle is None else self.throttle.fork()
+        return copy
+
+    def _to_running(self, instance_id: str, now: float) -> None:
+        self.settle(now)
+        self.region.remember()
+        instance = self.tables.instances.get(instance_id)
+        if instance is None or instance.state is not InstanceState.RUNNING:
+            raise ValueError(f"{instance_id} does not run")
 
 
-def _matches(instance: Instance, name: str, wanted: Sequence[str]) -> bool:
-    """Whether one filter lets an instance through; values may hold ``*`` and ``?``.
-
-    Raises:
-        Ec2Error: a filter that EC2 does not know (or that is not imitated).
-    """
-    if name.startswith("tag:"):
-        actual = [instance.tags[name[4:]]] if name[4:] in instance.tags else []
-    elif name == "tag-key":
-        actual = list(instance.tags)
-    else:
-        known = {
-            "instance-id": instance.id,
-            "instance-state-name": instance.state.label,
-            "instance-state-code": str(instance.state.code),
-            "instance-type": instance.type,
-            "availability-zone": instance.zone,
-            "private-ip-address": instance.private_address,
-            "image-id": instance.image,
-        }
-        if name not in known:
-            raise Ec2Error("InvalidParameterValue", f"The filter '{name}' is invalid")
-        actual = [known[name]]
-    return any(fnmatchcase(value, pattern) for value in actual for pattern in wanted)
+def _status(code: str) -> int:
+    """The HTTP status that goes with an error code."""
+    if code in ("RequestLimitExceeded", "Unavailable", "ServiceUnavailable"):
+        return 503
+    if code in ("InternalError", "InternalFailure", "InsufficientInstanceCapacity"):
+        return 500
+    return 403 if code in ("UnauthorizedOperation", "AuthFailure", "RequestExpired") else 400

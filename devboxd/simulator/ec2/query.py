@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from devboxd.simulator.ec2.model import Change, Ec2, Ec2Error, Filters, Instance, State
+from devboxd.simulator.ec2.boxes import Change, Ec2, Ec2Error, Filters, Instance, State
 from devboxd.text import rfc3339
 
 NAMESPACE: Final = "http://ec2.amazonaws.com/doc/2016-11-15/"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from devboxd.simulator.clock import ManualClock
-from devboxd.simulator.ec2.model import Change, Ec2, Ec2Error, State
+from devboxd.simulator.ec2.boxes import Change, Ec2, Ec2Error, State
 from devboxd.simulator.options import Options
 
 
