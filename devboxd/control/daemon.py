@@ -18,7 +18,7 @@ from devboxd.control.connect.attach import Attach
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forward import Forwards, ListenerStore, Saved
 from devboxd.control.connect.port import IDLE_AFTER, PortPool, PortTarget
-from devboxd.control.connect.session import BEAT, HeldSession, Plan, Quiet
+from devboxd.control.connect.session import HeldSession, Plan, Quiet
 from devboxd.control.connect.ssh import Keys, SshAccess
 from devboxd.control.connect.sshagent import SshAgents
 from devboxd.control.connect.stream import Stream
@@ -27,8 +27,8 @@ from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreach
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import PROJECT_TAG, Account, BoxRef, Instance
 from devboxd.model.config import Config
+from devboxd.model.hold import BEAT
 from devboxd.model.names import is_instance_id, is_name, owner_reason, strip_suffix
-from devboxd.model.session import SessionState
 from devboxd.model.states import Connection, InstanceState, SessionKind
 from devboxd.model.terminal import Leaving
 from devboxd.ssm import documents
@@ -366,7 +366,6 @@ class Daemon:
         """
         clock = self.shared.time
         # A port session greets at once and shows the agent's version; a shell would sleep for a second.
-        sink = _Pinged()
         plan = Plan(
             target=box.target,
             box=box.name,
@@ -379,7 +378,7 @@ class Daemon:
             keep_alive=self.config.keep_alive_of(box),
         )
         session = HeldSession(
-            self.shared, self._cloud.sessions(box.account), self._dialer, plan, sink, self.config.link
+            self.shared, self._cloud.sessions(box.account), self._dialer, plan, Quiet(), self.config.link
         )
         began = clock.monotonic()
         trips: list[float] = []
@@ -390,12 +389,7 @@ class Daemon:
                 await session.wait_ready()
                 opened = clock.monotonic() - began
                 for _ in range(count):
-                    asked = clock.monotonic()
-                    sink.answered.clear()
-                    session.on_probe = sink.answered.set
-                    session.probe()
-                    await sink.answered.wait()
-                    trips.append(clock.monotonic() - asked)
+                    trips.append(await session.measure())
                     await asyncio.sleep(0.05)
         except TimeoutError:
             if not trips:
@@ -424,13 +418,3 @@ class Daemon:
         }
         self._memory.open_sessions = {**self._stale, **now_open}
         self._remember(self._memory)
-
-
-class _Pinged(Quiet):
-    """Waits for the answer to a probe."""
-
-    def __init__(self) -> None:
-        self.answered = asyncio.Event()
-
-    def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
-        """Nothing to show."""

@@ -21,6 +21,7 @@ import msgspec
 from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected
 from devboxd.model.retry import wait_before
 from devboxd.model.session import Ending
+from devboxd.model.states import KeepAlive
 
 STABLE_AFTER: Final = 1.0  # seconds a link must live before the back-off starts afresh
 ATTENDED_WAIT: Final = 2.0  # seconds between two tries while somebody waits, at most
@@ -311,15 +312,15 @@ class Signs(msgspec.Struct, frozen=True):
     waits: bool = False  # something of ours is not acknowledged
 
 
-def may_ask(policy: str, used_at: float, now: float) -> bool:
+def may_ask(policy: KeepAlive, used_at: float, now: float) -> bool:
     """Say whether the keep-alive policy lets us send what may count as activity at the service.
 
     ``never`` leaves a session alone once nothing has passed for a minute, so that it can idle out.
     """
-    return policy != "never" or now - used_at < NEVER_QUIET
+    return policy is not KeepAlive.NEVER or now - used_at < NEVER_QUIET
 
 
-def liveness(signs: Signs, now: float, *, policy: str, interest: Interest) -> Liveness:
+def liveness(signs: Signs, now: float, *, policy: KeepAlive, interest: Interest) -> Liveness:
     """Judge a session at a beat; a dead far end behind a live link is noticed within 15 s."""
     if signs.probed_at is not None:
         # Over a thin line the probe waits behind what was sent before: any sign of life will do.
@@ -330,9 +331,9 @@ def liveness(signs: Signs, now: float, *, policy: str, interest: Interest) -> Li
     return Liveness.PROBE if signs.waits or asks else Liveness.FINE
 
 
-def keeps_alive(signs: Signs, now: float, *, policy: str, interest: Interest) -> bool:
+def keeps_alive(signs: Signs, now: float, *, policy: KeepAlive, interest: Interest) -> bool:
     """Say whether to touch a quiet session at a beat, so that its idle time-out starts afresh."""
-    if policy == "never" or (policy == "auto" and interest is Interest.NOBODY):
+    if policy is KeepAlive.NEVER or (policy is KeepAlive.AUTO and interest is Interest.NOBODY):
         return False
     return now - signs.touched_at >= KEEP_ALIVE and now - signs.used_at >= KEEP_ALIVE - BEAT
 

@@ -33,5 +33,4 @@ class SessionEnd(msgspec.Struct, frozen=True):
 
     ending: Ending
     reason: str = ""
-    was_ready: bool = False
     error: Exception | None = None

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.session import BEAT, HeldSession, Plan
+from devboxd.control.connect.session import HeldSession, Plan
+from devboxd.model.hold import BEAT
 from devboxd.model.session import SessionState
 from devboxd.model.states import KeepAlive, SessionKind
 from tests.control.fakes import FakeService, LoopClock, Sink
@@ -54,12 +55,16 @@ async def test_a_day_of_quiet(policy: KeepAlive, attended: bool, count: int) -> 
     service, clock = FakeService(), LoopClock()
     shared = Shared.of(clock, dice=lambda: 0.5)
     sinks = [Sink() for _ in range(count)]
-    sessions = [
-        HeldSession(
-            shared, service, service, Plan(target="i-0", box="api", kind=SessionKind.PORT, keep_alive=policy, **PORT), sink,  # type: ignore[arg-type]
-        )
-        for sink in sinks
-    ]  # fmt: skip
+    plan = Plan(
+        target="i-0",
+        box="api",
+        kind=SessionKind.PORT,
+        keep_alive=policy,
+        attended=attended,
+        wanted=True,
+        **PORT,  # type: ignore[arg-type]
+    )
+    sessions = [HeldSession(shared, service, service, plan, sink) for sink in sinks]
 
     async def beat() -> None:
         while True:
@@ -71,8 +76,6 @@ async def test_a_day_of_quiet(policy: KeepAlive, attended: bool, count: int) -> 
         holders = [tasks.create_task(session.run()) for session in sessions]
         heart = tasks.create_task(beat())
         for session in sessions:
-            session.attended = attended
-            session.wanted = True
             await session.wait_ready()
         await asyncio.sleep(60)
         gc.collect()

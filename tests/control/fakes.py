@@ -85,8 +85,8 @@ class FakeLink:
         self.dies_young = False
         self.is_closed = False
         self.sent = 0
-        self._inbox: asyncio.Queue[bytes | str | Exception] = asyncio.Queue()
-        self._dead: Exception | None = None
+        self._inbox: asyncio.Queue[bytes | str | None] = asyncio.Queue()  # None: dead
+        self._death = ""
 
     def deliver(self, data: bytes) -> None:
         if not self.mute:
@@ -94,13 +94,17 @@ class FakeLink:
 
     def cut(self, code: int | None = 1006) -> None:
         """The link dies."""
-        self._dead = LinkLost(f"cut with {code}", close_code=code)
-        self._inbox.put_nowait(self._dead)
+        self._death = f"cut with {code}"
+        self._inbox.put_nowait(None)
         self.session.far_end.received(service_message(frame.PAUSE_PUBLICATION), now())
 
+    def _check(self) -> None:
+        if self._death:
+            # A new one each time: an exception that is kept keeps all that its traceback has seen.
+            raise LinkLost(self._death)
+
     async def send_text(self, text: str) -> None:
-        if self._dead is not None:
-            raise self._dead
+        self._check()
         session = self.session
         session.opens.append(msgspec.json.decode(text))
         if self.dies_young:
@@ -116,8 +120,7 @@ class FakeLink:
             self.deliver(one)
 
     async def send(self, data: bytes) -> None:
-        if self._dead is not None:
-            raise self._dead
+        self._check()
         self.sent += 1
         if self.mute:
             return
@@ -135,14 +138,14 @@ class FakeLink:
 
     async def receive(self) -> bytes | str:
         found = await self._inbox.get()
-        if isinstance(found, Exception):
-            self._inbox.put_nowait(found)
-            raise found
+        if found is None:
+            self._inbox.put_nowait(None)
+            raise LinkLost(self._death)
         return found
 
     async def close(self) -> None:
         self.is_closed = True
-        self._dead = self._dead or LinkLost("closed here")
+        self._death = self._death or "closed here"
         if self.session.alive:
             self.session.far_end.received(service_message(frame.PAUSE_PUBLICATION), now())
 

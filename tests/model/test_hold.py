@@ -36,6 +36,7 @@ from devboxd.model.hold import (
     start_refused,
 )
 from devboxd.model.session import Ending
+from devboxd.model.states import KeepAlive
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 START = 1000.0  # when everything here began
@@ -370,9 +371,9 @@ def test_nothing_but_these_is_an_end() -> None:
 
 @pytest.mark.parametrize("dead_after", [0.0, 0.1, 1.2, 2.5, 3.7, 4.99])
 @pytest.mark.parametrize("typing", [False, True])
-@pytest.mark.parametrize("policy", ["auto", "always"])
+@pytest.mark.parametrize("policy", [KeepAlive.AUTO, KeepAlive.ALWAYS])
 def test_a_dead_far_end_is_noticed_within_fifteen_seconds(
-    dead_after: float, typing: bool, policy: str
+    dead_after: float, typing: bool, policy: KeepAlive
 ) -> None:
     """The link's pings are answered by the gateway, and nobody is behind it."""
     signs = Signs(heard_at=START, far_end_at=START, used_at=START)
@@ -395,29 +396,29 @@ def test_a_dead_far_end_is_noticed_within_fifteen_seconds(
 def test_a_far_end_that_is_slow_but_takes_data_is_not_called_dead() -> None:
     """An upload over a thin line: acknowledgements come, the probe is queued behind a megabyte."""
     signs = Signs(heard_at=START + 58, far_end_at=START + 58, probed_at=START, waits=True)
-    assert liveness(signs, START + 60, policy="auto", interest=Interest.NOW) is Liveness.FINE
-    assert liveness(signs, START + 63, policy="auto", interest=Interest.NOW) is Liveness.STALLED
+    assert liveness(signs, START + 60, policy=KeepAlive.AUTO, interest=Interest.NOW) is Liveness.FINE
+    assert liveness(signs, START + 63, policy=KeepAlive.AUTO, interest=Interest.NOW) is Liveness.STALLED
 
 
 def test_what_is_unacknowledged_is_asked_about_whoever_waits() -> None:
     """It was sent anyway: a probe is no more activity than that."""
     signs = Signs(heard_at=START, waits=True)
-    assert liveness(signs, START + 5, policy="never", interest=Interest.NOBODY) is Liveness.PROBE
+    assert liveness(signs, START + 5, policy=KeepAlive.NEVER, interest=Interest.NOBODY) is Liveness.PROBE
 
 
 @pytest.mark.parametrize(
     ("policy", "interest", "touches", "probes"),
     [
-        ("auto", Interest.NOW, True, True),  # somebody watches: ask
-        ("auto", Interest.LATER, True, False),  # somebody may come back
-        ("auto", Interest.NOBODY, False, False),  # nobody does: let it idle out
-        ("always", Interest.NOBODY, True, False),
-        ("never", Interest.NOW, False, False),  # only while it is used
-        ("never", Interest.LATER, False, False),
+        (KeepAlive.AUTO, Interest.NOW, True, True),  # somebody watches: ask
+        (KeepAlive.AUTO, Interest.LATER, True, False),  # somebody may come back
+        (KeepAlive.AUTO, Interest.NOBODY, False, False),  # nobody does: let it idle out
+        (KeepAlive.ALWAYS, Interest.NOBODY, True, False),
+        (KeepAlive.NEVER, Interest.NOW, False, False),  # only while it is used
+        (KeepAlive.NEVER, Interest.LATER, False, False),
     ],
 )
 def test_a_quiet_session_is_kept_as_the_policy_says(
-    policy: str, interest: Interest, touches: bool, probes: bool
+    policy: KeepAlive, interest: Interest, touches: bool, probes: bool
 ) -> None:
     """A probe counts as activity: it must be there to keep a session, and absent to let it go."""
     signs = Signs(heard_at=START, used_at=START)
@@ -433,22 +434,27 @@ def test_a_session_is_touched_before_the_shortest_idle_time_out() -> None:
     for beat in range(1, 720):
         now = START + beat * BEAT
         if keeps_alive(
-            Signs(START, used_at=START, touched_at=touched), now, policy="auto", interest=Interest.LATER
+            Signs(START, used_at=START, touched_at=touched),
+            now,
+            policy=KeepAlive.AUTO,
+            interest=Interest.LATER,
         ):
             gaps.append(now - touched)
             touched = now
     assert set(gaps) == {45.0}
     in_use = Signs(START, used_at=now - 10, touched_at=START)
-    assert not keeps_alive(in_use, now, policy="always", interest=Interest.NOW), "use keeps it by itself"
+    assert not keeps_alive(in_use, now, policy=KeepAlive.ALWAYS, interest=Interest.NOW), (
+        "use keeps it by itself"
+    )
 
 
 def test_never_means_only_while_it_is_used() -> None:
     """Or the session could not idle out as its owner wants."""
-    assert may_ask("never", START, START + 59)
-    assert not may_ask("never", START, START + 60)
-    assert may_ask("auto", START, START + 1e6)
+    assert may_ask(KeepAlive.NEVER, START, START + 59)
+    assert not may_ask(KeepAlive.NEVER, START, START + 60)
+    assert may_ask(KeepAlive.AUTO, START, START + 1e6)
     signs = Signs(heard_at=START, used_at=START)
-    assert liveness(signs, START + 30, policy="never", interest=Interest.NOW) is Liveness.PROBE
+    assert liveness(signs, START + 30, policy=KeepAlive.NEVER, interest=Interest.NOW) is Liveness.PROBE
 
 
 def test_a_far_end_has_its_time_on_a_link_not_in_the_dark() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 
 class Bell:
@@ -10,6 +11,7 @@ class Bell:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._blocks: set[UntilRung] = set()
         self.rings = 0
 
     def ring(self) -> None:
@@ -17,6 +19,8 @@ class Bell:
         self.rings += 1
         self._event.set()
         self._event = asyncio.Event()
+        for block in list(self._blocks):
+            block.leave()
 
     async def wait(self, timeout: float | None) -> bool:
         """Sleep until the bell rings; False when ``timeout`` seconds went by first."""
@@ -27,6 +31,43 @@ class Bell:
         except TimeoutError:
             return False
         return True
+
+    def until_rung(self, *, at_once: bool = False) -> UntilRung:
+        """A block that is left when the bell rings (``at_once``: at its first wait): what it waits for is cancelled."""
+        return UntilRung(self._blocks, at_once=at_once)
+
+
+class UntilRung:
+    """``async with`` it. No task is made, so nothing that the block has got can be lost on the way out.
+
+    Whether the block was left early shows by what it did not do.
+    """
+
+    def __init__(self, blocks: set[UntilRung], *, at_once: bool) -> None:
+        self._blocks = blocks
+        self._at_once = at_once
+        self._scope = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._scope.__aenter__()
+        self._blocks.add(self)
+        if self._at_once:
+            self.leave()
+
+    async def __aexit__(self, *exc: Any) -> bool:
+        self._blocks.discard(self)
+        try:
+            await self._scope.__aexit__(*exc)
+        except TimeoutError:
+            if not self._scope.expired():
+                raise
+            return True
+        return False
+
+    def leave(self) -> None:
+        """Cancel what the block waits for."""
+        self._blocks.discard(self)
+        self._scope.reschedule(asyncio.get_running_loop().time())
 
 
 class Bells:

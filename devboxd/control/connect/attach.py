@@ -221,12 +221,12 @@ class Attach:
             patient=self._course.is_patient,
             priority=-self._shared.time.monotonic(),
             keep_alive=self._keep_alive,
+            attended=True,
+            # A size is what resets the idle time-out of a terminal, as AWS documents it.
+            touch=lambda: (PayloadType.SIZE, size(*self._size)),
         )
         ear = _Ear(self, joined)
         session = HeldSession(self._shared, self._api, self._dialer, plan, ear, self._link)
-        session.attended = True
-        # A size is what resets the idle time-out of a terminal, as AWS documents it.
-        session.touch = lambda: session.send_now(PayloadType.SIZE, size(*self._size))
         joined.session = session
         joined.task = self._tasks.create_task(
             self._hold(joined, session, command if typed else None), name="attach: hold"
@@ -338,7 +338,7 @@ class Attach:
             news.tell("session.replaced", "joined again before the session's time was up", box=box)
         if joined.session is not None:
             # A mux can draw the screen again, so a long outage need not be caught up with.
-            joined.session.skip_after = SKIP_AFTER if joined.redrawn else None
+            joined.session.skip_gaps(SKIP_AFTER if joined.redrawn else None)
         if not joined.up.done():
             joined.up.set_result(None)
         was_away = self._course.away_since is not None

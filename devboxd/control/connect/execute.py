@@ -364,7 +364,7 @@ class Execution:
     def set_skippable(self, *, numbered: bool) -> None:
         """The relay repairs gaps faster than the agent does."""
         if self._session_now is not None:
-            self._session_now.skip_after = SKIP_AFTER if numbered else None
+            self._session_now.skip_gaps(SKIP_AFTER if numbered else None)
 
     async def _serve_client(self, session: HeldSession, sink: _Relayed) -> None:
         """Pass input, signals and credit on; returns when the client is gone."""
@@ -454,10 +454,10 @@ class Execution:
             limits=SHELL,
             wait=self.spec.wait,
             keep_alive=self._keep_alive,
+            attended=True,
+            touch=lambda: (PayloadType.SIZE, size(80, 24)),
         )
         session = HeldSession(self._shared, self._api, self._dialer, plan, sink, self._link)
-        session.attended = True
-        session.touch = lambda: session.send_now(PayloadType.SIZE, size(80, 24))
         self._session_now = session
         return session
 

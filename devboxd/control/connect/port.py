@@ -17,6 +17,7 @@ import msgspec
 from devboxd.aws.errors import DocumentInvalid
 from devboxd.control.base.needs import Dialer, SessionApi
 from devboxd.control.base.shared import Shared
+from devboxd.control.connect.plan import Message
 from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
 from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, Stream, StreamReset
 from devboxd.errors import Denied, DevboxError, Unreachable
@@ -67,6 +68,7 @@ class PortSession(Quiet):
         config: Config,
         *,
         wait: float | None,
+        wanted: bool,
     ) -> None:
         parameters = {"portNumber": str(target.port)}
         if document == documents.REMOTE_PORT:
@@ -98,6 +100,8 @@ class PortSession(Quiet):
             limits=FIRST_LIMITS,
             wait=wait,
             keep_alive=config.keep_alive_of(target.box),
+            wanted=wanted,
+            touch=self._touch,
         )
         self.held = HeldSession(shared, api, dialer, plan, self, config.link)
 
@@ -169,7 +173,7 @@ class PortSession(Quiet):
                 arrivals.close()
                 self.close_stream(number)
                 raise
-        self.held.attended = True
+        self.held.attend(True)
         return Stream(self, number, arrivals)
 
     @property
@@ -241,18 +245,19 @@ class PortSession(Quiet):
     def _note_idle(self) -> None:
         if not self.streams:
             self.idle_since = self._shared.time.monotonic()
-            self.held.attended = False
+            self.held.attend(False)
 
     # From the held session --------------------------------------------------------------------------
 
     def ready(self, ready: effect.Ready) -> None:
         """Both ends decide by themselves whether they multiplex; agree with the agent."""
         self.multiplexed = speaks_mux(ready.agent_version, ready.properties)
-        if self.multiplexed:
-            # What keeps a port session alive by all accounts; a probe may not.
-            self.held.touch = lambda: self.held.send_now(PayloadType.OUTPUT, self._mux.nop())
         if self.multiplexed and needs_keepalive(ready.agent_version):
             self._nop_task = self._shared.tasks.spawn("NOPs for an old agent", self._send_nops())
+
+    def _touch(self) -> Message | None:
+        """What keeps a port session alive by all accounts; a probe may not. Never inside of another frame."""
+        return (PayloadType.OUTPUT, self._mux.nop()) if self.multiplexed and not self._begun else None
 
     async def _send_nops(self) -> None:
         while True:
@@ -390,9 +395,15 @@ class PortPool:
 
     def _start(self, wait: float | None) -> PortSession:
         session = PortSession(
-            self._shared, self._api, self._dialer, self.target, self._documents[0], self._config, wait=wait
+            self._shared,
+            self._api,
+            self._dialer,
+            self.target,
+            self._documents[0],
+            self._config,
+            wait=wait,
+            wanted=self.kept > 0 and not self.sessions,
         )
-        session.held.wanted = self.kept > 0 and not self.sessions
         self.sessions.append(session)
         self._shared.tasks.spawn(f"port {self.target.port} of {self.target.box.name}", self._run(session))
         if self._reaper is None or self._reaper.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 
 import pytest
 
@@ -94,6 +95,46 @@ async def test_the_bell_wakes_all_who_wait_and_nobody_later() -> None:
     bell.ring()
     assert await asyncio.gather(*waiting) == [True] * 3
     assert await bell.wait(5.0) is False
+
+
+async def test_a_block_is_left_when_the_bell_rings_and_keeps_what_it_has() -> None:
+    """A call over the network that was is given up; a link that is there already is not lost."""
+    bell, got = Bell(), list[str]()
+
+    async def work(seconds: float) -> None:
+        async with bell.until_rung():
+            await asyncio.sleep(seconds)
+            got.append("done")
+        got.append("left")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(work(10.0))
+        tasks.create_task(work(1.0))
+        await asyncio.sleep(5.0)
+        bell.ring()
+        bell.ring()
+    assert got == ["done", "left", "left"]
+    assert asyncio.get_running_loop().time() < 6.0
+    bell.ring()
+    await work(0.0)
+    assert got[-2:] == ["done", "left"], "nobody is left by a ring that was before"
+
+
+async def test_a_block_that_is_cancelled_or_fails_by_itself_does_so() -> None:
+    """Only the bell's own doing is swallowed."""
+    bell = Bell()
+
+    async def wait_for(work: Awaitable[object]) -> None:
+        async with bell.until_rung():
+            await work
+
+    task = asyncio.get_running_loop().create_task(wait_for(asyncio.sleep(10.0)))
+    await asyncio.sleep(1.0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        await wait_for(asyncio.wait_for(asyncio.sleep(10.0), 1.0))
 
 
 async def test_events_are_numbered_kept_and_followed() -> None:

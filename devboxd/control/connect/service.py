@@ -1,0 +1,156 @@
+"""Session Manager and its gateway, as one session needs them: each call made once, and what came of it.
+
+Nothing is tried again here and nothing is decided: that is ``model.hold``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from devboxd.control.base.needs import Dialer, Grant, Link, SessionApi
+from devboxd.control.base.shared import Shared
+from devboxd.control.base.supervisor import Supervisor
+from devboxd.control.connect.plan import Plan
+from devboxd.errors import DevboxError, NotConnected
+from devboxd.model.hold import Happened, link_over, resume_refused, start_refused
+from devboxd.model.names import session_reason
+from devboxd.net.link import LinkRefused
+
+log = logging.getLogger(__name__)
+
+API_END_TIMEOUT: Final = 4.0  # seconds for TerminateSession when we stop
+START_ANSWER: Final = 2.0  # seconds for the answer to StartSession when we are cancelled meanwhile
+FIRST_OF_ALL: Final = -1.0  # priority of TerminateSession at the gate: it lets others in
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a step of a session came to. ``text`` is for people."""
+
+    happened: Happened
+    text: str = ""
+    error: DevboxError | None = None
+    grant: Grant | None = None
+    rang: bool = False  # the network changed meanwhile
+
+
+class Service:
+    """One session at the service's side: ``id`` once there is one."""
+
+    def __init__(self, shared: Shared, api: SessionApi, dialer: Dialer, plan: Plan, heartbeat: float) -> None:
+        self.id: str | None = None
+        self._shared = shared
+        self._api = api
+        self._dialer = dialer
+        self._plan = plan
+        self._heartbeat = heartbeat
+        self._asking = Supervisor(f"start of a session to {plan.box}")
+
+    async def start(self, began: float) -> Outcome:
+        """StartSession, which was first asked for at ``began``."""
+        plan, register = self._plan, self._shared.sessions
+        reason = session_reason(register.owner, plan.kind, register.run)
+        async with self._shared.gates.of(self._api).enter(plan.priority):
+            answer = await self._ask_start(reason)
+        if isinstance(answer, NotConnected):
+            waited = self._shared.time.monotonic() - began
+            text = f"{plan.box} is not connected to Session Manager yet ({waited:.0f} s)"
+            return Outcome(start_refused(answer), text, answer)
+        if isinstance(answer, DevboxError):
+            return Outcome(start_refused(answer), answer.message, answer)
+        self._note_started(answer)
+        return Outcome(Happened.STARTED, grant=answer)
+
+    async def _ask_start(self, reason: str) -> Grant | DevboxError:
+        """Whoever is cancelled while AWS answers must still learn what there is to end."""
+        asking: asyncio.Task[Grant | DevboxError] = self._asking.spawn("ask", self._answer_to_start(reason))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await asyncio.wait({asking}, timeout=START_ANSWER)
+            answered = asking.done() and not asking.cancelled() and asking.exception() is None
+            if answered and not isinstance(answer := asking.result(), DevboxError):
+                self._note_started(answer)
+            asking.cancel()
+            raise
+
+    async def _answer_to_start(self, reason: str) -> Grant | DevboxError:
+        plan = self._plan
+        try:
+            return await self._api.start(plan.target, plan.document, plan.parameters, reason=reason)
+        except DevboxError as error:
+            return error
+
+    def _note_started(self, grant: Grant) -> None:
+        self.id = grant.session_id
+        self._shared.sessions.started(self.id, self._plan.box)
+
+    async def resume(self, priority: float) -> Outcome:
+        """ResumeSession. ``priority``: lower goes first when many sessions come back at once."""
+        assert self.id is not None
+        try:
+            async with self._shared.gates.of(self._api).enter(priority):
+                return Outcome(Happened.RESUMED, grant=await self._api.resume(self.id))
+        except DevboxError as error:
+            return Outcome(resume_refused(error), error.message)
+
+    async def look(self, text: str) -> Outcome:
+        """Ask whether the session exists, whose links die without a frame. ``text`` says how the last one did.
+
+        Only a plain no is one: many accounts may not ask.
+        """
+        assert self.id is not None
+        try:
+            exists = await self._api.is_active(self.id, self._plan.target)
+        except DevboxError:
+            exists = None
+        if exists is False:
+            return Outcome(Happened.EXISTS_NOT, "the session no longer exists")
+        return Outcome(Happened.EXISTS, text)
+
+    async def dial(self, url: str, *, signed: bool) -> Link | Outcome:
+        """Open a link; an outcome where there is none."""
+        headers: Mapping[str, str] = {}
+        if signed:
+            try:
+                headers = await self._api.sign_upgrade(url)
+            except DevboxError as error:
+                log.info("session %s: dialling unsigned: %s", self.id, error.message)
+        try:
+            return await self._dialer.dial(
+                url, headers=headers, heartbeat=self._heartbeat, ca_bundle=self._api.ca_bundle()
+            )
+        except DevboxError as error:
+            status = error.status if isinstance(error, LinkRefused) else None
+            return Outcome(link_over(lived=0.0, heard=False, status=status), error.message)
+
+    async def login(self, longest: float) -> None:
+        """Wait until the credentials may work again, for ``longest`` seconds at most."""
+        await self._shared.bells.logins.wait(longest)
+        await self._api.refresh()
+
+    async def data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
+        """GenerateDataKey: plaintext and ciphertext. Errors as every call of the API."""
+        return await self._api.generate_data_key(key_id, context)
+
+    async def end(self) -> None:
+        """TerminateSession, within a few seconds. What could not be ended is left to the next daemon's sweep."""
+        if (id_ := self.id) is None:
+            return
+        try:
+            async with asyncio.timeout(API_END_TIMEOUT):
+                async with self._shared.gates.of(self._api).enter(FIRST_OF_ALL):
+                    await self._api.terminate(id_)
+        except (DevboxError, TimeoutError) as error:
+            log.warning("session %s could not be ended at AWS: %s", id_, error)
+        else:
+            self._shared.sessions.over(id_)
+
+    def is_over(self) -> None:
+        """The service itself has ended the session."""
+        if self.id is not None:
+            self._shared.sessions.over(self.id)
