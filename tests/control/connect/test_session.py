@@ -736,8 +736,10 @@ async def test_a_touch_that_finds_no_room_asks_instead() -> None:
         await one.session.send(b"x" * 1024)
         await asyncio.sleep(60)
         one.session.beat()
-        await settle()
+        far.blocked = False
+        await asyncio.sleep(10)
         assert [kind for kind, _ in far.seen[before:]] == [PayloadType.PARAMETER]
+        assert bytes(far.taken) == b"nop" + b"x" * 1024
 
 
 async def test_after_a_wake_a_dead_link_is_dropped_at_once() -> None:
