@@ -7,7 +7,7 @@ it is deleted. What is deleted is ruled by facts that stay true once they are tr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec.structs import replace
@@ -43,7 +43,7 @@ def sweep(seen: Seen) -> Step | None:
         or _own_at_last(seen)
         or retire(seen)
         or _forgotten(seen)
-        or _collected(seen, list(_garbage(seen)))
+        or _collected(seen, _garbage(seen))
     )
 
 
@@ -117,21 +117,20 @@ def _forgotten(seen: Seen) -> Step | None:
 Leftover = Volume | Image | Snapshot
 
 
-def _garbage(seen: Seen) -> Iterator[Leftover]:
-    yield from (volume for volume in seen.ec2.volumes if is_spent(seen, volume))
+def _garbage(seen: Seen) -> list[Leftover]:
+    """All that may be marked; a snapshot is deleted only when no image has it any more."""
+    volumes = [volume for volume in seen.ec2.volumes if is_spent(seen, volume)]
     images = [image for image in seen.ec2.images if is_unwanted_image(seen, image)]
-    yield from images
-    registered = {s for image in seen.ec2.images if image.is_there for s in image.snapshots.values()}
-    of_images = {
-        image.save for image in seen.ec2.images if image.is_there and None in image.snapshots.values()
-    }
-    for snapshot in seen.ec2.snapshots:
-        if (
-            snapshot.id not in registered
-            and snapshot.save not in of_images
-            and is_unwanted_snapshot(seen, snapshot)
-        ):
-            yield snapshot
+    snapshots = [snapshot for snapshot in seen.ec2.snapshots if is_unwanted_snapshot(seen, snapshot)]
+    return [*volumes, *images, *snapshots]
+
+
+def _registered(images: Iterable[Image], snapshots: Iterable[Snapshot]) -> frozenset[str]:
+    """Snapshots of an image that shows; where it does not name them, all of its save."""
+    there = [image for image in images if image.is_there]
+    named = {snapshot for image in there for snapshot in image.snapshots.values() if snapshot}
+    nameless = {image.save for image in there if not image.snapshots or None in image.snapshots.values()}
+    return frozenset(named | {one.id for one in snapshots if one.save is not None and one.save in nameless})
 
 
 def is_spent(seen: Seen, volume: Volume) -> bool:
@@ -168,16 +167,22 @@ def _is_over(project: Project, save: int | None) -> bool:
 
 def _collected(seen: Seen, garbage: list[Leftover], *, grace: float | None = None) -> Step | None:
     """(14, 15, 17) mark all at once; delete, one a pass, what was marked long enough ago."""
-    unmarked = tuple(one.id for one in garbage if one.garbage is None and one.id not in seen.put_off)
-    if unmarked:
+    left = [one for one in garbage if one.id not in seen.put_off]
+    if unmarked := tuple(one.id for one in left if one.garbage is None):
         return Tag(unmarked, tags.of_garbage(seen.at), "left over")
+    held = _registered(seen.ec2.images, seen.ec2.snapshots)
     wait = seen.project.policy.grace if grace is None else grace
-    due = {one.id: one.garbage + wait for one in garbage if one.garbage is not None}
-    for one in garbage:
-        if one.id not in seen.put_off and due.get(one.id, seen.at + 1) <= seen.at:
+    due = [((one.garbage or seen.at) + wait, one) for one in left if one.id not in held]
+    for moment, one in due:
+        if moment <= seen.at:
             return _dropped(one)
-    left = [moment - seen.at for name, moment in due.items() if name not in seen.put_off]
-    return Wait(max(BRISK, min(left)), "what is left over goes soon") if left else None
+    return (
+        Wait(max(BRISK, min(due, key=_moment)[0] - seen.at), "what is left over goes soon") if due else None
+    )
+
+
+def _moment(due: tuple[float, Leftover]) -> float:
+    return due[0]
 
 
 def _dropped(one: Leftover) -> Step:
@@ -209,8 +214,8 @@ def deleting(seen: Seen) -> Step:
         if box.is_alive and box.id not in seen.put_off:
             return Release(box.id)
     left: list[Leftover] = [volume for volume in seen.ec2.volumes if volume.is_there]
-    images = [image for image in seen.ec2.images if image.is_there]
-    left += images or seen.ec2.snapshots
+    left += [image for image in seen.ec2.images if image.is_there]
+    left += seen.ec2.snapshots
     ready = [one for one in left if one.state in ("available", "completed", "error", "failed", "invalid")]
     if (step := _collected(seen, ready, grace=0.0)) is not None:
         return step

@@ -157,7 +157,7 @@ class DropVolume(msgspec.Struct, frozen=True):
 
 
 class DropImage(msgspec.Struct, frozen=True):
-    """(17) DeregisterImage with its snapshots. Not found is done."""
+    """(17) DeregisterImage; its snapshots go one by one. Not found is done."""
 
     image: str
 

@@ -12,6 +12,7 @@ from devboxd.model.project import Generation, Project, Run
 OWNER: Final = "devbox:owner"
 PROJECT: Final = "devbox:project"  # the name at that time, for people and bills; the identity is:
 UID: Final = "devbox:id"
+MANAGED: Final = "devbox:managed"  # what the policies and the account's dead-man switch go by
 RUN: Final = "devbox:run"
 LAUNCH: Final = "devbox:launch"  # launch token
 SAVE: Final = "devbox:save"  # save number
@@ -27,6 +28,7 @@ def of_project(project: Project) -> dict[str, str]:
     return {
         **project.spec.tags,
         "Name": project.name,
+        MANAGED: "devbox",
         OWNER: project.owner,
         PROJECT: project.name,
         UID: project.uid,

@@ -101,13 +101,12 @@ def test_row_17_image_then_snapshots_then_the_row() -> None:
     head: dict[str, Any] = {"generations": (over, generation(2))}
     step = decide(row, images=(image(), image(save=2)), snapshots=(*snapshots(), *snapshots(save=2)), **head)
     assert isinstance(step, Tag)
-    assert (step.resources, list(step.tags)) == (("ami-1",), ["devbox:gc"])
+    assert step.resources == ("ami-1", "snap-1-xvda", "snap-1-sdf")
+    assert list(step.tags) == ["devbox:gc"]
     images = (image(garbage=OLD), image(save=2))
-    step = decide(row, images=images, snapshots=(*snapshots(), *snapshots(save=2)), **head)
-    assert step == DropImage("ami-1")
     left = (*(replace(s, garbage=OLD) for s in snapshots()), *snapshots(save=2))
-    step = decide(row, images=image(save=2), snapshots=left, **head)
-    assert step == DropSnapshot("snap-1-xvda")
+    assert decide(row, images=images, snapshots=left, **head) == DropImage("ami-1")
+    assert decide(row, images=image(save=2), snapshots=left, **head) == DropSnapshot("snap-1-xvda")
     step = write(decide(row, images=image(save=2), snapshots=snapshots(save=2), **head), "17")
     assert step.erased == (1,)
 
@@ -141,10 +140,9 @@ def test_what_is_left_of_a_save_that_came_to_nothing_goes(changes: dict[str, Any
     row = project(Phase.READY, **{"saves": 9, "head": 1, **changes})
     head = saved()
     head["images"] = (head["images"], image(save=5, garbage=OLD))
-    head["snapshots"] = (*head["snapshots"], *snapshots(save=5))
+    head["snapshots"] = (*snapshots(), *(replace(s, garbage=OLD) for s in snapshots(save=5)))
     assert (decide(row, **head) == DropImage("ami-5")) is goes
     head["images"] = head["images"][0]
-    head["snapshots"] = (*snapshots(), *(replace(s, garbage=OLD) for s in snapshots(save=5)))
     assert (decide(row, **head) == DropSnapshot("snap-5-xvda")) is goes
 
 
@@ -261,13 +259,13 @@ def test_delete_takes_boxes_volumes_images_snapshots_and_then_the_rows() -> None
     gone = box("terminated")
     step = decide(row, boxes=gone, volumes=volumes("available"), **everything)
     assert isinstance(step, Tag)
-    assert step.resources == ("vol-root", "vol-data", "ami-1")
-    everything["images"] = image(garbage=AT - 2)
+    assert step.resources == ("vol-root", "vol-data", "ami-1", "snap-1-xvda", "snap-1-sdf")
+    left = tuple(replace(one, garbage=AT - 2) for one in snapshots())
+    everything |= {"images": image(garbage=AT - 2), "snapshots": left}
     step = decide(row, boxes=gone, volumes=volumes("available", garbage=AT - 2), **everything)
     assert step == DropVolume("vol-root")
     step = decide(row, boxes=gone, **everything)
     assert step == DropImage("ami-1")
-    left = tuple(replace(one, garbage=AT - 2) for one in snapshots())
     assert decide(row, boxes=gone, snapshots=left, **over) == DropSnapshot("snap-1-xvda")
     step = decide(row, boxes=gone, **over)
     assert isinstance(step, Wait)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from devboxd.model.box import Account, Instance
+from devboxd.model.ledger import Change, Item, Range
 from devboxd.model.states import Connection
 
 
@@ -109,3 +110,24 @@ class Cloud(Protocol):
     def instances(self, account: Account) -> Instances: ...
     async def send_ssh_key(self, account: Account, instance_id: str, user: str, public_key: str) -> None:
         """Let EC2 Instance Connect offer a key to a box's sshd for a minute."""
+
+
+class Store(Protocol):
+    """Where projects are written down: items with versions, changed all or none.
+
+    Every read shows all that was committed before it began. Errors are ``DevboxError``.
+    """
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may act on the same projects, so that who acts has to be agreed."""
+
+    async def read(self, owner: str, *ranges: Range) -> list[Item]:
+        """The items of these ranges, range by range: none is read before the one that precedes it."""
+
+    async def commit(self, owner: str, changes: Sequence[Change], op: str) -> None:
+        """Make all changes, or none. ``op`` is this commit's own, and the same for a repeat.
+
+        Raises ``RowChanged`` where a version is not as expected. After any other error the changes may have
+        been made all the same: read back.
+        """

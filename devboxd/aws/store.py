@@ -1,0 +1,145 @@
+"""The projects of several machines, in a DynamoDB table: the shared store.
+
+One table, ``pk`` is ``O#owner`` and ``sk`` the key, so that IAM can bound each user to their own items
+(``dynamodb:LeadingKeys``). Reads are consistent, and a commit is one transaction with a token of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from botocore import exceptions as boto
+
+from devboxd.aws.calls import Calls
+from devboxd.errors import DevboxError, Unreachable
+from devboxd.model.ledger import ABSENT, Change, Item, Range, RowChanged, StoreFailed
+
+MOST: Final = 100  # actions in a transaction (API: TransactWriteItems)
+_NAMES: Final = {"#v": "ver"}
+
+
+@dataclass(frozen=True, slots=True)
+class DynamoStore:
+    """``control``'s store over one table. Errors are those of ``Account.call``, and those of ``model.ledger``."""
+
+    account: Calls
+    table: str
+    is_shared: bool = True
+
+    async def read(self, owner: str, *ranges: Range) -> list[Item]:
+        """See ``control.base.needs.Store``."""
+        return [item for one in ranges for item in await self._range(owner, one)]
+
+    async def _range(self, owner: str, one: Range) -> list[Item]:
+        condition, values = "pk = :owner", {":owner": {"S": f"O#{owner}"}}
+        if one.prefix:
+            condition += " AND begins_with(sk, :prefix)"
+            values[":prefix"] = {"S": one.prefix}
+        request: dict[str, Any] = {
+            "TableName": self.table,
+            "ConsistentRead": True,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": values,
+        }
+        try:
+            if one.newest is None:
+                found = await self.account.pages("dynamodb", "query", "Items", **request)
+            else:
+                answer = await self.account.call(
+                    "dynamodb", "query", **request, ScanIndexForward=False, Limit=one.newest
+                )
+                found = answer["Items"]
+        except DevboxError as error:
+            raise self._explained(error) from error
+        return [Item(str(_plain(one["sk"])), int(one["ver"]["N"]), dict(_plain(one["doc"]))) for one in found]
+
+    async def commit(self, owner: str, changes: Sequence[Change], op: str) -> None:
+        """See ``control.base.needs.Store``."""
+        # The last of many carries the row: what comes before it is repeated harmlessly.
+        for start in range(0, len(changes), MOST):
+            await self._transaction(owner, changes[start : start + MOST], f"{op}-{start}" if start else op)
+
+    async def _transaction(self, owner: str, changes: Sequence[Change], op: str) -> None:
+        items = [self._action(owner, change) for change in changes]
+        try:
+            await self.account.call(
+                "dynamodb", "transact_write_items", TransactItems=items, ClientRequestToken=op
+            )
+        except DevboxError as error:
+            raise self._explained(error) from error
+
+    def _action(self, owner: str, change: Change) -> dict[str, Any]:
+        key = {"pk": {"S": f"O#{owner}"}, "sk": {"S": change.key}}
+        action: dict[str, Any] = {"TableName": self.table}
+        if change.expects == ABSENT:
+            action["ConditionExpression"] = "attribute_not_exists(sk)"
+        else:
+            action["ConditionExpression"] = "#v = :v"
+            action["ExpressionAttributeNames"] = _NAMES
+            action["ExpressionAttributeValues"] = {":v": {"N": str(change.expects)}}
+        if change.body is None:
+            return {"Delete": {**action, "Key": key}}
+        item = {**key, "ver": {"N": str(change.expects + 1)}, "doc": _attribute(change.body)}
+        if change.expires is not None:
+            item["expires"] = {"N": f"{change.expires:.0f}"}
+        return {"Put": {**action, "Item": item}}
+
+    def _explained(self, error: DevboxError) -> DevboxError:
+        """What a refusal means here, where the general sentence says too little."""
+        cause = error.__cause__
+        if not isinstance(cause, boto.ClientError):
+            return error
+        code = str(cause.response.get("Error", {}).get("Code", ""))
+        if code == "ResourceNotFoundException":
+            return StoreFailed(
+                f"there is no table {self.table} in this account and region",
+                hint="devboxctl init account makes it",
+            )
+        if code == "TransactionCanceledException":
+            reasons: Sequence[Mapping[str, Any]] = cause.response.get("CancellationReasons", ())
+            codes = {str(reason.get("Code", "None")) for reason in reasons} - {"None"}
+            if "ConditionalCheckFailed" in codes:
+                return RowChanged("the project was changed by somebody else")
+            if codes & {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}:
+                return Unreachable("the table is busy with the same project", hint="it is tried again")
+            return StoreFailed(f"the table refuses the change: {', '.join(sorted(codes)) or code}")
+        if code in ("TransactionInProgressException", "TransactionConflictException"):
+            return Unreachable("the same change is still being made", hint="it is tried again")
+        return error
+
+
+def _attribute(value: Any) -> dict[str, Any]:
+    """A plain value as DynamoDB writes it."""
+    match value:
+        case None:
+            return {"NULL": True}
+        case bool():
+            return {"BOOL": value}
+        case int() | float():
+            return {"N": str(Decimal(repr(value)))}
+        case str():
+            return {"S": value}
+        case Mapping():
+            return {"M": {str(key): _attribute(one) for key, one in value.items()}}
+        case _:
+            return {"L": [_attribute(one) for one in value]}
+
+
+def _plain(attribute: Mapping[str, Any]) -> Any:
+    """A plain value out of what DynamoDB writes."""
+    ((kind, value),) = attribute.items()
+    match kind:
+        case "N":
+            number = Decimal(value)
+            return int(number) if number == number.to_integral_value() else float(number)
+        case "M":
+            return {key: _plain(one) for key, one in value.items()}
+        case "L":
+            return [_plain(one) for one in value]
+        case "NULL":
+            return None
+        case _:
+            return value

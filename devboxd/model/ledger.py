@@ -1,0 +1,268 @@
+"""The rows of a project as items of a store, and a step as the changes that make it so. No engine is known here.
+
+Keys begin with what they are, so that one short query lists all projects and another reads one of them, without
+ninety days of events:
+
+    N#name       uid: the name is taken        M#uid          the row
+    G#uid#12     a generation                  R#uid#3        a run
+    L#uid        who acts                      E#uid#…        what happened
+
+All changes of a project carry the version of its row: whoever changes it second has to look again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from devboxd.errors import DevboxError
+from devboxd.model.project import Generation, Project, Run
+from devboxd.model.step import Erase, Write
+
+SCHEMA: Final = 1  # of the bodies; a store written by a newer devbox is not touched
+EVENTS_KEPT: Final = 90 * 86400.0  # seconds
+ABSENT: Final = 0  # the version of an item that is not there
+
+T = TypeVar("T")
+
+
+class RowChanged(DevboxError):
+    """Somebody else changed the project in the meantime: look again."""
+
+    code = "row-changed"
+    retryable = True
+    exit_status = 5
+
+
+class NameTaken(DevboxError):
+    """A project of that name exists."""
+
+    code = "name-taken"
+    exit_status = 5
+
+
+class StoreFailed(DevboxError):
+    """The store can not be read or written."""
+
+    code = "store-failed"
+
+
+class StoreNewer(StoreFailed):
+    """The store was written by a newer devbox."""
+
+    code = "store-newer"
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One item as it was read. Versions count from 1."""
+
+    key: str
+    version: int
+    body: dict[str, Any]
+
+
+class Range(msgspec.Struct, frozen=True):
+    """Items whose key begins so, in the order of their keys; ``newest``: only so many, from the end."""
+
+    prefix: str
+    newest: int | None = None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Put an item that has this version now (``ABSENT``: is not there), or drop it (no body).
+
+    A put item has the next version. ``expires``: Unix seconds after which the store may forget it.
+    """
+
+    key: str
+    expects: int
+    body: dict[str, Any] | None = None
+    expires: float | None = None
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """One project with what belongs to it, and the versions of all that. ``op``: of the last change."""
+
+    project: Project
+    run: Run | None = None
+    generations: tuple[Generation, ...] = ()
+    versions: dict[str, int] = {}
+    op: str = ""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What happened to a project. ``what`` is the row of the call table, or a verb; ``who`` did it."""
+
+    at: float  # Unix seconds
+    what: str
+    who: str
+    text: str
+
+
+# Keys ------------------------------------------------------------------------------------------------------
+
+
+def name_key(name: str) -> str:
+    """Of the item that holds a name. Names of projects differ by more than case."""
+    return f"N#{name.lower()}"
+
+
+def row_key(uid: str) -> str:
+    """Of a project's row."""
+    return f"M#{uid}"
+
+
+def generation_key(uid: str, number: int) -> str:
+    """Of a generation."""
+    return f"G#{uid}#{number:08d}"
+
+
+def run_key(uid: str, number: int) -> str:
+    """Of a run."""
+    return f"R#{uid}#{number:08d}"
+
+
+def lease_key(uid: str) -> str:
+    """Of the note of who acts."""
+    return f"L#{uid}"
+
+
+def event_key(uid: str, at: float, op: str) -> str:
+    """Of an event: they sort by time."""
+    return f"E#{uid}#{round(at * 1000):013d}{op}"
+
+
+def of_one(uid: str) -> tuple[Range, ...]:
+    """What to read of a project, the row first: no later part may be older than it."""
+    return Range(row_key(uid)), Range(f"R#{uid}#", newest=1), Range(f"G#{uid}#")
+
+
+EVERY_ROW: Final = Range("M#")
+
+
+# Reading ---------------------------------------------------------------------------------------------------
+
+
+def row(item: Item) -> Project:
+    """Read a row. Raises StoreNewer or StoreFailed."""
+    return _read(item, Project)
+
+
+def read(items: Iterable[Item]) -> Ledger | None:
+    """Put a project together out of ``of_one``; None where there is none.
+
+    What was committed between the reads of the row and of the rest is left out.
+    """
+    found = list(items)
+    rows = [item for item in found if item.key.startswith("M#")]
+    if not rows:
+        return None
+    project = row(rows[0])
+    runs = [_read(item, Run) for item in found if item.key.startswith("R#")]
+    generations = [_read(item, Generation) for item in found if item.key.startswith("G#")]
+    return Ledger(
+        project,
+        next((run for run in runs if run.number == project.run), None),
+        tuple(one for one in generations if one.number <= project.head),
+        {item.key: item.version for item in found},
+        str(rows[0].body.get("op", "")),
+    )
+
+
+def events(items: Iterable[Item]) -> list[Event]:
+    """Read events."""
+    return [_read(item, Event) for item in items]
+
+
+def _read(item: Item, kind: type[T]) -> T:
+    schema = item.body.get("schema", SCHEMA)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise StoreNewer("the store was written by a newer devbox", hint="upgrade devbox on this machine")
+    try:
+        return msgspec.convert(item.body, kind)
+    except msgspec.ValidationError as error:
+        raise StoreFailed(
+            f"the item {item.key} of the store is damaged: {error}", hint="try: devboxctl rebuild"
+        ) from error
+
+
+# Writing ---------------------------------------------------------------------------------------------------
+
+
+def body(value: msgspec.Struct, **more: Any) -> dict[str, Any]:
+    """A struct as the body of an item."""
+    found: dict[str, Any] = msgspec.to_builtins(value)
+    return {**found, **more, "schema": SCHEMA}
+
+
+def created(project: Project, op: str, event: Event, *, run: Run | None = None) -> list[Change]:
+    """A new project: its name, its row, and its run where it has one already."""
+    changes = [
+        Change(name_key(project.name), ABSENT, {"uid": project.uid}),
+        Change(row_key(project.uid), ABSENT, body(project, op=op)),
+        _noted(project.uid, event, op),
+    ]
+    if run is not None:
+        changes.append(Change(run_key(project.uid, run.number), ABSENT, body(run)))
+    return changes
+
+
+def written(ledger: Ledger, write: Write, op: str, event: Event) -> list[Change]:
+    """One step of the table as one transaction."""
+    uid, known = write.project.uid, ledger.versions
+    changes = [_put(row_key(uid), known, body(write.project, op=op)), _noted(uid, event, op)]
+    if write.run is not None:
+        changes.append(_put(run_key(uid, write.run.number), known, body(write.run)))
+    changes += [_put(generation_key(uid, one.number), known, body(one)) for one in write.generations]
+    for number in write.erased:
+        key = generation_key(uid, number)
+        changes.append(Change(key, known.get(key, ABSENT)))
+    return changes
+
+
+def renamed(ledger: Ledger, name: str, op: str, event: Event, old: Item | None) -> list[Change]:
+    """Another name for a project: both names and the row in one transaction."""
+    project = ledger.project
+    changes = [
+        _put(row_key(project.uid), ledger.versions, body(msgspec.structs.replace(project, name=name), op=op)),
+        _noted(project.uid, event, op),
+    ]
+    if name_key(name) != name_key(project.name):
+        changes.append(Change(name_key(name), ABSENT, {"uid": project.uid}))
+        changes += [Change(old.key, old.version)] if old is not None else []
+    return changes
+
+
+def erased(ledger: Ledger, step: Erase, items: Sequence[Item]) -> list[Change]:
+    """Drop what is left of a project: its row and its name last, with everything that can be found."""
+    key = row_key(step.project.uid)
+    others = [Change(item.key, item.version) for item in items if item.key != key]
+    return [*others, Change(key, ledger.versions.get(key, ABSENT))]
+
+
+def after(ledger: Ledger, write: Write, op: str) -> Ledger:
+    """The ledger as it is once the step was written."""
+    uid = write.project.uid
+    put = [row_key(uid), *(generation_key(uid, one.number) for one in write.generations)]
+    put += [run_key(uid, write.run.number)] if write.run is not None else []
+    dropped = {generation_key(uid, number) for number in write.erased}
+    versions: Mapping[str, int] = {key: ledger.versions.get(key, ABSENT) + 1 for key in put}
+    changed = {one.number for one in write.generations} | set(write.erased)
+    generations = [one for one in ledger.generations if one.number not in changed]
+    return Ledger(
+        write.project,
+        write.run or ledger.run,
+        tuple(sorted((*generations, *write.generations), key=lambda one: one.number)),
+        {key: version for key, version in {**ledger.versions, **versions}.items() if key not in dropped},
+        op,
+    )
+
+
+def _put(key: str, versions: Mapping[str, int], content: dict[str, Any]) -> Change:
+    return Change(key, versions.get(key, ABSENT), content)
+
+
+def _noted(uid: str, event: Event, op: str) -> Change:
+    return Change(event_key(uid, event.at, op), ABSENT, body(event), event.at + EVENTS_KEPT)
