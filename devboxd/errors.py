@@ -70,6 +70,13 @@ class WrongState(DevboxError):
     exit_status = 5
 
 
+class StateNotSaved(DevboxError):
+    """Something that is to outlive the daemon could not be written: a full or read-only disk, as a rule."""
+
+    code = "state-not-saved"
+    retryable = True
+
+
 class NotConnected(DevboxError):
     """The box is known but its agent is not connected to Session Manager (yet)."""
 

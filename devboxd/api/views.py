@@ -6,6 +6,7 @@ from devboxd.api import wire
 from devboxd.control.connect.forward import Facts
 from devboxd.control.connect.session import HeldSession
 from devboxd.errors import DevboxError
+from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import Condition, Event
 from devboxd.text import rfc3339
@@ -20,6 +21,17 @@ def condition(value: Condition) -> wire.Condition:
     """A standing condition."""
     return wire.Condition(
         value.code, value.title, value.text, value.hint, rfc3339(value.since), value.severity
+    )
+
+
+def ssh_config(value: SshConfigState, files: SshFiles) -> wire.SshConfigResult:
+    """The generated ssh configuration as it stands now."""
+    return wire.SshConfigResult(
+        config_file=str(files.include),
+        user_config=str(files.user_config),
+        included=value.included,
+        current=value.current,
+        changed=[str(path) for path in value.changed],
     )
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Final
 
-import msgspec
-
 from devboxd.aws.errors import SessionOver
+from devboxd.control.base.memory import Memory
 from devboxd.control.base.needs import Cloud, Dialer
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.connect.attach import Attach
 from devboxd.control.connect.execute import ExecSpec, Execution
-from devboxd.control.connect.forward import Forwards, ListenerStore, Saved
+from devboxd.control.connect.forward import Forwards, ListenerStore
 from devboxd.control.connect.port import IDLE_AFTER, PortPool, PortTarget
 from devboxd.control.connect.session import HeldSession, Plan, Quiet
 from devboxd.control.connect.ssh import Keys, SshAccess
@@ -39,16 +38,6 @@ log = logging.getLogger(__name__)
 NAMES_KEPT: Final = 30.0  # seconds that a name keeps its instance without asking EC2 again
 
 
-class Memory(msgspec.Struct):
-    """What the journal keeps between daemons: only what AWS cannot tell."""
-
-    forwards: list[Saved] = []
-    open_sessions: dict[str, Account] = {}
-    accounts: list[Account] = []
-    host_keys: dict[str, dict[int, list[str]]] = {}  # by box, by port: what ssh pins
-    users: dict[str, str] = {}  # by box: who logs in there
-
-
 class Daemon:
     """Boxes, sessions and forwards of one user."""
 
@@ -60,7 +49,6 @@ class Daemon:
         keys: Keys,
         config: Config,
         memory: Memory,
-        remember: Callable[[Memory], None],
         listeners: ListenerStore | None = None,
         *,
         idle_after: float = IDLE_AFTER,
@@ -71,7 +59,6 @@ class Daemon:
         self._cloud = cloud
         self._dialer = dialer
         self._memory = memory
-        self._remember = remember
         self._idle_after = idle_after
         self._pools: dict[PortTarget, PortPool] = {}
         self._warm: list[PortPool] = []
@@ -82,21 +69,21 @@ class Daemon:
             shared,
             self.pool,
             self.execute,
-            self._save_forwards,
+            memory,
             wait=lambda: self.config.forward.wait,
             store=listeners,
         )
         self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
         self.agents = SshAgents(shared, self.execute)
-        shared.sessions.on_change = self._save_sessions
+        shared.sessions.on_change = self._note_sessions
 
     # Life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Take up what an earlier daemon left: its forwards, and the sessions it could not end."""
+        await self.forwards.restore()
         self.shared.tasks.spawn("heart", steadily(self.shared, "heart", self._beat))
         self.shared.tasks.spawn("sweep", self._sweep(dict(self._stale)))
-        await self.forwards.restore(list(self._memory.forwards))
         self.shared.tasks.spawn("warm ports", self._warm_up())
 
     async def stop(self) -> None:
@@ -140,6 +127,7 @@ class Daemon:
             ended += was_open is True
             if was_open is not None:
                 del self._stale[session_id]
+                self._memory.session_over(session_id)
         prefix = owner_reason(self.shared.sessions.owner)
         for account in {self.config.account_of(Account()), *self._memory.accounts}:
             try:
@@ -155,7 +143,6 @@ class Daemon:
             self.shared.news.tell(
                 "sweep.ended", f"ended {ended} sessions that an earlier daemon had left open"
             )
-        self._save_sessions()
 
     async def _end(self, account: Account, session_id: str) -> bool | None:
         """End a session. Returns whether it was open; None where that could not be done (the next daemon tries)."""
@@ -259,9 +246,7 @@ class Daemon:
         return instances
 
     def _seen(self, box: BoxRef) -> BoxRef:
-        if box.account not in self._memory.accounts:
-            self._memory.accounts = [*self._memory.accounts, box.account][-8:]
-            self._remember(self._memory)
+        self._memory.used(box.account)
         return box
 
     # Sessions ---------------------------------------------------------------------------------------
@@ -406,15 +391,15 @@ class Daemon:
 
     # Memory -----------------------------------------------------------------------------------------
 
-    def _save_forwards(self, forwards: list[Saved]) -> None:
-        self._memory.forwards = forwards
-        self._remember(self._memory)
-
-    def _save_sessions(self) -> None:
+    def _note_sessions(self) -> None:
+        """Tell the memory which sessions exist at AWS by our doing."""
         now_open = {
             s.id: s.plan.account
             for s in self.shared.sessions.running
             if s.id and s.id in self.shared.sessions.open_ids
         }
-        self._memory.open_sessions = {**self._stale, **now_open}
-        self._remember(self._memory)
+        known = self._memory.open_sessions
+        for id_ in now_open.keys() - known.keys():
+            self._memory.session_opened(id_, now_open[id_])
+        for id_ in known.keys() - now_open.keys() - self._stale.keys():
+            self._memory.session_over(id_)

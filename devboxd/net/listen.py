@@ -175,6 +175,8 @@ async def listen_tcp(bind: str = "127.0.0.1", port: int = 0) -> Listener:
     Raises: PortInUse, PortDenied; BadRequest when the address is not one of this machine's.
     """
     name = bind.strip("[]")
+    if not 0 <= port < 65536:
+        raise BadRequest(f"{port} is no port", hint="0 to 65535; 0 picks a free one")
     addresses = await _addresses(name)
     for _ in range(PORT_TRIES):
         try:
@@ -194,6 +196,22 @@ def listen_unix(path: Path) -> Listener:
     Raises: PortInUse, PortDenied, BadRequest.
     """
     return Listener([bind_unix(path)], path=path)
+
+
+def expanded(text: str) -> Path:
+    """A path as a person writes it, ``~`` included.
+
+    Raises: BadRequest for a user that this machine does not know (now: the directory may be away), and for
+    what can be no path.
+    """
+    try:
+        path = Path(text).expanduser()
+        os.fsencode(path)
+    except (RuntimeError, ValueError) as error:
+        raise BadRequest(f"{text!r} is no path here: {error}", hint="is the user after ~ known?") from error
+    if "\0" in text:
+        raise BadRequest(f"{text!r} is no path")
+    return path
 
 
 def bind_unix(path: Path, *, backlog: int = BACKLOG) -> socket.socket:
@@ -249,7 +267,7 @@ async def _addresses(name: str) -> list[tuple[socket.AddressFamily, str, bool]]:
         return [(socket.AF_INET, "0.0.0.0", True), (socket.AF_INET6, "::", False)]  # asked for
     try:
         found = await asyncio.get_running_loop().getaddrinfo(name, 0, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no host name at all (its encoding, a zero byte)
         raise BadRequest(f"{name!r} is not an address to listen on") from error
     family, address = found[0][0], str(found[0][4][0])
     return [(family, address, True)]

@@ -185,5 +185,6 @@ def _lock(file: Path, path: Path | None = None) -> int:
             hint=f"use that one (DEVBOX_SOCKET={other}), or give this one its own XDG_STATE_HOME",
         ) from error
     os.ftruncate(lock, 0)
-    os.pwrite(lock, (f"{os.getpid()}\n" + (f"{path}\n" if path is not None else "")).encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds, it only does not say whose it is
+        os.pwrite(lock, (f"{os.getpid()}\n" + (f"{path}\n" if path is not None else "")).encode(), 0)
     return lock

@@ -20,21 +20,23 @@ import pytest
 
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
+from devboxd.control.base.memory import Memory
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.daemon import Daemon, Memory
+from devboxd.control.daemon import Daemon
 from devboxd.errors import DevboxError
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config, LinkSettings
 from devboxd.model.forward import Spec
+from devboxd.model.memory import State
 from devboxd.model.terminal import ClientMessage, EndOfInput, Input, Leaving, StatusLine, Taken
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.simulator.options import FAST
 from devboxd.simulator.world import Simulator
 from tests.chaos.faults import OF_A_SESSION, Cut, Generator
-from tests.control.kit import NoKeys
+from tests.control.kit import NoKeys, Nowhere
 
 PACE = 0.02  # seconds between two writes of a stream
 PIECE = 512  # bytes of one
@@ -73,7 +75,7 @@ async def rig(
 
 @contextlib.asynccontextmanager
 async def daemon_on(
-    sim: Simulator, patch: pytest.MonkeyPatch, seed: int, memory: Memory | None = None
+    sim: Simulator, patch: pytest.MonkeyPatch, seed: int, state: State | None = None
 ) -> AsyncIterator[Daemon]:
     """A daemon without an API, stopped at the end."""
     for variable, value in sim.environment().items():
@@ -88,8 +90,7 @@ async def daemon_on(
         dialer,
         NoKeys(),
         Config(link=LinkSettings(frames_per_second=0)),
-        memory or Memory(),
-        lambda memory: None,
+        Memory(shared.news, Nowhere(), state),
     )
     await daemon.start()
     try:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.daemon import Daemon, Memory
+from devboxd.control.daemon import Daemon
 from devboxd.errors import BadRequest, BoxNotFound, Denied, Unreachable
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account
 from devboxd.model.config import BoxSettings, Config, Defaults
+from devboxd.model.memory import State
 from devboxd.model.states import Mux
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
@@ -153,20 +154,19 @@ async def test_stop_ends_every_session_at_aws(sim: Simulator, make_daemon: MakeD
 
 async def test_sessions_of_a_daemon_that_crashed_are_ended(sim: Simulator, make_daemon: MakeDaemon) -> None:
     """By the journal, and by their Reason where even that was lost; nobody else's are touched."""
-    memories = [Memory(), Memory(), Memory()]
+    states = [State(), State(), State()]
     owners = ["test", "test", "somebody-else"]
     crashed = [
-        await make_daemon(sim, memory=memory, owner=owner)
-        for memory, owner in zip(memories, owners, strict=True)
+        await make_daemon(sim, state=state, owner=owner) for state, owner in zip(states, owners, strict=True)
     ]
     # Only their hearts beat: the sweeps are over.
     await until(lambda: all(len(one.shared.tasks) == 1 for one in crashed))
     for one in crashed:
         await open_one(one, sim)
     journal, reason, foreign = list(sim.gateway.sessions.values())
-    remembered = Memory(open_sessions=dict(memories[0].open_sessions))
+    remembered = State(open_sessions=dict(states[0].open_sessions))
     assert list(remembered.open_sessions) == [journal.id]
-    new = await make_daemon(sim, memory=remembered)
+    new = await make_daemon(sim, state=remembered)
     await until(lambda: journal.is_over and reason.is_over)
     assert not foreign.is_over
     await until(lambda: not remembered.open_sessions)
@@ -177,19 +177,17 @@ async def test_a_stale_session_that_cannot_be_ended_now_is_not_forgotten(
     sim: Simulator, make_daemon: MakeDaemon
 ) -> None:
     """The login had expired when the daemon started: the next one tries again."""
-    memory = Memory()
-    crashed = await make_daemon(sim, memory=memory)
+    state = State()
+    crashed = await make_daemon(sim, state=state)
     await open_one(crashed, sim)
     (session,) = sim.gateway.sessions.values()
     await sim.fault("refuse", call="TerminateSession", code="ExpiredTokenException", status=403)
-    remembered = Memory(open_sessions=dict(memory.open_sessions))
-    saved: list[Memory] = []
-    second = await make_daemon(sim, memory=remembered)
-    second._remember = saved.append
-    await until(lambda: saved)
+    remembered = State(open_sessions=dict(state.open_sessions))
+    second = await make_daemon(sim, state=remembered)
+    await until(lambda: len(second.shared.tasks) == 1)  # only its heart beats: the sweep is over
     assert session.id in remembered.open_sessions
     await sim.fault("clear")
-    third = await make_daemon(sim, memory=Memory(open_sessions=dict(remembered.open_sessions)))
+    third = await make_daemon(sim, state=State(open_sessions=dict(remembered.open_sessions)))
     await until(lambda: session.is_over)
     assert third.sessions() == []
 

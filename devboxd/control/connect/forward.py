@@ -12,13 +12,13 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from devboxd.boxside.script import load, squeeze
 from devboxd.control.base.bells import Bell
+from devboxd.control.base.memory import Memory
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.execute import Audience, ExecSpec
@@ -29,14 +29,25 @@ from devboxd.control.connect.stream import ConnectionRefused, Stream
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
-from devboxd.model.forward import ForwardState, Spec, mirrored
+from devboxd.model.forward import ForwardState, Saved, Spec, mirrored
+from devboxd.model.memory import Unusable
 from devboxd.model.retry import backoff
 from devboxd.model.terminal import Leaving
-from devboxd.net.listen import Listener, ListenerClosed, PortDenied, PortInUse, listen_tcp, listen_unix
+from devboxd.net.listen import (
+    Listener,
+    ListenerClosed,
+    PortDenied,
+    PortInUse,
+    expanded,
+    listen_tcp,
+    listen_unix,
+)
+from devboxd.text import printable
 
 log = logging.getLogger(__name__)
 
 SOCKS_TIMEOUT: Final = 20.0  # seconds a client has for its request
+RESTORE_WAIT: Final = 3.0  # seconds that the start of the daemon waits for the forwards of an earlier one
 RETRY_EVERY: Final = 30.0  # seconds between two tries to bind a forward that an earlier daemon had
 AUTO_LIMIT: Final = 64  # ports that one auto forward mirrors at most
 
@@ -62,14 +73,6 @@ class ListenerStore:
 
     def drop_rest(self) -> None:
         """Close and forget what was inherited and not taken: nobody would ever accept from it."""
-
-
-class Saved(msgspec.Struct, frozen=True):
-    """A forward as the journal keeps it."""
-
-    id: str
-    box: BoxRef
-    spec: Spec | None  # None: auto
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -137,7 +140,7 @@ class Forward:
         if kept is not None:
             self._listener = kept
         elif spec.local_path is not None:
-            self._listener = listen_unix(Path(spec.local_path).expanduser())
+            self._listener = listen_unix(expanded(spec.local_path))
         else:
             wanted = wanted_port(spec)
             try:
@@ -195,8 +198,10 @@ class Forward:
             state = ForwardState.RECONNECTING
         elif states:
             state = ForwardState.CONNECTING
-        else:
-            state = ForwardState.FAILED if self.error else ForwardState.LISTENING
+        elif self.error:
+            state = ForwardState.FAILED
+        else:  # a name to bind may still be looked up
+            state = ForwardState.LISTENING if self._listener is not None else ForwardState.CONNECTING
         return Facts(
             self.id,
             self.box.name,
@@ -432,7 +437,7 @@ class Forwards:
         shared: Shared,
         pools: Pools,
         run: Run,
-        save: Callable[[list[Saved]], None],
+        memory: Memory,
         *,
         wait: Wait = lambda: 30.0,
         store: ListenerStore | None = None,
@@ -440,7 +445,7 @@ class Forwards:
         self._shared = shared
         self._pools = pools
         self._run = run
-        self._save = save
+        self._memory = memory
         self._listeners = store or ListenerStore()
         self._wait = wait
         self._all: dict[str, Forward | AutoForward] = {}
@@ -490,6 +495,8 @@ class Forwards:
                 self._keep(new)
             if ephemeral:
                 self._ephemeral[new.id] = set()
+            else:
+                self._remember(new)
             facts = new.facts()
             self._shared.news.tell(
                 "forward.added", f"{facts.local} -> {box.name}:{facts.remote}", box=box.name, id=new.id
@@ -497,9 +504,10 @@ class Forwards:
         for one in found:
             if ephemeral and holder is not None and one.id in self._ephemeral:
                 self._ephemeral[one.id].add(holder)
-            elif not ephemeral and self._ephemeral.pop(one.id, None) is not None and isinstance(one, Forward):
-                self._keep(one)
-        self._store()
+            elif not ephemeral and self._ephemeral.pop(one.id, None) is not None:
+                self._remember(one)
+                if isinstance(one, Forward):
+                    self._keep(one)
         return [forward.facts() for forward in found]
 
     async def release(self, holder: object) -> None:
@@ -515,24 +523,35 @@ class Forwards:
         while any(id_ in self._all for id_ in ids):
             await self._one_removed.wait(None)
 
-    async def restore(self, saved: list[Saved]) -> None:
-        """Make again what an earlier daemon had; what cannot be becomes a condition, and is kept."""
-        for item in saved:
-            forward: Forward | AutoForward
-            if item.spec is None:
-                forward = AutoForward(
-                    self._shared, self._pools, self._run, item.box, id_=item.id, wait=self._wait
-                )
-            else:
-                forward = Forward(
-                    self._shared, self._pools, item.box, item.spec, id_=item.id, wait=self._wait
-                )
-            self._all[item.id] = forward
-            if isinstance(forward, AutoForward):
-                await forward.start()
-            elif not await self._start_again(forward, self._listeners.take(f"forward-{item.id}")):
-                self._shared.tasks.spawn(f"forward {item.id}", self._retry(forward))
+    async def restore(self) -> None:
+        """Take up what an earlier daemon had; what cannot be becomes a condition, and is kept.
+
+        All of it is listed at once. An address that has to be looked up may take longer than ``RESTORE_WAIT``:
+        then the rest of the daemon goes on without it.
+        """
+        for lost in self._memory.unusable:
+            self._shared.news.raise_condition("forward-set-aside", lost.id, id=lost.id, problem=lost.why)
+        for saved in self._memory.forwards:
+            self._all[saved.id] = self._made(saved)
+        binding = [
+            self._shared.tasks.spawn(f"forward {forward.id}", self._take_up(forward))
+            for forward in self._all.values()
+        ]
+        if binding:
+            await asyncio.wait(binding, timeout=RESTORE_WAIT)
         self._listeners.drop_rest()
+
+    def _made(self, saved: Saved) -> Forward | AutoForward:
+        shared, pools, wait = self._shared, self._pools, self._wait
+        if saved.spec is None:
+            return AutoForward(shared, pools, self._run, saved.box, id_=saved.id, wait=wait)
+        return Forward(shared, pools, saved.box, saved.spec, id_=saved.id, wait=wait)
+
+    async def _take_up(self, forward: Forward | AutoForward) -> None:
+        if isinstance(forward, AutoForward):
+            await forward.start()
+        elif not await self._start_again(forward, self._listeners.take(f"forward-{forward.id}")):
+            self._shared.tasks.spawn(f"forward {forward.id} again", self._retry(forward))
 
     async def _start_again(self, forward: Forward, kept: Listener | None = None) -> bool:
         try:
@@ -549,6 +568,7 @@ class Forwards:
         if not forward.is_removed:
             forward.error = None
             self._keep(forward)
+            self._remember(forward)  # the port may be another one now
             self._shared.news.clear_condition("forward-failed", forward.id)
         return True
 
@@ -561,6 +581,11 @@ class Forwards:
 
     async def remove(self, id_: str) -> Facts | None:
         """Remove one forward; None when there is none of that id (or unique start of it)."""
+        for lost in self._memory.unusable:
+            if lost.id == id_:
+                self._memory.drop_forward(id_)
+                self._shared.news.clear_condition("forward-set-aside", id_)
+                return msgspec.structs.replace(_facts_of(lost), state=ForwardState.REMOVED)
         matches = [known for known in self._all if known == id_] or [
             known for known in self._all if known.startswith(id_)
         ]
@@ -569,10 +594,10 @@ class Forwards:
         forward = self._all.pop(matches[0])
         self._ephemeral.pop(forward.id, None)
         self._one_removed.ring()
+        self._memory.drop_forward(forward.id)
         self._listeners.drop(f"forward-{forward.id}")
         self._shared.news.clear_condition("forward-failed", forward.id)
         await forward.stop()
-        self._store()
         facts = forward.facts()
         self._shared.news.tell(
             "forward.removed", f"{facts.local} -> {facts.box}:{facts.remote}", box=facts.box, id=facts.id
@@ -586,7 +611,7 @@ class Forwards:
             facts.append(forward.facts())
             if isinstance(forward, AutoForward):
                 facts += [mirror.facts() for _, mirror in sorted(forward.forwards.items())]
-        return facts
+        return facts + [_facts_of(lost) for lost in self._memory.unusable]
 
     async def stop(self) -> None:
         """Close all, and forget none: the journal keeps them for the next daemon."""
@@ -613,11 +638,15 @@ class Forwards:
             pass
         return new
 
-    def _store(self) -> None:
-        self._save(
-            [
-                Saved(forward.id, forward.box, forward.saved if isinstance(forward, Forward) else None)
-                for forward in self._all.values()
-                if forward.id not in self._ephemeral
-            ]
-        )
+    def _remember(self, forward: Forward | AutoForward) -> None:
+        spec = forward.saved if isinstance(forward, Forward) else None
+        self._memory.keep_forward(Saved(forward.id, forward.box, spec))
+
+
+def _facts_of(lost: Unusable) -> Facts:
+    """A forward that cannot be, as far as its entry makes sense."""
+    entry = lost.entry if isinstance(lost.entry, dict) else {}
+    box, spec = entry.get("box"), entry.get("spec")
+    name = printable(str(box.get("name", "?")) if isinstance(box, dict) else "?")
+    remote = printable(str(spec.get("port", "?")) if isinstance(spec, dict) else "?")
+    return Facts(lost.id, name, ForwardState.FAILED, "?", remote, 0, 0, 0, 0, 0, lost.why, False)
