@@ -21,7 +21,8 @@ from devboxd.control.base.bells import Bell
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
-from devboxd.control.connect.execute import Audience, ExecSpec
+from devboxd.control.connect.audience import Audience
+from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.port import PortPool, PortTarget
 from devboxd.control.connect.socks import FAILED, OK, REFUSED, Buffered, SocksError, accept, reply
 from devboxd.control.connect.splice import Connection, splice
@@ -50,6 +51,8 @@ SOCKS_TIMEOUT: Final = 20.0  # seconds a client has for its request
 RESTORE_WAIT: Final = 3.0  # seconds that the start of the daemon waits for the forwards of an earlier one
 RETRY_EVERY: Final = 30.0  # seconds between two tries to bind a forward that an earlier daemon had
 AUTO_LIMIT: Final = 64  # ports that one auto forward mirrors at most
+AUTO_PAUSE: Final = 1.0  # seconds between two reports that are acted on; the script on the box makes no more
+LONGEST_REPORT: Final = 64 << 10  # bytes of a report: twice what a box that listens on every third port says
 
 _LINE: Final = re.compile(r"(hex|dec)((?: [0-9A-Fa-f]{1,5})*) ?\Z")
 
@@ -327,10 +330,13 @@ class AutoForward:
         self._run = run
         self._wait = wait
         self._tasks = Supervisor(f"auto forward {id_}")
+        self._report = ""  # the latest of the box; what it replaces does not matter any more
+        self._reported = asyncio.Event()
 
     async def start(self) -> None:
         """Watch from now on."""
         self._tasks.spawn("watch", self._watch())
+        self._tasks.spawn("mirror", self._act_on_reports())
 
     async def stop(self) -> None:
         """Stop watching and take all mirrors away."""
@@ -347,7 +353,7 @@ class AutoForward:
         delays = backoff(self._shared.time.dice, first=1.0)
         while True:
             began = self._shared.time.monotonic()
-            lines = _Lines(self._listening)
+            lines = _Reports(self._note)
             leaving = await self._run(
                 ExecSpec(
                     box=self.box,
@@ -363,6 +369,18 @@ class AutoForward:
             if self._shared.time.monotonic() - began > 60:
                 delays = backoff(self._shared.time.dice, first=1.0)
             await self._shared.bells.network.wait(next(delays))
+
+    def _note(self, line: str) -> None:
+        self._report = line
+        self._reported.set()
+
+    async def _act_on_reports(self) -> None:
+        """A box that reports a thousand changes a second gets one of them."""
+        while True:
+            await self._reported.wait()
+            self._reported.clear()
+            self._listening(self._report)
+            await asyncio.sleep(AUTO_PAUSE)
 
     def _listening(self, line: str) -> None:
         """One report of the box. Untrusted: anything odd is ignored."""
@@ -411,22 +429,26 @@ class AutoForward:
             )
 
 
-class _Lines(Audience):
-    """Reads lines and has nothing to say."""
+class _Reports(Audience):
+    """Reads lines, of which only the latest counts, and has nothing to say."""
 
-    def __init__(self, take: Callable[[str], None]) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         super().__init__()
-        self._take = take
-        self._buffer = b""
+        self._note = note
+        self._buffer = bytearray()
 
     def output(self, data: bytes, *, error: bool = False) -> None:
+        """Take what the box says; a line that is too long is none."""
         super().output(data)
         if error:
             return
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        self._buffer = self._buffer[-4096:]
-        for line in lines:
-            self._take(line.decode("ascii", "replace"))
+        self._buffer += data
+        if (end := self._buffer.rfind(b"\n")) >= 0:
+            begin = self._buffer.rfind(b"\n", 0, end) + 1
+            if end - begin < LONGEST_REPORT:
+                self._note(self._buffer[begin:end].decode("ascii", "replace"))
+            del self._buffer[: end + 1]
+        del self._buffer[LONGEST_REPORT:]
 
 
 class Forwards:

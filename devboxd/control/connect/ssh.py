@@ -17,7 +17,8 @@ import msgspec
 
 from devboxd.boxside.script import load, squeeze
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.execute import Capture, ExecSpec
+from devboxd.control.connect.audience import Capture
+from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.box import BoxRef
