@@ -80,7 +80,7 @@ async def test_two_boxes_of_one_name_are_a_question(
 ) -> None:
     """The running one is meant where only one runs; else the user says which."""
     sim = await simulator(boxes=["a", "b"])
-    sim.ec2.get(sim.box("b").id).tags["Name"] = "a"
+    await sim.console("CreateTags", Resources=[sim.box_id("b")], Tags=[{"Key": "Name", "Value": "a"}])
     daemon = await make_daemon(sim)
     with pytest.raises(BadRequest, match="means 2 boxes"):
         await daemon.resolve("a", HERE)
@@ -92,7 +92,7 @@ async def test_of_two_boxes_of_one_name_the_running_one_is_meant(
     """Its stopped predecessor is still there."""
     sim = await simulator(boxes=["a", "b"], stopped=["b"])
     running = sim.box("a").id
-    sim.ec2.get(sim.box("b").id).tags["Name"] = "a"
+    await sim.console("CreateTags", Resources=[sim.box_id("b")], Tags=[{"Key": "Name", "Value": "a"}])
     daemon = await make_daemon(sim)
     assert (await daemon.resolve("a", HERE)).target == running
 

@@ -151,15 +151,14 @@ async def test_a_box_that_is_stopped_is_waited_for_and_said_so(
     screen = Screen()
     async with attached(daemon, sim, screen) as work:
         await shell_pid(screen)
-        box = sim.box("api").id
         await sim.fault("box-stop", box="api")
         await screen.until_state("waiting")
         line = next(line for line in screen.lines if line.state == "waiting")
         assert re.match(r"the box is stopp(ing|ed)", line.text)
         assert line.since is not None
-        await until(lambda: sim.ec2.get(box).state.label == "stopped")
+        await until(lambda: sim.state("api") == "stopped")
         await sim.fault("box-start", box="api")
-        await until(lambda: sim.ec2.get(box).is_connected(sim.clock.wall()))
+        await until(lambda: sim.is_connected("api"))
         daemon.shared.bells.network.ring()
         await until_online(screen)
         await shell_pid(screen)

@@ -109,9 +109,11 @@ async def test_tags_and_dry_runs(simulator: MakeSimulator) -> None:
     box = sim.box("api").id
     async with client(sim, "ec2") as ec2:
         await ec2.create_tags(Resources=[box], Tags=[{"Key": "a", "Value": "1"}])
-        assert sim.ec2.get(box).tags["a"] == "1"
+        assert (await ec2.describe_tags(Filters=[{"Name": "key", "Values": ["a"]}]))["Tags"][0][
+            "Value"
+        ] == "1"
         await ec2.delete_tags(Resources=[box], Tags=[{"Key": "a"}])
-        assert "a" not in sim.ec2.get(box).tags
+        assert not (await ec2.describe_tags(Filters=[{"Name": "key", "Values": ["a"]}]))["Tags"]
         with pytest.raises(ClientError) as error:
             await ec2.stop_instances(InstanceIds=[box], DryRun=True)
         assert code(error) == "DryRunOperation"
