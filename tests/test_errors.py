@@ -20,7 +20,7 @@ from devboxd.errors import DevboxError
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "errors.md").read_text("utf-8")
 # Programs, not libraries: importing them runs them, or they belong on a box.
-PROGRAMS = ("__main__", "relay_program")
+PROGRAMS = ("__main__", "_program")
 # Codes that are written down where they are raised, without a class of their own.
 INLINE = {"forward-not-found": (3, False), "login-failed": (4, False)}
 

@@ -33,7 +33,7 @@ from typing import Any, Final
 
 import msgspec
 
-from devboxd.boxside.script import load, squeeze_python, wrap
+from devboxd.boxside.script import load, load_program, wrap
 from devboxd.errors import DevboxError
 
 OUTPUT_WINDOW: Final = 512 << 10  # bytes of lines kept on the box until taken: 0.7 s at the agent's pace
@@ -96,7 +96,7 @@ def start_command(*, nonce: str, user: str | None, cwd: str | None) -> str:
         nonce,
         user or "",
         cwd or "",
-        squeeze_python(load("relay_program.py", common=False)),
+        load_program("relay_program"),
     )
 
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from devboxd.boxside.script import load, squeeze_python
+from devboxd.boxside.script import load_program
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.execute import ExecSpec
@@ -88,7 +88,7 @@ class _Lent:
         await self._tasks.stop()
 
     async def _serve(self) -> None:
-        program = squeeze_python(load("agent_program.py", common=False))
+        program = load_program("agent_program")
         spec = ExecSpec(box=self._box, argv=["python3", "-c", program], user=self._user, wait=None)
         delays = backoff(self._shared.time.dice, first=1.0)
         while True:
