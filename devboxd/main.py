@@ -98,7 +98,6 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     memory = _remembered(Journal(paths.journal), shared)
-    shared.sessions.owner = memory.owner
     files = ConfigFiles(paths, environment)
     loaded = files.load()
     _set_level(loaded.config)

@@ -83,14 +83,13 @@ async def daemon_on(
     clock = SystemClock()
     accounts, dialer = Accounts(clock), Dialer(DialSettings())
     shared = Shared.of(clock, dice=random.Random(seed).random)
-    shared.sessions.owner = "chaos"
     daemon = Daemon(
         shared,
         AwsCloud(accounts),
         dialer,
         NoKeys(),
         Config(link=LinkSettings(frames_per_second=0)),
-        Memory(shared.news, Nowhere(), state),
+        Memory(shared.news, Nowhere(), state or State(owner="chaos")),
     )
     await daemon.start()
     try:

@@ -66,7 +66,8 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
         stack.push_async_callback(accounts.close)
         stack.push_async_callback(dialer.close)
         shared = Shared.of(clock, dice=lambda: 0.0)
-        shared.sessions.owner = owner
+        state = state or State()
+        state.owner = owner
         daemon = Daemon(
             shared,
             AwsCloud(accounts),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.sweep import sweep
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BadRequest, BoxNotFound, Denied, Unreachable
 from devboxd.model.attach import AttachSpec
@@ -199,8 +200,8 @@ async def test_the_sweep_spares_what_this_daemon_starts_meanwhile(
     daemon = await make_daemon(sim)
     box = await daemon.resolve(sim.box("api").id, HERE)
     await daemon.connect(box, 7, None, 20.0)
-    daemon.shared.sessions.open_ids.clear()  # as if the answer to StartSession were still on its way
-    await daemon._sweep({})
+    # As if the answer to StartSession were still on its way: nothing is written down yet.
+    await sweep(daemon._sessions, {}, [box.account])
     (session,) = sim.gateway.sessions.values()
     assert not session.is_over
 

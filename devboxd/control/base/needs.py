@@ -85,6 +85,16 @@ class SessionApi(Protocol):
         """Forget cached credentials, so that a new login is seen."""
 
 
+class Ledger(Protocol):
+    """Where it is written down which sessions exist at AWS by our doing: the next daemon ends what is left."""
+
+    def session_opened(self, id_: str, account: Account) -> None:
+        """A session exists from now on."""
+
+    def session_over(self, id_: str) -> None:
+        """A session has ended, or was ended."""
+
+
 class Link(Protocol):
     """One websocket. Every method raises ``LinkLost`` once it is dead."""
 

@@ -20,11 +20,11 @@ import msgspec
 
 from devboxd.aws.errors import DocumentInvalid
 from devboxd.boxside import relay
-from devboxd.control.base.needs import Dialer, SessionApi
-from devboxd.control.base.shared import Shared
 from devboxd.control.connect.attach import SIZE_REPEAT
+from devboxd.control.connect.plan import Plan, Quiet
 from devboxd.control.connect.relayed import Relayed
-from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
+from devboxd.control.connect.session import HeldSession, SessionEnded
+from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import Denied, DevboxError, Unreachable, WrongState
 from devboxd.model.box import BoxRef
@@ -137,9 +137,7 @@ class Execution:
 
     def __init__(
         self,
-        shared: Shared,
-        api: SessionApi,
-        dialer: Dialer,
+        sessions: Sessions,
         spec: ExecSpec,
         terminal: Terminal,
         *,
@@ -147,9 +145,8 @@ class Execution:
     ) -> None:
         self.spec = spec
         self._terminal = terminal
-        self._shared = shared
-        self._api = api
-        self._dialer = dialer
+        self._shared = sessions.shared
+        self._sessions = sessions
         self._link = config.link
         self._keep_alive = config.keep_alive_of(spec.box)
         self._asked = asyncio.Event()  # the relay was told what to run: nothing may overtake that
@@ -189,7 +186,7 @@ class Execution:
         ear = _Ear(self, run)
         session = run.session = self._session(documents.INTERACTIVE, {"command": command}, ear)
         async with asyncio.TaskGroup() as tasks:
-            holder = tasks.create_task(session.run(), name="exec: session")
+            holder = tasks.create_task(self._sessions.hold(session), name="exec: session")
             client = tasks.create_task(self._listen(run), name="exec: client")
             waiter = tasks.create_task(run.finished.wait(), name="exec: finished")
             starter = tasks.create_task(self._start_relay(run), name="exec: start")
@@ -367,7 +364,7 @@ class Execution:
             documents.NON_INTERACTIVE, {"command": command, "separateOutputStream": "true"}, sink
         )
         async with asyncio.TaskGroup() as tasks:
-            holder = tasks.create_task(session.run(), name="exec: session")
+            holder = tasks.create_task(self._sessions.hold(session), name="exec: session")
             client = tasks.create_task(self._wait_for_client(sink), name="exec: client")
             flood = tasks.create_task(sink.too_much.wait(), name="exec: flood")
             await asyncio.wait({holder, client, flood}, return_when=asyncio.FIRST_COMPLETED)
@@ -417,8 +414,7 @@ class Execution:
             attended=True,
             touch=lambda: (PayloadType.SIZE, size(80, 24)),
         )
-        session = HeldSession(self._shared, self._api, self._dialer, plan, sink, self._link)
-        return session
+        return self._sessions.open(plan, sink, self._link)
 
 
 async def _quietly(work: Awaitable[None]) -> None:

@@ -12,13 +12,12 @@ from typing import Final
 
 import msgspec
 
-from devboxd.control.base.needs import Dialer, Grant, Link, SessionApi
+from devboxd.control.base.needs import Dialer, Grant, Ledger, Link, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.plan import Plan
 from devboxd.errors import DevboxError, NotConnected
 from devboxd.model.hold import Happened, link_over, resume_refused, start_refused
-from devboxd.model.names import session_reason
 from devboxd.net.link import LinkRefused
 
 log = logging.getLogger(__name__)
@@ -41,21 +40,32 @@ class Outcome(msgspec.Struct, frozen=True):
 class Service:
     """One session at the service's side: ``id`` once there is one."""
 
-    def __init__(self, shared: Shared, api: SessionApi, dialer: Dialer, plan: Plan, heartbeat: float) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        api: SessionApi,
+        dialer: Dialer,
+        ledger: Ledger,
+        plan: Plan,
+        *,
+        reason: str,
+        heartbeat: float,
+    ) -> None:
         self.id: str | None = None
         self._shared = shared
         self._api = api
         self._dialer = dialer
+        self._ledger = ledger
         self._plan = plan
+        self._reason = reason
         self._heartbeat = heartbeat
         self._asking = Supervisor(f"start of a session to {plan.box}")
 
     async def start(self, began: float) -> Outcome:
         """StartSession, which was first asked for at ``began``."""
-        plan, register = self._plan, self._shared.sessions
-        reason = session_reason(register.owner, plan.kind, register.run)
+        plan = self._plan
         async with self._shared.gates.of(self._api).enter(plan.priority):
-            answer = await self._ask_start(reason)
+            answer = await self._ask_start()
         if isinstance(answer, NotConnected):
             waited = self._shared.time.monotonic() - began
             text = f"{plan.box} is not connected to Session Manager yet ({waited:.0f} s)"
@@ -65,9 +75,9 @@ class Service:
         self._note_started(answer)
         return Outcome(Happened.STARTED, grant=answer)
 
-    async def _ask_start(self, reason: str) -> Grant | DevboxError:
+    async def _ask_start(self) -> Grant | DevboxError:
         """Whoever is cancelled while AWS answers must still learn what there is to end."""
-        asking: asyncio.Task[Grant | DevboxError] = self._asking.spawn("ask", self._answer_to_start(reason))
+        asking: asyncio.Task[Grant | DevboxError] = self._asking.spawn("ask", self._answer_to_start())
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -78,16 +88,16 @@ class Service:
             asking.cancel()
             raise
 
-    async def _answer_to_start(self, reason: str) -> Grant | DevboxError:
+    async def _answer_to_start(self) -> Grant | DevboxError:
         plan = self._plan
         try:
-            return await self._api.start(plan.target, plan.document, plan.parameters, reason=reason)
+            return await self._api.start(plan.target, plan.document, plan.parameters, reason=self._reason)
         except DevboxError as error:
             return error
 
     def _note_started(self, grant: Grant) -> None:
         self.id = grant.session_id
-        self._shared.sessions.started(self.id, self._plan.box)
+        self._ledger.session_opened(self.id, self._plan.account)
 
     async def resume(self, priority: float) -> Outcome:
         """ResumeSession. ``priority``: lower goes first when many sessions come back at once."""
@@ -148,9 +158,9 @@ class Service:
         except (DevboxError, TimeoutError) as error:
             log.warning("session %s could not be ended at AWS: %s", id_, error)
         else:
-            self._shared.sessions.over(id_)
+            self._ledger.session_over(id_)
 
     def is_over(self) -> None:
         """The service itself has ended the session."""
         if self.id is not None:
-            self._shared.sessions.over(self.id)
+            self._ledger.session_over(self.id)

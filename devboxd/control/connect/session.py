@@ -14,7 +14,7 @@ from uuid import uuid4
 import msgspec
 
 from devboxd.control.base.bells import Bell
-from devboxd.control.base.needs import Dialer, Link, SessionApi
+from devboxd.control.base.needs import Link
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.carry import Carrier, Event, Heard, Lasting, Skipped, Tally
 from devboxd.control.connect.fate import Fate
@@ -24,7 +24,6 @@ from devboxd.control.connect.plan import Quiet as Quiet
 from devboxd.control.connect.plan import Sink as Sink  # all four are part of the interface of this module
 from devboxd.control.connect.service import Outcome, Service
 from devboxd.errors import DevboxError, Unreachable, WrongState
-from devboxd.model.config import LinkSettings
 from devboxd.model.hold import (
     TABLE,
     Do,
@@ -50,18 +49,17 @@ END_GRACE: Final = 2.0  # seconds the far end has to end a port session by itsel
 
 
 class HeldSession:
-    """One SSM session over as many links as it takes. ``run`` once; everything else while it runs."""
+    """One SSM session over as many links as it takes. ``Sessions`` makes and runs it."""
 
     def __init__(
         self,
         shared: Shared,
-        api: SessionApi,
-        dialer: Dialer,
+        service: Service,
         plan: Plan,
         sink: Sink,
-        settings: LinkSettings | None = None,
+        *,
+        frames_per_second: float,
     ) -> None:
-        settings = settings or LinkSettings()
         now = shared.time.monotonic()
         self.plan = plan
         self.state = SessionState.STARTING
@@ -71,7 +69,7 @@ class HeldSession:
         self.channel: Channel | None = None
         self._shared = shared
         self._sink = sink
-        self._service = Service(shared, api, dialer, plan, settings.heartbeat)
+        self._service = service
         self._fate = Fate()
         self._past = Past(began=now, lost_at=now, patience=plan.wait, waits_for_login=plan.patient)
         self._carrier: Carrier | None = None
@@ -82,7 +80,7 @@ class HeldSession:
             output=sink.output,
             take=self._take,
             keep_alive=plan.keep_alive,
-            frames_per_second=float(settings.frames_per_second),
+            frames_per_second=frames_per_second,
         )
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
@@ -95,8 +93,6 @@ class HeldSession:
 
     async def run(self) -> SessionEnd:
         """Start the session and hold it until it ends. Cancelling ends it at AWS's side, too."""
-        running, service = self._shared.sessions.running, self._service
-        running[self] = None
         try:
             self._fate.decide(await self._hold())
         finally:
@@ -106,11 +102,10 @@ class HeldSession:
             self._ready.set()
             self._room.set()
             self._answered.ring()
-            running.pop(self, None)
             if end.ending in (Ending.FINISHED, Ending.GONE):
-                service.is_over()
+                self._service.is_over()
             else:
-                await service.end()
+                await self._service.end()
         return end
 
     async def stop(self) -> None:

@@ -14,8 +14,8 @@ import pytest
 from devboxd.aws.errors import Throttled
 from devboxd.control.connect.session import SessionEnded
 from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, Unreachable, WrongState
+from devboxd.model.box import Account
 from devboxd.model.config import LinkSettings
-from devboxd.model.hold import BEAT
 from devboxd.model.session import Ending, SessionEnd, SessionState
 from devboxd.model.states import KeepAlive, SessionKind
 from devboxd.net.link import LinkLost, LinkRefused
@@ -39,7 +39,7 @@ async def held(one: Bench) -> AsyncIterator[asyncio.Task[SessionEnd]]:
     """Run a session; whatever happened, nothing of it is left afterwards."""
     before = asyncio.all_tasks()
     async with asyncio.TaskGroup() as tasks:
-        work = tasks.create_task(one.session.run())
+        work = tasks.create_task(one.run())
         try:
             yield work
         finally:
@@ -47,11 +47,9 @@ async def held(one: Bench) -> AsyncIterator[asyncio.Task[SessionEnd]]:
     await one.shared.tasks.stop()
     await settle()
     assert asyncio.all_tasks() == before, "a task is left"
-    assert not one.shared.sessions.running
+    assert not one.sessions.running
     if not ({"terminate"} & (one.service.hang | one.service.down.keys())):
-        assert not one.shared.sessions.open_ids, (
-            "only what could not be ended is kept for the next daemon's sweep"
-        )
+        assert not one.kept.open, "only what could not be ended is kept for the next daemon's sweep"
     assert not [s for s in one.service.sessions.values() if s.alive and one.session.end is None], "leaked"
 
 
@@ -65,13 +63,6 @@ async def online(one: Bench) -> AsyncIterator[asyncio.Task[SessionEnd]]:
         await one.session.wait_ready()
         await settle()
         yield work
-
-
-async def beats(one: Bench) -> None:
-    """The daemon's heart."""
-    while True:
-        await asyncio.sleep(BEAT)
-        one.session.beat()
 
 
 # Starting -----------------------------------------------------------------------------------------------
@@ -153,8 +144,10 @@ async def test_the_session_carries_our_reason_for_the_sweep() -> None:
     """A crashed daemon's sessions are found by it."""
     one = bench()
     async with online(one):
-        assert one.service.only.reason == f"devbox/me/mux/{one.shared.sessions.run}"
-        assert one.shared.sessions.open_ids == {"s-0": "api"}
+        reason = one.service.only.reason
+        assert reason.startswith("devbox/me/mux/")
+        assert one.sessions.is_ours(reason)
+        assert one.kept.open == {"s-0": Account()}
 
 
 # The table at work (its rows: tests/model/test_hold.py) ----------------------------------------------------
@@ -504,6 +497,7 @@ async def test_a_failed_terminate_is_no_failure_of_the_session() -> None:
         one.service.down["terminate"] = Denied("no")
         await one.session.stop()
         assert (await work).ending is Ending.STOPPED
+        assert one.kept.open == {"s-0": Account()}
 
 
 # Sending ------------------------------------------------------------------------------------------------
@@ -612,7 +606,7 @@ async def test_a_session_that_the_agent_never_started_is_started_afresh() -> Non
         one.service.last.write(b"hello")
         await one.session.wait_ready()
         assert one.service.sessions["s-0"].terminated
-        assert one.shared.sessions.open_ids == {"s-1": "api"}
+        assert one.kept.open == {"s-1": Account()}
 
 
 async def test_a_box_that_starts_no_session_at_all_is_an_error() -> None:
@@ -657,7 +651,7 @@ async def test_a_dead_far_end_is_noticed_within_fifteen_seconds(typing: bool) ->
     """The link's pings are answered by the gateway, and nobody is behind it."""
     one = bench(attended=True)
     async with online(one), asyncio.TaskGroup() as tasks:
-        heart = tasks.create_task(beats(one))
+        heart = tasks.create_task(one.sessions.beat())
         await asyncio.sleep(22.3)
         one.service.only.link.mute = True
         if typing:
@@ -675,7 +669,7 @@ async def test_a_far_end_that_is_slow_but_takes_data_is_not_called_dead() -> Non
     """An upload over a thin line: acknowledgements come, the probe is queued behind a megabyte."""
     one = bench(limits=Limits(window_bytes=1 << 20), attended=True)
     async with online(one), asyncio.TaskGroup() as tasks:
-        heart = tasks.create_task(beats(one))
+        heart = tasks.create_task(one.sessions.beat())
         link = one.service.only.link
         deliver = link.send
         line: asyncio.Queue[bytes] = asyncio.Queue()
@@ -782,7 +776,7 @@ async def test_keep_alive_does_what_the_policy_says(
     """A probe counts as activity: it must be there to keep a session, and absent to let it go."""
     one = bench(keep_alive=policy, attended=attended, wanted=wanted)
     async with online(one), asyncio.TaskGroup() as tasks:
-        heart = tasks.create_task(beats(one))
+        heart = tasks.create_task(one.sessions.beat())
         await asyncio.sleep(3600)
         heart.cancel()
         probes = [kind for kind, _ in one.service.only.far_end.seen if kind == PayloadType.PARAMETER]

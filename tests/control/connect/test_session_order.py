@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.looptime, pytest.mark.timeout(30)]
 async def test_a_key_overtakes_the_acknowledgements_of_a_flood_and_an_upload_does_not_starve_them() -> None:
     one = bench(settings=LinkSettings(frames_per_second=10), limits=Limits(payload=16, window_bytes=1 << 16))
     service = one.service
-    running = asyncio.ensure_future(one.session.run())
+    running = asyncio.ensure_future(one.run())
     try:
         await one.until(SessionState.ONLINE)
         service.only.write(b"hello ")
