@@ -21,13 +21,12 @@ from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.routes import ROUTES, Route, Shape
 from devboxd.api.views import failure
-from devboxd.errors import BadRequest, DevboxError
+from devboxd.errors import BadRequest, DevboxError, http_status
 from devboxd.net.unix import PeerDenied, check_peer
 
 log = logging.getLogger(__name__)
 
 BODY_LIMIT: Final = 1 << 20  # bytes of a request
-_STATUS: Final = {1: 500, 2: 400, 3: 404, 4: 401, 5: 409, 6: 403, 7: 503, 8: 409, 9: 403}
 
 RequestT = TypeVar("RequestT", bound=msgspec.Struct)
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -110,10 +109,10 @@ async def guard(request: web.Request, handler: Serve) -> web.StreamResponse:
         log.warning("refused a connection: %s", error)
         return answer(failure(error), 403)
     except DevboxError as error:
-        return answer(failure(error), _STATUS.get(error.exit_status, 500))
+        return answer(failure(error), http_status(error.kind))
     except web.HTTPException as error:
         return answer(
-            wire.Failure("bad-request", f"{request.method} {request.path}: {error.reason}", exit_status=2),
+            failure(BadRequest(f"{request.method} {request.path}: {error.reason}")),
             error.status,
         )
     except asyncio.CancelledError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from devboxd.api import wire
 from devboxd.control.connect.forward import Facts
 from devboxd.control.connect.session import HeldSession
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, exit_status
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import Condition, Event
@@ -14,7 +14,9 @@ from devboxd.text import rfc3339
 
 def failure(error: DevboxError) -> wire.Failure:
     """An error as clients see it."""
-    return wire.Failure(error.code, error.message, error.hint, error.retryable, error.exit_status)
+    return wire.Failure(
+        error.code, error.message, error.hint, error.retryable, exit_status(error.kind), error.kind
+    )
 
 
 def condition(value: Condition) -> wire.Condition:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from devboxd.errors import BadRequest, DevboxError
+from devboxd.errors import BadRequest, DevboxError, PortDenied, PortInUse
 
 BACKLOG: Final = 1024  # a browser or test run may open hundreds at once, and a full queue costs them a second
 READ_LIMIT: Final = 65536  # bytes that are read ahead of their consumer
@@ -26,20 +26,6 @@ PATH_MAX: Final = 103  # bytes of a socket path that every system takes (Linux 1
 PORT_TRIES: Final = 8  # for one free port in two address families
 
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
-
-
-class PortInUse(DevboxError):
-    """Another program listens on that port or path."""
-
-    code = "port-in-use"
-    exit_status = 5
-
-
-class PortDenied(DevboxError):
-    """The system does not let us listen there."""
-
-    code = "port-denied"
-    exit_status = 5
 
 
 class ListenerClosed(Exception):

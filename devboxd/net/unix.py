@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from devboxd.errors import Denied, DevboxError
+from devboxd.errors import Denied, DevboxError, Kind
 from devboxd.net.listen import bind_unix
 
 FIRST_FD: Final = 3  # sd_listen_fds(3)
@@ -31,7 +31,7 @@ class AlreadyRunning(DevboxError):
     """Another devboxd of this user holds the socket."""
 
     code = "already-running"
-    exit_status = 5
+    kind = Kind.STATE
 
 
 class PeerDenied(Denied):

@@ -22,6 +22,7 @@ from devboxd.errors import (
     NotConnected,
     Unreachable,
     WrongState,
+    exit_status,
 )
 from devboxd.net.unix import PeerDenied
 from devboxd.simulator.world import Simulator
@@ -271,7 +272,9 @@ async def test_errors_keep_their_code_hint_and_exit_status(
     monkeypatch.setattr(server.daemon, "resolve", fail)
     got, failure = await refused(server, "GET", "boxes/api")
     assert got == status
-    assert failure == wire.Failure(error.code, "x", "do this", error.retryable, error.exit_status)
+    assert failure == wire.Failure(
+        error.code, "x", "do this", error.retryable, exit_status(error.kind), error.kind
+    )
 
 
 async def test_a_bug_is_one_failed_request_and_a_traceback_in_the_log(

@@ -10,8 +10,8 @@ import pytest
 
 from devboxd.aws import clients
 from devboxd.aws.clients import Account, Accounts, credential_sources
-from devboxd.aws.errors import ProfileUnknown, RegionMissing, Throttled
-from devboxd.errors import BadRequest, LoginNeeded, Unreachable
+from devboxd.aws.errors import ProfileUnknown, RegionMissing
+from devboxd.errors import BadRequest, LoginNeeded, Throttled, Unreachable
 from tests.aws.conftest import FixedClock
 from tests.aws.fake import Call, FakeAws, error, fake_aws
 from tests.net.authority import make_authority

@@ -14,17 +14,15 @@ from typing import Any
 
 import msgspec
 
-from devboxd.aws.errors import SessionOver
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.plan import Plan, Quiet
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, LinkLost, SessionOver
 from devboxd.model.box import Account
 from devboxd.model.config import LinkSettings
 from devboxd.model.session import SessionEnd, SessionState
 from devboxd.model.states import Connection, SessionKind
-from devboxd.net.link import LinkLost
 from devboxd.ssm import effect, frame
 from devboxd.ssm.payload import Flag, PayloadType, flag
 from tests.kit.farend import FarEnd, closed, handshake_request, service_message

@@ -14,14 +14,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from devboxd.errors import LinkLost, LinkRefused
 from devboxd.net.dial import DialSettings
-from devboxd.net.link import (
-    CertificateUntrusted,
-    Dialer,
-    LinkLost,
-    LinkRefused,
-    ProxyRefused,
-)
+from devboxd.net.link import CertificateUntrusted, Dialer, ProxyRefused
 from tests.net.authority import Authority, make_authority
 from tests.net.loopback import connect_proxy, echo, gateway, reset
 

@@ -11,18 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from devboxd.errors import BadRequest
+from devboxd.errors import BadRequest, PortDenied, PortInUse
 from devboxd.net import listen
-from devboxd.net.listen import (
-    Connection,
-    Listener,
-    ListenerClosed,
-    PortDenied,
-    PortInUse,
-    adopt,
-    listen_tcp,
-    listen_unix,
-)
+from devboxd.net.listen import Connection, Listener, ListenerClosed, adopt, listen_tcp, listen_unix
 
 
 @pytest.fixture

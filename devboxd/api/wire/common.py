@@ -21,6 +21,9 @@ class Failure(msgspec.Struct, omit_defaults=True):
     hint: str | None = None
     retryable: bool = False
     exit_status: int = 1
+    kind: str = (
+        "failed"  # failed, usage, not-found, login, state, denied, unreachable, pending, policy, no-daemon
+    )
 
 
 class Account(msgspec.Struct, omit_defaults=True):

@@ -18,6 +18,7 @@ import msgspec
 from devboxd.control.base.bells import Bell
 from devboxd.control.base.needs import Link
 from devboxd.control.base.time import Time
+from devboxd.errors import LinkLost
 from devboxd.model.hold import (
     SKIP_LOOK,
     WAKE_ANSWER,
@@ -29,7 +30,6 @@ from devboxd.model.hold import (
     skips_gap,
 )
 from devboxd.model.states import KeepAlive
-from devboxd.net.link import LinkLost
 from devboxd.ssm.channel import Channel, State
 from devboxd.ssm.effect import Effect, Output, ProbeAnswered, Send, SendText
 

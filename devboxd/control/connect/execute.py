@@ -18,7 +18,6 @@ from typing import Final
 
 import msgspec
 
-from devboxd.aws.errors import DocumentInvalid
 from devboxd.boxside import relay
 from devboxd.control.connect.attach import SIZE_REPEAT
 from devboxd.control.connect.plan import Plan, Quiet
@@ -26,7 +25,7 @@ from devboxd.control.connect.relayed import Relayed
 from devboxd.control.connect.session import HeldSession, SessionEnded
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import Denied, DevboxError, Unreachable, WrongState
+from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable, WrongState
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.model.session import Ending, SessionEnd, SessionState

@@ -28,21 +28,13 @@ from devboxd.control.connect.socks import FAILED, OK, REFUSED, Buffered, SocksEr
 from devboxd.control.connect.splice import Connection, splice
 from devboxd.control.connect.stream import ConnectionRefused, Stream
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, PortDenied, PortInUse
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import ForwardState, Saved, Spec, mirrored
 from devboxd.model.memory import Unusable
 from devboxd.model.retry import backoff
 from devboxd.model.terminal import Leaving
-from devboxd.net.listen import (
-    Listener,
-    ListenerClosed,
-    PortDenied,
-    PortInUse,
-    expanded,
-    listen_tcp,
-    listen_unix,
-)
+from devboxd.net.listen import Listener, ListenerClosed, expanded, listen_tcp, listen_unix
 from devboxd.text import printable
 
 log = logging.getLogger(__name__)

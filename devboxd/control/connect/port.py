@@ -14,12 +14,11 @@ from typing import Final
 
 import msgspec
 
-from devboxd.aws.errors import DocumentInvalid
 from devboxd.control.connect.plan import Message, Plan, Quiet
 from devboxd.control.connect.session import SessionEnded
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, Stream, StreamReset
-from devboxd.errors import Denied, DevboxError, Unreachable
+from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.model.retry import backoff

@@ -16,9 +16,8 @@ from devboxd.control.base.needs import Dialer, Grant, Ledger, Link, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.plan import Plan
-from devboxd.errors import DevboxError, NotConnected
+from devboxd.errors import DevboxError, LinkRefused, NotConnected
 from devboxd.model.hold import Happened, link_over, resume_refused, start_refused
-from devboxd.net.link import LinkRefused
 
 log = logging.getLogger(__name__)
 

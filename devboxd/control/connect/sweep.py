@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 
-from devboxd.aws.errors import SessionOver
 from devboxd.control.connect.sessions import Sessions
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, SessionOver
 from devboxd.model.box import Account
 
 log = logging.getLogger(__name__)

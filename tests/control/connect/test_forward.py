@@ -16,12 +16,12 @@ from devboxd.control.base.memory import Memory
 from devboxd.control.connect import forward as forward_module
 from devboxd.control.connect.forward import Facts, Forward, Forwards, ListenerStore
 from devboxd.control.daemon import Daemon
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, PortInUse
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config, ForwardSettings
 from devboxd.model.forward import ForwardState, Saved, Spec
 from devboxd.model.memory import State, Unusable, kept, recalled
-from devboxd.net.listen import Listener, PortInUse, listen_tcp
+from devboxd.net.listen import Listener, listen_tcp
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.kit import Nowhere

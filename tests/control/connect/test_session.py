@@ -11,14 +11,22 @@ from typing import Any
 
 import pytest
 
-from devboxd.aws.errors import Throttled
 from devboxd.control.connect.session import SessionEnded
-from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, Unreachable, WrongState
+from devboxd.errors import (
+    Denied,
+    DevboxError,
+    LinkLost,
+    LinkRefused,
+    LoginNeeded,
+    NotConnected,
+    Throttled,
+    Unreachable,
+    WrongState,
+)
 from devboxd.model.box import Account
 from devboxd.model.config import LinkSettings
 from devboxd.model.session import Ending, SessionEnd, SessionState
 from devboxd.model.states import KeepAlive, SessionKind
-from devboxd.net.link import LinkLost, LinkRefused
 from devboxd.ssm import frame
 from devboxd.ssm.limits import Limits
 from devboxd.ssm.payload import Flag, PayloadType, flag

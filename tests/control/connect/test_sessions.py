@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from devboxd.aws.errors import SessionOver
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.ping import ping
 from devboxd.control.connect.plan import Plan, Quiet
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.sweep import sweep
-from devboxd.errors import BoxNotFound, Denied, NotConnected, Unreachable
+from devboxd.errors import BoxNotFound, Denied, NotConnected, SessionOver, Unreachable
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config, LinkSettings
 from devboxd.model.states import SessionKind
