@@ -31,7 +31,7 @@ from devboxd import __version__
 from devboxd.errors import DevboxError, LinkLost, LinkRefused
 from devboxd.net.dial import DialSettings, trust
 
-MAX_MESSAGE: Final = 4 << 20  # bytes; the far end sends about 1 KiB
+MAX_MESSAGE: Final = 1 << 20  # bytes; the far end sends about 1 KiB, the service less than 128 KiB
 CLOSE_WAIT: Final = 0.5  # seconds that a peer gets to answer our close
 DNS_KEPT: Final = 10  # seconds; many links come back at once after a sleep
 
