@@ -35,6 +35,7 @@ from tests.bench.kit import (
     upload,
 )
 from tests.control.fakes import Kept
+from tests.kit.tasks import beside
 
 pytestmark = pytest.mark.bench
 
@@ -172,7 +173,7 @@ async def held(url: str) -> AsyncIterator[HeldSession]:
     settings = LinkSettings(frames_per_second=0, heartbeat=60)
     sessions = Sessions(Shared.of(Clock()), lambda account: api, dialer, Kept(), owner="bench")
     session = sessions.open(plan, Quiet(), settings)
-    running = asyncio.ensure_future(sessions.hold(session))
+    running = beside(sessions.hold(session))
     try:
         await session.wait_ready()
         yield session
@@ -245,7 +246,7 @@ async def library_up(port: int) -> float:
                 await socket.receive()
                 window.release()
 
-        taking = asyncio.ensure_future(take())
+        taking = beside(take())
         for one in frames:
             await window.acquire()
             await socket.send_bytes(one)

@@ -12,9 +12,10 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,7 @@ from devboxd.simulator.options import FAST
 from devboxd.simulator.world import Simulator
 from tests.chaos.faults import OF_A_SESSION, Cut, Generator
 from tests.control.kit import NoKeys, Nowhere
+from tests.kit.tasks import beside
 
 PACE = 0.02  # seconds between two writes of a stream
 PIECE = 512  # bytes of one
@@ -307,8 +309,8 @@ class Traffic:
         pause = max(echo.longest for echo in self.echoes)
         return f"{total / 1e6:.1f} MB back on {len(self.echoes)} streams, longest silence {pause:.1f} s, {dict(self.done)}"
 
-    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = beside(work)
         self._tasks.append(task)
         return task
 
@@ -323,7 +325,7 @@ class Traffic:
                 await asyncio.sleep(PACE)
 
         self.echoes.append(echo)
-        self._senders.append(asyncio.ensure_future(run()))
+        self._senders.append(beside(run()))
 
     async def _shell(self, box: BoxRef) -> None:
         """A plain shell that becomes cat in a raw terminal: no multiplexer repairs anything here."""

@@ -20,6 +20,7 @@ from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.kit import Screen
 from tests.kit.sim import MakeSimulator
+from tests.kit.tasks import beside
 
 HERE = Account()
 CALLS = ("DescribeInstances", "ec2:DescribeInstances")
@@ -139,8 +140,8 @@ async def test_stop_ends_every_session_at_aws(sim: Simulator, make_daemon: MakeD
     box = await daemon.resolve(sim.box("api").id, HERE)
     terminal, command = Screen(), Screen()
     work = [
-        asyncio.ensure_future(daemon.attach(AttachSpec(box=box, raw=True), terminal)),
-        asyncio.ensure_future(daemon.execute(ExecSpec(box=box, argv=["sleep", "60"]), command)),
+        beside(daemon.attach(AttachSpec(box=box, raw=True), terminal)),
+        beside(daemon.execute(ExecSpec(box=box, argv=["sleep", "60"]), command)),
     ]
     await until(lambda: len(sim.gateway.sessions) == 3 and all(s.id for s in daemon.sessions()))
     async with asyncio.timeout(6):

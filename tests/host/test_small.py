@@ -29,6 +29,7 @@ from devboxd.host.journal import Journal
 from devboxd.host.paths import Paths
 from devboxd.host.secrets import NoKeyring, delete_secret, get_secret, set_secret
 from devboxd.host.systemd import Notifier
+from tests.kit.tasks import beside
 
 
 class TestClock:
@@ -211,7 +212,7 @@ class TestJournal:
             write(data, number)
 
         monkeypatch.setattr(Journal, "_write", lambda self, data, number: slow_at_first(data, number))
-        first = asyncio.ensure_future(journal.save({"n": 1}))
+        first = beside(journal.save({"n": 1}))
         await asyncio.sleep(0.05)
         first.cancel()
         await asyncio.wait([first])

@@ -13,6 +13,7 @@ from devboxd.ssm.delivery import Outbox
 from devboxd.ssm.frame import PAUSE_PUBLICATION, START_PUBLICATION
 from tests.control.fakes import FakeLink, bench, now, settle
 from tests.kit.farend import service_message
+from tests.kit.tasks import beside
 
 
 class SlowLink(FakeLink):
@@ -34,7 +35,7 @@ async def test_repeated_frames_fill_a_bounded_queue_and_all_is_well_afterwards(
     monkeypatch.setattr("tests.control.fakes.FakeLink", SlowLink)
     monkeypatch.setattr(carry, "MOST_QUEUED", 500)
     one = bench()
-    work = asyncio.ensure_future(one.session.run())
+    work = beside(one.run())
     await one.until(SessionState.ONLINE)
     one.service.only.write(b"w")
     await one.session.wait_ready()
@@ -69,7 +70,7 @@ async def test_repeated_frames_fill_a_bounded_queue_and_all_is_well_afterwards(
 async def test_a_gateway_that_pauses_and_starts_without_end_fills_a_bounded_queue() -> None:
     """Each start makes us send all again that is not acknowledged: two small messages for a whole window."""
     one = bench()
-    work = asyncio.ensure_future(one.session.run())
+    work = beside(one.run())
     await one.until(SessionState.ONLINE)
     one.service.only.write(b"w")
     await one.session.wait_ready()

@@ -105,7 +105,7 @@ class Service:
             async with self._shared.gates.of(self._api).enter(priority):
                 return Outcome(Happened.RESUMED, grant=await self._api.resume(self.id))
         except DevboxError as error:
-            return Outcome(resume_refused(error), error.message)
+            return Outcome(resume_refused(error), error.message, error)
 
     async def look(self, text: str) -> Outcome:
         """Ask whether the session exists, whose links die without a frame. ``text`` says how the last one did.
@@ -137,8 +137,8 @@ class Service:
             status = error.status if isinstance(error, LinkRefused) else None
             return Outcome(link_over(lived=0.0, heard=False, status=status), error.message)
 
-    async def login(self, longest: float) -> None:
-        """Wait until the credentials may work again, for ``longest`` seconds at most."""
+    async def login(self, why: DevboxError | None, longest: float) -> None:
+        """Wait until the credentials may work again, which were refused; for ``longest`` seconds at most."""
         await self._shared.bells.logins.wait(longest)
         await self._api.refresh()
 

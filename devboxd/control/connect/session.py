@@ -241,13 +241,14 @@ class HeldSession:
         url, step = "", Step(Do.START)
         outcome = Outcome(Happened.STARTED)
         while True:
-            await self._pause(step, outcome.text)
+            await self._pause(step, outcome)
             if self._fate.end is not None:
                 return self._fate.end
             match step.do:
                 case Do.END:
                     assert step.ending is not None
-                    return SessionEnd(step.ending, outcome.text, outcome.error)
+                    error = outcome.error if step.ending is Ending.FAILED else None
+                    return SessionEnd(step.ending, outcome.text, error)
                 case Do.RESTART:
                     await self._give_up()
                     step = Step(Do.START)
@@ -270,17 +271,17 @@ class HeldSession:
                 self._past, outcome.happened, now, time.dice(), interest=self._interest, rang=outcome.rang
             )
 
-    async def _pause(self, step: Step, text: str) -> None:
+    async def _pause(self, step: Step, outcome: Outcome) -> None:
         """Say what is waited for, and wait: for a login, or for as long as the network does not change."""
         if step.do is Do.RESUME:
-            self._set(SessionState.RECONNECTING, text, step.wait)
+            self._set(SessionState.RECONNECTING, outcome.text, step.wait)
         elif step.do is Do.START and step.wait:
-            self._set(SessionState.STARTING, text, None if step.for_login else step.wait)
+            self._set(SessionState.STARTING, outcome.text, None if step.for_login else step.wait)
         if not step.wait:
             return
         async with self._fate.while_open():
             if step.for_login:
-                await self._service.login(step.wait)
+                await self._service.login(outcome.error, step.wait)
             else:
                 await self._shared.bells.network.wait(step.wait)
 

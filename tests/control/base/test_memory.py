@@ -16,6 +16,7 @@ from devboxd.model.forward import Saved, Spec
 from devboxd.model.memory import State, recalled
 from tests.control.fakes import LoopClock
 from tests.control.kit import Nowhere
+from tests.kit.tasks import beside
 
 pytestmark = pytest.mark.looptime
 
@@ -30,7 +31,7 @@ def forward(id_: str) -> Saved:
 @asynccontextmanager
 async def writing(memory: Memory) -> AsyncIterator[None]:
     """A memory that writes what it learns."""
-    task = asyncio.ensure_future(memory.run())
+    task = beside(memory.run())
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.kit import Screen
 from tests.kit.sim import MakeSimulator
+from tests.kit.tasks import beside
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 PID = rb"pid-(\d+)-dip"
@@ -37,7 +38,7 @@ async def attached(
     """A terminal at work; its user hangs up at the end."""
     more.setdefault("mux", None if more.get("raw") or more.get("command") else "tmux")
     spec = AttachSpec(box=await daemon.resolve(sim.box(box).id, Account()), **more)
-    work = asyncio.ensure_future(daemon.attach(spec, screen))
+    work = beside(daemon.attach(spec, screen))
     try:
         yield work
     finally:

@@ -7,6 +7,7 @@ import asyncio
 from devboxd.control.connect.audience import Audience, Capture
 from devboxd.control.connect.forward import LONGEST_REPORT, _Reports
 from devboxd.model.terminal import EndOfInput, Input, Taken
+from tests.kit.tasks import beside
 
 
 async def test_prepared_input_comes_first_and_then_word_of_what_was_taken() -> None:
@@ -14,7 +15,7 @@ async def test_prepared_input_comes_first_and_then_word_of_what_was_taken() -> N
     audience = Audience(b"key")
     audience.output(b"hello")
     assert [await audience.receive() for _ in range(3)] == [Input(b"key"), EndOfInput(), Taken(5)]
-    waiting = asyncio.ensure_future(audience.receive())
+    waiting = beside(audience.receive())
     await asyncio.sleep(0)
     audience.output(b"x")
     assert await waiting == Taken(1)

@@ -26,6 +26,7 @@ from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.kit import Nowhere
 from tests.kit.sim import MakeSimulator
+from tests.kit.tasks import beside
 
 ECHO, WEB = 7, 80
 
@@ -111,7 +112,7 @@ async def test_the_listener_stays_and_new_connections_wait_through_an_outage(
     await sim.fault("refuse-dial", status=500)
     await sim.fault("rst")
     await until(lambda: daemon.forwards.list()[0].state is ForwardState.RECONNECTING)
-    waiting = [asyncio.ensure_future(echo(port_of(facts), b"%d" % number)) for number in range(3)]
+    waiting = [beside(echo(port_of(facts), b"%d" % number)) for number in range(3)]
     await asyncio.sleep(0.2)
     assert not any(one.done() for one in waiting)
     await sim.fault("clear")
@@ -364,7 +365,7 @@ async def test_a_forward_that_is_stopped_while_it_starts_leaves_no_listener(
     forward = Forward(
         daemon.shared, daemon.pool, await api(daemon, sim), Spec(port=0), id_="x", wait=lambda: 1.0
     )
-    starting = asyncio.ensure_future(forward.start())
+    starting = beside(forward.start())
     await asyncio.sleep(0)
     await forward.stop()
     go.set()

@@ -32,6 +32,7 @@ from devboxd.ssm.limits import Limits
 from devboxd.ssm.payload import Flag, PayloadType, flag
 from tests.control.fakes import Bench, FakeService, bench, now, settle
 from tests.kit.farend import FarEnd, handshake_request, service_message
+from tests.kit.tasks import beside
 
 pytestmark = [pytest.mark.looptime, pytest.mark.timeout(30)]
 
@@ -446,7 +447,7 @@ async def test_a_cancel_at_any_moment_leaves_nothing_open(kind: str) -> None:
         service = FakeService(latency=0.11)
         one = bench(service, **plan)
         async with held(one) as work:
-            story = asyncio.ensure_future(_story(one))
+            story = beside(_story(one))
             await asyncio.wait({story}, timeout=at)
             finished = story.done()
             story.cancel()
@@ -532,7 +533,7 @@ async def test_a_sender_of_a_session_that_ends_is_told() -> None:
     one = bench(limits=Limits(window_bytes=4096))
     async with online(one) as work:
         one.service.only.far_end.blocked = True
-        sender = asyncio.ensure_future(one.session.send(b"x" * 100_000))
+        sender = beside(one.session.send(b"x" * 100_000))
         await asyncio.sleep(5)
         assert not sender.done()
         one.service.only.close("gone")
@@ -712,7 +713,7 @@ async def test_the_way_to_the_far_end_is_measured_over_lost_links_too() -> None:
             far.link.cut()
             assert 5.0 <= await asked < 6.0
         far.link.mute = True
-        waiting = asyncio.ensure_future(one.session.measure())
+        waiting = beside(one.session.measure())
         await asyncio.sleep(1)
         await one.session.stop()
         await work
