@@ -28,12 +28,14 @@ from tests.simulator.client import Client, connected, joined, shell
 
 
 @asynccontextmanager
-async def client(sim: Simulator, service: str, secret: str = sigv4.SECRET_KEY) -> AsyncIterator[Any]:
+async def client(
+    sim: Simulator, service: str, secret: str = sigv4.SECRET_KEY, *, region: str = "us-east-1"
+) -> AsyncIterator[Any]:
     config = Config(retries={"total_max_attempts": 1}, parameter_validation=True)
     session: Any = get_session()  # the overloads want a literal service name
     async with session.create_client(
         service,
-        region_name="us-east-1",
+        region_name=region,
         endpoint_url=sim.url,
         aws_access_key_id=sigv4.ACCESS_KEY,
         aws_secret_access_key=secret,
