@@ -185,7 +185,7 @@ def login(
 
     What waits for it goes on by itself.
     """
-    request = wire.LoginRequest(profile=settings.profile, region=settings.region, use_browser=not no_browser)
+    request = wire.LoginRequest(profile=settings.profile, region=settings.region)
     for step in ask.ask_lines(routes.LOGIN, request):
         if settings.json:
             show.print_json(step, line=True)

@@ -283,7 +283,6 @@ class TestNotifier:
         sent = []
         calls: list[Callable[[], bool]] = [
             lambda: notifier.ready("2 sessions"),
-            lambda: notifier.reloading(1.5),
             lambda: notifier.ready(),
             lambda: notifier.status("a\nREADY=0"),
             notifier.alive,
@@ -295,7 +294,6 @@ class TestNotifier:
             sent.append(listening.recv(4096).decode())
         assert sent == [
             "READY=1\nSTATUS=2 sessions",
-            "RELOADING=1\nMONOTONIC_USEC=1500000",
             "READY=1",
             "STATUS=a READY=0",
             "WATCHDOG=1",

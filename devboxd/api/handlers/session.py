@@ -55,7 +55,7 @@ async def attach(context: Context, asked: wire.AttachRequest) -> Framed:
         colorterm=asked.colorterm,
         locale=asked.locale,
         agent=asked.ssh_auth_sock if asked.forward_agent else None,
-        rejoining=asked.rejoin is not None,
+        rejoining=asked.rejoin,
     )
     return Framed(lambda terminal: daemon.attach(spec, terminal))
 

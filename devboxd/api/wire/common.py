@@ -121,8 +121,6 @@ class ConfigView(msgspec.Struct, omit_defaults=True):
 class LoginRequest(Account, omit_defaults=True):
     """Renew the login of a profile."""
 
-    use_browser: bool = True
-
 
 class LoginStep(msgspec.Struct, omit_defaults=True):
     """Progress of a login. ``state``: open (visit ``url``, enter ``code``), waiting, done, failed."""

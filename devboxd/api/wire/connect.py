@@ -42,7 +42,7 @@ CREDIT: Final = struct.Struct(">I")
 class AttachRequest(Target, omit_defaults=True):
     """Join or create the mux session of a box (or start a plain shell with ``raw``).
 
-    ``rejoin`` is the ``key`` of an earlier ``StreamStatus``: the client lost the daemon, not its terminal.
+    ``rejoin``: this terminal has been joined before; its client lost the daemon, not the terminal.
     """
 
     session: str = "main"
@@ -57,7 +57,7 @@ class AttachRequest(Target, omit_defaults=True):
     mux: str | None = None  # zellij, tmux, none; None: what the box has
     forward_agent: bool = False
     ssh_auth_sock: str | None = None
-    rejoin: str | None = None
+    rejoin: bool = False
 
 
 class ExecRequest(Target, omit_defaults=True):
@@ -96,7 +96,6 @@ class StreamStatus(msgspec.Struct, omit_defaults=True):
     text: str = ""
     since: str | None = None  # when it went off line
     retry_in: float | None = None  # seconds until the next try
-    key: str | None = None  # to rejoin with after a restart of the daemon
     mux: str | None = None
 
 
