@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from devboxd.boxside.shell import attach_command, prelude
+from devboxd.control.connect.fate import SessionEnded
 from devboxd.control.connect.joined import Joined
 from devboxd.control.connect.plan import Plan, Quiet
 from devboxd.control.connect.screen import CameUp, Event, Screen, Show, TakesText
-from devboxd.control.connect.session import HeldSession, SessionEnded
+from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError

@@ -20,9 +20,10 @@ import msgspec
 
 from devboxd.boxside import relay
 from devboxd.control.connect.attach import SIZE_REPEAT
+from devboxd.control.connect.fate import SessionEnded
 from devboxd.control.connect.plan import Plan, Quiet
 from devboxd.control.connect.relayed import Relayed
-from devboxd.control.connect.session import HeldSession, SessionEnded
+from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable, WrongState

@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
+from devboxd.control.connect.fate import SessionEnded
 from devboxd.control.connect.plan import Message, Plan, Quiet
-from devboxd.control.connect.session import SessionEnded
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, Stream, StreamReset
 from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable

@@ -16,7 +16,7 @@ from devboxd.control.base.needs import Dialer, Grant, Ledger, Link, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.plan import Plan
-from devboxd.errors import DevboxError, LinkRefused, NotConnected
+from devboxd.errors import DevboxError, LinkRefused, NotConnected, Unreachable
 from devboxd.model.hold import Happened, link_over, resume_refused, start_refused
 
 log = logging.getLogger(__name__)
@@ -136,6 +136,14 @@ class Service:
         except DevboxError as error:
             status = error.status if isinstance(error, LinkRefused) else None
             return Outcome(link_over(lived=0.0, heard=False, status=status), error.message)
+
+    def silent(self) -> Outcome:
+        """The far end has not said a word: its agent did not start the session."""
+        failure = Unreachable(
+            f"{self._plan.box} does not start sessions",
+            hint="is its agent healthy? Restart amazon-ssm-agent, or reboot the box",
+        )
+        return Outcome(Happened.SILENT, failure.message, failure)
 
     async def login(self, why: DevboxError | None, longest: float) -> None:
         """Wait until the credentials may work again, which were refused; for ``longest`` seconds at most."""

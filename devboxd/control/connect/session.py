@@ -18,12 +18,9 @@ from devboxd.control.base.needs import Link
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.carry import Carrier, Event, Heard, Lasting, Skipped, Tally
 from devboxd.control.connect.fate import Fate
-from devboxd.control.connect.fate import SessionEnded as SessionEnded
-from devboxd.control.connect.plan import Plan as Plan
-from devboxd.control.connect.plan import Quiet as Quiet
-from devboxd.control.connect.plan import Sink as Sink  # all four are part of the interface of this module
+from devboxd.control.connect.plan import Plan, Sink
 from devboxd.control.connect.service import Outcome, Service
-from devboxd.errors import DevboxError, Unreachable, WrongState
+from devboxd.errors import DevboxError, WrongState
 from devboxd.model.hold import (
     TABLE,
     Do,
@@ -52,13 +49,7 @@ class HeldSession:
     """One SSM session over as many links as it takes. ``Sessions`` makes and runs it."""
 
     def __init__(
-        self,
-        shared: Shared,
-        service: Service,
-        plan: Plan,
-        sink: Sink,
-        *,
-        frames_per_second: float,
+        self, shared: Shared, service: Service, plan: Plan, sink: Sink, *, frames_per_second: float
     ) -> None:
         now = shared.time.monotonic()
         self.plan = plan
@@ -143,10 +134,6 @@ class HeldSession:
         await self._ready.wait()
         await self._connected.wait()
         self._fate.raise_if_ended(self.plan.box)
-
-    async def ended(self) -> None:
-        """Wait until the session has ended."""
-        await self._fate.wait()
 
     @property
     def id(self) -> str | None:
@@ -273,6 +260,8 @@ class HeldSession:
 
     async def _pause(self, step: Step, outcome: Outcome) -> None:
         """Say what is waited for, and wait: for a login, or for as long as the network does not change."""
+        if self._fate.end is not None:
+            return
         if step.do is Do.RESUME:
             self._set(SessionState.RECONNECTING, outcome.text, step.wait)
         elif step.do is Do.START and step.wait:
@@ -341,13 +330,9 @@ class HeldSession:
         finally:
             self._carrier = None
         log.info("session %s: %s", self.id, why)
-        if happened is not Happened.SILENT:
-            return Outcome(happened, "the link was lost")
-        failure = Unreachable(
-            f"{self.plan.box} does not start sessions",
-            hint="is its agent healthy? Restart amazon-ssm-agent, or reboot the box",
-        )
-        return Outcome(happened, failure.message, failure)
+        if happened is Happened.SILENT:
+            return self._service.silent()
+        return Outcome(happened, "the link was lost")
 
     def _take(self, event: Event) -> None:
         """Act on what the channel says; frames and output have gone their way already."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from devboxd.control.connect.session import SessionEnded
+from devboxd.control.connect.fate import SessionEnded
 from devboxd.errors import (
     Denied,
     DevboxError,
@@ -397,6 +397,22 @@ async def test_stopping_a_shell_terminates_it_at_aws() -> None:
         assert end.ending is Ending.STOPPED
     assert one.service.only.terminated
     assert one.service.only.far_end.seen == []
+
+
+@pytest.mark.parametrize("how", ["stopped", "closed", "cancelled"])
+async def test_an_end_is_not_told_as_a_lost_link(how: str) -> None:
+    """``devboxctl events`` would show trouble at every ``exit``."""
+    one = bench()
+    async with online(one) as work:
+        if how == "stopped":
+            await one.session.stop()
+        elif how == "closed":
+            one.service.only.close()
+        else:
+            work.cancel()
+        await asyncio.wait({work})
+        assert [state for state, _ in one.sink.states] == [SessionState.ONLINE, SessionState.ENDED]
+        assert not [event for event in one.shared.news.events() if event.kind.startswith("session.")]
 
 
 async def test_an_api_that_hangs_does_not_hold_up_the_end() -> None:
