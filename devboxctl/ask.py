@@ -50,9 +50,11 @@ def understood(data: bytes, answer: type[AnswerT]) -> AnswerT:
     try:
         return msgspec.json.decode(data, type=answer)
     except msgspec.DecodeError as error:
-        raise client.NotUnderstood(
+        failure = client.ClientError(
             f"the answer of devboxd was not understood: {error}", "try: devboxctl daemon restart"
-        ) from None
+        )
+        failure.exit_status = 1
+        raise failure from None
 
 
 def boxes() -> wire.BoxList:

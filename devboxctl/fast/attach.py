@@ -61,7 +61,7 @@ class Attach(Pump):
         super().__init__(interactive=terminal, stdin=stdin, credit_output=path == "exec")
         self.request = request
         self.path = path
-        self._joined = False  # once: from then on a lost daemon is waited for
+        self.key: str | None = None
         self.state = "starting"
         self.modes = screen.Modes()
         self._rejoins = rejoins
@@ -120,7 +120,8 @@ class Attach(Pump):
 
     def _request(self) -> bytes:
         columns, rows = size()
-        rejoin = True if self._lost_at is not None else None  # this terminal has been here before
+        # Even without a key the daemon should know that this terminal has been here before.
+        rejoin = self.key or ("lost" if self._lost_at is not None else None)
         return reply.encode({**self.request, "columns": columns, "rows": rows, "rejoin": rejoin})
 
     # The daemon.
@@ -141,7 +142,7 @@ class Attach(Pump):
         self.disconnected()
         if self._leaving:
             raise Left(0)
-        if not self._rejoins or (self._lost_at is None and not self._joined):
+        if not self._rejoins or (self._lost_at is None and not self._terminal_is_ours()):
             raise error
         now = time.monotonic()
         if self._lost_at is None:
@@ -152,6 +153,9 @@ class Attach(Pump):
             raise error
         self._retry_at = now + self._retry_delay
         self._retry_delay = min(LAST_RETRY, self._retry_delay * 2)
+
+    def _terminal_is_ours(self) -> bool:
+        return self.key is not None or self._seen_output
 
     def _retry(self, now: float) -> None:
         self._retry_at = None
@@ -202,7 +206,7 @@ class Attach(Pump):
     def on_output(self, data: bytes) -> None:
         if self._line_shown:
             self.output.put(self._line(None))
-        self._seen_output = self._joined = True
+        self._seen_output = True
         if self.state not in QUIET:  # what is shown is what is typed at again
             self.state, self._line_at = "online", None
         if self._shows:
@@ -210,7 +214,7 @@ class Attach(Pump):
         self.output.put(data)
 
     def on_status(self, status: Json) -> None:
-        self._joined = self._joined or status.get("state") == "online"
+        self.key = str(status["key"]) if status.get("key") else self.key
         text = printable(str(status.get("text") or ""))
         self._set_state(str(status.get("state")), text)
         if text and self.state == "online" and status.get("mux") in (None, "none"):

@@ -6,7 +6,6 @@ import os
 import sys
 
 from devboxd.api import client
-from devboxd.errors import Kind, exit_status
 from devboxd.text import printable
 
 TYPE_CHECKING = False
@@ -33,7 +32,7 @@ class UsageError(Exception):
     """The command line cannot mean anything. Exit status 2."""
 
     code = "usage"
-    kind = Kind.USAGE
+    exit_status = 2
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -45,7 +44,7 @@ class OutputFailed(client.ClientError):
     """What there was to say could not be written."""
 
     code = "output-failed"
-    kind = Kind.FAILED
+    exit_status = 1
     retryable = False
 
 
@@ -97,7 +96,7 @@ def failure_of(error: client.ClientError) -> dict[str, object]:
         "message": error.message,
         "hint": error.hint,
         "retryable": error.retryable,
-        "exit_status": exit_status(error.kind),
+        "exit_status": error.exit_status,
     }
 
 
@@ -107,7 +106,7 @@ def usage_failure(error: UsageError) -> dict[str, object]:
         "code": error.code,
         "message": error.message,
         "hint": error.hint,
-        "exit_status": exit_status(error.kind),
+        "exit_status": error.exit_status,
     }
 
 

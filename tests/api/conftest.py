@@ -17,7 +17,6 @@ from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
 from devboxd.control.daemon import Daemon
 from devboxd.errors import LoginNeeded
-from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import BoxRef
 from devboxd.net.listen import bind_unix
 from devboxd.simulator.world import Simulator
@@ -31,19 +30,18 @@ class Files:
     """The ssh configuration of a machine that has none."""
 
     def __init__(self) -> None:
-        self.files = SshFiles(Path("/ours"), Path("/users"))
         self.written: list[str | None] = []
 
-    async def look(self, command: str | None) -> SshConfigState:
-        return SshConfigState(included=False, current=bool(self.written))
+    async def look(self, command: str | None) -> wire.SshConfigResult:
+        return wire.SshConfigResult("/ours", "/users", current=bool(self.written))
 
-    async def write(self, command: str | None) -> SshConfigState:
+    async def write(self, command: str | None) -> wire.SshConfigResult:
         self.written.append(command)
-        return SshConfigState(included=True, current=True, changed=(Path("/ours"),))
+        return wire.SshConfigResult("/ours", "/users", included=True, current=True, changed=["/ours"])
 
-    async def remove(self) -> SshConfigState:
+    async def remove(self) -> wire.SshConfigResult:
         self.written.clear()
-        return SshConfigState(included=False, current=False, changed=(Path("/ours"),))
+        return wire.SshConfigResult("/ours", "/users", changed=["/ours"])
 
     def paths(self) -> tuple[str, str, str]:
         return "/identity", "/known_hosts", "/config"

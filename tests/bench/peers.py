@@ -22,7 +22,6 @@ from aiohttp import WSMsgType, web
 
 from devboxd.ssm import frame
 from devboxd.ssm.payload import PayloadType
-from tests.kit.tasks import beside
 
 CHUNK = 64 << 10  # bytes; what devboxd.control.connect.splice reads at once
 GREETING = b"SSH-2.0-bench\r\n"
@@ -147,7 +146,7 @@ async def _gateway() -> None:
                 await websocket.send_bytes(one)
 
         began = time.perf_counter()
-        sending = beside(send())
+        sending = asyncio.ensure_future(send())
         for _ in range(count):
             assert (await websocket.receive()).type is WSMsgType.BINARY
         rates.append(count / (time.perf_counter() - began))

@@ -12,11 +12,10 @@ import asyncio
 import contextlib
 import logging
 import struct
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from devboxd.boxside.script import load_program
+from devboxd.boxside.script import load, squeeze_python
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.execute import ExecSpec
@@ -24,7 +23,6 @@ from devboxd.control.connect.terminal import Terminal
 from devboxd.model.box import BoxRef
 from devboxd.model.retry import backoff
 from devboxd.model.terminal import ClientMessage, Input, Leaving, StatusLine, Taken
-from devboxd.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +86,7 @@ class _Lent:
         await self._tasks.stop()
 
     async def _serve(self) -> None:
-        program = load_program("agent_program")
+        program = squeeze_python(load("agent_program.py", common=False))
         spec = ExecSpec(box=self._box, argv=["python3", "-c", program], user=self._user, wait=None)
         delays = backoff(self._shared.time.dice, first=1.0)
         while True:
@@ -112,13 +110,11 @@ class _Pipe:
 
     def __init__(self, socket: Callable[[], str]) -> None:
         self._socket = socket
-        self._inbox: deque[bytes] = deque()  # for the program
-        self._taken = 0  # bytes of its output that are to be confirmed
-        self._changed = asyncio.Event()
-        self._outgoing = 0  # bytes in the inbox
+        self._inbox: asyncio.Queue[ClientMessage | None] = asyncio.Queue()
+        self._outgoing = 0  # bytes of the agent's answers in the inbox
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._buffer = bytearray()
+        self._buffer = b""
         self._is_ready = False
         self._is_over = False
         self._last = 0  # the program counts its connections upward
@@ -134,40 +130,30 @@ class _Pipe:
         return 0
 
     async def receive(self) -> ClientMessage | None:
-        """Answers for the program, word of what was taken, and at last None where it talks nonsense."""
-        while not self._is_over:
-            if self._taken:
-                taken, self._taken = self._taken, 0
-                return Taken(taken)
-            if self._inbox:
-                data = self._inbox.popleft()
-                self._outgoing -= len(data)
-                if self._outgoing < MOST_WAITING:
-                    self._has_room.set()
-                return Input(data)
-            self._changed.clear()
-            await self._changed.wait()
-        return None
+        message = await self._inbox.get()
+        if isinstance(message, Input):
+            self._outgoing -= len(message.data)
+            if self._outgoing < MOST_WAITING:
+                self._has_room.set()
+        return message
 
     def output(self, data: bytes, *, error: bool = False) -> None:
         """Take what the box sent: untrusted. Nonsense ends the program."""
-        self._taken += len(data)
-        self._changed.set()
+        self._inbox.put_nowait(Taken(len(data)))
         if error:
-            log.info("ssh agent on the box: %s", one_line(data[:200].decode("utf-8", "replace")))
+            log.info("ssh agent on the box: %s", data[:200].decode("utf-8", "replace").strip())
             return
         if self._is_over:
             return
         self._buffer += data
         if not self._is_ready:
             if not self._buffer.startswith(READY):
-                if not READY.startswith(bytes(self._buffer[: len(READY)])):
+                if not READY.startswith(self._buffer):
                     self._end()
                 return
-            self._is_ready = True
-            del self._buffer[: len(READY)]
+            self._is_ready, self._buffer = True, self._buffer[len(READY) :]
         at = 0
-        while len(self._buffer) - at >= FRAME.size and not self._is_over:
+        while len(self._buffer) - at >= FRAME.size:
             number, length = FRAME.unpack_from(self._buffer, at)
             if length > LONGEST:
                 self._end()
@@ -175,15 +161,14 @@ class _Pipe:
             if len(self._buffer) - at < FRAME.size + length:
                 break
             at += FRAME.size
-            self._take(number, bytes(self._buffer[at : at + length]))
+            self._take(number, self._buffer[at : at + length])
             at += length
-        del self._buffer[:at]
+        self._buffer = self._buffer[at:]
 
     def _end(self) -> None:
         log.warning("the ssh agent program on the box sends what makes no sense; it is started again")
-        self._is_over = True
-        self._buffer.clear()
-        self._changed.set()
+        self._is_over, self._buffer = True, b""
+        self._inbox.put_nowait(None)
 
     def _take(self, number: int, payload: bytes) -> None:
         queue = self._connections.get(number)
@@ -193,10 +178,7 @@ class _Pipe:
                 return
             self._last = number
             if len(self._connections) >= MOST_CONNECTIONS:
-                if self._outgoing >= MOST_WAITING:
-                    self._end()  # it opens faster than it takes that it may not
-                else:
-                    self._send(number, b"")
+                self._send(number, b"")
                 return
             queue = self._connections[number] = _Queue()
             queue.carrier = self._tasks.spawn(f"connection {number}", self._carry(number, queue))
@@ -240,8 +222,7 @@ class _Pipe:
         self._outgoing += len(data)
         if self._outgoing >= MOST_WAITING:
             self._has_room.clear()
-        self._inbox.append(data)
-        self._changed.set()
+        self._inbox.put_nowait(Input(data))
 
     def status(self, line: StatusLine) -> None:
         pass
@@ -261,30 +242,23 @@ class _Queue:
 
     def __init__(self) -> None:
         self.carrier: asyncio.Task[None] | None = None
-        self._waiting = bytearray()
-        self._is_ended = False
-        self._changed = asyncio.Event()
+        self._parts: asyncio.Queue[bytes] = asyncio.Queue()
+        self._size = 0
 
     def put(self, payload: bytes) -> bool:
-        """Add bytes, none for the end. Says False, and adds nothing, where there is no room."""
-        if not payload:
-            self.end()
-        elif not self._is_ended:
-            if len(self._waiting) + len(payload) > MOST_WAITING:
-                return False
-            self._waiting += payload
-            self._changed.set()
+        """Add a part, empty for the end. Says False, and adds nothing, where there is no room."""
+        if self._size + len(payload) > MOST_WAITING:
+            return False
+        self._size += len(payload)
+        self._parts.put_nowait(payload)
         return True
 
     async def get(self) -> bytes:
-        """What waits; empty at the end."""
-        while not self._waiting and not self._is_ended:
-            self._changed.clear()
-            await self._changed.wait()
-        waiting, self._waiting = self._waiting, bytearray()
-        return bytes(waiting)
+        """The next part; empty at the end."""
+        payload = await self._parts.get()
+        self._size -= len(payload)
+        return payload
 
     def end(self) -> None:
         """Nothing more comes."""
-        self._is_ended = True
-        self._changed.set()
+        self._parts.put_nowait(b"")

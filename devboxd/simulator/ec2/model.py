@@ -203,8 +203,7 @@ class Ec2Model:
             raise Ec2Error("UnsupportedOperation", f"{operation}: {', '.join(sorted(odd))} is not imitated.")
         if params.get("DryRun"):
             raise Ec2Error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
-        if not operation.startswith(("Describe", "Get")):
-            region.remember()
+        region.remember()
         return known.answer(region, params)
 
     # -- time ----------------------------------------------------------------------------------------
