@@ -16,7 +16,7 @@ endif
 
 SCRIPTS := devboxd/boxside/programs
 
-.PHONY: help demo test setup setup-demo check grammar lint types layers scripts fmt bench soak e2e api-page policies lock clean
+.PHONY: help demo test setup setup-demo check grammar programs lint types layers scripts fmt bench soak e2e api-page policies lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,9 @@ test: $(VENV)/.dev ## all fast tests; ARGS="tests/ssm -x" for some, WORKERS=4 fo
 setup-demo: $(VENV)/.demo ## make .venv with what the product and its demo need
 
 setup: $(VENV)/.dev ## make .venv with the test and lint tools, too
+
+programs: $(VENV)/.dev ## make what travels to a box of the programs in devboxd/boxside/programs
+	$(BIN)/python tools/programs.py
 
 grammar: $(VENV)/.dev ## write the tables of the fast path and docs/commands.md from the commands
 	$(BIN)/python tools/grammar.py

@@ -87,11 +87,5 @@ def _misunderstood(error: Any, words: list[str]) -> int:
         settings.json = True  # behind a word that names no command, so nobody has read it
     path = context.command_path if context is not None else "devboxctl"
     message = str(error.format_message())
-    return reply.show_failure(
-        {
-            "code": "usage",
-            "message": message[:1].lower() + message[1:].removesuffix("."),
-            "hint": f"{path} --help",
-            "exit_status": 2,
-        }
-    )
+    usage = reply.UsageError(message[:1].lower() + message[1:].removesuffix("."), f"{path} --help")
+    return reply.show_failure(reply.usage_failure(usage))

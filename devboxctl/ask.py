@@ -50,11 +50,9 @@ def understood(data: bytes, answer: type[AnswerT]) -> AnswerT:
     try:
         return msgspec.json.decode(data, type=answer)
     except msgspec.DecodeError as error:
-        failure = client.ClientError(
+        raise client.NotUnderstood(
             f"the answer of devboxd was not understood: {error}", "try: devboxctl daemon restart"
-        )
-        failure.exit_status = 1
-        raise failure from None
+        ) from None
 
 
 def boxes() -> wire.BoxList:

@@ -6,21 +6,18 @@ This is the one place that knows all parts. Nothing here decides anything.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import getpass
 import json
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
-import msgspec
 from watchfiles import awatch
 
 from devboxd import __version__
@@ -32,31 +29,26 @@ from devboxd.aws.clients import Accounts, credential_sources
 from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.login import Login
 from devboxd.control.base.logins import LoginWatch
+from devboxd.control.base.memory import Memory
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.connect.forward import ListenerStore
-from devboxd.control.daemon import Daemon, Memory
+from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Doctor
 from devboxd.errors import DevboxError
 from devboxd.host.clock import Clock
 from devboxd.host.config import ConfigFiles, Loaded
 from devboxd.host.files import replace_file
 from devboxd.host.journal import Journal
+from devboxd.host.keys import LocalKeys
 from devboxd.host.logfile import trim
 from devboxd.host.notify import notice
 from devboxd.host.paths import Paths
-from devboxd.host.ssh_config import (
-    SshConfigState,
-    SshEntry,
-    SshFiles,
-    ensure_identity,
-    render,
-    write_known_hosts,
-)
 from devboxd.host.systemd import Notifier
 from devboxd.host.wake import wakeups
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
+from devboxd.model.memory import recalled
 from devboxd.model.states import LoginState
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
@@ -105,17 +97,13 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    # A user name or host name is no secret, but it need not be readable in every account's session list.
-    journal = Journal(paths.journal)
-    memory, owner = _remembered(journal)
-    shared.sessions.owner = owner
-    saver = _Saver(journal, memory, owner)
+    memory = _remembered(Journal(paths.journal), shared)
     files = ConfigFiles(paths, environment)
     loaded = files.load()
     _set_level(loaded.config)
     accounts = Accounts(clock)
     dialer = Dialer(DialSettings.from_environment(environment))
-    keys = LocalKeys(paths, memory, saver.remember)
+    keys = LocalKeys(paths, memory)
     daemon = Daemon(
         shared,
         AwsCloud(accounts),
@@ -123,7 +111,6 @@ async def _run(
         keys,
         loaded.config,
         memory,
-        saver.remember,
         listeners,
     )
     current = _Current(loaded)
@@ -140,8 +127,6 @@ async def _run(
         doctor=lambda asked, box: _doctor(doctor, box),
     )
     _config_condition(shared, loaded)
-    if journal.problem:
-        shared.news.raise_condition("journal-lost", problem=journal.problem)
     watch = LoginWatch(shared, accounts.known, notice)
 
     async def follow_config() -> None:
@@ -179,10 +164,11 @@ async def _run(
             notifier.alive()
             await asyncio.sleep(interval)
 
-    saving = asyncio.ensure_future(saver.run())
+    shared.tasks.spawn("memory", steadily(shared, "memory", memory.run))
     try:
+        # Before the first request is read: what an earlier daemon left has to be there when it is asked for.
+        await daemon.start()
         async with serving(build(context), listening.socket):
-            await daemon.start()
             for name, work in (
                 ("configuration", follow_config),
                 ("logins", follow_logins),
@@ -197,7 +183,8 @@ async def _run(
             notifier.stopping("ending sessions")
             await daemon.stop()
     finally:
-        await saver.finish(saving)
+        await shared.tasks.stop()
+        await memory.finish()
         await dialer.close()
         await accounts.close()
 
@@ -257,126 +244,15 @@ class _Listeners(ListenerStore):
 # Memory -----------------------------------------------------------------------------------------------
 
 
-def _remembered(journal: Journal) -> tuple[Memory, str]:
-    """What the last daemon left, and the name that marks our sessions at AWS."""
-    state = journal.read()
-    owner = state.get("owner")
-    if not isinstance(owner, str) or not owner:
-        owner = f"{getpass.getuser()}@{socket.gethostname()}"[:60] + f"/{secrets.token_hex(4)}"
-    try:
-        memory = msgspec.convert(state.get("memory", {}), Memory, str_keys=True)
-    except msgspec.ValidationError as error:
-        journal.problem = f"the journal is of another version and was not used ({error})"
-        memory = Memory()
-    return memory, owner
-
-
-class _Saver:
-    """Writes the journal soon after each change; many changes at once are one write."""
-
-    def __init__(self, journal: Journal, memory: Memory, owner: str) -> None:
-        self._journal = journal
-        self._memory = memory
-        self._owner = owner
-        self._changed = asyncio.Event()
-
-    def remember(self, memory: Memory) -> None:
-        """Something in the memory changed."""
-        self._changed.set()
-
-    async def run(self) -> None:
-        """Write whenever something changed."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            await self._save()
-
-    async def finish(self, running: asyncio.Future[None]) -> None:
-        """Write what is left."""
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-        await self._save()
-
-    async def _save(self) -> None:
-        state = {"owner": self._owner, "memory": msgspec.to_builtins(self._memory, str_keys=True)}
-        try:
-            await self._journal.save(state)
-        except OSError as error:
-            log.error("the journal could not be written: %s", error)
-
-
-class LocalKeys:
-    """Our ssh key, the pinned host keys and the generated ssh configuration, on this machine."""
-
-    def __init__(self, paths: Paths, memory: Memory, remember: Any) -> None:
-        self._paths = paths
-        self._memory = memory
-        self._remember = remember
-        self._files = SshFiles(paths.ssh_config, paths.user_ssh_config)
-
-    async def public_key(self) -> str:
-        """Our public key, one line; made on first use."""
-        return await asyncio.to_thread(ensure_identity, self._paths.identity)
-
-    async def pin(self, boxes: list[str], port: int, keys: list[str]) -> None:
-        """Replace what is pinned for these boxes."""
-        for box in boxes:
-            self._memory.host_keys.setdefault(box, {})[port] = list(keys)
-        self._remember(self._memory)
-        await asyncio.to_thread(write_known_hosts, self._paths.known_hosts, self._memory.host_keys)
-
-    async def note_user(self, name: str, user: str) -> None:
-        """Let the generated configuration log in to this box as ``user``, where there is one."""
-        if self._memory.users.get(name) == user:
-            return
-        self._memory.users[name] = user
-        self._remember(self._memory)
-        if self._paths.ssh_config.exists():
-            # Only our own file: whether ~/.ssh/config includes it is the user's to say.
-            await asyncio.to_thread(self._files.write_include, self._text(None))
-
-    async def look(self, command: str | None) -> wire.SshConfigResult:
-        """Compare what is on disk with what would be written."""
-        return self._result(await asyncio.to_thread(self._files.check, self._text(command)))
-
-    async def write(self, command: str | None) -> wire.SshConfigResult:
-        """Write both files."""
-        await self.public_key()
-        await asyncio.to_thread(write_known_hosts, self._paths.known_hosts, self._memory.host_keys)
-        return self._result(await asyncio.to_thread(self._files.write, self._text(command)))
-
-    async def remove(self) -> wire.SshConfigResult:
-        """Take out what was written."""
-        return self._result(await asyncio.to_thread(self._files.remove))
-
-    def paths(self) -> tuple[str, str, str]:
-        """Identity file, known hosts file, configuration file (written where it is missing or outdated)."""
-        self._files.write_include(self._text(None))
-        return str(self._paths.identity), str(self._paths.known_hosts), str(self._paths.ssh_config)
-
-    @property
-    def _command(self) -> Path | None:
-        kept = self._files.command()  # the user may have named one
-        if kept is not None and os.access(kept, os.X_OK):
-            return kept
-        beside = Path(sys.executable).with_name("devboxctl")
-        found = beside if beside.exists() else shutil.which("devboxctl")
-        return Path(found) if found else None
-
-    def _text(self, command: str | None) -> str:
-        path = Path(command) if command else self._command or Path("devboxctl")
-        entries = [SshEntry(name, user) for name, user in sorted(self._memory.users.items())]
-        return render(path, entries, identity=self._paths.identity, known_hosts=self._paths.known_hosts)
-
-    def _result(self, state: SshConfigState) -> wire.SshConfigResult:
-        return wire.SshConfigResult(
-            config_file=str(self._paths.ssh_config),
-            user_config=str(self._paths.user_ssh_config),
-            included=state.included,
-            current=state.current,
-            changed=[str(path) for path in state.changed],
-        )
+def _remembered(journal: Journal, shared: Shared) -> Memory:
+    """What the last daemon left; the first one of all gives our sessions at AWS their mark."""
+    state = recalled(journal.read())
+    if not state.owner:
+        # A user name or host name is no secret, but it need not be readable in every account's session list.
+        state.owner = f"{getpass.getuser()}@{socket.gethostname()}"[:60] + f"/{secrets.token_hex(4)}"
+    if journal.problem:
+        shared.news.raise_condition("journal-lost", problem=journal.problem)
+    return Memory(shared.news, journal, state)
 
 
 # Requests that need more than control -------------------------------------------------------------------
@@ -386,10 +262,8 @@ async def _login(
     accounts: Accounts, shared: Shared, clock: Clock, asked: wire.LoginRequest
 ) -> AsyncIterator[wire.LoginStep]:
     """Run a login and pass its steps on; at the end, everything that waited for it goes on."""
-    done = False
     try:
         async for step in Login(accounts.account(asked.profile, asked.region), clock, replace_file).run():
-            done = step.state is LoginState.DONE
             yield wire.LoginStep(
                 state=step.state,
                 text=step.text,
@@ -400,9 +274,9 @@ async def _login(
             )
     except DevboxError as error:
         yield wire.LoginStep(LoginState.FAILED, error.message, failure=failure(error))
-    if done:  # else there is nothing new, and every account would have to be set up again
-        await accounts.refresh()
-        shared.bells.logins.ring()
+        return
+    await accounts.refresh()
+    shared.bells.logins.ring()
 
 
 async def _doctor(doctor: Doctor, box: BoxRef | None) -> wire.Doctor:

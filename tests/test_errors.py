@@ -15,14 +15,14 @@ import devboxctl
 import devboxd
 from devboxctl.fast.reply import UsageError
 from devboxd.api.client import ClientError
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, exit_status
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "errors.md").read_text("utf-8")
 # Programs, not libraries: importing them runs them, or they belong on a box.
-PROGRAMS = ("__main__", "relay_program")
+PROGRAMS = ("__main__", "_program")
 # Codes that are written down where they are raised, without a class of their own.
-INLINE = {"forward-not-found": (3, False), "login-failed": (4, False)}
+INLINE = {"login-failed": (4, False)}
 
 Row = tuple[int, bool]  # exit status, retryable
 Kind = type[DevboxError] | type[ClientError]
@@ -80,15 +80,15 @@ def test_a_code_is_lower_case_words_joined_by_hyphens() -> None:
 
 
 def test_the_page_lists_the_daemons_codes_with_their_exit_status() -> None:
-    classes = {kind.code: (kind.exit_status, kind.retryable) for kind in classes_of_the_daemon()}
+    classes = {kind.code: (exit_status(kind.kind), kind.retryable) for kind in classes_of_the_daemon()}
     assert rows("From the daemon") == classes
 
 
 def test_the_page_lists_the_clients_codes_with_their_exit_status() -> None:
     classes: dict[str, Row] = {
-        kind.code: (kind.exit_status, kind.retryable) for kind in classes_of_the_client()
+        kind.code: (exit_status(kind.kind), kind.retryable) for kind in classes_of_the_client()
     }
-    classes[UsageError.code] = (UsageError.exit_status, False)
+    classes[UsageError.code] = (exit_status(UsageError.kind), False)
     assert rows("From devboxctl itself") == classes | INLINE
 
 
@@ -99,7 +99,7 @@ def test_codes_without_a_class_are_really_raised() -> None:
 
 def test_the_page_names_every_exit_status_that_an_error_has() -> None:
     statuses = {int(status) for status in re.findall(r"^\| (\d+) \|", section("Exit statuses"), re.MULTILINE)}
-    used = {kind.exit_status for kind in all_classes()}
+    used = {exit_status(kind.kind) for kind in all_classes()}
     assert used <= statuses
 
 

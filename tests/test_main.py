@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from devboxd.control.daemon import Memory
+from devboxd.control.base.memory import Memory
+from devboxd.control.base.shared import Shared
+from devboxd.host.keys import LocalKeys
 from devboxd.host.paths import Paths
 from devboxd.host.ssh_config import command_in
 from devboxd.host.systemd import Notifier
-from devboxd.main import LocalKeys, _Listeners
+from devboxd.main import _Listeners
+from tests.control.fakes import LoopClock
+from tests.control.kit import Nowhere
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ async def test_only_config_ssh_touches_the_users_ssh_config(paths: Paths, tmp_pa
     program = tmp_path / "my tools" / "devboxctl"
     program.parent.mkdir()
     program.touch(0o755)
-    keys = LocalKeys(paths, Memory(), lambda memory: None)
+    keys = LocalKeys(paths, Memory(Shared.of(LoopClock()).news, Nowhere()))
     await keys.note_user("early", "root")
     assert not paths.ssh_config.exists(), "nobody asked for one yet"
     keys.paths()

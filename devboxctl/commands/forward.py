@@ -6,6 +6,7 @@ import signal
 import time
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from devboxctl import ask, grammar, options, show, spec
@@ -13,8 +14,17 @@ from devboxctl.fast import framed
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import default_box, settings
 from devboxd.api import client, routes, wire
+from devboxd.errors import Kind
 
 HEADERS = ("id", "box", "state", "local", "remote", "open", "total", "up", "down", "error")
+
+
+class ForwardNotFound(client.ClientError):
+    """No forward, or more than one, answers to that id or port."""
+
+    code = "forward-not-found"
+    kind = Kind.NOT_FOUND
+    retryable = False
 
 
 def add_to(app: typer.Typer) -> None:
@@ -161,10 +171,7 @@ def _hold_on(request: wire.ForwardRequest) -> None:
 def _show_end(end: wire.StreamExit) -> None:
     """Tell why the stream has ended. Raises ClientError for a failure."""
     if end.failure is not None:
-        failure = client.ClientError(end.failure.message, end.failure.hint)
-        failure.code, failure.exit_status = end.failure.code, end.failure.exit_status
-        failure.retryable = end.failure.retryable
-        raise failure
+        raise client.Refused(500, msgspec.json.encode(end.failure))
     if end.reason:
         show.say(end.reason)
 
@@ -217,7 +224,5 @@ def _matching(word: str, known: list[wire.Forward]) -> str:
     ]
     if len(matches) != 1:
         problem = "several forwards answer" if matches else "no forward answers"
-        failure = client.ClientError(f"{problem} to {word}", "devboxctl forward ls shows them")
-        failure.code, failure.exit_status, failure.retryable = "forward-not-found", 3, False
-        raise failure
+        raise ForwardNotFound(f"{problem} to {word}", "devboxctl forward ls shows them")
     return matches[0]

@@ -11,6 +11,7 @@ from devboxctl.fast import reply
 from devboxctl.options import default_box, settings
 from devboxd import __version__
 from devboxd.api import client, routes, wire
+from devboxd.errors import Kind, exit_status
 
 DOCTOR = 180.0  # seconds for all checks
 
@@ -184,17 +185,22 @@ def login(
 
     What waits for it goes on by itself.
     """
-    request = wire.LoginRequest(profile=settings.profile, region=settings.region, use_browser=not no_browser)
+    request = wire.LoginRequest(profile=settings.profile, region=settings.region)
     for step in ask.ask_lines(routes.LOGIN, request):
         if settings.json:
             show.print_json(step, line=True)
         if step.state == "failed":
             if not settings.json:
                 failure = step.failure or wire.Failure(
-                    "login-failed", step.text or "the login failed", exit_status=4
+                    "login-failed",
+                    step.text or "the login failed",
+                    None,
+                    False,
+                    exit_status(Kind.LOGIN),
+                    Kind.LOGIN,
                 )
                 return reply.show_failure(show.plain(failure))
-            return step.failure.exit_status if step.failure else 4
+            return step.failure.exit_status if step.failure else exit_status(Kind.LOGIN)
         if settings.json:
             continue
         if step.text:

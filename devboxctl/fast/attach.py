@@ -61,7 +61,7 @@ class Attach(Pump):
         super().__init__(interactive=terminal, stdin=stdin, credit_output=path == "exec")
         self.request = request
         self.path = path
-        self.key: str | None = None
+        self._joined = False  # once: from then on a lost daemon is waited for
         self.state = "starting"
         self.modes = screen.Modes()
         self._rejoins = rejoins
@@ -120,8 +120,7 @@ class Attach(Pump):
 
     def _request(self) -> bytes:
         columns, rows = size()
-        # Even without a key the daemon should know that this terminal has been here before.
-        rejoin = self.key or ("lost" if self._lost_at is not None else None)
+        rejoin = True if self._lost_at is not None else None  # this terminal has been here before
         return reply.encode({**self.request, "columns": columns, "rows": rows, "rejoin": rejoin})
 
     # The daemon.
@@ -142,7 +141,7 @@ class Attach(Pump):
         self.disconnected()
         if self._leaving:
             raise Left(0)
-        if not self._rejoins or (self._lost_at is None and not self._terminal_is_ours()):
+        if not self._rejoins or (self._lost_at is None and not self._joined):
             raise error
         now = time.monotonic()
         if self._lost_at is None:
@@ -153,9 +152,6 @@ class Attach(Pump):
             raise error
         self._retry_at = now + self._retry_delay
         self._retry_delay = min(LAST_RETRY, self._retry_delay * 2)
-
-    def _terminal_is_ours(self) -> bool:
-        return self.key is not None or self._seen_output
 
     def _retry(self, now: float) -> None:
         self._retry_at = None
@@ -206,7 +202,7 @@ class Attach(Pump):
     def on_output(self, data: bytes) -> None:
         if self._line_shown:
             self.output.put(self._line(None))
-        self._seen_output = True
+        self._seen_output = self._joined = True
         if self.state not in QUIET:  # what is shown is what is typed at again
             self.state, self._line_at = "online", None
         if self._shows:
@@ -214,7 +210,7 @@ class Attach(Pump):
         self.output.put(data)
 
     def on_status(self, status: Json) -> None:
-        self.key = str(status["key"]) if status.get("key") else self.key
+        self._joined = self._joined or status.get("state") == "online"
         text = printable(str(status.get("text") or ""))
         self._set_state(str(status.get("state")), text)
         if text and self.state == "online" and status.get("mux") in (None, "none"):

@@ -6,6 +6,7 @@ import os
 import sys
 
 from devboxd.api import client
+from devboxd.errors import Kind, exit_status
 from devboxd.text import printable
 
 TYPE_CHECKING = False
@@ -32,7 +33,7 @@ class UsageError(Exception):
     """The command line cannot mean anything. Exit status 2."""
 
     code = "usage"
-    exit_status = 2
+    kind = Kind.USAGE
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -44,7 +45,7 @@ class OutputFailed(client.ClientError):
     """What there was to say could not be written."""
 
     code = "output-failed"
-    exit_status = 1
+    kind = Kind.FAILED
     retryable = False
 
 
@@ -96,7 +97,7 @@ def failure_of(error: client.ClientError) -> dict[str, object]:
         "message": error.message,
         "hint": error.hint,
         "retryable": error.retryable,
-        "exit_status": error.exit_status,
+        "exit_status": exit_status(error.kind),
     }
 
 
@@ -106,7 +107,7 @@ def usage_failure(error: UsageError) -> dict[str, object]:
         "code": error.code,
         "message": error.message,
         "hint": error.hint,
-        "exit_status": error.exit_status,
+        "exit_status": exit_status(error.kind),
     }
 
 

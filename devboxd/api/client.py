@@ -16,6 +16,7 @@ import socket
 import stat
 import sys
 
+from devboxd.errors import Kind
 from devboxd.text import one_line
 
 TYPE_CHECKING = False  # mypy takes it for typing.TYPE_CHECKING; importing typing costs 8 ms
@@ -33,10 +34,10 @@ LOG_NAME = "devboxd.log"
 
 
 class ClientError(Exception):
-    """The daemon could not be asked. ``code`` and ``exit_status`` as in ``wire.Failure``."""
+    """The daemon could not be asked. ``code`` and ``kind`` as in ``wire.Failure``."""
 
     code = "no-daemon"
-    exit_status = 69
+    kind = Kind.NO_DAEMON
     retryable = True
 
     def __init__(self, message: str, hint: str | None = None) -> None:
@@ -58,11 +59,19 @@ class DaemonLost(ClientError):
     code = "daemon-lost"
 
 
+class NotUnderstood(ClientError):
+    """The daemon's answer has a form that we do not know."""
+
+    code = "not-understood"
+    kind = Kind.FAILED
+    retryable = False
+
+
 class Refused(ClientError):
     """The daemon answered with an HTTP error; ``body`` is a ``wire.Failure`` as JSON."""
 
     code = "refused"
-    exit_status = 1
+    kind = Kind.FAILED
     retryable = False
 
     def __init__(self, status: int, body: bytes) -> None:

@@ -77,7 +77,7 @@ class StreamTerminal:
         """Queue a status; the same twice in a row is sent once."""
         since = None if line.since is None else rfc3339(line.since)
         payload = msgspec.json.encode(
-            wire.StreamStatus(line.state, line.text, since, line.retry_in, None, line.mux)
+            wire.StreamStatus(line.state, line.text, since, line.retry_in, line.mux)
         )
         if payload != self._last_status:
             self._last_status = payload
@@ -119,11 +119,7 @@ class StreamTerminal:
                 self._writer.close()
                 await self._writer.wait_closed()
         except (TimeoutError, OSError):
-            self.abort()
-
-    def abort(self) -> None:
-        """Hang up now, whatever is queued."""
-        self._writer.transport.abort()
+            self._writer.transport.abort()
 
     def _send(self, kind: wire.StreamType, payload: bytes) -> None:
         if not self._writer.is_closing():

@@ -36,13 +36,12 @@ class Framed:
 
     Attributes:
         patience: seconds that the client may take for the rest afterwards; None: for ever.
-        after: what is to be done in every case, also where the client was gone before ``work`` began. It
-            only begins something: whoever awaits here may be cancelled once more.
+        after: what is to be done in every case, also where the client was gone before ``work`` began.
     """
 
     work: Callable[[StreamTerminal], Awaitable[Leaving]]
     patience: float | None = 2.0
-    after: Callable[[], object] = lambda: None
+    after: Callable[[], Awaitable[object]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +67,13 @@ async def frames(request: web.Request, framed: Framed) -> web.StreamResponse:
             terminal = await StreamTerminal.over(own.dup())
             try:
                 terminal.leave(await framed.work(terminal))
-                await terminal.close(framed.patience)
             except BaseException:
                 await terminal.close(timeout=0.5)
                 raise
-            finally:
-                terminal.abort()  # a second cancellation ends the closing, too
+            await terminal.close(framed.patience)
     finally:
-        framed.after()
+        if framed.after is not None:
+            await framed.after()
     return web.Response()
 
 
@@ -92,11 +90,7 @@ async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:
                 ours = own.dup()
             ours.setblocking(False)
             reader, writer = await asyncio.open_unix_connection(sock=ours)
-            connection = Connection(reader, writer, "proxy")
-            try:
-                await splice(connection, piped.stream)
-            finally:
-                connection.reset()  # a second cancellation ends the closing, too
+            await splice(Connection(reader, writer, "proxy"), piped.stream)
     finally:
         piped.stream.close()
     return web.Response()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from devboxd.api import wire
 from devboxd.control.connect.forward import Facts
 from devboxd.control.connect.session import HeldSession
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, exit_status
+from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import Condition, Event
 from devboxd.text import rfc3339
@@ -13,13 +14,26 @@ from devboxd.text import rfc3339
 
 def failure(error: DevboxError) -> wire.Failure:
     """An error as clients see it."""
-    return wire.Failure(error.code, error.message, error.hint, error.retryable, error.exit_status)
+    return wire.Failure(
+        error.code, error.message, error.hint, error.retryable, exit_status(error.kind), error.kind
+    )
 
 
 def condition(value: Condition) -> wire.Condition:
     """A standing condition."""
     return wire.Condition(
         value.code, value.title, value.text, value.hint, rfc3339(value.since), value.severity
+    )
+
+
+def ssh_config(value: SshConfigState, files: SshFiles) -> wire.SshConfigResult:
+    """The generated ssh configuration as it stands now."""
+    return wire.SshConfigResult(
+        config_file=str(files.include),
+        user_config=str(files.user_config),
+        included=value.included,
+        current=value.current,
+        changed=[str(path) for path in value.changed],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devboxd.aws.clients import Account
-from devboxd.aws.errors import AwsFailed
+from devboxd.aws.codes import AwsFailed
 
 
 async def send_ssh_public_key(

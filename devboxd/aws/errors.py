@@ -1,44 +1,21 @@
-"""Failures of botocore and of the AWS services, as our own errors. One table.
+"""Failures of botocore and of the AWS services, as our own errors.
 
-The texts are for people: one sentence, no request ids, and never a token. ``translate`` is the only
-place that reads an AWS error code.
+The texts are for people: one sentence, no request ids, and never a token. ``translate`` is the only place
+that reads an AWS error code; what each means stands in ``codes``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from devboxd.errors import (
-    BadRequest,
-    BoxNotFound,
-    Denied,
-    DevboxError,
-    LoginNeeded,
-    NotConnected,
-    Unreachable,
-    WrongState,
-)
+from devboxd.aws.codes import AwsFailed, cancelled, row
+from devboxd.errors import BadRequest, Conflict, DevboxError, LoginNeeded, Unreachable
 from devboxd.text import one_line
-
-
-class Throttled(DevboxError):
-    """AWS asks us to slow down."""
-
-    code = "throttled"
-    retryable = True
-    exit_status = 7
-
-
-class SessionOver(DevboxError):
-    """The session has ended and can not be resumed."""
-
-    code = "session-over"
-    exit_status = 5
 
 
 class RegionMissing(BadRequest):
@@ -53,122 +30,8 @@ class ProfileUnknown(BadRequest):
     code = "profile-unknown"
 
 
-class DocumentInvalid(BadRequest):
-    """The session document does not exist, or does not take these parameters."""
-
-    code = "document-invalid"
-
-
-class KeyUnusable(WrongState):
-    """The KMS key that the session preferences name is disabled, missing or of the wrong kind."""
-
-    code = "key-unusable"
-
-
-class ClockWrong(DevboxError):
-    """AWS refuses our signatures because this machine's clock is off."""
-
-    code = "clock-wrong"
-    retryable = True
-
-
-class AwsFailed(DevboxError):
-    """AWS refused a call for a reason that we have no better name for."""
-
-    code = "aws-failed"
-
-
 # The IAM prefix where it is not the name of the client.
 _IAM_PREFIX: Final = {"sso": "sso", "sso-oidc": "sso-oauth"}
-
-_LOGIN: Final = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "RequestExpired",
-        "TokenRefreshRequired",
-        "UnrecognizedClientException",
-        "InvalidClientTokenId",
-        "InvalidToken",
-        "AuthFailure",
-        "MissingAuthenticationToken",
-        "MissingAuthenticationTokenException",
-        "UnauthorizedException",
-        "InvalidGrantException",
-        "InvalidIdentityToken",
-        "ExpiredTokenError",
-    }
-)
-_DENIED: Final = frozenset(
-    {
-        "AccessDenied",
-        "AccessDeniedException",
-        "UnauthorizedOperation",
-        "UnauthorizedAccess",
-        "NotAuthorized",
-        "ForbiddenException",
-        "OptInRequired",
-    }
-)
-_THROTTLED: Final = frozenset(
-    {
-        "Throttling",
-        "ThrottlingException",
-        "ThrottledException",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "RequestLimitExceeded",
-        "TooManyRequestsException",
-        "TooManyRequests",
-        "BandwidthLimitExceeded",
-        "LimitExceededException",
-        "SlowDown",
-        "EC2ThrottledException",
-        "PriorRequestNotComplete",
-        "RateExceeded",
-    }
-)
-_NOT_FOUND: Final = frozenset(
-    {"InvalidInstanceId", "InvalidInstanceID.NotFound", "EC2InstanceNotFoundException"}
-)
-_WRONG_STATE: Final = frozenset(
-    {
-        "IncorrectInstanceState",
-        "IncorrectState",
-        "EC2InstanceStateInvalidException",
-        "EC2InstanceUnavailableException",
-        "UnsupportedOperation",
-    }
-)
-_DOCUMENT: Final = frozenset(
-    {"InvalidDocument", "InvalidDocumentContent", "InvalidDocumentVersion", "DocumentVersionLimitExceeded"}
-)
-_PARAMETERS: Final = frozenset(
-    {
-        "ValidationException",
-        "ValidationError",
-        "InvalidParameters",
-        "InvalidParameterValue",
-        "InvalidParameterCombination",
-        "InvalidParameter",
-        "InvalidInstanceID.Malformed",
-        "InvalidFilterKey",
-        "InvalidFilter",
-        "InvalidArgsException",
-        "MissingParameter",
-        "InvalidTarget",
-    }
-)
-_KEY: Final = frozenset(
-    {
-        "DisabledException",
-        "NotFoundException",
-        "KMSInvalidStateException",
-        "InvalidKeyUsageException",
-        "KeyUnavailableException",
-        "InvalidGrantTokenException",
-    }
-)
 
 _ENCODED: Final = re.compile(r"\s*Encoded authorization failure message:.*", re.DOTALL)
 
@@ -214,7 +77,7 @@ def translate(
         return error
     hint = login_hint(profile, method)
     if isinstance(error, boto.ClientError):
-        return _answered(error, action(service, operation), hint=hint, target=target)
+        return _answered(error, service, action(service, operation), hint=hint, target=target)
     if isinstance(error, boto.BotoCoreError):
         return _failed(error, action(service, operation), hint=hint, profile=profile)
     if isinstance(error, ResponseParserError):
@@ -231,51 +94,35 @@ def translate(
     return AwsFailed(f"{action(service, operation)} failed ({type(error).__name__})")
 
 
-def _answered(error: boto.ClientError, name: str, *, hint: str, target: str | None) -> DevboxError:
+def _answered(
+    error: boto.ClientError, service: str, name: str, *, hint: str, target: str | None
+) -> DevboxError:
     """Translate an error that a service sent."""
     detail: Mapping[str, Any] = error.response.get("Error", {})
     code = str(detail.get("Code", "")).rpartition("#")[2]
     text = _clean(str(detail.get("Message", "")))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    box = target or "the box"
-    if code == "TargetNotConnected":
-        return NotConnected(
-            f"{box} is not connected to Session Manager",
-            hint="a box that has just started needs a minute; otherwise see: devboxctl doctor"
-            + (f" {target}" if target else ""),
-        )
-    if code in ("InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed"):
-        if "expired" in text or "not yet current" in text or code == "RequestTimeTooSkewed":
-            return ClockWrong(
-                "AWS refused the request because this machine's clock is off", hint="set the clock"
-            )
-        return LoginNeeded("AWS does not accept the signature: the secret key is wrong", hint=hint)
-    if code in _LOGIN:
-        return LoginNeeded(f"the AWS login has expired or is not valid ({code})", hint=hint)
-    if code in _DENIED:
-        return Denied(
-            f"AWS does not allow {name}"
-            + (f" on {target}" if target else "")
-            + (f": {text}" if text else ""),
-            hint=f"ask for the permission {name}",
-        )
-    if code in _THROTTLED or status == 429:
-        return Throttled(f"AWS asks us to slow down ({name})", hint="wait a moment and try again")
-    if code == "DoesNotExistException" and name.startswith("ssm:"):
-        return SessionOver("the session has ended")
-    if code in _NOT_FOUND:
-        return BoxNotFound(f"there is no instance {box} in this account and region", hint="see: devboxctl ls")
-    if code in _WRONG_STATE:
-        return WrongState(f"{box} can not do this now: {text or code}")
-    if code in _DOCUMENT:
-        return DocumentInvalid(f"the session document is missing or not usable: {text or code}")
-    if code in _PARAMETERS:
-        return BadRequest(f"AWS does not accept the arguments of {name}: {text or code}")
-    if name.startswith("kms:") and code in _KEY:
-        return KeyUnusable(f"the KMS key of the session can not be used: {text or code}")
-    if status >= 500 or code in ("InternalServerError", "InternalError", "ServiceUnavailable", "Unavailable"):
-        return Unreachable(f"AWS had a fault at {name} ({code or status})", hint="it is tried again")
-    return AwsFailed(f"{name} failed: {code or status}" + (f": {text}" if text else ""))
+    if code == "TransactionCanceledException":
+        parts: Sequence[Mapping[str, Any]] = error.response.get("CancellationReasons") or ()
+        meaning = cancelled(str(part.get("Code")) for part in parts)
+    else:
+        parts = (error.response,)
+        meaning = row(service, code, status, text)
+    words = {
+        "name": name,
+        "box": target or "the box",
+        "on": f" on {target}" if target else "",
+        "said": text or code or str(status),
+        "why": f": {text}" if text else "",
+        "code": code or str(status),
+        "login": hint,
+        "doctor": "devboxctl doctor" + (f" {target}" if target else ""),
+    }
+    message = meaning.text.format(**words)
+    mend = meaning.hint.format(**words) or None
+    if meaning.error is Conflict:
+        return Conflict(message, hint=mend, items=tuple(part["Item"] for part in parts if part.get("Item")))
+    return meaning.error(message, hint=mend)
 
 
 _Failed = Callable[[boto.BotoCoreError, str, str, str | None], DevboxError]

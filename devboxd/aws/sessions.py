@@ -17,9 +17,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
 from devboxd.aws.clients import Account
-from devboxd.aws.errors import AwsFailed, SessionOver
+from devboxd.aws.codes import AwsFailed
 from devboxd.aws.keys import generate_data_key
-from devboxd.errors import Denied
+from devboxd.errors import Denied, SessionOver
 from devboxd.model.names import REASON_PREFIX
 from devboxd.model.states import Connection
 

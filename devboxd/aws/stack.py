@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from devboxd.aws.clients import Account
-from devboxd.errors import DevboxError
+from devboxd.errors import BadRequest, Missing
 from devboxd.model.stack import Change, ChangeSet, StackSeen
 
 CAPABILITIES: Final = ["CAPABILITY_NAMED_IAM"]  # the template gives roles names
@@ -125,7 +125,7 @@ class StackApi:
     async def _stack(self) -> dict[str, Any] | None:
         try:
             answer = await self.account.call("cloudformation", "describe_stacks", StackName=self.name)
-        except DevboxError as error:
+        except BadRequest as error:  # ValidationError: only its text says which
             if _NO_STACK in error.message:
                 return None
             raise
@@ -137,8 +137,10 @@ class StackApi:
             answer = await self.account.call(
                 "cloudformation", "describe_change_set", StackName=self.name, ChangeSetName=name
             )
-        except DevboxError as error:
-            if _NO_STACK in error.message or error.code == "not-found":
+        except Missing:
+            return None
+        except BadRequest as error:
+            if _NO_STACK in error.message:
                 return None
             raise
         changes = [one["ResourceChange"] for one in answer.get("Changes", []) if "ResourceChange" in one]

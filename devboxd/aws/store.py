@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from botocore import exceptions as boto
-
 from devboxd.aws.calls import Calls
-from devboxd.errors import DevboxError, Unreachable
+from devboxd.errors import BadRequest, Conflict, DevboxError, Missing
 from devboxd.model.ledger import ABSENT, Change, Item, Range, RowChanged, StoreFailed
 
 MOST: Final = 100  # actions in a transaction (API: TransactWriteItems)
@@ -89,25 +87,15 @@ class DynamoStore:
 
     def _explained(self, error: DevboxError) -> DevboxError:
         """What a refusal means here, where the general sentence says too little."""
-        cause = error.__cause__
-        if not isinstance(cause, boto.ClientError):
-            return error
-        code = str(cause.response.get("Error", {}).get("Code", ""))
-        if code == "ResourceNotFoundException":
+        if isinstance(error, Missing):
             return StoreFailed(
                 f"there is no table {self.table} in this account and region",
                 hint="devboxctl init account makes it",
             )
-        if code == "TransactionCanceledException":
-            reasons: Sequence[Mapping[str, Any]] = cause.response.get("CancellationReasons", ())
-            codes = {str(reason.get("Code", "None")) for reason in reasons} - {"None"}
-            if "ConditionalCheckFailed" in codes:
-                return RowChanged("the project was changed by somebody else")
-            if codes & {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}:
-                return Unreachable("the table is busy with the same project", hint="it is tried again")
-            return StoreFailed(f"the table refuses the change: {', '.join(sorted(codes)) or code}")
-        if code in ("TransactionInProgressException", "TransactionConflictException"):
-            return Unreachable("the same change is still being made", hint="it is tried again")
+        if isinstance(error, Conflict):
+            return RowChanged("the project was changed by somebody else")
+        if type(error) is BadRequest:  # not that a profile or region is missing
+            return StoreFailed(f"the table refuses the change: {error.message}")
         return error
 
 

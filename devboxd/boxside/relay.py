@@ -26,24 +26,31 @@ import base64
 import binascii
 import shlex
 import zlib
+from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
-from devboxd.boxside.script import load, squeeze_python, wrap
+from devboxd.boxside.script import load, load_program, wrap
 from devboxd.errors import DevboxError
 
 OUTPUT_WINDOW: Final = 512 << 10  # bytes of lines kept on the box until taken: 0.7 s at the agent's pace
 INPUT_WINDOW: Final = 64 << 10  # bytes we may send ahead of the relay's credit
 INPUT_CHUNK: Final = 3 << 10  # bytes of input in one line: a terminal's buffer is 4 KiB
 MOST_AHEAD: Final = (
-    100_000  # lines that can come before a missing one: the window holds fewer of the shortest
+    100_000  # lines not taken, or ahead of a missing one: the window holds fewer of the shortest
 )
 MOST_UNTAKEN: Final = (
-    64 << 20
+    16 << 20
 )  # bytes of output that the client has not taken; an honest relay keeps to 4 MiB
-LONGEST_LINE: Final = 1 << 20  # bytes; the relay's own lines stay far below
+MOST_UNREAD: Final = 64 << 20  # the same where nothing can slow the box down: a minute and a half
+MOST_DAMAGED: Final = 20_000  # damaged lines in a row: an agent that damages all is told within its window
+LONGEST_LINE: Final = 128 << 10  # bytes; the relay's own are under 34 KiB, those of sh 40 KB
+LONGEST_PIECE: Final = 64 << 10  # bytes that one line unpacks to; the relay reads 16 KiB at once
+MOST_MISSING: Final = 1000  # lines known to be missing that are told at once
+NOISE: Final = 2000  # bytes before the greeting that are kept to explain a failure
 
 
 class RelayError(DevboxError):
@@ -89,7 +96,7 @@ def start_command(*, nonce: str, user: str | None, cwd: str | None) -> str:
         nonce,
         user or "",
         cwd or "",
-        squeeze_python(load("relay_program.py", common=False)),
+        load_program("relay_program"),
     )
 
 
@@ -145,11 +152,20 @@ _PROBLEMS: Final = {
 }
 
 
+def unread(box: str) -> RelayError:
+    """Output came that nothing could slow down, and nobody read it here."""
+    return RelayError(
+        f"{box} sent more than {MOST_UNREAD >> 20} MiB that was not read here",
+        hint="write it into a file on the box, or install python3 there",
+    )
+
+
 class RelayReader:
-    """Parses what the relay prints. Everything before its first line is noise and kept for error texts.
+    """Parses what the relay prints, in time linear in it. What comes before its greeting is noise.
 
     ``seen`` is the number of the last line that was taken in order; later ones wait for those that are
-    missing, which the owner asks for with ``again``.
+    missing, which the owner asks for with ``again``. Everything that waits here is bounded, whatever the box
+    sends; the owner tells what was ``given`` to the command and ``taken`` by the client.
     """
 
     def __init__(self, nonce: str) -> None:
@@ -159,9 +175,16 @@ class RelayReader:
         self.kind: str | None = None
         self.noise = b""
         self.seen = 0
+        self.given = 0  # bytes of input sent to the command
+        self._credited = 0  # of them, those that the relay gave back
+        self._unpacked = 0  # bytes of output so far
+        self._taken = 0  # of them, those that the client wrote out
+        self._marks: deque[tuple[int, int]] = deque()  # after that many bytes, that line is taken
+        self._last_taken = 0
         self._ahead: dict[int, bytes] = {}
         self._ahead_size = 0
         self._is_damaged = False  # a line arrived broken, and nobody knows which one
+        self._damaged_in_a_row = 0
         self.damages = 0  # how many did
 
     @property
@@ -176,14 +199,28 @@ class RelayReader:
 
     @property
     def missing(self) -> list[int]:
-        """The numbers of lines that did not arrive, as far as later ones show it, in order."""
+        """The first numbers of lines that did not arrive, as far as later ones show it, in order."""
         last = max(self._ahead, default=self.seen + (1 if self._is_damaged else 0))
-        return [number for number in range(self.seen + 1, last + 1) if number not in self._ahead]
+        holes = (number for number in range(self.seen + 1, last + 1) if number not in self._ahead)
+        return list(islice(holes, MOST_MISSING))
 
     @property
     def has_gap(self) -> bool:
         """Say whether ``missing`` has something to tell."""
         return bool(self._ahead) or self._is_damaged
+
+    def taken(self, size: int) -> None:
+        """The client has written out so many bytes in all."""
+        self._taken = size
+        while self._marks and self._marks[0][0] <= size:
+            self._last_taken = self._marks.popleft()[1]
+
+    @property
+    def last_taken(self) -> tuple[int, bool]:
+        """The number of the last line that was taken, and whether none waits to be."""
+        if self.numbered and not self._marks:
+            return self.seen, True  # lines without output are taken at once
+        return self._last_taken, not self._marks
 
     def feed(self, chunk: bytes) -> list[RelayEvent]:
         """Take terminal output and return what it means.
@@ -193,27 +230,41 @@ class RelayReader:
         """
         self._buffer += chunk
         events: list[RelayEvent] = []
-        start = 0
-        while (end := self._buffer.find(b"\n", start)) >= 0:
-            line = bytes(self._buffer[start:end]).rstrip(b"\r")
-            start = end + 1
-            if not self.ready:
-                at = line.find(self._greeting)
-                if at < 0:
-                    self.noise = (self.noise + line + b"\n")[-2000:]
-                    continue
-                line = line[at + len(self._greeting) :]
-                if line[:1] == b"r":
-                    events.append(self._greet(line[1:]))
-                    continue
+        while not self.ready and (line := self._after_greeting()) is not None:
+            events.append(self._greet(line[1:]) if line[:1] == b"r" else self._parse(line))
+        if not self.ready:
+            return events
+        *lines, rest = bytes(self._buffer).split(b"\n")
+        for line in lines:
             if self.numbered:
-                events += self._numbered(line)
-            elif line:
+                events += self._numbered(line.rstrip(b"\r"))
+            elif line := line.rstrip(b"\r"):
                 events.append(self._parse(line))
-        del self._buffer[:start]
-        if len(self._buffer) > LONGEST_LINE:
+        if lines:
+            self._buffer = bytearray(rest)
+        if len(rest) > LONGEST_LINE:
             raise RelayError("a line of the relay never ends")
         return events
+
+    def _after_greeting(self) -> bytes | None:
+        """The rest of the first line with our nonce, once it is whole. What stands before it is noise."""
+        buffer, greeting = self._buffer, self._greeting
+        start = buffer.find(greeting)
+        noise = buffer if start < 0 else buffer[:start]
+        if start < 0:
+            self.noise = bytes(noise[-NOISE:])
+            del buffer[: max(0, len(buffer) - NOISE)]
+            return None
+        self.noise = bytes(noise[-NOISE:]) or self.noise
+        end = buffer.find(b"\n", start)
+        if end < 0:
+            del buffer[:start]
+            if len(buffer) > LONGEST_LINE:
+                raise RelayError("a line of the relay never ends")
+            return None
+        line = bytes(buffer[start + len(greeting) : end]).rstrip(b"\r")
+        del buffer[: end + 1]
+        return line
 
     def _numbered(self, line: bytes) -> list[RelayEvent]:
         """Check one line, and return what it and those that waited for it mean."""
@@ -227,7 +278,11 @@ class RelayReader:
         if not 0 < number <= self.seen + MOST_AHEAD or zlib.crc32(head + payload) != expected:
             self._is_damaged = True
             self.damages += 1
+            self._damaged_in_a_row += 1
+            if self._damaged_in_a_row > MOST_DAMAGED:
+                raise RelayError("every line of the relay arrives damaged")
             return []
+        self._damaged_in_a_row = 0
         if number <= self.seen or number in self._ahead:
             return []  # asked for, and it had only been late
         if self._ahead_size + len(line) > 4 * OUTPUT_WINDOW:
@@ -254,14 +309,14 @@ class RelayReader:
         kind, rest = line[:1], line[1:]
         try:
             match kind:
-                case b"o" | b"e":
+                case b"o" | b"e" if self.numbered:
                     return self._unpack(base64.b64decode(rest, validate=True), error=kind == b"e")
                 case b"O" | b"E" if self.numbered:
                     return self._unpack(_unescape(rest), error=kind == b"E")
-                case b"O" | b"E":
-                    return RelayOutput(base64.b64decode(rest, validate=True), kind == b"E")
+                case b"O" | b"E" if self.ready:
+                    return self._count(base64.b64decode(rest, validate=True), error=kind == b"E")
                 case b"c":
-                    return RelayCredit(_number(rest, 2 * INPUT_WINDOW))
+                    return self._credit(_number(rest, 2 * INPUT_WINDOW))
                 case b"x":
                     return RelayExit(_number(rest, 255))
                 case b"f":
@@ -276,10 +331,29 @@ class RelayReader:
 
     def _unpack(self, packed: bytes, *, error: bool) -> RelayOutput:
         inflate = self._inflate[error]
-        data = inflate.decompress(packed, LONGEST_LINE)
+        data = inflate.decompress(packed, LONGEST_PIECE)
         if inflate.unconsumed_tail:
             raise RelayError("a line of the relay unpacks to more than it can have read")
+        return self._count(data, error=error)
+
+    def _count(self, data: bytes, *, error: bool) -> RelayOutput:
+        """Output that the client is to take: bounded, in bytes and in lines."""
+        self._unpacked += len(data)
+        untaken = self._unpacked - self._taken
+        if not self.numbered:
+            if untaken > MOST_UNREAD:
+                raise unread("the box")
+        elif untaken > MOST_UNTAKEN or len(self._marks) >= MOST_AHEAD:
+            raise RelayError("the box sends more output than it may")
+        else:
+            self._marks.append((self._unpacked, self.seen))
         return RelayOutput(data, error)
+
+    def _credit(self, size: int) -> RelayCredit:
+        self._credited += size
+        if self._credited > self.given:
+            raise RelayError("the relay took more input than it was given")
+        return RelayCredit(size)
 
 
 def _number(text: bytes, most: int) -> int:

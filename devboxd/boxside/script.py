@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import shlex
 from functools import cache
@@ -31,12 +30,9 @@ def squeeze(script: str) -> str:
     return "\n".join(line for line in lines if line and not line.startswith("#"))
 
 
-def squeeze_python(program: str) -> str:
-    """Drop the docstring and comments."""
-    tree = ast.parse(program)
-    if ast.get_docstring(tree) is not None:
-        tree.body = tree.body[1:]
-    return ast.unparse(tree)
+def load_program(name: str) -> str:
+    """The text of a Python program of this package as it travels: ``make programs`` has shortened it."""
+    return load(f"{name}.min", common=False)
 
 
 def wrap(script: str, *arguments: str) -> str:

@@ -5,48 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Final
 
-import msgspec
-
-from devboxd.aws.errors import SessionOver
+from devboxd.control.base.memory import Memory
 from devboxd.control.base.needs import Cloud, Dialer
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.connect.attach import Attach
 from devboxd.control.connect.execute import ExecSpec, Execution
-from devboxd.control.connect.forward import Forwards, ListenerStore, Saved
+from devboxd.control.connect.forward import Forwards, ListenerStore
+from devboxd.control.connect.ping import Pinged, ping
 from devboxd.control.connect.port import IDLE_AFTER, PortPool, PortTarget
-from devboxd.control.connect.session import HeldSession, Plan, Quiet
+from devboxd.control.connect.session import HeldSession
+from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.ssh import Keys, SshAccess
 from devboxd.control.connect.sshagent import SshAgents
 from devboxd.control.connect.stream import Stream
+from devboxd.control.connect.sweep import sweep
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreachable
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import PROJECT_TAG, Account, BoxRef, Instance
 from devboxd.model.config import Config
-from devboxd.model.hold import BEAT
-from devboxd.model.names import is_instance_id, is_name, owner_reason, strip_suffix
-from devboxd.model.states import Connection, InstanceState, SessionKind
+from devboxd.model.names import is_instance_id, is_name, strip_suffix
+from devboxd.model.states import Connection, InstanceState
 from devboxd.model.terminal import Leaving
-from devboxd.ssm import documents
-from devboxd.ssm.limits import SHELL
 
 log = logging.getLogger(__name__)
 
 NAMES_KEPT: Final = 30.0  # seconds that a name keeps its instance without asking EC2 again
-
-
-class Memory(msgspec.Struct):
-    """What the journal keeps between daemons: only what AWS cannot tell."""
-
-    forwards: list[Saved] = []
-    open_sessions: dict[str, Account] = {}
-    accounts: list[Account] = []
-    host_keys: dict[str, dict[int, list[str]]] = {}  # by box, by port: what ssh pins
-    users: dict[str, str] = {}  # by box: who logs in there
 
 
 class Daemon:
@@ -60,7 +48,6 @@ class Daemon:
         keys: Keys,
         config: Config,
         memory: Memory,
-        remember: Callable[[Memory], None],
         listeners: ListenerStore | None = None,
         *,
         idle_after: float = IDLE_AFTER,
@@ -69,34 +56,33 @@ class Daemon:
         self.config = config
         self.attached = 0
         self._cloud = cloud
-        self._dialer = dialer
         self._memory = memory
-        self._remember = remember
+        self._sessions = Sessions(shared, cloud.sessions, dialer, memory, owner=memory.owner)
         self._idle_after = idle_after
         self._pools: dict[PortTarget, PortPool] = {}
         self._warm: list[PortPool] = []
         self._names: dict[tuple[str, Account], tuple[float, BoxRef]] = {}
         self._last_boxes: dict[Account, tuple[float, list[Instance]]] = {}
-        self._stale = dict(memory.open_sessions)  # left open by an earlier daemon, until the sweep
         self.forwards = Forwards(
             shared,
             self.pool,
             self.execute,
-            self._save_forwards,
+            memory,
             wait=lambda: self.config.forward.wait,
             store=listeners,
         )
         self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
         self.agents = SshAgents(shared, self.execute)
-        shared.sessions.on_change = self._save_sessions
 
     # Life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Take up what an earlier daemon left: its forwards, and the sessions it could not end."""
-        self.shared.tasks.spawn("heart", steadily(self.shared, "heart", self._beat))
-        self.shared.tasks.spawn("sweep", self._sweep(dict(self._stale)))
-        await self.forwards.restore(list(self._memory.forwards))
+        left = self._memory.open_sessions
+        accounts = {self.config.account_of(Account()), *self._memory.accounts}
+        await self.forwards.restore()
+        self.shared.tasks.spawn("heart", steadily(self.shared, "heart", self._sessions.beat))
+        self.shared.tasks.spawn("sweep", sweep(self._sessions, left, accounts))
         self.shared.tasks.spawn("warm ports", self._warm_up())
 
     async def stop(self) -> None:
@@ -104,12 +90,6 @@ class Daemon:
         await self.forwards.stop()
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         await self.shared.tasks.stop()
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT)
-            for session in list(self.shared.sessions.running):
-                session.beat()
 
     async def _warm_up(self) -> None:
         """Keep sessions open to the ports that the configuration names, also after a change of it."""
@@ -131,42 +111,6 @@ class Daemon:
                 pool.warmed += 1
                 pool.warm()
                 self._warm.append(pool)
-
-    async def _sweep(self, stale: Mapping[str, Account]) -> None:
-        """End what a daemon before us left open: it can not be resumed without that daemon's memory."""
-        ended = 0
-        for session_id, account in stale.items():
-            was_open = await self._end(account, session_id)
-            ended += was_open is True
-            if was_open is not None:
-                del self._stale[session_id]
-        prefix = owner_reason(self.shared.sessions.owner)
-        for account in {self.config.account_of(Account()), *self._memory.accounts}:
-            try:
-                found = await self._cloud.sessions(account).active(reason_prefix=prefix)
-            except DevboxError as error:
-                log.info("no sweep of %s: %s", account, error)
-                continue
-            for session in found:
-                # One of ours may be listed before the answer to its StartSession has reached us.
-                if not session.reason.endswith(f"/{self.shared.sessions.run}") and session.id not in stale:
-                    ended += await self._end(account, session.id) is True
-        if ended:
-            self.shared.news.tell(
-                "sweep.ended", f"ended {ended} sessions that an earlier daemon had left open"
-            )
-        self._save_sessions()
-
-    async def _end(self, account: Account, session_id: str) -> bool | None:
-        """End a session. Returns whether it was open; None where that could not be done (the next daemon tries)."""
-        try:
-            await self._cloud.sessions(account).terminate(session_id)
-        except SessionOver:
-            return False
-        except DevboxError as error:
-            log.warning("stale session %s could not be ended: %s", session_id, error)
-            return None
-        return True
 
     def apply(self, config: Config) -> None:
         """Use a new configuration from now on; what is open stays as it is."""
@@ -259,16 +203,14 @@ class Daemon:
         return instances
 
     def _seen(self, box: BoxRef) -> BoxRef:
-        if box.account not in self._memory.accounts:
-            self._memory.accounts = [*self._memory.accounts, box.account][-8:]
-            self._remember(self._memory)
+        self._memory.used(box.account)
         return box
 
     # Sessions ---------------------------------------------------------------------------------------
 
     def sessions(self) -> list[HeldSession]:
         """All held sessions, oldest first."""
-        return list(self.shared.sessions.running)
+        return self._sessions.running
 
     async def end_session(self, session_id: str) -> HeldSession:
         """End a session by id or unique start of it.
@@ -276,15 +218,9 @@ class Daemon:
         Raises:
             BoxNotFound: none is called so.
         """
-        found = [
-            session
-            for session in self.shared.sessions.running
-            if session.id and session.id.startswith(session_id)
-        ]
-        if len(found) != 1:
-            raise BoxNotFound(f"no session is called {session_id!r}", hint="devboxctl status lists them")
-        await found[0].stop()
-        return found[0]
+        session = self._sessions.find(session_id)
+        await session.stop()
+        return session
 
     async def attach(self, spec: AttachSpec, terminal: Terminal) -> Leaving:
         """Join a terminal to a box until its user leaves."""
@@ -294,9 +230,7 @@ class Daemon:
             return instance.state if instance is not None else None
 
         attach = Attach(
-            self.shared,
-            self._cloud.sessions(spec.box.account),
-            self._dialer,
+            self._sessions,
             spec,
             terminal,
             config=self.config,
@@ -317,9 +251,7 @@ class Daemon:
     async def execute(self, spec: ExecSpec, terminal: Terminal) -> Leaving:
         """Run a command on a box."""
         execution = Execution(
-            self.shared,
-            self._cloud.sessions(spec.box.account),
-            self._dialer,
+            self._sessions,
             spec,
             terminal,
             config=self.config,
@@ -338,9 +270,7 @@ class Daemon:
         """The sessions to a port of a box."""
         if (pool := self._pools.get(target)) is None:
             pool = self._pools[target] = PortPool(
-                self.shared,
-                self._cloud.sessions(target.box.account),
-                self._dialer,
+                self._sessions,
                 target,
                 self.config,
                 idle_after=self._idle_after,
@@ -358,63 +288,9 @@ class Daemon:
         """Open a connection to a port of a box."""
         return await self.pool(PortTarget(box, port, host)).connect(wait)
 
-    async def ping(self, box: BoxRef, count: int, timeout: float) -> tuple[list[float], float, str]:
-        """Measure the way to the agent and back, over a session of its own.
-
-        Returns:
-            Round trips in seconds, seconds that opening took, and the agent's version (may be empty).
-        """
-        clock = self.shared.time
-        # A port session greets at once and shows the agent's version; a shell would sleep for a second.
-        plan = Plan(
-            target=box.target,
-            box=box.name,
-            account=box.account,
-            kind=SessionKind.PORT,
-            document=documents.PORT,
-            parameters={"portNumber": "22"},
-            limits=SHELL,
-            wait=timeout,
-            keep_alive=self.config.keep_alive_of(box),
-        )
-        session = HeldSession(
-            self.shared, self._cloud.sessions(box.account), self._dialer, plan, Quiet(), self.config.link
-        )
-        began = clock.monotonic()
-        trips: list[float] = []
-        # Not in a task group: it would wrap what made the session fail.
-        holder = self.shared.tasks.spawn(f"ping {box.name}", session.run())
-        try:
-            async with asyncio.timeout(timeout):
-                await session.wait_ready()
-                opened = clock.monotonic() - began
-                for _ in range(count):
-                    trips.append(await session.measure())
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            if not trips:
-                detail = session.detail or "no answer"
-                raise Unreachable(f"{box.name} did not answer within {timeout:g} s: {detail}") from None
-        finally:
-            await session.stop()
-            await holder
-        version = session.channel.agent_version if session.channel is not None else ""
-        return trips, opened, version
+    async def ping(self, box: BoxRef, count: int, timeout: float) -> Pinged:
+        """Measure the way to the agent and back. Errors as ``connect.ping``."""
+        return await ping(self._sessions, box, self.config, count=count, timeout=timeout)
 
     async def _send_key(self, box: BoxRef, user: str, public_key: str) -> None:
         await self._cloud.send_ssh_key(box.account, box.target, user, public_key)
-
-    # Memory -----------------------------------------------------------------------------------------
-
-    def _save_forwards(self, forwards: list[Saved]) -> None:
-        self._memory.forwards = forwards
-        self._remember(self._memory)
-
-    def _save_sessions(self) -> None:
-        now_open = {
-            s.id: s.plan.account
-            for s in self.shared.sessions.running
-            if s.id and s.id in self.shared.sessions.open_ids
-        }
-        self._memory.open_sessions = {**self._stale, **now_open}
-        self._remember(self._memory)

@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from devboxd.control.connect.execute import Capture, ExecSpec
+from devboxd.control.connect.audience import Capture
+from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.daemon import Daemon
 from devboxd.errors import Denied, DevboxError
 from devboxd.model.box import Account, BoxRef

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Final
 
@@ -29,8 +28,3 @@ class Clock:
     def wall_ms(self) -> int:
         """Unix time in milliseconds."""
         return int(self.wall() * 1000)
-
-
-def counts_sleep() -> bool:
-    """Whether ``boottime`` and ``monotonic`` really are two clocks here."""
-    return hasattr(time, "CLOCK_BOOTTIME") or sys.platform == "darwin"

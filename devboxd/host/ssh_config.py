@@ -7,6 +7,7 @@ take exactly that line out again.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -18,8 +19,8 @@ from typing import Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from devboxd.errors import BadRequest, Denied
-from devboxd.host.files import replace_file, replace_if_changed
+from devboxd.errors import BadRequest, Denied, DevboxError
+from devboxd.host.files import not_saved, replace_file, replace_if_changed
 from devboxd.model.names import HOST_SUFFIX, host_key, is_host_name, is_user
 
 HEADER: Final = "# Written by devbox (devboxctl config-ssh). Changes made here are lost.\n"
@@ -255,6 +256,8 @@ def _word(path: Path) -> str:
     return shlex.quote(text).replace("%", "%%")
 
 
-def _denied(error: OSError, path: Path) -> Denied:
+def _denied(error: OSError, path: Path) -> DevboxError:
     where = error.filename or path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return not_saved(error, path)
     return Denied(f"{where} can not be changed: {error.strerror}", hint="is it managed by another tool?")

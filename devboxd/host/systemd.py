@@ -38,12 +38,8 @@ class Notifier:
         return self.watchdog / 2 if self.watchdog else None
 
     def ready(self, status: str = "") -> bool:
-        """Start-up, or reloading, is done."""
+        """Start-up is done."""
         return self._send({"READY": "1", "STATUS": status})
-
-    def reloading(self, monotonic: float) -> bool:
-        """Configuration is being read; ``ready`` ends it. ``monotonic`` is the clock of now, in seconds."""
-        return self._send({"RELOADING": "1", "MONOTONIC_USEC": str(int(monotonic * 1e6))})
 
     def stopping(self, status: str = "") -> bool:
         """The end has begun."""

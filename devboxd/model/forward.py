@@ -7,8 +7,11 @@ from enum import StrEnum
 import msgspec
 
 from devboxd.errors import BadRequest
+from devboxd.model.box import BoxRef
 
 AUTO_LOWEST = 1024  # ports below are the system's: never mirrored unasked
+HOST_MAX = 255  # bytes of a name (RFC 1035, 3.1)
+PATH_MAX = 100  # bytes of the path of a unix socket that every system takes
 AUTO_IGNORED = frozenset({22, 53, 68, 111, 323, 631, 5353, 5355})
 
 
@@ -42,6 +45,14 @@ class Spec(msgspec.Struct, frozen=True):
         return f"{bracket(self.host)}:{self.port}" if self.host else str(self.port)
 
 
+class Saved(msgspec.Struct, frozen=True):
+    """A forward as the journal keeps it."""
+
+    id: str
+    box: BoxRef
+    spec: Spec | None  # None: auto
+
+
 def bracket(host: str) -> str:
     """An address as it stands in front of a port."""
     return f"[{host}]" if ":" in host else host
@@ -59,11 +70,32 @@ def check(spec: Spec) -> Spec:
         raise BadRequest(f"{spec.port} is no port", hint="ports are 1 to 65535")
     if spec.local_port is not None and not 0 <= spec.local_port < 65536:
         raise BadRequest(f"{spec.local_port} is no local port", hint="0 to 65535; 0 picks a free one")
-    if spec.local_path is not None and len(spec.local_path.encode()) > 100:
-        raise BadRequest("the path of the local socket is too long", hint="unix sockets take about 100 bytes")
-    if spec.host is not None and (not spec.host or any(c.isspace() for c in spec.host)):
-        raise BadRequest(f"{spec.host!r} is no host")
+    if spec.local_path is not None:
+        if len(_encoded(spec.local_path)) > PATH_MAX:
+            raise BadRequest(
+                "the path of the local socket is too long", hint="unix sockets take about 100 bytes"
+            )
+        if not spec.local_path or "\0" in spec.local_path:
+            raise BadRequest(f"{spec.local_path!r} is no path")
+    if spec.host is not None and (not spec.host or not _is_host(spec.host)):
+        raise BadRequest(f"{spec.host[:HOST_MAX]!r} is no host")
+    if not _is_host(spec.bind):
+        raise BadRequest(
+            f"{spec.bind[:HOST_MAX]!r} is no address to listen on", hint="127.0.0.1, for example"
+        )
     return spec
+
+
+def _is_host(text: str) -> bool:
+    return len(_encoded(text)) <= HOST_MAX and text.isprintable() and " " not in text
+
+
+def _encoded(text: str) -> bytes:
+    """As bytes. Raises BadRequest for what JSON can say and no system can take: half a surrogate pair."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"{text!r} is no text") from error
 
 
 def mirrored(listening: set[int], known: set[int]) -> tuple[set[int], set[int]]:

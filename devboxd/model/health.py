@@ -48,6 +48,18 @@ CONDITIONS: Final[dict[str, Kind]] = {
         after=1.0,  # some editors write a file in two steps
     ),
     "journal-lost": Kind("the journal could not be read", Severity.WARNING, "{problem}"),
+    "state-not-saved": Kind(
+        "the daemon's memory cannot be written",
+        Severity.ERROR,
+        "{problem}; what changes now is forgotten when the daemon ends",
+        "{hint}",
+    ),
+    "forward-set-aside": Kind(
+        "a forward cannot be made again",
+        Severity.WARNING,
+        "forward {id} of an earlier daemon cannot be: {problem}",
+        "devboxctl forward rm {id} forgets it",
+    ),
     "forward-failed": Kind("a forward could not be made again", Severity.WARNING, "{problem}", "{hint}"),
     "task-failed": Kind(
         "a part of the daemon failed",

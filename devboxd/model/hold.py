@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected
+from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, SessionOver, Throttled
 from devboxd.model.retry import wait_before
 from devboxd.model.session import Ending
 from devboxd.model.states import KeepAlive
@@ -266,13 +266,9 @@ def resume_refused(error: DevboxError) -> Happened:
         return Happened.RESUME_LOGIN
     if isinstance(error, Denied):
         return Happened.RESUME_DENIED
-    match error.code:
-        case "session-over":
-            return Happened.RESUME_OVER
-        case "throttled":
-            return Happened.RESUME_THROTTLED
-        case _:
-            return Happened.RESUME_TROUBLE
+    if isinstance(error, SessionOver):
+        return Happened.RESUME_OVER
+    return Happened.RESUME_THROTTLED if isinstance(error, Throttled) else Happened.RESUME_TROUBLE
 
 
 def link_over(*, lived: float, heard: bool, status: int | None = None) -> Happened:

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from devboxd.errors import DevboxError
+from devboxd.errors import Conflict, DevboxError, Kind
 from devboxd.model.project import Generation, Project, Run
 from devboxd.model.step import Erase, Write
 
@@ -28,19 +28,17 @@ ABSENT: Final = 0  # the version of an item that is not there
 T = TypeVar("T")
 
 
-class RowChanged(DevboxError):
+class RowChanged(Conflict):
     """Somebody else changed the project in the meantime: look again."""
 
     code = "row-changed"
-    retryable = True
-    exit_status = 5
 
 
 class NameTaken(DevboxError):
     """A project of that name exists."""
 
     code = "name-taken"
-    exit_status = 5
+    kind = Kind.STATE
 
 
 class StoreFailed(DevboxError):

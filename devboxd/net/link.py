@@ -22,16 +22,16 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
 from yarl import URL
 
 from devboxd import __version__
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, LinkLost, LinkRefused
 from devboxd.net.dial import DialSettings, trust
 
-MAX_MESSAGE: Final = 4 << 20  # bytes; the far end sends about 1 KiB
+MAX_MESSAGE: Final = 1 << 20  # bytes; the far end sends about 1 KiB, the service less than 128 KiB
 CLOSE_WAIT: Final = 0.5  # seconds that a peer gets to answer our close
 DNS_KEPT: Final = 10  # seconds; many links come back at once after a sleep
 
@@ -43,37 +43,10 @@ _TEXT: Final = aiohttp.WSMsgType.TEXT
 _LOST: Final = (aiohttp.ClientError, OSError)
 
 
-class LinkLost(DevboxError):
-    """The link is gone (or could not be made); the session may live on.
-
-    ``close_code`` is the peer's, or 1006 when it sent none, or None when there never was a link.
-    """
-
-    code: ClassVar[str] = "link-lost"
-    retryable = True
-    exit_status = 7
-
-    def __init__(self, reason: str, *, close_code: int | None = None, hint: str | None = None) -> None:
-        super().__init__(reason, hint=hint)
-        self.close_code = close_code
-
-
 class CertificateUntrusted(LinkLost):
     """The other end's certificate is not one that we trust."""
 
     code = "certificate-untrusted"
-
-
-class LinkRefused(DevboxError):
-    """The gateway answered the upgrade with something else than 101."""
-
-    code: ClassVar[str] = "link-refused"
-    retryable = True
-    exit_status = 7
-
-    def __init__(self, status: int, reason: str = "", *, hint: str | None = None) -> None:
-        super().__init__(reason or f"the gateway refused the connection ({status})", hint=hint)
-        self.status = status
 
 
 class ProxyRefused(LinkRefused):

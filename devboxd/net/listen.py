@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from devboxd.errors import BadRequest, DevboxError
+from devboxd.errors import BadRequest, DevboxError, PortDenied, PortInUse
 
 BACKLOG: Final = 1024  # a browser or test run may open hundreds at once, and a full queue costs them a second
 READ_LIMIT: Final = 65536  # bytes that are read ahead of their consumer
@@ -26,20 +26,6 @@ PATH_MAX: Final = 103  # bytes of a socket path that every system takes (Linux 1
 PORT_TRIES: Final = 8  # for one free port in two address families
 
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
-
-
-class PortInUse(DevboxError):
-    """Another program listens on that port or path."""
-
-    code = "port-in-use"
-    exit_status = 5
-
-
-class PortDenied(DevboxError):
-    """The system does not let us listen there."""
-
-    code = "port-denied"
-    exit_status = 5
 
 
 class ListenerClosed(Exception):
@@ -174,10 +160,10 @@ async def listen_tcp(bind: str = "127.0.0.1", port: int = 0) -> Listener:
 
     Raises: PortInUse, PortDenied; BadRequest when the address is not one of this machine's.
     """
-    bracketed = bind.startswith("[") and bind.endswith(
-        "]"
-    )  # not stripped: "[" must not become "every address"
-    addresses = await _addresses(bind[1:-1] or "[]" if bracketed else bind)
+    name = bind.strip("[]")
+    if not 0 <= port < 65536:
+        raise BadRequest(f"{port} is no port", hint="0 to 65535; 0 picks a free one")
+    addresses = await _addresses(name)
     for _ in range(PORT_TRIES):
         try:
             return Listener(_bind_all(addresses, port))
@@ -191,25 +177,33 @@ async def listen_tcp(bind: str = "127.0.0.1", port: int = 0) -> Listener:
 def listen_unix(path: Path) -> Listener:
     """Listen on a unix socket that only this user can connect to (0600).
 
-    A socket file that nobody listens on is replaced; any other file is not. ``~`` is a home folder.
+    A socket file that nobody listens on is replaced; any other file is not.
 
     Raises: PortInUse, PortDenied, BadRequest.
     """
-    try:
-        path = path.expanduser()
-    except RuntimeError as error:
-        raise BadRequest(f"{os.fspath(path)[:100]!r}: there is no such user here") from error
-    if not path.is_absolute():
-        raise BadRequest(f"{os.fspath(path)[:100]!r} is not an absolute path", hint="begin it with / or ~/")
     return Listener([bind_unix(path)], path=path)
+
+
+def expanded(text: str) -> Path:
+    """A path as a person writes it, ``~`` included.
+
+    Raises: BadRequest for a user that this machine does not know (now: the directory may be away), and for
+    what can be no path.
+    """
+    try:
+        path = Path(text).expanduser()
+        os.fsencode(path)
+    except (RuntimeError, ValueError) as error:
+        raise BadRequest(f"{text!r} is no path here: {error}", hint="is the user after ~ known?") from error
+    if "\0" in text:
+        raise BadRequest(f"{text!r} is no path")
+    return path
 
 
 def bind_unix(path: Path, *, backlog: int = BACKLOG) -> socket.socket:
     """Bind and listen, 0600 from the first moment. Errors as ``listen_unix``."""
     if len(os.fsencode(path)) > PATH_MAX:
         raise BadRequest(f"the socket path is too long ({PATH_MAX} bytes are allowed): {path}")
-    if "\0" in os.fspath(path):
-        raise BadRequest("a socket path cannot hold a zero byte")
     _remove_stale(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # The mask holds for the whole process, but only while bind runs, and a file that another thread
@@ -259,11 +253,8 @@ async def _addresses(name: str) -> list[tuple[socket.AddressFamily, str, bool]]:
         return [(socket.AF_INET, "0.0.0.0", True), (socket.AF_INET6, "::", False)]  # asked for
     try:
         found = await asyncio.get_running_loop().getaddrinfo(name, 0, type=socket.SOCK_STREAM)
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # ValueError: nothing that a name could be, as the resolver spells it
-        raise BadRequest(f"{name[:100]!r} is not an address to listen on") from error
+    except (OSError, ValueError) as error:  # ValueError: no host name at all (its encoding, a zero byte)
+        raise BadRequest(f"{name!r} is not an address to listen on") from error
     family, address = found[0][0], str(found[0][4][0])
     return [(family, address, True)]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from devboxd.errors import Denied, DevboxError
+from devboxd.errors import Denied, DevboxError, Kind
 from devboxd.net.listen import bind_unix
 
 FIRST_FD: Final = 3  # sd_listen_fds(3)
@@ -31,7 +31,7 @@ class AlreadyRunning(DevboxError):
     """Another devboxd of this user holds the socket."""
 
     code = "already-running"
-    exit_status = 5
+    kind = Kind.STATE
 
 
 class PeerDenied(Denied):
@@ -185,5 +185,6 @@ def _lock(file: Path, path: Path | None = None) -> int:
             hint=f"use that one (DEVBOX_SOCKET={other}), or give this one its own XDG_STATE_HOME",
         ) from error
     os.ftruncate(lock, 0)
-    os.pwrite(lock, (f"{os.getpid()}\n" + (f"{path}\n" if path is not None else "")).encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds, it only does not say whose it is
+        os.pwrite(lock, (f"{os.getpid()}\n" + (f"{path}\n" if path is not None else "")).encode(), 0)
     return lock

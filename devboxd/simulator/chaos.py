@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import NoneType
 from typing import Any, Final, Protocol, get_args, get_type_hints
 
-from devboxd.simulator.agent.agent import Agent
-from devboxd.simulator.ec2.boxes import Change, Ec2, Ec2Error, State
+from devboxd.simulator.ec2.errors import Ec2Error
+from devboxd.simulator.ec2.faults import KINDS, Fault
+from devboxd.simulator.ec2.records import InstanceState
 from devboxd.simulator.faults import Direction, Faults, Refusal
 from devboxd.simulator.gateway.gateway import IDLE_TEXT, Gateway
 from devboxd.simulator.gateway.session import Session
+from devboxd.simulator.machines import Machines
 
 
 class World(Protocol):
@@ -21,17 +23,17 @@ class World(Protocol):
 
     faults: Faults
     gateway: Gateway
-    ec2: Ec2
-    agents: dict[str, Agent]
+    machines: Machines
 
     def box_id(self, name: str) -> str: ...
 
     async def power_cycle(self, box_id: str, *, silent: bool) -> None: ...
 
-    async def boxes_changed(self, changes: list[Change]) -> None: ...
-
 
 _ERROR_CODE: Final = re.compile(r"[A-Za-z0-9._]{1,100}")  # it travels in a header
+_STANDING: Final = (
+    InstanceState.PENDING, InstanceState.RUNNING, InstanceState.STOPPING, InstanceState.STOPPED,
+)  # fmt: skip
 _CLOSE_REASON: Final = 123  # bytes: what a websocket's close frame holds (RFC 6455, 5.5)
 
 
@@ -241,34 +243,87 @@ class Chaos:
         """The agent restarts: no new sessions for a while (TargetNotConnected), open ones go on."""
         boxes = self._boxes(box)
         for one in boxes:
-            self._world.ec2.agent_away(one, seconds)
+            self._world.machines.keep_away(one, seconds)
         return len(boxes)
 
     async def do_reboot(self, silent: bool = False, box: str | None = None) -> int:
         """The running box reboots: its sessions end; ``silent``: nobody tells the client."""
-        boxes = self._boxes(box, State.RUNNING)
-        if boxes:
-            self._world.ec2.reboot(boxes)
-        for one in boxes:
-            await self._world.power_cycle(one, silent=silent)
+        boxes = self._boxes(box, InstanceState.RUNNING)
+        await self._console("RebootInstances", boxes, silent=silent)
         return len(boxes)
 
     async def do_box_stop(self, box: str | None = None) -> int:
         """Somebody stops the box from the console."""
-        return await self._change(self._world.ec2.stop, self._boxes(box, State.RUNNING))
+        return await self._console("StopInstances", self._boxes(box, InstanceState.RUNNING))
 
     async def do_box_start(self, box: str | None = None) -> int:
         """Somebody starts the box from the console."""
-        return await self._change(self._world.ec2.start, self._boxes(box, State.STOPPED))
+        return await self._console("StartInstances", self._boxes(box, InstanceState.STOPPED))
 
     async def do_box_terminate(self, box: str | None = None) -> int:
-        """Somebody terminates the box from the console; it cannot be undone."""
-        standing = (State.PENDING, State.RUNNING, State.STOPPING, State.STOPPED)
-        return await self._change(self._world.ec2.terminate, self._boxes(box, *standing))
+        """Somebody terminates the box from the console; protection is lifted first."""
+        boxes = self._boxes(box, *_STANDING)
+        for one in boxes:
+            if self._world.machines.state(one) in _STANDING:
+                await self._world.machines.console(
+                    "ModifyInstanceAttribute", InstanceId=one, DisableApiTermination={"Value": False}
+                )
+        return await self._console("TerminateInstances", boxes)
+
+    async def do_box_poweroff(self, box: str | None = None) -> int:
+        """``poweroff`` on the box itself: it stops, or is terminated if it was launched so."""
+        return await self._happen("power_off", box)
+
+    async def do_box_interrupt(self, box: str | None = None) -> int:
+        """EC2 takes a spot box back."""
+        return await self._happen("interrupt_spot", box)
+
+    async def do_box_lose_host(self, box: str | None = None) -> int:
+        """The hardware under the box dies: stopped, and what was only in memory is lost."""
+        return await self._happen("lose_host", box)
+
+    # -- EC2 -----------------------------------------------------------------------------------------
+
+    async def do_ec2(
+        self,
+        kind: str,
+        operation: str = "*",
+        what: str = "*",
+        code: str = "InternalError",
+        share: float = 1.0,
+        times: int | None = None,
+        seconds: float = 10.0,
+        depth: int = 3,
+        region: str | None = None,
+    ) -> int:
+        """Break EC2: ``kind`` is one of the model's faults, such as lose-answer, stale, image-fails."""
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of: {', '.join(KINDS)}")
+        if not _ERROR_CODE.fullmatch(code):
+            raise ValueError("code must be an error code: letters, digits, dots")
+        if share > 1 or depth < 1:
+            raise ValueError("share is from 0 to 1, depth from 1 on")
+        models = [self._world.machines.region(region)] if region else self._world.machines.regions.values()
+        for model in models:
+            model.faults.add(
+                Fault(
+                    kind,
+                    operation,
+                    what=what,
+                    code=code,
+                    share=share,
+                    times=times,
+                    seconds=seconds,
+                    depth=depth,
+                )
+            )
+        return len(models)
 
     async def do_clear(self) -> int:
         """No faults any more; what was cut stays cut."""
         self._world.faults.clear()
+        for model in self._world.machines.regions.values():
+            model.faults.clear()
         return 1
 
     # -- choosing ------------------------------------------------------------------------------------
@@ -285,17 +340,27 @@ class Chaos:
             return live
         return live[-1:] if session == "last" else [one for one in live if one.id == session]
 
-    def _boxes(self, box: str | None, *states: State) -> list[str]:
+    def _boxes(self, box: str | None, *states: InstanceState) -> list[str]:
         """The one named, in whatever state; without a name all, but for those in no state of ``states``."""
         if box is not None:
             return [self._world.box_id(box)]
-        ids = list(self._world.agents)
-        return [one for one in ids if not states or self._world.ec2.get(one).state in states]
+        machines = self._world.machines
+        return [one for one in machines.agents if not states or machines.state(one) in states]
 
-    async def _change(self, call: Callable[[list[str]], list[Change]], boxes: list[str]) -> int:
-        changes = call(boxes) if boxes else []
-        await self._world.boxes_changed(changes)
-        return sum(change.previous is not change.current for change in changes)
+    async def _console(self, operation: str, boxes: list[str], *, silent: bool = False) -> int:
+        """A call by the user in the console; returns how many boxes it changed."""
+        if not boxes:
+            return 0
+        with self._world.machines.silence(boxes if silent else ()):
+            answer = await self._world.machines.console(operation, InstanceIds=boxes)
+        changes: list[dict[str, Any]] = next(iter(answer.values()), [])
+        return sum(one["PreviousState"] != one["CurrentState"] for one in changes)
+
+    async def _happen(self, what: str, box: str | None) -> int:
+        boxes = self._boxes(box, InstanceState.RUNNING)
+        for one in boxes:
+            await self._world.machines.happen(what, one)
+        return len(boxes)
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:

@@ -36,6 +36,9 @@ class Options:
 
     pending: float = 4.0  # an instance is pending for so long after StartInstances
     stopping: float = 4.0  # and stopping or shutting-down
+    snapshot: float = 8.0  # until a snapshot is completed
+    image: float = 2.0  # after that until its image is available
+    throttle: bool = True  # EC2's request limits
     rebooting: float = 6.0  # the agent is away for so long after RebootInstances
     agent_boot: float = 5.0  # from running until the agent is connected for the first time
     agent_flap: float = 2.0  # then it is away once more for so long; 0: no flap
@@ -56,6 +59,9 @@ FAST = Options(
     linger=0.05,
     pending=0.02,
     stopping=0.02,
+    snapshot=0.05,
+    image=0.02,
+    throttle=False,
     rebooting=0.05,
     agent_boot=0.02,
     agent_flap=0.0,

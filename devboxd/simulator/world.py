@@ -19,24 +19,23 @@ from aiohttp import web
 from devboxd.simulator import sigv4
 from devboxd.simulator.agent import disk, process
 from devboxd.simulator.agent.agent import Agent
-from devboxd.simulator.agent.service import BoxServices
 from devboxd.simulator.api.connect import ConnectApi
 from devboxd.simulator.api.documents import standard_documents
+from devboxd.simulator.api.ec2 import Ec2Api
 from devboxd.simulator.api.endpoint import Endpoint
 from devboxd.simulator.api.kms import KmsApi
 from devboxd.simulator.api.ssm import SsmApi
 from devboxd.simulator.chaos import BadFault, Chaos
 from devboxd.simulator.clock import Clock, RealClock
-from devboxd.simulator.ec2.boxes import Change, Ec2, State
-from devboxd.simulator.ec2.query import Ec2Http
+from devboxd.simulator.ec2.records import InstanceState
 from devboxd.simulator.faults import Faults
 from devboxd.simulator.gateway.gateway import Gateway
 from devboxd.simulator.kms import Kms
+from devboxd.simulator.machines import REGION, Machines
 from devboxd.simulator.options import Options
 from devboxd.simulator.tasks import Tasks
 
 DEFAULT_BOXES: Final = ("api", "web", "data")
-REGION: Final = "us-east-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +70,28 @@ class Simulator:
         self.options = options or Options()
         self.clock = clock or RealClock()
         self.documents = standard_documents()
-        self.agents: dict[str, Agent] = {}
         self._tasks = Tasks()
         self._ssl = ssl_context
         self._port = port
-        self._has_services = services
-        self._services: list[BoxServices] = []
         self._runner: web.AppRunner | None = None
-        self._names = list(boxes)
-        self._stopped = frozenset(stopped)
+        asleep = frozenset(stopped)
+        self._first = {name: name not in asleep for name in boxes}
         entropy = random.Random(seed)
         self._marker = f"{os.getpid()}.{random.SystemRandom().getrandbits(64):016x}"
         self.faults = Faults(self.clock.monotonic, random.Random(entropy.getrandbits(64)))
         self.gateway = Gateway(
             options=self.options, clock=self.clock, faults=self.faults, tasks=self._tasks, entropy=entropy
         )
-        self.ec2 = Ec2(self.clock, self.options, entropy, REGION)
+        self.machines = Machines(
+            root,
+            clock=self.clock,
+            options=self.options,
+            tasks=self._tasks,
+            seed=entropy.getrandbits(64),
+            make_agent=self._agent,
+            went_down=self.power_cycle,
+            has_services=services,
+        )
         self.kms = Kms(entropy)
         self.connect = ConnectApi(self)
         self.chaos = Chaos(self)
@@ -94,11 +99,10 @@ class Simulator:
             ssm=SsmApi(self),
             kms=KmsApi(self.kms),
             connect=self.connect,
-            ec2=Ec2Http(self.ec2),
+            ec2=Ec2Api(self.machines),
             faults=self.faults,
             options=self.options,
             entropy=entropy,
-            changed=self.boxes_changed,
         )
         self._random = entropy
 
@@ -107,16 +111,7 @@ class Simulator:
     async def __aenter__(self) -> Self:
         """Start listening; boxes are up when this returns."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shims = disk.make_shims(self.root)
-        for name in self._names:
-            state = State.STOPPED if name in self._stopped else State.RUNNING
-            instance = self.ec2.add(name, state=state)
-            folder = disk.make_disk(self.root, instance.id, name, shims)
-            self.agents[instance.id] = self._agent(instance.id, folder, shims)
-            if self._has_services:
-                services = BoxServices(name, folder)
-                self.agents[instance.id].ports.update(await services.start())
-                self._services.append(services)
+        await self.machines.start(self._first)
         app = web.Application(client_max_size=1 << 24)
         app.router.add_get("/v1/data-channel/{session}", self.gateway.data_channel)
         app.router.add_get("/_simulator/state", self._show)
@@ -135,8 +130,7 @@ class Simulator:
         """Stop: sockets dropped, every child process killed and reaped."""
         await self.gateway.close()
         await self._tasks.close()
-        for services in self._services:
-            await services.close()
+        await self.machines.close()
         if self._runner is not None:
             await self._runner.cleanup()
         self.endpoint.close()
@@ -172,20 +166,25 @@ class Simulator:
     @property
     def boxes(self) -> list[Box]:
         """All boxes, in the order of their making."""
-        return [
-            Box(self.ec2.get(box_id).tags.get("Name", box_id), box_id, agent.disk)
-            for box_id, agent in self.agents.items()
-        ]
+        found = []
+        for box_id, agent in self.machines.agents.items():
+            instance = self.machines.instance(box_id)
+            name = "" if instance is None else instance.tags.get("Name", "")
+            found.append(Box(name or box_id, box_id, agent.disk))
+        return found
 
     def box(self, name: str) -> Box:
-        """A box by name or instance id.
+        """A box by name or instance id; a living one before one that was terminated.
 
         Raises:
             KeyError: there is none.
         """
-        for box in self.boxes:
-            if name in (box.name, box.id):
+        named = [box for box in self.boxes if name in (box.name, box.id)]
+        for box in named:
+            if self.machines.state(box.id) is not InstanceState.TERMINATED:
                 return box
+        if named:
+            return named[-1]
         raise KeyError(f"no box is named {name!r}")
 
     def box_id(self, name: str) -> str:
@@ -195,6 +194,30 @@ class Simulator:
             KeyError: there is none.
         """
         return self.box(name).id
+
+    def state(self, box: str) -> InstanceState:
+        """What EC2 says of a box.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self.machines.state(self.box_id(box))
+
+    def is_connected(self, box: str) -> bool:
+        """Whether Session Manager can reach a box.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self.machines.is_connected(self.box_id(box))
+
+    async def console(self, operation: str, **params: Any) -> dict[str, Any]:
+        """An EC2 call by the user in the console: behind our back, and spared by faults.
+
+        Raises:
+            Ec2Error: refused.
+        """
+        return await self.machines.console(operation, **params)
 
     def environment(self) -> dict[str, str]:
         """What an AWS client needs to talk to this simulator and to nothing else."""
@@ -220,12 +243,12 @@ class Simulator:
 
     def use_kms(self, *, enabled: bool = True) -> None:
         """Encrypt new shells and commands, as account preferences with a key would."""
-        for agent in self.agents.values():
+        for agent in self.machines.agents.values():
             agent.kms_enabled = enabled
 
     def map_port(self, box: str, port: int, local: int) -> None:
         """Let ``port`` of a box be ``local`` here (a box shares this machine's ports otherwise)."""
-        self.agents[self.box_id(box)].ports[port] = local
+        self.machines.agents[self.box_id(box)].ports[port] = local
 
     # -- for its parts -------------------------------------------------------------------------------
 
@@ -242,28 +265,21 @@ class Simulator:
 
         self._tasks.start(wait(), "later")
 
-    async def power_cycle(self, box_id: str, *, silent: bool) -> None:
+    async def power_cycle(self, box_id: str, *, silent: bool = False) -> None:
         """Everything on a box is gone; unless ``silent``, its sessions are closed, too."""
-        await self.agents[box_id].kill()
+        await self.machines.agents[box_id].kill()
         for session in list(self.gateway.sessions.values()):
             if session.target == box_id and not silent:
                 await self.gateway.terminate(session)
 
-    async def boxes_changed(self, changes: list[Change]) -> None:
-        """Make true on the boxes what EC2 was told."""
-        for change in changes:
-            if change.ends_all and change.id in self.agents:
-                await self.power_cycle(change.id, silent=False)
-
     async def _show(self, request: web.Request) -> web.Response:
-        now = self.clock.wall()
         boxes = [
             {
                 "name": box.name,
                 "id": box.id,
                 "disk": str(box.disk),
-                "state": self.ec2.get(box.id).state.label,
-                "connected": self.ec2.get(box.id).is_connected(now),
+                "state": self.machines.state(box.id).value,
+                "connected": self.machines.is_connected(box.id),
             }
             for box in self.boxes
         ]

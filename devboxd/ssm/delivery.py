@@ -7,7 +7,8 @@ Sources of the numbers: ``docs/protocol.md``, "Timers".
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -63,15 +64,16 @@ class Waiting(msgspec.Struct, gc=False):
 class Outbox:
     """Frames that the far end has not acknowledged. Nothing leaves it in any other way."""
 
-    __slots__ = ("_lost_at", "_oldest", "_waiting", "bytes", "next_sequence", "paused", "round_trip")
+    __slots__ = ("_lost_at", "_waiting", "bytes", "next_sequence", "paused", "round_trip")
 
     def __init__(self) -> None:
         self.next_sequence = 0
         self.bytes = 0  # payload bytes of all frames inside
         self.paused = False
         self.round_trip = RoundTrip()
-        self._oldest = 0  # no frame below this number is waiting
-        self._waiting: dict[int, Waiting] = {}
+        # In the order of their numbers. A plain dictionary whose front is emptied again and again is slow to
+        # find its first entry, and a walk over the numbers from the oldest frame on as long as the far end likes.
+        self._waiting: OrderedDict[int, Waiting] = OrderedDict()
         self._lost_at: float | None = 0.0
 
     def __len__(self) -> int:
@@ -141,22 +143,9 @@ class Outbox:
 
     def _first(self, wanted: int = RESEND_BATCH) -> list[Waiting]:
         """The few oldest frames; while paused only the very oldest, and none without a link."""
-        result: list[Waiting] = []
-        if self._lost_at is not None or not self._waiting:
-            return result
-        # Sequence numbers have no holes, so a pointer finds the oldest frame faster than a scan of a
-        # dictionary whose front has been emptied.
-        while self._oldest < self.next_sequence and self._oldest not in self._waiting:
-            self._oldest += 1
-        if self.paused:
-            wanted = 1
-        for sequence in range(self._oldest, self.next_sequence):
-            frame = self._waiting.get(sequence)
-            if frame is not None:
-                result.append(frame)
-                if len(result) == wanted:
-                    break
-        return result
+        if self._lost_at is not None:
+            return []
+        return list(islice(self._waiting.values(), 1 if self.paused else wanted))
 
     def _deadline(self, frame: Waiting) -> float:
         if self.paused:

@@ -60,12 +60,12 @@ class Nop(msgspec.Struct, frozen=True, gc=False):
 Event = Opened | Data | Finished | Nop
 
 
-class _Session:
-    """What client and server share. Buffers at most seven bytes: data is handed out as it comes."""
+class MuxSession:
+    """What both sides share; the server is in the tests. Buffers at most seven bytes: data is handed out as it comes."""
 
     __slots__ = ("_dead", "_finished", "_header", "_left", "_limit", "_streams", "_target")
-    _accepts: ClassVar[bool] = False  # does the other side open streams? The agent never does
-    _hears_late: ClassVar[bool] = False  # is data taken after the other side's FIN?
+    accepts: ClassVar[bool] = False  # does the other side open streams? The agent never does
+    hears_late: ClassVar[bool] = False  # is data taken after the other side's FIN?
 
     def __init__(self, *, limit: int = FITTING) -> None:
         """``limit``: most data bytes in one frame that we send."""
@@ -169,7 +169,7 @@ class _Session:
         elif command == NOP:
             events.append(Nop())
         elif command == SYN:
-            if self._accepts and stream not in self._streams:
+            if self.accepts and stream not in self._streams:
                 self._streams.add(stream)
                 events.append(Opened(stream))
         else:
@@ -177,10 +177,10 @@ class _Session:
             self._target = 0
 
     def _takes(self, stream: int) -> bool:
-        return stream in self._streams and (self._hears_late or stream not in self._finished)
+        return stream in self._streams and (self.hears_late or stream not in self._finished)
 
 
-class Mux(_Session):
+class Mux(MuxSession):
     """The client side: opens streams 3, 5, 7 … and accepts none."""
 
     __slots__ = ("_last",)
@@ -200,14 +200,3 @@ class Mux(_Session):
         self._last += 2
         self._streams.add(self._last)
         return self._last, HEADER.pack(VERSION, SYN, 0, self._last)
-
-
-class MuxServer(_Session):
-    """The far end's side, for the simulator: accepts any number, as the real library does.
-
-    Like it, it also hands out data that arrives after the client's FIN.
-    """
-
-    __slots__ = ()
-    _accepts: ClassVar[bool] = True
-    _hears_late: ClassVar[bool] = True

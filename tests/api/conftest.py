@@ -17,6 +17,7 @@ from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
 from devboxd.control.daemon import Daemon
 from devboxd.errors import LoginNeeded
+from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import BoxRef
 from devboxd.net.listen import bind_unix
 from devboxd.simulator.world import Simulator
@@ -30,18 +31,19 @@ class Files:
     """The ssh configuration of a machine that has none."""
 
     def __init__(self) -> None:
+        self.files = SshFiles(Path("/ours"), Path("/users"))
         self.written: list[str | None] = []
 
-    async def look(self, command: str | None) -> wire.SshConfigResult:
-        return wire.SshConfigResult("/ours", "/users", current=bool(self.written))
+    async def look(self, command: str | None) -> SshConfigState:
+        return SshConfigState(included=False, current=bool(self.written))
 
-    async def write(self, command: str | None) -> wire.SshConfigResult:
+    async def write(self, command: str | None) -> SshConfigState:
         self.written.append(command)
-        return wire.SshConfigResult("/ours", "/users", included=True, current=True, changed=["/ours"])
+        return SshConfigState(included=True, current=True, changed=(Path("/ours"),))
 
-    async def remove(self) -> wire.SshConfigResult:
+    async def remove(self) -> SshConfigState:
         self.written.clear()
-        return wire.SshConfigResult("/ours", "/users", changed=["/ours"])
+        return SshConfigState(included=False, current=False, changed=(Path("/ours"),))
 
     def paths(self) -> tuple[str, str, str]:
         return "/identity", "/known_hosts", "/config"

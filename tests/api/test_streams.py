@@ -18,6 +18,7 @@ from devboxd.simulator.world import Simulator
 from tests.api.conftest import MakeServer, Server, Stream, box_id, request
 from tests.control.conftest import MakeDaemon
 from tests.kit.sim import MakeSimulator
+from tests.kit.tasks import beside
 
 TYPE = wire.StreamType
 
@@ -353,7 +354,7 @@ async def test_waiting_for_a_slow_client_ends_at_any_mark_and_never_spins(below:
     terminal = await StreamTerminal.over(ours)
     while terminal.backlog < HIGH_WATER:
         terminal.output(b"x" * (min(1000, HIGH_WATER - terminal.backlog - 5) if terminal.backlog else 4000))
-    waiting = asyncio.ensure_future(terminal.drained(below))
+    waiting = beside(terminal.drained(below))
     ticks = 0
     for _ in range(20):
         await asyncio.sleep(0.001)
@@ -365,7 +366,7 @@ async def test_waiting_for_a_slow_client_ends_at_any_mark_and_never_spins(below:
         while await asyncio.get_running_loop().sock_recv(client, 65536):
             pass
 
-    swallower = asyncio.ensure_future(swallow())
+    swallower = beside(swallow())
     await asyncio.wait_for(waiting, 10)
     assert terminal.backlog < below
     await terminal.close()
@@ -378,7 +379,7 @@ async def test_waiting_for_a_client_that_is_gone_ends() -> None:
     terminal, _, writer = await pair()
     while terminal.backlog < 2 * HIGH_WATER:
         terminal.output(b"x" * 10_000)
-    waiting = asyncio.ensure_future(terminal.drained(1))
+    waiting = beside(terminal.drained(1))
     await asyncio.sleep(0)
     writer.transport.abort()
     await asyncio.wait_for(waiting, 10)

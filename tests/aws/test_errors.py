@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import botocore.session
 import pytest
 from botocore import exceptions as boto
+from botocore import xform_name
 
-from devboxd.aws import errors
-from devboxd.aws.errors import (
-    AwsFailed,
-    ClockWrong,
-    DocumentInvalid,
-    KeyUnusable,
-    SessionOver,
-    Throttled,
-    action,
-    login_hint,
-    translate,
-)
+from devboxd.aws import codes, errors
+from devboxd.aws.codes import AwsFailed, ClockWrong, KeyUnusable
+from devboxd.aws.errors import action, login_hint, translate
 from devboxd.errors import (
+    AlreadyExists,
     BadRequest,
     BoxNotFound,
+    Conflict,
     Denied,
     DevboxError,
+    DocumentInvalid,
+    InUse,
     LoginNeeded,
+    Missing,
+    NoCapacity,
     NotConnected,
+    Protected,
+    QuotaReached,
+    SessionOver,
+    Throttled,
+    TokenUsed,
     Unreachable,
     WrongState,
 )
@@ -69,6 +78,34 @@ def failed(error: BaseException) -> DevboxError:
         ("IncorrectInstanceState", WrongState),
         ("InternalServerError", Unreachable),
         ("ServiceUnavailable", Unreachable),
+        ("InsufficientInstanceCapacity", NoCapacity),
+        ("Unsupported", NoCapacity),
+        ("VcpuLimitExceeded", QuotaReached),
+        ("MaxSpotInstanceCountExceeded", QuotaReached),
+        ("SomeOtherLimitExceeded", QuotaReached),
+        ("ConcurrentSnapshotLimitExceeded", Throttled),
+        ("SnapshotCreationPerVolumeRateExceeded", Throttled),
+        ("InvalidAMIName.Duplicate", AlreadyExists),
+        ("InvalidGroup.Duplicate", AlreadyExists),
+        ("InvalidAMIID.NotFound", Missing),
+        ("InvalidVolume.NotFound", Missing),
+        ("InvalidSnapshot.NotFound", Missing),
+        ("InvalidSubnetID.NotFound", Missing),
+        ("VolumeInUse", InUse),
+        ("InvalidSnapshot.InUse", InUse),
+        ("InvalidAMIID.Unavailable", InUse),
+        ("OperationNotPermitted", Protected),
+        ("IdempotentParameterMismatch", TokenUsed),
+        ("ConditionalCheckFailedException", Conflict),
+        ("TransactionConflictException", Unreachable),
+        ("ProvisionedThroughputExceededException", Throttled),
+        ("ResourceNotFoundException", Missing),
+        ("ServiceQuotaExceededException", QuotaReached),
+        ("AlreadyExistsException", AlreadyExists),
+        ("LimitExceededException", Throttled),  # of Systems Manager; of others it is a quota
+        ("OptInRequired", Denied),
+        ("RegionDisabledException", Denied),
+        ("RequestTimeTooSkewed", ClockWrong),
         ("SomethingNew", AwsFailed),
     ],
 )
@@ -87,7 +124,124 @@ def test_a_status_decides_where_the_code_is_unknown() -> None:
 
 def test_a_key_problem_is_one_only_for_kms() -> None:
     assert isinstance(answered("NotFoundException", call=("kms", "generate_data_key")), KeyUnusable)
-    assert isinstance(answered("NotFoundException"), AwsFailed)
+    assert isinstance(answered("NotFoundException"), Missing)
+
+
+@pytest.mark.parametrize(
+    ("service", "code", "kind"),
+    [
+        ("dynamodb", "LimitExceededException", Throttled),
+        ("cloudformation", "LimitExceededException", QuotaReached),
+        ("dynamodb", "ResourceInUseException", InUse),
+        ("scheduler", "ConflictException", AlreadyExists),
+        ("sso-oidc", "SlowDownException", Throttled),
+        ("ssm", "DoesNotExistException", SessionOver),
+        ("ec2", "DoesNotExistException", AwsFailed),
+    ],
+)
+def test_a_code_means_what_it_means_in_its_service(service: str, code: str, kind: type[DevboxError]) -> None:
+    assert type(answered(code, call=(service, "call_it"))) is kind
+
+
+def test_every_error_that_botocore_knows_of_our_calls_has_a_row() -> None:
+    """A user who meets ``aws-failed`` is left alone with it: no kind, no hint, no reaction."""
+    session = botocore.session.get_session()
+    nameless = []
+    for service, operations in CALLS.items():
+        model = session.get_service_model(service)
+        for operation in operations:
+            for shape in model.operation_model(operation).error_shapes:
+                code = str(shape.metadata.get("error", {}).get("code", shape.name))
+                found = answered(code, call=(service, xform_name(operation)))
+                if type(found) is AwsFailed and (service, code) not in NAMELESS:
+                    nameless.append((service, operation, code))
+    assert not nameless
+
+
+# What the two halves call, and the errors of them that only their caller can judge.
+CALLS = {
+    "ssm": ["StartSession", "ResumeSession", "TerminateSession", "DescribeSessions", "GetConnectionStatus",
+            "GetDocument", "DescribeInstanceInformation", "GetParameter"],
+    "kms": ["GenerateDataKey"],
+    "ec2-instance-connect": ["SendSSHPublicKey"],
+    "dynamodb": ["GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "TransactWriteItems", "DescribeTable"],
+    "scheduler": ["CreateSchedule", "GetSchedule", "UpdateSchedule", "DeleteSchedule"],
+    "cloudformation": ["CreateChangeSet", "DescribeChangeSet", "ExecuteChangeSet", "DeleteChangeSet",
+                       "DescribeStacks", "DeleteStack"],
+    "sts": ["GetCallerIdentity", "AssumeRole", "DecodeAuthorizationMessage"],
+    "iam": ["GetInstanceProfile", "SimulatePrincipalPolicy"],
+    "ce": ["GetCostAndUsage"],
+    "pricing": ["GetProducts"],
+    "sso": ["GetRoleCredentials"],
+}  # fmt: skip
+NAMELESS = {
+    ("dynamodb", "TransactionCanceledException"),  # judged by its reasons
+    ("kms", "DryRunOperationException"),  # we never ask for a dry run
+    ("ce", "BillExpirationException"),  # a bill of a year ago
+}
+
+
+def cancelled(*reasons: dict[str, Any]) -> DevboxError:
+    response = {
+        "Error": {"Code": "TransactionCanceledException", "Message": "m"},
+        "CancellationReasons": [*reasons],
+    }
+    error = boto.ClientError(response, "X")  # type: ignore[arg-type]
+    return translate(error, service="dynamodb", operation="transact_write_items")
+
+
+def test_a_cancelled_transaction_means_what_cancelled_it() -> None:
+    """A throttled write is repeated as it is; one that lost a race has to look again first."""
+    none = {"Code": "None"}
+    item = {"version": {"N": "7"}}
+    lost = cancelled(none, {"Code": "ConditionalCheckFailed", "Item": item})
+    assert isinstance(lost, Conflict)
+    assert lost.items == (item,)
+    assert isinstance(cancelled({"Code": "ThrottlingError"}, {"Code": "ConditionalCheckFailed"}), Conflict)
+    assert isinstance(cancelled(none, {"Code": "ThrottlingError"}), Throttled)
+    assert isinstance(cancelled({"Code": "ProvisionedThroughputExceeded"}), Throttled)
+    assert isinstance(cancelled({"Code": "TransactionConflict"}), Unreachable)
+    assert isinstance(cancelled({"Code": "ItemCollectionSizeLimitExceeded"}), QuotaReached)
+    assert isinstance(cancelled({"Code": "ValidationError"}), BadRequest)
+    assert isinstance(cancelled(), BadRequest)
+
+
+def test_who_lost_the_race_is_told_what_won() -> None:
+    """ReturnValuesOnConditionCheckFailure=ALL_OLD: the winner's row comes for free, and saves a read."""
+    item = {"version": {"N": "7"}}
+    response = {"Error": {"Code": "ConditionalCheckFailedException", "Message": "m"}, "Item": item}
+    error = boto.ClientError(response, "X")  # type: ignore[arg-type]
+    found = translate(error, service="dynamodb", operation="put_item")
+    assert isinstance(found, Conflict)
+    assert found.items == (item,)
+
+
+def test_what_helps_when_repeated_says_so() -> None:
+    """Drivers wait and look again at these, and stop at the others."""
+    assert all(kind.retryable for kind in (Throttled, Conflict, InUse, NoCapacity, Unreachable))
+    assert not any(
+        kind.retryable for kind in (QuotaReached, Denied, AlreadyExists, Protected, TokenUsed, Missing)
+    )
+
+
+@pytest.mark.parametrize("name", [*codes.TABLE, *(f"X{ending}" for ending, _ in codes.ENDINGS)])
+def test_every_row_makes_a_sentence(name: str) -> None:
+    """A misspelt word in a row would turn the user's error into a bug of ours."""
+    service, _, code = name.rpartition(":")
+    found = answered(code, "why {braces} and {0}", call=(service or "ec2", "call_it"))
+    assert found.message
+    assert "{braces}" in found.message or "why" not in found.message
+    assert found.message[0].islower() or found.message.startswith(("AWS", BOX))
+    assert not found.message.endswith(".")
+
+
+def test_no_code_has_two_rows() -> None:
+    """The second one would win without a word."""
+    source = Path(codes.__file__).read_text("utf-8")
+    rows = re.findall(r"\*_rows\((?:_\w+|\s*Row\(.*?\)),\s*\"([^\"]+)\"", source, re.DOTALL)
+    listed = [code for row in rows for code in row.split()]
+    assert len(listed) >= len(codes.TABLE) > 100
+    assert [code for code, count in Counter(listed).items() if count > 1] == []
 
 
 def test_a_wrong_clock_is_not_a_wrong_key() -> None:

@@ -11,11 +11,11 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from devboxd.aws.clients import Accounts
+from devboxd.aws.codes import AwsFailed, KeyUnusable
 from devboxd.aws.connect_keys import send_ssh_public_key
-from devboxd.aws.errors import AwsFailed, KeyUnusable, SessionOver
 from devboxd.aws.instances import InstanceApi
 from devboxd.aws.sessions import Grant, SessionApi, is_signed, upgrade_headers
-from devboxd.errors import BoxNotFound, Denied, NotConnected, WrongState
+from devboxd.errors import BoxNotFound, Denied, NotConnected, SessionOver, WrongState
 from tests.aws.fake import FakeAws, ec2_error, error, xml
 
 BOX = "i-0123456789abcdef0"

@@ -22,6 +22,7 @@ from aiohttp import WSMsgType, web
 
 from devboxd.ssm import frame
 from devboxd.ssm.payload import PayloadType
+from tests.kit.tasks import beside
 
 CHUNK = 64 << 10  # bytes; what devboxd.control.connect.splice reads at once
 GREETING = b"SSH-2.0-bench\r\n"
@@ -146,7 +147,7 @@ async def _gateway() -> None:
                 await websocket.send_bytes(one)
 
         began = time.perf_counter()
-        sending = asyncio.ensure_future(send())
+        sending = beside(send())
         for _ in range(count):
             assert (await websocket.receive()).type is WSMsgType.BINARY
         rates.append(count / (time.perf_counter() - began))

@@ -14,8 +14,9 @@ import pytest
 from devboxd.ssm import frame
 from devboxd.ssm.channel import Channel
 from devboxd.ssm.limits import BULK, PORT, Limits
-from devboxd.ssm.mux import Mux, MuxServer
+from devboxd.ssm.mux import Mux
 from devboxd.ssm.payload import PayloadType
+from tests.kit.muxserver import MuxServer
 from tests.ssm.support import acknowledgement, output, ready_shell
 
 pytestmark = pytest.mark.bench

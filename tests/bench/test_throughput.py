@@ -13,7 +13,9 @@ import aiohttp
 import pytest
 
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.session import HeldSession, Plan, Quiet
+from devboxd.control.connect.plan import Plan, Quiet
+from devboxd.control.connect.session import HeldSession
+from devboxd.control.connect.sessions import Sessions
 from devboxd.host.clock import Clock
 from devboxd.model.config import LinkSettings
 from devboxd.model.states import SessionKind
@@ -32,6 +34,8 @@ from tests.bench.kit import (
     show,
     upload,
 )
+from tests.control.fakes import Kept
+from tests.kit.tasks import beside
 
 pytestmark = pytest.mark.bench
 
@@ -167,8 +171,9 @@ async def held(url: str) -> AsyncIterator[HeldSession]:
     api: Any = Api(url)
     plan = Plan(target="i-0123456789abcdef0", box="bench", kind=SessionKind.SHELL, limits=WINDOW)
     settings = LinkSettings(frames_per_second=0, heartbeat=60)
-    session = HeldSession(Shared.of(Clock()), api, dialer, plan, Quiet(), settings)
-    running = asyncio.ensure_future(session.run())
+    sessions = Sessions(Shared.of(Clock()), lambda account: api, dialer, Kept(), owner="bench")
+    session = sessions.open(plan, Quiet(), settings)
+    running = beside(sessions.hold(session))
     try:
         await session.wait_ready()
         yield session
@@ -241,7 +246,7 @@ async def library_up(port: int) -> float:
                 await socket.receive()
                 window.release()
 
-        taking = asyncio.ensure_future(take())
+        taking = beside(take())
         for one in frames:
             await window.acquire()
             await socket.send_bytes(one)

@@ -69,10 +69,12 @@ def test_every_split_means_the_same() -> None:
     ]
     for first in range(len(stream) + 1):
         reader = RelayReader(NONCE)
+        reader.given = 7
         assert reader.feed(stream[:first]) + reader.feed(stream[first:]) == expected
     reader = RelayReader(NONCE)
+    reader.given = 7
     assert [event for at in range(len(stream)) for event in reader.feed(stream[at : at + 1])] == expected
-    assert reader.noise == b"motd\n\n"
+    assert reader.noise == b"motd\r\n\r\n"
     assert (reader.seen, reader.missing, reader.has_gap) == (4, [], False)
 
 
@@ -145,6 +147,7 @@ def test_lines_ahead_are_bounded_by_their_size_not_by_their_history() -> None:
         after = box.output(os.urandom(6000))
         total += len(text_of(reader.feed(after)))
         total += len(text_of(reader.feed(held)))
+        reader.taken(total)
         held = box.output(os.urandom(6000))
     assert total > 4 * relay.OUTPUT_WINDOW
     flood = b"".join(box.output(os.urandom(6000)) for _ in range(1000))
@@ -163,9 +166,90 @@ def test_a_zip_bomb_is_refused() -> None:
 
 def test_a_line_that_never_ends_is_refused() -> None:
     """Memory is bounded."""
+    for greeting in (GREETING, NONCE.encode() + b":"):
+        reader = RelayReader(NONCE)
+        reader.feed(greeting)
+        with pytest.raises(RelayError, match="never ends"):
+            reader.feed(b"x" * (relay.LONGEST_LINE + 1))
+
+
+def test_noise_before_the_greeting_may_be_long_and_only_its_end_is_kept() -> None:
+    """A login banner of a megabyte is no reason to fail, and no reason to keep it."""
     reader = RelayReader(NONCE)
-    with pytest.raises(RelayError, match="never ends"):
-        reader.feed(b"x" * (relay.LONGEST_LINE + 1))
+    for _ in range(40):
+        reader.feed(b"welcome\n" * 5000)
+        assert len(reader._buffer) <= relay.NOISE
+    reader.feed(b"at last\n")
+    assert reader.feed(GREETING[8:]) == [RelayReady("python")]
+    assert reader.noise.endswith(b"welcome\nat last\n")
+
+
+# What a hostile box can fill ------------------------------------------------------------------------
+
+
+def test_a_box_that_packs_a_gigabyte_into_a_megabyte_is_stopped_at_the_bound() -> None:
+    """In the protocol without numbers nothing may be packed at all; in the other the client's reading counts."""
+    packed = zlib.compress(bytes(relay.LONGEST_PIECE), 9)
+    simple = RelayReader(NONCE)
+    simple.feed(NONCE.encode() + b':r{"relay":"sh"}\n')
+    with pytest.raises(RelayError, match="unknown"):
+        simple.feed(b"o" + base64.b64encode(packed) + b"\n")
+    box, reader = Box(), RelayReader(NONCE)
+    reader.feed(GREETING)
+    lines = b"".join(box.output(bytes(relay.LONGEST_PIECE)) for _ in range(2000))  # 128 MiB
+    with pytest.raises(RelayError, match="more output than it may"):
+        reader.feed(lines)
+    assert reader._unpacked <= relay.MOST_UNTAKEN + relay.LONGEST_PIECE
+
+
+def test_output_that_nothing_can_slow_down_is_bounded_and_the_hint_says_what_to_do() -> None:
+    """``exec`` into a pager that is left alone over night, on a box without Python."""
+    reader = RelayReader(NONCE)
+    reader.feed(NONCE.encode() + b':r{"relay":"sh"}\n')
+    line = b"O" + base64.b64encode(bytes(30_000)) + b"\n"
+    for _ in range(relay.MOST_UNREAD // 30_000):
+        assert reader.feed(line)
+    with pytest.raises(RelayError, match="was not read here") as failure:
+        reader.feed(line)
+    assert failure.value.hint is not None
+
+
+def test_a_million_single_bytes_that_nobody_takes_are_too_many_lines() -> None:
+    """Each costs a hundred bytes to remember."""
+    box, reader = Box(), RelayReader(NONCE)
+    reader.feed(GREETING)
+    for _ in range(relay.MOST_AHEAD):
+        reader.feed(box.line(b"O", b""))
+    with pytest.raises(RelayError, match="more output than it may"):
+        reader.feed(box.line(b"O", b""))
+    assert len(reader._marks) <= relay.MOST_AHEAD
+
+
+def test_lines_that_are_all_damaged_are_given_up() -> None:
+    """Each takes time, and none is ever taken."""
+    reader = RelayReader(NONCE)
+    reader.feed(GREETING)
+    with pytest.raises(RelayError, match="arrives damaged"):
+        reader.feed(b"\n" * (relay.MOST_DAMAGED + 1))
+
+
+def test_only_so_many_missing_lines_are_told_at_once() -> None:
+    """A line far ahead must not make a list of a hundred thousand for every frame that comes."""
+    box, reader = Box(), RelayReader(NONCE)
+    reader.feed(GREETING)
+    box.last = relay.MOST_AHEAD - 1
+    reader.feed(box.output(b"far"))
+    assert reader.missing == list(range(1, relay.MOST_MISSING + 1))
+
+
+def test_credit_for_input_that_was_never_given_is_refused() -> None:
+    """It would fill the client's window without bound."""
+    box, reader = Box(), RelayReader(NONCE)
+    reader.feed(GREETING)
+    reader.given = 10
+    assert reader.feed(box.line(b"c", b"10")) == [RelayCredit(10)]
+    with pytest.raises(RelayError, match="more input than it was given"):
+        reader.feed(box.line(b"c", b"1"))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +292,7 @@ class Run:
     def __init__(self, env: dict[str, str], *, user: str | None = None, cwd: str | None = None) -> None:
         self.terminal = Terminal(relay.start_command(nonce=NONCE, user=user, cwd=cwd), env)
         self.reader = RelayReader(NONCE)
+        self.reader.given = 1 << 40
         self.events: list[RelayEvent] = []
         self.confirms = True
 
@@ -219,6 +304,7 @@ class Run:
         before = self.reader.seen
         for event in self.reader.feed(self.terminal.read(0.1)):
             self.events.append(event)
+        self.reader.taken(len(self.out) + len(text_of(self.events, error=True)))
         if self.confirms and self.reader.seen > before:
             self.terminal.type(relay.taken(self.reader.seen))
 
@@ -303,7 +389,8 @@ def test_without_input_the_program_sees_its_end(run: Run) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_signals_reach_the_program_and_its_children(run: Run, number: int) -> None:
     """128 plus the signal, as shells say it."""
-    run.ask("sh", "-c", "echo up; sleep 100; true", stdin=False)
+    # Its child says so: dash loses an interrupt that comes while it starts one.
+    run.ask("sh", "-c", "(echo up; exec sleep 100); true", stdin=False)
     run.until(lambda: run.out == b"up\n")
     run.terminal.type(relay.signal(number))
     assert run.end().status == 128 + number

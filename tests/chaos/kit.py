@@ -12,29 +12,33 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
+from devboxd.control.base.memory import Memory
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.daemon import Daemon, Memory
+from devboxd.control.daemon import Daemon
 from devboxd.errors import DevboxError
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config, LinkSettings
 from devboxd.model.forward import Spec
+from devboxd.model.memory import State
 from devboxd.model.terminal import ClientMessage, EndOfInput, Input, Leaving, StatusLine, Taken
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.simulator.options import FAST
 from devboxd.simulator.world import Simulator
 from tests.chaos.faults import OF_A_SESSION, Cut, Generator
-from tests.control.kit import NoKeys
+from tests.control.kit import NoKeys, Nowhere
+from tests.kit.tasks import beside
 
 PACE = 0.02  # seconds between two writes of a stream
 PIECE = 512  # bytes of one
@@ -73,7 +77,7 @@ async def rig(
 
 @contextlib.asynccontextmanager
 async def daemon_on(
-    sim: Simulator, patch: pytest.MonkeyPatch, seed: int, memory: Memory | None = None
+    sim: Simulator, patch: pytest.MonkeyPatch, seed: int, state: State | None = None
 ) -> AsyncIterator[Daemon]:
     """A daemon without an API, stopped at the end."""
     for variable, value in sim.environment().items():
@@ -81,15 +85,13 @@ async def daemon_on(
     clock = SystemClock()
     accounts, dialer = Accounts(clock), Dialer(DialSettings())
     shared = Shared.of(clock, dice=random.Random(seed).random)
-    shared.sessions.owner = "chaos"
     daemon = Daemon(
         shared,
         AwsCloud(accounts),
         dialer,
         NoKeys(),
         Config(link=LinkSettings(frames_per_second=0)),
-        memory or Memory(),
-        lambda memory: None,
+        Memory(shared.news, Nowhere(), state or State(owner="chaos")),
     )
     await daemon.start()
     try:
@@ -307,8 +309,8 @@ class Traffic:
         pause = max(echo.longest for echo in self.echoes)
         return f"{total / 1e6:.1f} MB back on {len(self.echoes)} streams, longest silence {pause:.1f} s, {dict(self.done)}"
 
-    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = beside(work)
         self._tasks.append(task)
         return task
 
@@ -323,7 +325,7 @@ class Traffic:
                 await asyncio.sleep(PACE)
 
         self.echoes.append(echo)
-        self._senders.append(asyncio.ensure_future(run()))
+        self._senders.append(beside(run()))
 
     async def _shell(self, box: BoxRef) -> None:
         """A plain shell that becomes cat in a raw terminal: no multiplexer repairs anything here."""

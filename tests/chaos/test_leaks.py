@@ -15,6 +15,7 @@ from devboxd.model.box import Account
 from devboxd.model.terminal import Input
 from devboxd.simulator.world import Simulator
 from tests.chaos.kit import User, open_descriptors, resident, rig
+from tests.kit.tasks import beside
 
 
 async def cut_and_come_back(sim: Simulator, daemon: Daemon, rounds: int) -> tuple[int, int]:
@@ -25,7 +26,7 @@ async def cut_and_come_back(sim: Simulator, daemon: Daemon, rounds: int) -> tupl
     for _ in range(3):
         user = User()
         users.append(user)
-        holders.append(asyncio.ensure_future(daemon.attach(AttachSpec(box=box, raw=True), user)))
+        holders.append(beside(daemon.attach(AttachSpec(box=box, raw=True), user)))
         user.say(Input(b"stty raw -echo; echo re''ady; exec cat\r"))
         await user.until(b"ready\r?\n")
     streams = [await daemon.connect(box, 7, None, 20.0) for _ in range(2)]

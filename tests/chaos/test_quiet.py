@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.session import HeldSession, Plan
+from devboxd.control.connect.plan import Plan
+from devboxd.model.config import LinkSettings
 from devboxd.model.hold import BEAT
 from devboxd.model.session import SessionState
 from devboxd.model.states import KeepAlive, SessionKind
 from tests.control.fakes import FakeService, LoopClock, Sink
+from tests.control.fakes import directory as sessions_of
 
 DAY = 24 * 3600.0
 PORT = {"document": "AWS-StartPortForwardingSession", "parameters": {"portNumber": "22"}}
@@ -64,17 +66,12 @@ async def test_a_day_of_quiet(policy: KeepAlive, attended: bool, count: int) -> 
         wanted=True,
         **PORT,  # type: ignore[arg-type]
     )
-    sessions = [HeldSession(shared, service, service, plan, sink) for sink in sinks]
-
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(BEAT)
-            for session in list(shared.sessions.running):
-                session.beat()
+    directory, _ = sessions_of(shared, service)
+    sessions = [directory.open(plan, sink, LinkSettings()) for sink in sinks]
 
     async with asyncio.TaskGroup() as tasks:
-        holders = [tasks.create_task(session.run()) for session in sessions]
-        heart = tasks.create_task(beat())
+        holders = [tasks.create_task(directory.hold(session)) for session in sessions]
+        heart = tasks.create_task(directory.beat())
         for session in sessions:
             await session.wait_ready()
         await asyncio.sleep(60)
@@ -114,5 +111,5 @@ async def test_a_day_of_quiet(policy: KeepAlive, attended: bool, count: int) -> 
             await session.stop()
         await asyncio.gather(*holders)
         heart.cancel()
-    assert len(shared.sessions.running) == 0
+    assert not directory.running
     assert all(fake.terminated or not fake.alive for fake in service.sessions.values())

@@ -12,14 +12,16 @@ import pytest_asyncio
 
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
+from devboxd.control.base.memory import Memory
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.port import IDLE_AFTER
-from devboxd.control.daemon import Daemon, Memory
+from devboxd.control.daemon import Daemon
 from devboxd.model.config import Config
+from devboxd.model.memory import State
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.simulator.world import Simulator
-from tests.control.kit import NoKeys
+from tests.control.kit import NoKeys, Nowhere
 from tests.kit.sim import MakeSimulator, simulator
 
 __all__ = ["simulator"]
@@ -51,7 +53,7 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
     async def make(
         sim: Simulator,
         *,
-        memory: Memory | None = None,
+        state: State | None = None,
         owner: str = "test",
         idle_after: float = IDLE_AFTER,
         **config: Any,
@@ -64,15 +66,15 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
         stack.push_async_callback(accounts.close)
         stack.push_async_callback(dialer.close)
         shared = Shared.of(clock, dice=lambda: 0.0)
-        shared.sessions.owner = owner
+        state = state or State()
+        state.owner = owner
         daemon = Daemon(
             shared,
             AwsCloud(accounts),
             dialer,
             NoKeys(),
             Config(**config),
-            memory or Memory(),
-            lambda memory: None,
+            Memory(shared.news, Nowhere(), state),
             idle_after=idle_after,
         )
         await daemon.start()

@@ -14,14 +14,15 @@ from typing import Any
 
 import msgspec
 
-from devboxd.aws.errors import SessionOver
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.session import HeldSession, Plan, Quiet
-from devboxd.errors import DevboxError
+from devboxd.control.connect.plan import Plan, Quiet
+from devboxd.control.connect.session import HeldSession
+from devboxd.control.connect.sessions import Sessions
+from devboxd.errors import DevboxError, LinkLost, SessionOver
+from devboxd.model.box import Account
 from devboxd.model.config import LinkSettings
-from devboxd.model.session import SessionState
+from devboxd.model.session import SessionEnd, SessionState
 from devboxd.model.states import Connection, SessionKind
-from devboxd.net.link import LinkLost
 from devboxd.ssm import effect, frame
 from devboxd.ssm.payload import Flag, PayloadType, flag
 from tests.kit.farend import FarEnd, closed, handshake_request, service_message
@@ -319,15 +320,40 @@ class Sink(Quiet):
 
 
 @dataclass
+class Kept:
+    """A ledger that is read by the test: which sessions the next daemon would end, and whose they are."""
+
+    open: dict[str, Account] = field(default_factory=dict)
+
+    def session_opened(self, id_: str, account: Account) -> None:
+        self.open[id_] = account
+
+    def session_over(self, id_: str) -> None:
+        self.open.pop(id_, None)
+
+
+def directory(shared: Shared, service: FakeService, owner: str = "me") -> tuple[Sessions, Kept]:
+    """The sessions of a daemon that has one account, and its ledger."""
+    kept = Kept()
+    return Sessions(shared, lambda account: service, service, kept, owner=owner), kept
+
+
+@dataclass
 class Bench:
     """One held session on a fake service."""
 
     shared: Shared
     service: FakeService
     sink: Sink
+    sessions: Sessions
+    kept: Kept
     session: HeldSession
 
     seen: int = 0
+
+    async def run(self) -> SessionEnd:
+        """Hold the session."""
+        return await self.sessions.hold(self.session)
 
     async def until(self, state: SessionState) -> None:
         """Wait for a state that was not waited for before; it may have passed already."""
@@ -351,10 +377,10 @@ def bench(
     """Make a session that is not run yet."""
     service = service or FakeService()
     shared, sink = Shared.of(LoopClock(), dice=lambda: dice), Sink()
-    shared.sessions.owner = "me"
+    sessions, kept = directory(shared, service)
     wanted = Plan(target="i-1", box="api", kind=kind, **plan)
-    session = HeldSession(shared, service, service, wanted, sink, settings or LinkSettings())
-    return Bench(shared, service, sink, session)
+    session = sessions.open(wanted, sink, settings or LinkSettings())
+    return Bench(shared, service, sink, sessions, kept, session)
 
 
 def now() -> float:

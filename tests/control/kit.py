@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from devboxd.errors import StateNotSaved
 from devboxd.model.terminal import ClientMessage, Input, Leaving, StatusLine, Taken
 
 T = TypeVar("T")
@@ -27,6 +28,19 @@ class NoKeys:
 
     async def note_user(self, name: str, user: str) -> None:
         self.users[name] = user
+
+
+class Nowhere:
+    """A journal that takes everything, and keeps what it was given last."""
+
+    def __init__(self) -> None:
+        self.saved: list[Mapping[str, Any]] = []
+        self.failure: StateNotSaved | None = None
+
+    async def save(self, values: Mapping[str, Any]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.saved.append(values)
 
 
 class Screen:

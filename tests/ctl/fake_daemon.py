@@ -67,7 +67,7 @@ class Peer:
 def echo(peer: Peer, daemon: FakeDaemon) -> None:
     """Be a session that echoes; ``exit`` and a new line end it with status 0."""
     peer.upgrade()
-    peer.status("online", mux="zellij", key="key-1")
+    peer.status("online", mux="zellij")
     peer.send(OUTPUT, b"\x1b[?1049h\x1b[?2004hwelcome\r\n")
     typed = b""
     while True:

@@ -263,17 +263,17 @@ def test_a_killed_daemon_is_waited_for_and_joined_again(home: Path) -> None:
             end(second)
 
 
-def test_joining_again_tells_the_key_and_the_new_size(daemon: FakeDaemon) -> None:
+def test_joining_again_says_so(daemon: FakeDaemon) -> None:
     def dies(peer: Peer, daemon: FakeDaemon) -> None:
         daemon.streams["attach"] = fake_daemon.echo
         peer.upgrade()
-        peer.status("online", mux="zellij", key="key-7")
+        peer.status("online", mux="zellij")
         peer.send(OUTPUT, b"first")
 
     daemon.streams["attach"] = dies
     with Tty(["attach", "gpu"], os.environ) as tty:
         tty.wait_for(b"welcome")
-    assert [r[2].get("rejoin") for r in daemon.requests] == [None, "key-7"]
+    assert [r[2].get("rejoin") for r in daemon.requests] == [None, True]
 
 
 def test_one_can_leave_while_the_daemon_is_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_the_fast_commands_import_next_to_nothing(daemon: FakeDaemon, words: lis
     assert loaded - started - ours - ALLOWED.keys() == set()
     assert ours <= {
         *("devboxctl", "devboxctl.entry", "devboxctl.fast", "devboxd", "devboxd.api", "devboxd.api.client"),
-        *("devboxd.text", "devboxd.typed"),
+        *("devboxd.errors", "devboxd.text", "devboxd.typed"),
         *(f"devboxctl.fast.{path.stem}" for path in (ROOT / "devboxctl" / "fast").glob("*.py")),
     }
 

@@ -20,8 +20,8 @@ from devboxctl import grammar
 from devboxctl.app import app, run
 from devboxd.api import wire
 from devboxd.api.describe import table
-from devboxd.api.server import _STATUS
 from devboxd.aws.errors import action
+from devboxd.errors import STATUS, Kind
 from devboxd.model import config
 from devboxd.ssm import documents
 
@@ -110,9 +110,9 @@ def test_the_page_lists_the_stream_frames() -> None:
 
 
 def test_the_page_lists_the_http_statuses() -> None:
-    rows = re.findall(r"^\| (\d) \| (\d{3}) \|", text("docs/api.md"), re.MULTILINE)
-    used = {status: http for status, http in _STATUS.items() if status not in (8, 9)}  # nothing raises those
-    assert {int(status): int(http) for status, http in rows} == used
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\d) \| (\d{3}) \|", text("docs/api.md"), re.MULTILINE)
+    answered = {kind: statuses for kind, statuses in STATUS.items() if kind is not Kind.NO_DAEMON}
+    assert {kind: (int(status), int(http)) for kind, status, http in rows} == answered
 
 
 # Permissions ------------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import resource
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,14 @@ import keyring.errors
 import pytest
 
 from devboxd.api import client
-from devboxd.errors import Denied
+from devboxd.errors import Denied, StateNotSaved
 from devboxd.host import files, notify, secrets
 from devboxd.host.clock import Clock
 from devboxd.host.journal import Journal
 from devboxd.host.paths import Paths
 from devboxd.host.secrets import NoKeyring, delete_secret, get_secret, set_secret
 from devboxd.host.systemd import Notifier
+from tests.kit.tasks import beside
 
 
 class TestClock:
@@ -114,7 +118,7 @@ class TestJournal:
         await Journal(path).save({"forwards": [{"port": 1}]})
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert Journal(path).read() == {"forwards": [{"port": 1}]}
-        Journal(path).write({})
+        await Journal(path).save({})
         assert Journal(path).read() == {}
 
     async def test_the_last_of_many_saves_wins(self, tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ class TestJournal:
         [b"", b"{", b"[]", b'{"version": 1}', b'{"version": 99, "state": {}}', b"\xff", b"[" * 100_000],
         ids=["empty", "torn", "list", "no state", "newer", "not text", "deep"],
     )
-    def test_a_journal_that_makes_no_sense_is_set_aside(self, tmp_path: Path, content: bytes) -> None:
+    async def test_a_journal_that_makes_no_sense_is_set_aside(self, tmp_path: Path, content: bytes) -> None:
         """The daemon must start whatever a full disk has left behind."""
         path = tmp_path / "journal.json"
         path.write_bytes(content)
@@ -139,8 +143,83 @@ class TestJournal:
         assert journal.read() == {}
         assert journal.problem is not None
         assert (tmp_path / "journal.json.unreadable").read_bytes() == content
-        journal.write({"a": 1})
+        await journal.save({"a": 1})
         assert journal.read() == {"a": 1}
+        path.write_bytes(b"again")
+        Journal(path).read()
+        assert (tmp_path / "journal.json.unreadable").read_bytes() == content, (
+            "the first is not lost to the next"
+        )
+
+    async def test_the_last_good_copy_comes_back_for_one_that_is_damaged(self, tmp_path: Path) -> None:
+        """What a broken disk or a bug costs is what changed since the daemon started, not everything."""
+        path = tmp_path / "journal.json"
+        await Journal(path).save({"forwards": [1, 2, 3]})
+        second = Journal(path)
+        assert second.read() == {"forwards": [1, 2, 3]}
+        await second.save({"forwards": [1, 2, 3, 4]})
+        path.write_bytes(path.read_bytes()[:-7])
+        third = Journal(path)
+        assert third.read() == {"forwards": [1, 2, 3]}
+        assert third.problem is not None
+        assert "last good copy" in third.problem
+        await third.save({"forwards": [1]})
+        assert Journal(path).read() == {"forwards": [1]}
+
+    async def test_one_that_cannot_be_set_aside_is_never_written_over(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "journal.json"
+        path.write_bytes(b"who knows")
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EACCES, "no")
+
+        monkeypatch.setattr(os, "replace", refuse)
+        journal = Journal(path)
+        assert journal.read() == {}
+        monkeypatch.undo()
+        with pytest.raises(StateNotSaved, match="not written over"):
+            await journal.save({"a": 1})
+        assert path.read_bytes() == b"who knows"
+
+    async def test_a_disk_that_takes_nothing_is_an_error_that_names_the_path(self, tmp_path: Path) -> None:
+        """And what was there is there still."""
+        path = tmp_path / "journal.json"
+        await Journal(path).save({"a": 1})
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            with pytest.raises(StateNotSaved) as caught:
+                await Journal(path).save({"a": 2})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert str(path) in caught.value.message
+        assert "ulimit" in (caught.value.hint or "")
+        assert Journal(path).read() == {"a": 1}
+        assert sorted(one.name for one in tmp_path.iterdir()) == ["journal.json", "journal.last.json"]
+
+    async def test_a_write_that_was_left_behind_does_not_take_the_place_of_a_later_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The daemon stops while its disk is slow: the last word is what counts."""
+        journal = Journal(tmp_path / "journal.json")
+        go, write = threading.Event(), journal._write
+
+        def slow_at_first(data: bytes, number: int) -> None:
+            if number == 0:
+                go.wait(10)
+            write(data, number)
+
+        monkeypatch.setattr(Journal, "_write", lambda self, data, number: slow_at_first(data, number))
+        first = beside(journal.save({"n": 1}))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        await asyncio.wait([first])
+        await journal.save({"n": 2})
+        go.set()
+        await asyncio.get_running_loop().shutdown_default_executor()
+        assert journal.read() == {"n": 2}
 
 
 class Ring(keyring.backend.KeyringBackend):
@@ -204,7 +283,6 @@ class TestNotifier:
         sent = []
         calls: list[Callable[[], bool]] = [
             lambda: notifier.ready("2 sessions"),
-            lambda: notifier.reloading(1.5),
             lambda: notifier.ready(),
             lambda: notifier.status("a\nREADY=0"),
             notifier.alive,
@@ -216,7 +294,6 @@ class TestNotifier:
             sent.append(listening.recv(4096).decode())
         assert sent == [
             "READY=1\nSTATUS=2 sessions",
-            "RELOADING=1\nMONOTONIC_USEC=1500000",
             "READY=1",
             "STATUS=a READY=0",
             "WATCHDOG=1",

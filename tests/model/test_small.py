@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devboxd.boxside.script import load, squeeze, squeeze_python, wrap
+from devboxd.boxside.script import load, squeeze, wrap
 from devboxd.errors import BadRequest
 from devboxd.model.forward import Spec, bracket, check, mirrored
 from devboxd.model.retry import LONGEST, backoff
@@ -45,15 +45,6 @@ def test_squeezing_changes_no_meaning(name: str) -> None:
     text = squeeze(load(name))
     assert subprocess.run(["sh", "-n", "-c", text], capture_output=True).stderr == b""
     assert not any(line.startswith("#") for line in text.splitlines())
-
-
-def test_the_relay_program_needs_no_new_python() -> None:
-    """3.5 is what old boxes have: no walrus, no f-string, no match."""
-    import ast
-
-    text = squeeze_python(load("relay_program.py", common=False))
-    ast.parse(text, feature_version=(3, 7))
-    assert not any(isinstance(node, ast.JoinedStr | ast.NamedExpr) for node in ast.walk(ast.parse(text)))
 
 
 @pytest.mark.parametrize(

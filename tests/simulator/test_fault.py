@@ -251,10 +251,10 @@ async def test_a_fault_on_all_boxes_leaves_out_those_it_cannot_touch(simulator: 
     assert await sim.fault("reboot") == 2
     assert await sim.fault("box-stop") == 2
     assert await sim.fault("reboot") == 0
-    await until(lambda: all(sim.ec2.get(box.id).state.label == "stopped" for box in sim.boxes))
+    await until(lambda: all(sim.state(box.id) == "stopped" for box in sim.boxes))
     assert await sim.fault("box-start") == 3
     assert await sim.fault("box-terminate", box="api") == 1
-    await until(lambda: sim.ec2.get(sim.box_id("web")).state.label == "running")
+    await until(lambda: sim.state("web") == "running")
     assert await sim.fault("box-terminate") == 2
     assert await sim.fault("reboot") == await sim.fault("box-start") == await sim.fault("box-terminate") == 0
 

@@ -122,7 +122,7 @@ async def remote_denied(sim: Simulator) -> Client:
 
 
 async def ssh(sim: Simulator) -> Client:
-    sim.map_port("api", 22, sim.agents[sim.box("api").id].ports[7])
+    sim.map_port("api", 22, sim.machines.agents[sim.box("api").id].ports[7])
     async with connected(sim, "api", "AWS-StartSSHSession") as client:
         await client.until(lambda c: "HANDSHAKE_COMPLETE 1" in c.log)
         await client.type("SSH-2.0-client\r\n")

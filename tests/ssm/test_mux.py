@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devboxd.ssm.handshake import needs_keepalive, speaks_mux
-from devboxd.ssm.mux import Data, Event, Finished, Mux, MuxError, MuxServer, Nop, Opened
+from devboxd.ssm.mux import Data, Event, Finished, Mux, MuxError, Nop, Opened
+from tests.kit.muxserver import MuxServer
 from tests.ssm.support import vectors
 
 RECORDED = vectors("smux")

@@ -32,8 +32,9 @@ from devboxd.ssm.effect import (
     SendText,
 )
 from devboxd.ssm.limits import PORT
-from devboxd.ssm.mux import Data, Finished, Mux, MuxServer, Opened
+from devboxd.ssm.mux import Data, Finished, Mux, Opened
 from devboxd.ssm.payload import PayloadType
+from tests.kit.muxserver import MuxServer
 from tests.ssm.support import WALL_MS, acknowledged, inputs, transcripts
 
 LATER = (PayloadType.OUTPUT, PayloadType.SIZE, PayloadType.FLAG)

@@ -70,19 +70,19 @@ async def stop(context: Context, asked: wire.Nothing) -> wire.Stopping:
 @answers(routes.LOOK_SSH_CONFIG)
 async def look(context: Context, asked: wire.SshConfigRequest) -> wire.SshConfigResult:
     """Compare what is there with what would be written."""
-    return await context.ssh_config.look(asked.command)
+    return views.ssh_config(await context.ssh_config.look(asked.command), context.ssh_config.files)
 
 
 @answers(routes.WRITE_SSH_CONFIG)
 async def write(context: Context, asked: wire.SshConfigRequest) -> wire.SshConfigResult:
     """Write the ssh configuration."""
-    return await context.ssh_config.write(asked.command)
+    return views.ssh_config(await context.ssh_config.write(asked.command), context.ssh_config.files)
 
 
 @answers(routes.REMOVE_SSH_CONFIG)
 async def remove(context: Context, asked: wire.Nothing) -> wire.SshConfigResult:
     """Take the ssh configuration out again."""
-    return await context.ssh_config.remove()
+    return views.ssh_config(await context.ssh_config.remove(), context.ssh_config.files)
 
 
 @answers(routes.DOCTOR)

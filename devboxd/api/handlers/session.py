@@ -55,7 +55,7 @@ async def attach(context: Context, asked: wire.AttachRequest) -> Framed:
         colorterm=asked.colorterm,
         locale=asked.locale,
         agent=asked.ssh_auth_sock if asked.forward_agent else None,
-        rejoining=asked.rejoin is not None,
+        rejoining=asked.rejoin,
     )
     return Framed(lambda terminal: daemon.attach(spec, terminal))
 
@@ -92,6 +92,8 @@ async def execute(context: Context, asked: wire.ExecRequest) -> Framed:
 @pipes(routes.PROXY)
 async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
     """Connect to a port of a box."""
+    if not 0 < asked.port < 65536:
+        raise BadRequest(f"{asked.port} is no port", hint="ports are 1 to 65535")
     daemon = context.daemon
     box = await daemon.resolve(asked.box, account(asked))
     # Both at once; but ssh must not see a byte before the host key that it will look for is pinned.

@@ -6,7 +6,7 @@ Only ``main`` brings both together; tests are the second place that does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from devboxd.model.box import Account, Instance
 from devboxd.model.ledger import Change, Item, Range
@@ -21,6 +21,13 @@ class Clock(Protocol):
 
     def wall(self) -> float:
         """Unix time in seconds."""
+
+
+class Journal(Protocol):
+    """JSON values that outlive the daemon, replaced as a whole."""
+
+    async def save(self, values: Mapping[str, Any]) -> None:
+        """Durable on return. Raises ``StateNotSaved``; then what was there is there still."""
 
 
 class Grant(Protocol):
@@ -76,6 +83,16 @@ class SessionApi(Protocol):
 
     async def refresh(self) -> None:
         """Forget cached credentials, so that a new login is seen."""
+
+
+class Ledger(Protocol):
+    """Where it is written down which sessions exist at AWS by our doing: the next daemon ends what is left."""
+
+    def session_opened(self, id_: str, account: Account) -> None:
+        """A session exists from now on."""
+
+    def session_over(self, id_: str) -> None:
+        """A session has ended, or was ended."""
 
 
 class Link(Protocol):

@@ -11,7 +11,6 @@ from devboxd.control.base.bells import Bells
 from devboxd.control.base.gate import Gates
 from devboxd.control.base.needs import Clock
 from devboxd.control.base.news import News
-from devboxd.control.base.register import Register
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.base.time import Time
 
@@ -25,10 +24,9 @@ class Shared:
     gates: Gates
     news: News
     tasks: Supervisor
-    sessions: Register
 
     @classmethod
     def of(cls, clock: Clock, *, dice: Callable[[], float] = random.random, api_width: int = 4) -> Self:
         """Make one. ``api_width``: calls about sessions that one account sees at once."""
         time = Time(clock, dice)
-        return cls(time, Bells(), Gates(api_width), News(time), Supervisor("devboxd"), Register())
+        return cls(time, Bells(), Gates(api_width), News(time), Supervisor("devboxd"))

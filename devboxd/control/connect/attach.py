@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from devboxd.boxside.shell import attach_command, prelude
-from devboxd.control.base.needs import Dialer, SessionApi
-from devboxd.control.base.shared import Shared
+from devboxd.control.connect.fate import SessionEnded
 from devboxd.control.connect.joined import Joined
+from devboxd.control.connect.plan import Plan, Quiet
 from devboxd.control.connect.screen import CameUp, Event, Screen, Show, TakesText
-from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
+from devboxd.control.connect.session import HeldSession
+from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError
 from devboxd.model.attach import (
@@ -86,9 +87,7 @@ class Attach:
 
     def __init__(
         self,
-        shared: Shared,
-        api: SessionApi,
-        dialer: Dialer,
+        sessions: Sessions,
         spec: AttachSpec,
         terminal: Terminal,
         *,
@@ -96,9 +95,9 @@ class Attach:
         box_state: Callable[[], Awaitable[InstanceState | None]] | None = None,
     ) -> None:
         self.spec = spec
-        self._shared = shared
-        self._api = api
-        self._dialer = dialer
+        self._shared = sessions.shared
+        self._sessions = sessions
+        self._api = sessions.api(spec.box.account)
         self._terminal = terminal
         self._link = config.link
         self._keep_alive = config.keep_alive_of(spec.box)
@@ -226,7 +225,7 @@ class Attach:
             touch=lambda: (PayloadType.SIZE, size(*self._size)),
         )
         ear = _Ear(self, joined)
-        session = HeldSession(self._shared, self._api, self._dialer, plan, ear, self._link)
+        session = self._sessions.open(plan, ear, self._link)
         joined.session = session
         joined.task = self._tasks.create_task(
             self._hold(joined, session, command if typed else None), name="attach: hold"
@@ -250,7 +249,7 @@ class Attach:
     async def _hold(self, joined: Joined, session: HeldSession, typed: str | None) -> None:
         opening = self._tasks.create_task(self._open_screen(session, joined, typed), name="attach: open")
         try:
-            joined.end = await session.run()
+            joined.end = await self._sessions.hold(session)
             if session.channel is not None:
                 joined.unacknowledged = session.channel.bytes_unacknowledged
         finally:

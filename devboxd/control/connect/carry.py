@@ -18,6 +18,7 @@ import msgspec
 from devboxd.control.base.bells import Bell
 from devboxd.control.base.needs import Link
 from devboxd.control.base.time import Time
+from devboxd.errors import LinkLost
 from devboxd.model.hold import (
     SKIP_LOOK,
     WAKE_ANSWER,
@@ -29,10 +30,10 @@ from devboxd.model.hold import (
     skips_gap,
 )
 from devboxd.model.states import KeepAlive
-from devboxd.net.link import LinkLost
 from devboxd.ssm.channel import Channel, State
 from devboxd.ssm.effect import Effect, Output, ProbeAnswered, Send, SendText
 
+MOST_QUEUED: Final = 20_000  # frames that wait for the link: 20 s of acknowledgements at full pace
 TIMER_SLACK: Final = 0.25  # seconds that a new timer may be late when the present one is nearer than that
 
 
@@ -132,7 +133,9 @@ class Carrier:
         for item in effects:
             kind = type(item)
             if kind is Send:
-                outgoing.append(item.data)  # type: ignore[union-attr]
+                # What is left out comes again: ours when its timer is up, the far end's to be acknowledged then.
+                if len(outgoing) < MOST_QUEUED:
+                    outgoing.append(item.data)  # type: ignore[union-attr]
             elif kind is Output:
                 data = item.data  # type: ignore[union-attr]
                 tally = self._tally

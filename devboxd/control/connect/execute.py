@@ -1,6 +1,6 @@
 """Run one command on a box: separate byte-exact streams, standard input, the exit status.
 
-The command runs under the relay (``model.relay``) in a terminal session, because such a session survives
+The command runs under the relay (``boxside.relay``) in a terminal session, because such a session survives
 lost links with nothing lost. Where an account allows only the non-interactive document, that is used, with
 its limits (no input; what is printed while the link is down is lost, and then the run is a failure).
 """
@@ -13,49 +13,35 @@ import secrets
 import shlex
 import signal as signals
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Final
 
 import msgspec
 
-from devboxd.aws.errors import DocumentInvalid
 from devboxd.boxside import relay
-from devboxd.control.base.needs import Dialer, SessionApi
-from devboxd.control.base.shared import Shared
 from devboxd.control.connect.attach import SIZE_REPEAT
-from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
+from devboxd.control.connect.fate import SessionEnded
+from devboxd.control.connect.plan import Plan, Quiet
+from devboxd.control.connect.relayed import Relayed
+from devboxd.control.connect.session import HeldSession
+from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import Denied, DevboxError, Unreachable, WrongState
+from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable, WrongState
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.model.session import Ending, SessionEnd, SessionState
-from devboxd.model.states import SessionKind
-from devboxd.model.terminal import (
-    ClientMessage,
-    Detach,
-    EndOfInput,
-    Input,
-    Leaving,
-    Signal,
-    StatusLine,
-    Taken,
-)
+from devboxd.model.states import SessionKind, StreamState
+from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Signal, StatusLine, Taken
 from devboxd.ssm import documents
 from devboxd.ssm.limits import SHELL
 from devboxd.ssm.payload import PayloadType, size
 from devboxd.text import one_line
 
 STARTS: Final = 3  # sessions that are tried before the command runs
-CONFIRM_STEP: Final = 64 << 10  # bytes of output taken before the relay is told
-CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
-CRAWL_FRAMES: Final = 8  # frames in that time that look like the agent's repairs
-QUIET_LOOK: Final = 5.0  # seconds between further looks, once a link was lost
-ASK_AGAIN: Final = 2.0  # seconds without the line that is missing before it is asked for once more
-MOST_DAMAGES: Final = 3  # lines damaged beyond what gaps explain, before base64 is asked for
-MOST_ASKED: Final = 64  # lines asked for at once
 SKIP_AFTER: Final = 0.5  # seconds a frame may be missing before the relay repairs instead of the agent
 END_TIMEOUT: Final = 10.0  # seconds the session has to end once the command's status is known
 START_TIMEOUT: Final = 60.0  # seconds from a session that is up to a relay that answers
+MOST_EARLY: Final = 128 << 10  # bytes of input that wait for the command: twice what an honest client sends
 
 
 class ExecSpec(msgspec.Struct, frozen=True):
@@ -70,92 +56,65 @@ class ExecSpec(msgspec.Struct, frozen=True):
     wait: float | None = 120.0
 
 
-class _Relayed(Quiet):
-    """Reads the relay's lines out of a session's output."""
+class _Run:
+    """One session under the relay: what was heard in it."""
 
-    def __init__(self, run: Execution, nonce: str) -> None:
-        self._run = run
-        self.reader = relay.RelayReader(nonce)
+    def __init__(self, nonce: str) -> None:
+        self.relayed = Relayed(nonce)
+        self.session: HeldSession
         self.first_output = asyncio.Event()
         self.started = asyncio.Event()  # the relay greets
-        self.asked = asyncio.Event()  # and has been told what to run: nothing may overtake that
+        self.changed = asyncio.Event()  # something to confirm or to ask for
+        self.finished = asyncio.Event()  # the relay told the end, or talks nonsense
         self.was_lost = False
-        self.exit: relay.RelayExit | None = None
-        self.error: relay.RelayError | None = None
-        self.skips = 0  # gaps that we did not wait for: each may damage a line
-        self.frames = 0  # since the last resume
-        self.passed = 0  # bytes passed on to the client
-        self.marks: deque[tuple[int, int]] = deque()  # after that many bytes, that line is taken
+
+
+class _Ear(Quiet):
+    """Hands what a session under the relay says to its execution."""
+
+    def __init__(self, execution: Execution, run: _Run) -> None:
+        self._execution = execution
+        self._run = run
 
     def output(self, data: bytes) -> None:
-        """Parse; a relay that talks nonsense ends the run."""
-        self.first_output.set()
-        self.frames += 1
-        if self.exit is not None or self.error is not None:
-            return
-        try:
-            for event in self.reader.feed(data):
-                self._take(event)
-            if self.reader.has_gap:
-                self._run.changed.set()  # a line out of order is no event, but one before it is missing
-        except relay.RelayError as error:
-            self.error = error
-            self._run.finished.set()
-
-    def _take(self, event: relay.RelayEvent) -> None:
-        match event:
-            case relay.RelayReady(kind):
-                self._run.set_skippable(numbered=self.reader.numbered)
-                if kind == "sh":
-                    self._run.say("python3 is not on the box: output comes when the command has ended")
-                self.started.set()
-            case relay.RelayOutput(data, error):
-                self.passed += len(data)
-                self.marks.append((self.passed, self.reader.seen))
-                if self.reader.numbered and self.passed - self._run.taken > relay.MOST_UNTAKEN:
-                    raise relay.RelayError("the box sends more output than it may")
-                self._run.terminal.output(data, error=error)
-            case relay.RelayCredit(taken):
-                self._run.terminal.credit(taken)
-            case relay.RelayExit():
-                self.exit = event
-                self._run.finished.set()
-        self._run.changed.set()
+        """Lines of the relay."""
+        self._run.first_output.set()
+        self._execution.act(self._run, self._run.relayed.output(data))
 
     def skipped(self, frames: int) -> None:
-        """Lines are damaged or missing here; ``Execution`` asks for them."""
-        self.skips += frames
+        """Lines are damaged or missing here, and are asked for."""
+        self._run.relayed.skipped(frames)
 
     def notice(self, text: str) -> None:
         """Never on standard output."""
-        self._run.say(text)
+        self._execution.say(text)
 
     def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
         """Tell the client."""
-        if state is SessionState.RECONNECTING:
-            self.was_lost = True
-        elif state is SessionState.ONLINE and self.was_lost:
-            self.was_lost, self.frames = False, 0
-            self._run.resumed()
-        if state is not SessionState.ENDED:
-            self._run.terminal.status(StatusLine(state.value, text, None, retry_in))
+        self._execution.session_is(self._run, state, text, retry_in)
 
 
 class _Plain(Quiet):
     """Takes a non-interactive session's streams as they are."""
 
-    def __init__(self, run: Execution) -> None:
-        self._run = run
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
         self.status: int | None = None
         self.lost_link = False
+        self.untaken = 0  # bytes that the client has not written out
+        self.too_much = asyncio.Event()
 
-    def output(self, data: bytes) -> None:
-        """Standard output."""
-        self._run.terminal.output(data)
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        """Standard output. Nothing can slow the box down here, so there is a bound."""
+        self.untaken += len(data)
+        if self.untaken > relay.MOST_UNREAD:
+            self.too_much.set()
+        else:
+            self._terminal.output(data, error=error)
 
     def error_output(self, data: bytes) -> None:
         """Standard error."""
-        self._run.terminal.output(data, error=True)
+        self.output(data, error=True)
 
     def exit_code(self, code: int) -> None:
         """The status comes before the last output."""
@@ -163,14 +122,14 @@ class _Plain(Quiet):
 
     def notice(self, text: str) -> None:
         """Never on standard output."""
-        self._run.say(text)
+        self._terminal.status(StatusLine(StreamState.NOTICE, text))
 
     def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
         """Tell the client; remember a lost link: the agent throws output away meanwhile."""
         if state is SessionState.RECONNECTING:
             self.lost_link = True
         if state is not SessionState.ENDED:
-            self._run.terminal.status(StatusLine(state.value, text, None, retry_in))
+            self._terminal.status(StatusLine(StreamState(state.value), text, None, retry_in))
 
 
 class Execution:
@@ -178,32 +137,24 @@ class Execution:
 
     def __init__(
         self,
-        shared: Shared,
-        api: SessionApi,
-        dialer: Dialer,
+        sessions: Sessions,
         spec: ExecSpec,
         terminal: Terminal,
         *,
         config: Config,
-        on_session: Callable[[HeldSession | None], None] = lambda _: None,
     ) -> None:
         self.spec = spec
-        self.terminal = terminal
-        self.changed = asyncio.Event()  # something to confirm or to ask for
-        self.finished = asyncio.Event()  # the relay told the end, or talks nonsense
-        self._shared = shared
-        self._api = api
-        self._dialer = dialer
+        self._terminal = terminal
+        self._shared = sessions.shared
+        self._sessions = sessions
         self._link = config.link
         self._keep_alive = config.keep_alive_of(spec.box)
-        self._on_session = on_session
-        self._was_asked = False  # the relay may have been told what to run
-        self._taken = 0  # bytes that the client wrote out
-        self._confirmed = 0  # of them, when the relay was last told
-        self._told = 0  # the relay's lines that we have confirmed
-        self._session_now: HeldSession | None = None
+        self._asked = asyncio.Event()  # the relay was told what to run: nothing may overtake that
+        self._signal: int | None = None  # that ended the run before the command ran
+        self._input: deque[bytes] = deque()  # what is to be sent, empty at the end of input
+        self._waiting = 0  # bytes of it
+        self._has_input = asyncio.Event()
         self._whole = asyncio.Lock()
-        self._look_at: float | None = None  # when to see whether output crawls; set by the first lost link
 
     async def run(self) -> Leaving:
         """Run the command; the client's disappearance ends it."""
@@ -211,8 +162,9 @@ class Execution:
             try:
                 for _ in range(STARTS - 1):
                     leaving = await self._run_relayed()
-                    if not self._may_start_again(leaving):
+                    if self._asked.is_set() or not isinstance(leaving.error, Unreachable):
                         return leaving
+                    # A session that ended before the relay was told what to run has run nothing: try another.
                 return await self._run_relayed()
             except (Denied, DocumentInvalid):
                 self.say(
@@ -222,180 +174,181 @@ class Execution:
         except DevboxError as error:
             return Leaving(error=error)
 
-    @property
-    def taken(self) -> int:
-        """Bytes of output that the client wrote out."""
-        return self._taken
-
-    def _may_start_again(self, leaving: Leaving) -> bool:
-        """A session that ended before the relay was told what to run has run nothing: try another."""
-        # What a client had sent by then is gone with the first try, so one that has input is not repeated.
-        return isinstance(leaving.error, Unreachable) and not self._was_asked and not self.spec.stdin
-
     def say(self, text: str) -> None:
         """Show text of ours on the client's standard error."""
-        self.terminal.status(StatusLine("notice", text))
+        self._terminal.status(StatusLine(StreamState.NOTICE, text))
 
     # Under the relay --------------------------------------------------------------------------------
 
     async def _run_relayed(self) -> Leaving:
-        spec, nonce = self.spec, secrets.token_hex(8)
-        self.finished.clear()
-        sink = _Relayed(self, nonce)
+        spec, run = self.spec, _Run(nonce := secrets.token_hex(8))
         command = relay.start_command(nonce=nonce, user=spec.user or spec.box.user, cwd=spec.cwd)
-        session = self._session(documents.INTERACTIVE, {"command": command}, sink)
-        self._on_session(session)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                holder = tasks.create_task(session.run(), name="exec: session")
-                starter = tasks.create_task(self._start_relay(session, sink), name="exec: start")
-                keeper = tasks.create_task(self._confirm(session, sink), name="exec: confirm")
-                client = tasks.create_task(self._serve_client(session, sink), name="exec: client")
-                waiter = tasks.create_task(self.finished.wait(), name="exec: finished")
-                await asyncio.wait({holder, client, waiter}, return_when=asyncio.FIRST_COMPLETED)
-                waiter.cancel()
-                starter.cancel()
-                client.cancel()
-                if sink.exit is not None and not holder.done():
-                    # The relay leaves when its last line was taken, and the session ends by itself.
-                    await _quietly(self._send(session, b"\n" + relay.taken(sink.reader.seen)))
-                    await asyncio.wait({holder}, timeout=END_TIMEOUT)
-                keeper.cancel()
-                if not holder.done():
-                    await session.stop()
-        finally:
-            self._on_session(None)
-        return self._outcome(sink, session.end)
+        ear = _Ear(self, run)
+        session = run.session = self._session(documents.INTERACTIVE, {"command": command}, ear)
+        async with asyncio.TaskGroup() as tasks:
+            holder = tasks.create_task(self._sessions.hold(session), name="exec: session")
+            client = tasks.create_task(self._listen(run), name="exec: client")
+            waiter = tasks.create_task(run.finished.wait(), name="exec: finished")
+            starter = tasks.create_task(self._start_relay(run), name="exec: start")
+            sender = tasks.create_task(self._send_input(run), name="exec: input")
+            keeper = tasks.create_task(self._confirm(run), name="exec: confirm")
+            await asyncio.wait({holder, client, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (waiter, starter, client, sender):
+                task.cancel()
+            if run.relayed.exit is not None and not holder.done():
+                # The relay leaves when its last line was taken, and the session ends by itself.
+                await _quietly(self._send(session, b"\n" + relay.taken(run.relayed.reader.seen)))
+                await asyncio.wait({holder}, timeout=END_TIMEOUT)
+            keeper.cancel()
+            if not holder.done():
+                await session.stop()
+        return self._outcome(run, session.end)
 
-    def _outcome(self, sink: _Relayed, end: SessionEnd | None) -> Leaving:
-        if sink.error is not None:
-            raise sink.error
-        if sink.exit is not None:
-            if sink.exit.status == 125 and sink.exit.problem:
-                return Leaving(error=WrongState(f"{sink.exit.problem} ({self.spec.box.name})"))
-            if sink.exit.problem:
-                text = f"{self.spec.argv[0]}: {one_line(sink.exit.problem)}\n"
-                self.terminal.output(text.encode(), error=True)
-            return Leaving(status=sink.exit.status)
+    def _outcome(self, run: _Run, end: SessionEnd | None) -> Leaving:
+        relayed = run.relayed
+        if relayed.error is not None:
+            raise relayed.error
+        if relayed.exit is not None:
+            if relayed.exit.status == 125 and relayed.exit.problem:
+                return Leaving(error=WrongState(f"{relayed.exit.problem} ({self.spec.box.name})"))
+            if relayed.exit.problem:
+                text = f"{self.spec.argv[0]}: {one_line(relayed.exit.problem)}\n"
+                self._terminal.output(text.encode(), error=True)
+            return Leaving(status=relayed.exit.status)
+        if self._signal is not None:
+            return Leaving(status=128 + self._signal, reason="ended before the command ran")
         if end is None or end.ending is Ending.STOPPED:
             return Leaving(status=129, reason="the client left")
         if isinstance(end.error, DevboxError):
             raise end.error
-        noise = one_line(sink.reader.noise.decode("utf-8", "replace"))
-        what = "before the command ran" if not sink.started.is_set() else "before the command ended"
+        noise = one_line(relayed.reader.noise.decode("utf-8", "replace"))
+        what = "before the command ran" if not run.started.is_set() else "before the command ended"
         reason = end.reason or noise or end.ending.value
         return Leaving(error=Unreachable(f"the session ended {what}: {reason}"))
 
-    async def _start_relay(self, session: HeldSession, sink: _Relayed) -> None:
+    async def _start_relay(self, run: _Run) -> None:
         # The terminal of a relay has no size, but a size is the one thing that may be sent this early,
         # and its acknowledgement is the first sign of life.
-        while not sink.first_output.is_set():
-            session.send_now(PayloadType.SIZE, size(80, 24))
+        while not run.first_output.is_set():
+            run.session.send_now(PayloadType.SIZE, size(80, 24))
             try:
                 async with asyncio.timeout(SIZE_REPEAT):
-                    await sink.first_output.wait()
+                    await run.first_output.wait()
             except TimeoutError:
                 continue
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                await sink.started.wait()
+                await run.started.wait()
         except TimeoutError:
-            sink.error = relay.RelayError("the box did not start the command")
-            self.finished.set()
+            run.relayed.error = relay.RelayError("the box did not start the command")
+            run.finished.set()
             return
-        self._was_asked = True
-        try:
-            await self._send(session, relay.request(self.spec.argv, env=self.spec.env, stdin=self.spec.stdin))
-            if sink.reader.ready and not self.spec.stdin:
-                await self._send(session, relay.END_OF_INPUT)
-        except SessionEnded:
-            return  # the holder reports it
-        sink.asked.set()
+        spec = self.spec
+        self._asked.set()
+        await _quietly(
+            self._send(run.session, relay.request(spec.argv, env=spec.env, stdin=spec.stdin))
+        )  # the holder reports it
+        if not spec.stdin:
+            await _quietly(self._send(run.session, relay.END_OF_INPUT))
 
-    async def _confirm(self, session: HeldSession, sink: _Relayed) -> None:
+    async def _confirm(self, run: _Run) -> None:
         """Tell the relay what was taken, and ask for lines that are missing."""
-        reader, clock = sink.reader, self._shared.time
-        asked: dict[int, float] = {}
-        plain = False
+        clock = self._shared.time
         while True:
-            self.changed.clear()
-            now = clock.monotonic()
-            number = 0
-            while sink.marks and sink.marks[0][0] <= self._taken:
-                number = sink.marks.popleft()[1]
-            if not sink.marks and reader.numbered:
-                number = reader.seen  # lines without output are taken at once
-            wanted = reader.missing
-            if not wanted and reader.numbered and self._look_at is not None and now >= self._look_at:
-                # The agent repairs what it had sent before a cut at ten frames a second, and what is missing
-                # shows only when something later arrives. A line that is not there yet costs nothing.
-                self._look_at = now + QUIET_LOOK
-                wanted = [reader.seen + 1] if sink.frames <= CRAWL_FRAMES else []
-                sink.frames = 0
-            asked = {line: at for line, at in asked.items() if line > reader.seen and now - at < ASK_AGAIN}
-            wanted = [line for line in wanted if line not in asked][:MOST_ASKED]
-            asked.update(dict.fromkeys(wanted, now))
-            try:
-                if number > self._told and (not sink.marks or self._taken - self._confirmed >= CONFIRM_STEP):
-                    self._told, self._confirmed = number, self._taken
-                    await self._send(session, relay.taken(number))
-                if reader.damages > sink.skips + MOST_DAMAGES and not plain:
-                    plain = True  # this agent does not pass all bytes
-                    await self._send(session, relay.PLAIN)
-                if wanted:
-                    await self._send(session, relay.again(wanted))
-            except SessionEnded:
-                return
-            waits = [ASK_AGAIN] if asked else []
-            if self._look_at is not None:
-                waits.append(max(0.05, self._look_at - clock.monotonic()))
-            await _within(min(waits, default=None), self.changed.wait())
+            run.changed.clear()
+            if lines := run.relayed.lines_due(clock.monotonic()):
+                try:
+                    await self._send(run.session, lines)
+                except SessionEnded:
+                    return
+            await _within(run.relayed.next_look(clock.monotonic()), run.changed.wait())
 
     async def _send(self, session: HeldSession, lines: bytes) -> None:
         """Send whole lines: several tasks talk to the relay, and each may have to wait in the middle."""
         async with self._whole:
             await session.send(lines)
 
-    def resumed(self) -> None:
-        """The session has a link again."""
-        self._look_at = self._shared.time.monotonic() + CRAWL_LOOK
-        self.changed.set()
+    # From the session -------------------------------------------------------------------------------
 
-    def set_skippable(self, *, numbered: bool) -> None:
-        """The relay repairs gaps faster than the agent does."""
-        if self._session_now is not None:
-            self._session_now.skip_gaps(SKIP_AFTER if numbered else None)
+    def act(self, run: _Run, events: list[relay.RelayEvent]) -> None:
+        """Carry out what the relay said."""
+        for event in events:
+            match event:
+                case relay.RelayReady(kind):
+                    run.session.skip_gaps(SKIP_AFTER if run.relayed.reader.numbered else None)
+                    if kind == "sh":
+                        self.say("python3 is not on the box: output comes when the command has ended")
+                    run.started.set()
+                case relay.RelayOutput(data, error):
+                    self._terminal.output(data, error=error)
+                case relay.RelayCredit(taken):
+                    self._terminal.credit(taken)
+                case relay.RelayExit():
+                    run.finished.set()
+        if run.relayed.error is not None:
+            run.finished.set()
+        run.changed.set()
 
-    async def _serve_client(self, session: HeldSession, sink: _Relayed) -> None:
-        """Pass input, signals and credit on; returns when the client is gone."""
+    def session_is(self, run: _Run, state: SessionState, text: str, retry_in: float | None) -> None:
+        """Tell the client how the session does."""
+        if state is SessionState.RECONNECTING:
+            run.was_lost = True
+        elif state is SessionState.ONLINE and run.was_lost:
+            run.was_lost = False
+            run.relayed.resumed(self._shared.time.monotonic())
+            run.changed.set()
+        if state is not SessionState.ENDED:
+            self._terminal.status(StatusLine(StreamState(state.value), text, None, retry_in))
+
+    # From the client --------------------------------------------------------------------------------
+
+    async def _listen(self, run: _Run) -> None:
+        """Take what the client says; returns when it is gone, or wants no more before the command ran."""
         while True:
-            message = await self.terminal.receive()
-            if message is None or isinstance(message, Detach):
-                return
-            try:
-                match message:
-                    case Input(data):
-                        await sink.asked.wait()
-                        await self._send(session, relay.data(data))
-                    case EndOfInput():
-                        await sink.asked.wait()
-                        if self.spec.stdin:
-                            await self._send(session, relay.END_OF_INPUT)
-                    case Signal(number):
-                        await sink.asked.wait()
-                        await self._send(session, relay.signal(number))
-                    case Taken(taken):
-                        self._taken += taken
-                        self.changed.set()
-                    case _:
-                        pass
-            except SessionEnded:
-                return
+            match await self._terminal.receive():
+                case None | Detach():
+                    return
+                case Input(data) if self.spec.stdin:
+                    if self._waiting + len(data) > MOST_EARLY:
+                        return  # it sends more than its credit: no client of ours does
+                    self._queue(data)
+                case EndOfInput() if self.spec.stdin:
+                    self._queue(b"")
+                case Signal(number) if not self._asked.is_set():
+                    self._signal = number
+                    return
+                case Signal(number):
+                    await _quietly(self._send(run.session, relay.signal(number)))
+                case Taken(taken):
+                    run.relayed.taken(taken)
+                    run.changed.set()
+                case _:
+                    pass
+
+    def _queue(self, data: bytes) -> None:
+        self._input.append(data)
+        self._waiting += len(data)
+        self._has_input.set()
+
+    async def _send_input(self, run: _Run) -> None:
+        """Pass input on, once the command was asked for."""
+        await self._asked.wait()
+        while True:
+            while self._input:
+                data = self._input.popleft()
+                self._waiting -= len(data)
+                run.relayed.given(len(data))
+                try:
+                    await self._send(run.session, relay.data(data) if data else relay.END_OF_INPUT)
+                except SessionEnded:
+                    return  # the holder reports it
+            self._has_input.clear()
+            await self._has_input.wait()
 
     # Without it -------------------------------------------------------------------------------------
 
     async def _run_plain(self) -> Leaving:
-        spec, sink = self.spec, _Plain(self)
+        spec, sink = self.spec, _Plain(self._terminal)
         if spec.user or spec.box.user or spec.env:
             raise WrongState(
                 f"{documents.INTERACTIVE} is not allowed here; without it neither user nor environment can be set",
@@ -410,18 +363,18 @@ class Execution:
         session = self._session(
             documents.NON_INTERACTIVE, {"command": command, "separateOutputStream": "true"}, sink
         )
-        self._on_session(session)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                holder = tasks.create_task(session.run(), name="exec: session")
-                client = tasks.create_task(self._wait_for_client(), name="exec: client")
-                await asyncio.wait({holder, client}, return_when=asyncio.FIRST_COMPLETED)
-                if not holder.done():
-                    await session.stop()
-                client.cancel()
-        finally:
-            self._on_session(None)
+        async with asyncio.TaskGroup() as tasks:
+            holder = tasks.create_task(self._sessions.hold(session), name="exec: session")
+            client = tasks.create_task(self._wait_for_client(sink), name="exec: client")
+            flood = tasks.create_task(sink.too_much.wait(), name="exec: flood")
+            await asyncio.wait({holder, client, flood}, return_when=asyncio.FIRST_COMPLETED)
+            if not holder.done():
+                await session.stop()
+            client.cancel()
+            flood.cancel()
         end = session.end
+        if sink.too_much.is_set():
+            raise relay.unread(self.spec.box.name)
         if end is not None and isinstance(end.error, DevboxError):
             raise end.error
         if sink.lost_link:
@@ -435,13 +388,17 @@ class Execution:
             )
         return Leaving(status=sink.status if sink.status >= 0 else 128 + signals.SIGTERM)
 
-    async def _wait_for_client(self) -> None:
+    async def _wait_for_client(self, sink: _Plain) -> None:
         while True:
-            message = await self.terminal.receive()
-            if message is None or isinstance(message, Detach | Signal):
-                return  # the far end cannot pass a signal on; ending the session kills the command
-            if isinstance(message, Input):
-                self.terminal.credit(len(message.data))
+            match await self._terminal.receive():
+                case None | Detach() | Signal():
+                    return  # the far end cannot pass a signal on; ending the session kills the command
+                case Input(data):
+                    self._terminal.credit(len(data))
+                case Taken(taken):
+                    sink.untaken -= taken
+                case _:
+                    pass
 
     def _session(self, document: str, parameters: dict[str, str], sink: Quiet) -> HeldSession:
         plan = Plan(
@@ -457,9 +414,7 @@ class Execution:
             attended=True,
             touch=lambda: (PayloadType.SIZE, size(80, 24)),
         )
-        session = HeldSession(self._shared, self._api, self._dialer, plan, sink, self._link)
-        self._session_now = session
-        return session
+        return self._sessions.open(plan, sink, self._link)
 
 
 async def _quietly(work: Awaitable[None]) -> None:
@@ -477,55 +432,3 @@ async def _within(timeout: float | None, work: Awaitable[object]) -> None:
             await work
     except TimeoutError:
         return
-
-
-class Audience:
-    """A terminal for commands that devbox itself runs: fixed input, and output that is taken at once."""
-
-    def __init__(self, stdin: bytes = b"") -> None:
-        self._messages: asyncio.Queue[ClientMessage] = asyncio.Queue()
-        if stdin:
-            self._messages.put_nowait(Input(stdin))
-        self._messages.put_nowait(EndOfInput())
-
-    @property
-    def backlog(self) -> int:
-        """Nothing is ever behind."""
-        return 0
-
-    async def receive(self) -> ClientMessage | None:
-        """The prepared input, then word of what was taken."""
-        return await self._messages.get()
-
-    def output(self, data: bytes, *, error: bool = False) -> None:
-        """Take it."""
-        self._messages.put_nowait(Taken(len(data)))
-
-    def status(self, line: StatusLine) -> None:
-        """Nobody looks."""
-
-    def credit(self, size: int) -> None:
-        """Input is prepared."""
-
-    def leave(self, leaving: Leaving) -> None:
-        """The caller has the result."""
-
-    async def drained(self, below: int) -> None:
-        """Always."""
-
-
-class Capture(Audience):
-    """Collects a bounded amount of output."""
-
-    LIMIT = 1 << 20  # bytes
-
-    def __init__(self, stdin: bytes = b"") -> None:
-        super().__init__(stdin)
-        self.stdout = bytearray()
-        self.stderr = bytearray()
-
-    def output(self, data: bytes, *, error: bool = False) -> None:
-        """Keep it, up to the limit."""
-        super().output(data)
-        into = self.stderr if error else self.stdout
-        into += data[: self.LIMIT - len(into)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devboxd.control.base.bells import Bell, UntilRung
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, Kind
 from devboxd.model.session import SessionEnd
 
 
@@ -11,7 +11,7 @@ class SessionEnded(DevboxError):
     """The session that this was meant for has ended."""
 
     code = "session-ended"
-    exit_status = 7
+    kind = Kind.UNREACHABLE
 
 
 class Fate:

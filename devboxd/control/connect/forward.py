@@ -12,33 +12,39 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from devboxd.boxside.script import load, squeeze
 from devboxd.control.base.bells import Bell
+from devboxd.control.base.memory import Memory
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
-from devboxd.control.connect.execute import Audience, ExecSpec
+from devboxd.control.connect.audience import Audience
+from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.port import PortPool, PortTarget
 from devboxd.control.connect.socks import FAILED, OK, REFUSED, Buffered, SocksError, accept, reply
 from devboxd.control.connect.splice import Connection, splice
 from devboxd.control.connect.stream import ConnectionRefused, Stream
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, PortDenied, PortInUse
 from devboxd.model.box import BoxRef
-from devboxd.model.forward import ForwardState, Spec, mirrored
+from devboxd.model.forward import ForwardState, Saved, Spec, mirrored
+from devboxd.model.memory import Unusable
 from devboxd.model.retry import backoff
 from devboxd.model.terminal import Leaving
-from devboxd.net.listen import Listener, ListenerClosed, PortDenied, PortInUse, listen_tcp, listen_unix
+from devboxd.net.listen import Listener, ListenerClosed, expanded, listen_tcp, listen_unix
+from devboxd.text import printable
 
 log = logging.getLogger(__name__)
 
 SOCKS_TIMEOUT: Final = 20.0  # seconds a client has for its request
+RESTORE_WAIT: Final = 3.0  # seconds that the start of the daemon waits for the forwards of an earlier one
 RETRY_EVERY: Final = 30.0  # seconds between two tries to bind a forward that an earlier daemon had
 AUTO_LIMIT: Final = 64  # ports that one auto forward mirrors at most
+AUTO_PAUSE: Final = 1.0  # seconds between two reports that are acted on; the script on the box makes no more
+LONGEST_REPORT: Final = 64 << 10  # bytes of a report: twice what a box that listens on every third port says
 
 _LINE: Final = re.compile(r"(hex|dec)((?: [0-9A-Fa-f]{1,5})*) ?\Z")
 
@@ -62,14 +68,6 @@ class ListenerStore:
 
     def drop_rest(self) -> None:
         """Close and forget what was inherited and not taken: nobody would ever accept from it."""
-
-
-class Saved(msgspec.Struct, frozen=True):
-    """A forward as the journal keeps it."""
-
-    id: str
-    box: BoxRef
-    spec: Spec | None  # None: auto
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -137,7 +135,7 @@ class Forward:
         if kept is not None:
             self._listener = kept
         elif spec.local_path is not None:
-            self._listener = listen_unix(Path(spec.local_path))
+            self._listener = listen_unix(expanded(spec.local_path))
         else:
             wanted = wanted_port(spec)
             try:
@@ -195,8 +193,10 @@ class Forward:
             state = ForwardState.RECONNECTING
         elif states:
             state = ForwardState.CONNECTING
-        else:
-            state = ForwardState.FAILED if self.error else ForwardState.LISTENING
+        elif self.error:
+            state = ForwardState.FAILED
+        else:  # a name to bind may still be looked up
+            state = ForwardState.LISTENING if self._listener is not None else ForwardState.CONNECTING
         return Facts(
             self.id,
             self.box.name,
@@ -322,10 +322,13 @@ class AutoForward:
         self._run = run
         self._wait = wait
         self._tasks = Supervisor(f"auto forward {id_}")
+        self._report = ""  # the latest of the box; what it replaces does not matter any more
+        self._reported = asyncio.Event()
 
     async def start(self) -> None:
         """Watch from now on."""
         self._tasks.spawn("watch", self._watch())
+        self._tasks.spawn("mirror", self._act_on_reports())
 
     async def stop(self) -> None:
         """Stop watching and take all mirrors away."""
@@ -342,7 +345,7 @@ class AutoForward:
         delays = backoff(self._shared.time.dice, first=1.0)
         while True:
             began = self._shared.time.monotonic()
-            lines = _Lines(self._listening)
+            lines = _Reports(self._note)
             leaving = await self._run(
                 ExecSpec(
                     box=self.box,
@@ -358,6 +361,18 @@ class AutoForward:
             if self._shared.time.monotonic() - began > 60:
                 delays = backoff(self._shared.time.dice, first=1.0)
             await self._shared.bells.network.wait(next(delays))
+
+    def _note(self, line: str) -> None:
+        self._report = line
+        self._reported.set()
+
+    async def _act_on_reports(self) -> None:
+        """A box that reports a thousand changes a second gets one of them."""
+        while True:
+            await self._reported.wait()
+            self._reported.clear()
+            self._listening(self._report)
+            await asyncio.sleep(AUTO_PAUSE)
 
     def _listening(self, line: str) -> None:
         """One report of the box. Untrusted: anything odd is ignored."""
@@ -406,22 +421,26 @@ class AutoForward:
             )
 
 
-class _Lines(Audience):
-    """Reads lines and has nothing to say."""
+class _Reports(Audience):
+    """Reads lines, of which only the latest counts, and has nothing to say."""
 
-    def __init__(self, take: Callable[[str], None]) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         super().__init__()
-        self._take = take
-        self._buffer = b""
+        self._note = note
+        self._buffer = bytearray()
 
     def output(self, data: bytes, *, error: bool = False) -> None:
+        """Take what the box says; a line that is too long is none."""
         super().output(data)
         if error:
             return
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        self._buffer = self._buffer[-4096:]
-        for line in lines:
-            self._take(line.decode("ascii", "replace"))
+        self._buffer += data
+        if (end := self._buffer.rfind(b"\n")) >= 0:
+            begin = self._buffer.rfind(b"\n", 0, end) + 1
+            if end - begin < LONGEST_REPORT:
+                self._note(self._buffer[begin:end].decode("ascii", "replace"))
+            del self._buffer[: end + 1]
+        del self._buffer[LONGEST_REPORT:]
 
 
 class Forwards:
@@ -432,7 +451,7 @@ class Forwards:
         shared: Shared,
         pools: Pools,
         run: Run,
-        save: Callable[[list[Saved]], None],
+        memory: Memory,
         *,
         wait: Wait = lambda: 30.0,
         store: ListenerStore | None = None,
@@ -440,7 +459,7 @@ class Forwards:
         self._shared = shared
         self._pools = pools
         self._run = run
-        self._save = save
+        self._memory = memory
         self._listeners = store or ListenerStore()
         self._wait = wait
         self._all: dict[str, Forward | AutoForward] = {}
@@ -490,6 +509,8 @@ class Forwards:
                 self._keep(new)
             if ephemeral:
                 self._ephemeral[new.id] = set()
+            else:
+                self._remember(new)
             facts = new.facts()
             self._shared.news.tell(
                 "forward.added", f"{facts.local} -> {box.name}:{facts.remote}", box=box.name, id=new.id
@@ -497,9 +518,10 @@ class Forwards:
         for one in found:
             if ephemeral and holder is not None and one.id in self._ephemeral:
                 self._ephemeral[one.id].add(holder)
-            elif not ephemeral and self._ephemeral.pop(one.id, None) is not None and isinstance(one, Forward):
-                self._keep(one)
-        self._store()
+            elif not ephemeral and self._ephemeral.pop(one.id, None) is not None:
+                self._remember(one)
+                if isinstance(one, Forward):
+                    self._keep(one)
         return [forward.facts() for forward in found]
 
     async def release(self, holder: object) -> None:
@@ -515,24 +537,35 @@ class Forwards:
         while any(id_ in self._all for id_ in ids):
             await self._one_removed.wait(None)
 
-    async def restore(self, saved: list[Saved]) -> None:
-        """Make again what an earlier daemon had; what cannot be becomes a condition, and is kept."""
-        for item in saved:
-            forward: Forward | AutoForward
-            if item.spec is None:
-                forward = AutoForward(
-                    self._shared, self._pools, self._run, item.box, id_=item.id, wait=self._wait
-                )
-            else:
-                forward = Forward(
-                    self._shared, self._pools, item.box, item.spec, id_=item.id, wait=self._wait
-                )
-            self._all[item.id] = forward
-            if isinstance(forward, AutoForward):
-                await forward.start()
-            elif not await self._start_again(forward, self._listeners.take(f"forward-{item.id}")):
-                self._shared.tasks.spawn(f"forward {item.id}", self._retry(forward))
+    async def restore(self) -> None:
+        """Take up what an earlier daemon had; what cannot be becomes a condition, and is kept.
+
+        All of it is listed at once. An address that has to be looked up may take longer than ``RESTORE_WAIT``:
+        then the rest of the daemon goes on without it.
+        """
+        for lost in self._memory.unusable:
+            self._shared.news.raise_condition("forward-set-aside", lost.id, id=lost.id, problem=lost.why)
+        for saved in self._memory.forwards:
+            self._all[saved.id] = self._made(saved)
+        binding = [
+            self._shared.tasks.spawn(f"forward {forward.id}", self._take_up(forward))
+            for forward in self._all.values()
+        ]
+        if binding:
+            await asyncio.wait(binding, timeout=RESTORE_WAIT)
         self._listeners.drop_rest()
+
+    def _made(self, saved: Saved) -> Forward | AutoForward:
+        shared, pools, wait = self._shared, self._pools, self._wait
+        if saved.spec is None:
+            return AutoForward(shared, pools, self._run, saved.box, id_=saved.id, wait=wait)
+        return Forward(shared, pools, saved.box, saved.spec, id_=saved.id, wait=wait)
+
+    async def _take_up(self, forward: Forward | AutoForward) -> None:
+        if isinstance(forward, AutoForward):
+            await forward.start()
+        elif not await self._start_again(forward, self._listeners.take(f"forward-{forward.id}")):
+            self._shared.tasks.spawn(f"forward {forward.id} again", self._retry(forward))
 
     async def _start_again(self, forward: Forward, kept: Listener | None = None) -> bool:
         try:
@@ -549,6 +582,7 @@ class Forwards:
         if not forward.is_removed:
             forward.error = None
             self._keep(forward)
+            self._remember(forward)  # the port may be another one now
             self._shared.news.clear_condition("forward-failed", forward.id)
         return True
 
@@ -561,6 +595,11 @@ class Forwards:
 
     async def remove(self, id_: str) -> Facts | None:
         """Remove one forward; None when there is none of that id (or unique start of it)."""
+        for lost in self._memory.unusable:
+            if lost.id == id_:
+                self._memory.drop_forward(id_)
+                self._shared.news.clear_condition("forward-set-aside", id_)
+                return msgspec.structs.replace(_facts_of(lost), state=ForwardState.REMOVED)
         matches = [known for known in self._all if known == id_] or [
             known for known in self._all if known.startswith(id_)
         ]
@@ -569,10 +608,10 @@ class Forwards:
         forward = self._all.pop(matches[0])
         self._ephemeral.pop(forward.id, None)
         self._one_removed.ring()
+        self._memory.drop_forward(forward.id)
         self._listeners.drop(f"forward-{forward.id}")
         self._shared.news.clear_condition("forward-failed", forward.id)
         await forward.stop()
-        self._store()
         facts = forward.facts()
         self._shared.news.tell(
             "forward.removed", f"{facts.local} -> {facts.box}:{facts.remote}", box=facts.box, id=facts.id
@@ -586,7 +625,7 @@ class Forwards:
             facts.append(forward.facts())
             if isinstance(forward, AutoForward):
                 facts += [mirror.facts() for _, mirror in sorted(forward.forwards.items())]
-        return facts
+        return facts + [_facts_of(lost) for lost in self._memory.unusable]
 
     async def stop(self) -> None:
         """Close all, and forget none: the journal keeps them for the next daemon."""
@@ -613,11 +652,15 @@ class Forwards:
             pass
         return new
 
-    def _store(self) -> None:
-        self._save(
-            [
-                Saved(forward.id, forward.box, forward.saved if isinstance(forward, Forward) else None)
-                for forward in self._all.values()
-                if forward.id not in self._ephemeral
-            ]
-        )
+    def _remember(self, forward: Forward | AutoForward) -> None:
+        spec = forward.saved if isinstance(forward, Forward) else None
+        self._memory.keep_forward(Saved(forward.id, forward.box, spec))
+
+
+def _facts_of(lost: Unusable) -> Facts:
+    """A forward that cannot be, as far as its entry makes sense."""
+    entry = lost.entry if isinstance(lost.entry, dict) else {}
+    box, spec = entry.get("box"), entry.get("spec")
+    name = printable(str(box.get("name", "?")) if isinstance(box, dict) else "?")
+    remote = printable(str(spec.get("port", "?")) if isinstance(spec, dict) else "?")
+    return Facts(lost.id, name, ForwardState.FAILED, "?", remote, 0, 0, 0, 0, 0, lost.why, False)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from devboxd.aws.errors import DocumentInvalid
 from devboxd.control.connect.screen import Screen
 from devboxd.control.connect.session import HeldSession
-from devboxd.errors import Denied
+from devboxd.errors import Denied, DocumentInvalid
 from devboxd.model.attach import MUXES_THAT_STAY, Seen
 from devboxd.model.session import Ending, SessionEnd, SessionState
 

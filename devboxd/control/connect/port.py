@@ -14,13 +14,11 @@ from typing import Final
 
 import msgspec
 
-from devboxd.aws.errors import DocumentInvalid
-from devboxd.control.base.needs import Dialer, SessionApi
-from devboxd.control.base.shared import Shared
-from devboxd.control.connect.plan import Message
-from devboxd.control.connect.session import HeldSession, Plan, Quiet, SessionEnded
+from devboxd.control.connect.fate import SessionEnded
+from devboxd.control.connect.plan import Message, Plan, Quiet
+from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, Stream, StreamReset
-from devboxd.errors import Denied, DevboxError, Unreachable
+from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.model.retry import backoff
@@ -60,9 +58,7 @@ class PortSession(Quiet):
 
     def __init__(
         self,
-        shared: Shared,
-        api: SessionApi,
-        dialer: Dialer,
+        directory: Sessions,
         target: PortTarget,
         document: str,
         config: Config,
@@ -77,8 +73,9 @@ class PortSession(Quiet):
         self.document = document
         self.streams: dict[int, Arrivals] = {}
         self.multiplexed: bool | None = None
-        self.idle_since = shared.time.monotonic()
-        self._shared = shared
+        self._directory = directory
+        self._shared = directory.shared
+        self.idle_since = self._shared.time.monotonic()
         self._mux = Mux()
         self._refused_at = -1e9
         self._basic: Arrivals | None = None
@@ -88,7 +85,7 @@ class PortSession(Quiet):
         self._promised = False  # to a first connection
         self._begun = bytearray()  # of a frame that is partly sent
         self._sent_frames = 0  # at the present payload size
-        self._rate_at = shared.time.monotonic()
+        self._rate_at = self._shared.time.monotonic()
         self._rate_bytes = 0
         plan = Plan(
             target=target.box.target,
@@ -103,13 +100,13 @@ class PortSession(Quiet):
             wanted=wanted,
             touch=self._touch,
         )
-        self.held = HeldSession(shared, api, dialer, plan, self, config.link)
+        self.held = directory.open(plan, self, config.link)
 
     async def run(self) -> SessionEnd:
         """Hold the session; reset its streams when it ends."""
         end = SessionEnd(Ending.STOPPED)
         try:
-            end = await self.held.run()
+            end = await self._directory.hold(self.held)
             return end
         finally:
             if self._nop_task is not None:
@@ -325,9 +322,7 @@ class PortPool:
 
     def __init__(
         self,
-        shared: Shared,
-        api: SessionApi,
-        dialer: Dialer,
+        directory: Sessions,
         target: PortTarget,
         config: Config,
         *,
@@ -338,9 +333,8 @@ class PortPool:
         self.kept = 0  # how many want one session to stay warm
         self.warmed = 0  # how many want it open ahead of the first connection, and open again when it is lost
         self.on_empty: Callable[[], None] = lambda: None  # no session is left
-        self._shared = shared
-        self._api = api
-        self._dialer = dialer
+        self._directory = directory
+        self._shared = directory.shared
         self._config = config
         self._idle_after = idle_after
         self._documents = [documents.PORT, documents.SSH] if target.host is None else [documents.REMOTE_PORT]
@@ -395,9 +389,7 @@ class PortPool:
 
     def _start(self, wait: float | None) -> PortSession:
         session = PortSession(
-            self._shared,
-            self._api,
-            self._dialer,
+            self._directory,
             self.target,
             self._documents[0],
             self._config,

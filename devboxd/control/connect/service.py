@@ -12,14 +12,12 @@ from typing import Final
 
 import msgspec
 
-from devboxd.control.base.needs import Dialer, Grant, Link, SessionApi
+from devboxd.control.base.needs import Dialer, Grant, Ledger, Link, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.plan import Plan
-from devboxd.errors import DevboxError, NotConnected
+from devboxd.errors import DevboxError, LinkRefused, NotConnected, Unreachable
 from devboxd.model.hold import Happened, link_over, resume_refused, start_refused
-from devboxd.model.names import session_reason
-from devboxd.net.link import LinkRefused
 
 log = logging.getLogger(__name__)
 
@@ -41,21 +39,32 @@ class Outcome(msgspec.Struct, frozen=True):
 class Service:
     """One session at the service's side: ``id`` once there is one."""
 
-    def __init__(self, shared: Shared, api: SessionApi, dialer: Dialer, plan: Plan, heartbeat: float) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        api: SessionApi,
+        dialer: Dialer,
+        ledger: Ledger,
+        plan: Plan,
+        *,
+        reason: str,
+        heartbeat: float,
+    ) -> None:
         self.id: str | None = None
         self._shared = shared
         self._api = api
         self._dialer = dialer
+        self._ledger = ledger
         self._plan = plan
+        self._reason = reason
         self._heartbeat = heartbeat
         self._asking = Supervisor(f"start of a session to {plan.box}")
 
     async def start(self, began: float) -> Outcome:
         """StartSession, which was first asked for at ``began``."""
-        plan, register = self._plan, self._shared.sessions
-        reason = session_reason(register.owner, plan.kind, register.run)
+        plan = self._plan
         async with self._shared.gates.of(self._api).enter(plan.priority):
-            answer = await self._ask_start(reason)
+            answer = await self._ask_start()
         if isinstance(answer, NotConnected):
             waited = self._shared.time.monotonic() - began
             text = f"{plan.box} is not connected to Session Manager yet ({waited:.0f} s)"
@@ -65,9 +74,9 @@ class Service:
         self._note_started(answer)
         return Outcome(Happened.STARTED, grant=answer)
 
-    async def _ask_start(self, reason: str) -> Grant | DevboxError:
+    async def _ask_start(self) -> Grant | DevboxError:
         """Whoever is cancelled while AWS answers must still learn what there is to end."""
-        asking: asyncio.Task[Grant | DevboxError] = self._asking.spawn("ask", self._answer_to_start(reason))
+        asking: asyncio.Task[Grant | DevboxError] = self._asking.spawn("ask", self._answer_to_start())
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -78,16 +87,16 @@ class Service:
             asking.cancel()
             raise
 
-    async def _answer_to_start(self, reason: str) -> Grant | DevboxError:
+    async def _answer_to_start(self) -> Grant | DevboxError:
         plan = self._plan
         try:
-            return await self._api.start(plan.target, plan.document, plan.parameters, reason=reason)
+            return await self._api.start(plan.target, plan.document, plan.parameters, reason=self._reason)
         except DevboxError as error:
             return error
 
     def _note_started(self, grant: Grant) -> None:
         self.id = grant.session_id
-        self._shared.sessions.started(self.id, self._plan.box)
+        self._ledger.session_opened(self.id, self._plan.account)
 
     async def resume(self, priority: float) -> Outcome:
         """ResumeSession. ``priority``: lower goes first when many sessions come back at once."""
@@ -96,7 +105,7 @@ class Service:
             async with self._shared.gates.of(self._api).enter(priority):
                 return Outcome(Happened.RESUMED, grant=await self._api.resume(self.id))
         except DevboxError as error:
-            return Outcome(resume_refused(error), error.message)
+            return Outcome(resume_refused(error), error.message, error)
 
     async def look(self, text: str) -> Outcome:
         """Ask whether the session exists, whose links die without a frame. ``text`` says how the last one did.
@@ -128,8 +137,16 @@ class Service:
             status = error.status if isinstance(error, LinkRefused) else None
             return Outcome(link_over(lived=0.0, heard=False, status=status), error.message)
 
-    async def login(self, longest: float) -> None:
-        """Wait until the credentials may work again, for ``longest`` seconds at most."""
+    def silent(self) -> Outcome:
+        """The far end has not said a word: its agent did not start the session."""
+        failure = Unreachable(
+            f"{self._plan.box} does not start sessions",
+            hint="is its agent healthy? Restart amazon-ssm-agent, or reboot the box",
+        )
+        return Outcome(Happened.SILENT, failure.message, failure)
+
+    async def login(self, why: DevboxError | None, longest: float) -> None:
+        """Wait until the credentials may work again, which were refused; for ``longest`` seconds at most."""
         await self._shared.bells.logins.wait(longest)
         await self._api.refresh()
 
@@ -148,9 +165,9 @@ class Service:
         except (DevboxError, TimeoutError) as error:
             log.warning("session %s could not be ended at AWS: %s", id_, error)
         else:
-            self._shared.sessions.over(id_)
+            self._ledger.session_over(id_)
 
     def is_over(self) -> None:
         """The service itself has ended the session."""
         if self.id is not None:
-            self._shared.sessions.over(self.id)
+            self._ledger.session_over(self.id)

@@ -14,17 +14,13 @@ from uuid import uuid4
 import msgspec
 
 from devboxd.control.base.bells import Bell
-from devboxd.control.base.needs import Dialer, Link, SessionApi
+from devboxd.control.base.needs import Link
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.carry import Carrier, Event, Heard, Lasting, Skipped, Tally
 from devboxd.control.connect.fate import Fate
-from devboxd.control.connect.fate import SessionEnded as SessionEnded
-from devboxd.control.connect.plan import Plan as Plan
-from devboxd.control.connect.plan import Quiet as Quiet
-from devboxd.control.connect.plan import Sink as Sink  # all four are part of the interface of this module
+from devboxd.control.connect.plan import Plan, Sink
 from devboxd.control.connect.service import Outcome, Service
-from devboxd.errors import DevboxError, Unreachable, WrongState
-from devboxd.model.config import LinkSettings
+from devboxd.errors import DevboxError, WrongState
 from devboxd.model.hold import (
     TABLE,
     Do,
@@ -50,18 +46,11 @@ END_GRACE: Final = 2.0  # seconds the far end has to end a port session by itsel
 
 
 class HeldSession:
-    """One SSM session over as many links as it takes. ``run`` once; everything else while it runs."""
+    """One SSM session over as many links as it takes. ``Sessions`` makes and runs it."""
 
     def __init__(
-        self,
-        shared: Shared,
-        api: SessionApi,
-        dialer: Dialer,
-        plan: Plan,
-        sink: Sink,
-        settings: LinkSettings | None = None,
+        self, shared: Shared, service: Service, plan: Plan, sink: Sink, *, frames_per_second: float
     ) -> None:
-        settings = settings or LinkSettings()
         now = shared.time.monotonic()
         self.plan = plan
         self.state = SessionState.STARTING
@@ -71,7 +60,7 @@ class HeldSession:
         self.channel: Channel | None = None
         self._shared = shared
         self._sink = sink
-        self._service = Service(shared, api, dialer, plan, settings.heartbeat)
+        self._service = service
         self._fate = Fate()
         self._past = Past(began=now, lost_at=now, patience=plan.wait, waits_for_login=plan.patient)
         self._carrier: Carrier | None = None
@@ -82,7 +71,7 @@ class HeldSession:
             output=sink.output,
             take=self._take,
             keep_alive=plan.keep_alive,
-            frames_per_second=float(settings.frames_per_second),
+            frames_per_second=frames_per_second,
         )
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
@@ -95,8 +84,6 @@ class HeldSession:
 
     async def run(self) -> SessionEnd:
         """Start the session and hold it until it ends. Cancelling ends it at AWS's side, too."""
-        running, service = self._shared.sessions.running, self._service
-        running[self] = None
         try:
             self._fate.decide(await self._hold())
         finally:
@@ -106,11 +93,10 @@ class HeldSession:
             self._ready.set()
             self._room.set()
             self._answered.ring()
-            running.pop(self, None)
             if end.ending in (Ending.FINISHED, Ending.GONE):
-                service.is_over()
+                self._service.is_over()
             else:
-                await service.end()
+                await self._service.end()
         return end
 
     async def stop(self) -> None:
@@ -148,10 +134,6 @@ class HeldSession:
         await self._ready.wait()
         await self._connected.wait()
         self._fate.raise_if_ended(self.plan.box)
-
-    async def ended(self) -> None:
-        """Wait until the session has ended."""
-        await self._fate.wait()
 
     @property
     def id(self) -> str | None:
@@ -246,13 +228,14 @@ class HeldSession:
         url, step = "", Step(Do.START)
         outcome = Outcome(Happened.STARTED)
         while True:
-            await self._pause(step, outcome.text)
+            await self._pause(step, outcome)
             if self._fate.end is not None:
                 return self._fate.end
             match step.do:
                 case Do.END:
                     assert step.ending is not None
-                    return SessionEnd(step.ending, outcome.text, outcome.error)
+                    error = outcome.error if step.ending is Ending.FAILED else None
+                    return SessionEnd(step.ending, outcome.text, error)
                 case Do.RESTART:
                     await self._give_up()
                     step = Step(Do.START)
@@ -275,17 +258,19 @@ class HeldSession:
                 self._past, outcome.happened, now, time.dice(), interest=self._interest, rang=outcome.rang
             )
 
-    async def _pause(self, step: Step, text: str) -> None:
+    async def _pause(self, step: Step, outcome: Outcome) -> None:
         """Say what is waited for, and wait: for a login, or for as long as the network does not change."""
+        if self._fate.end is not None:
+            return
         if step.do is Do.RESUME:
-            self._set(SessionState.RECONNECTING, text, step.wait)
+            self._set(SessionState.RECONNECTING, outcome.text, step.wait)
         elif step.do is Do.START and step.wait:
-            self._set(SessionState.STARTING, text, None if step.for_login else step.wait)
+            self._set(SessionState.STARTING, outcome.text, None if step.for_login else step.wait)
         if not step.wait:
             return
         async with self._fate.while_open():
             if step.for_login:
-                await self._service.login(step.wait)
+                await self._service.login(outcome.error, step.wait)
             else:
                 await self._shared.bells.network.wait(step.wait)
 
@@ -345,13 +330,9 @@ class HeldSession:
         finally:
             self._carrier = None
         log.info("session %s: %s", self.id, why)
-        if happened is not Happened.SILENT:
-            return Outcome(happened, "the link was lost")
-        failure = Unreachable(
-            f"{self.plan.box} does not start sessions",
-            hint="is its agent healthy? Restart amazon-ssm-agent, or reboot the box",
-        )
-        return Outcome(happened, failure.message, failure)
+        if happened is Happened.SILENT:
+            return self._service.silent()
+        return Outcome(happened, "the link was lost")
 
     def _take(self, event: Event) -> None:
         """Act on what the channel says; frames and output have gone their way already."""

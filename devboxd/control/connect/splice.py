@@ -39,8 +39,9 @@ async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
 
     Returns the reason where the stream was cut; the local connection was reset then.
     """
-    up = asyncio.ensure_future(_up(connection, stream))
-    down = asyncio.ensure_future(_down(connection, stream))
+    # Not a task group: the end of one side must not cut the other. Both are held here, and awaited below.
+    up = asyncio.create_task(_up(connection, stream))  # noqa: TID251 - see above
+    down = asyncio.create_task(_down(connection, stream))  # noqa: TID251 - see above
     failure: DevboxError | None = None
     is_orderly = False  # a connection that is cut in the middle must not look like one that has ended
     try:

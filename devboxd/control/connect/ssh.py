@@ -17,9 +17,10 @@ import msgspec
 
 from devboxd.boxside.script import load, squeeze
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.execute import Capture, ExecSpec
+from devboxd.control.connect.audience import Capture
+from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import BadRequest, DevboxError
+from devboxd.errors import BadRequest, DevboxError, WrongState
 from devboxd.model.box import BoxRef
 from devboxd.model.names import check_user, host_key, is_user
 from devboxd.model.terminal import Leaving
@@ -162,7 +163,7 @@ class SshAccess:
         answers = [(word, value) for line in text.splitlines() for word, _, value in [line.partition(" ")]]
         if ("done", "yes") in answers:
             return answers
-        if leaving.error is not None and (user is None or leaving.error.code != "wrong-state"):
+        if leaving.error is not None and (user is None or not isinstance(leaving.error, WrongState)):
             raise leaving.error
         why = leaving.error.message if leaving.error else one_line(terminal.stderr.decode("utf-8", "replace"))
         problems.append(why or f"the preparation ended with status {leaving.status}")

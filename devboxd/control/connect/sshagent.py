@@ -12,10 +12,11 @@ import asyncio
 import contextlib
 import logging
 import struct
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from devboxd.boxside.script import load, squeeze_python
+from devboxd.boxside.script import load_program
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.execute import ExecSpec
@@ -23,6 +24,7 @@ from devboxd.control.connect.terminal import Terminal
 from devboxd.model.box import BoxRef
 from devboxd.model.retry import backoff
 from devboxd.model.terminal import ClientMessage, Input, Leaving, StatusLine, Taken
+from devboxd.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ class _Lent:
         await self._tasks.stop()
 
     async def _serve(self) -> None:
-        program = squeeze_python(load("agent_program.py", common=False))
+        program = load_program("agent_program")
         spec = ExecSpec(box=self._box, argv=["python3", "-c", program], user=self._user, wait=None)
         delays = backoff(self._shared.time.dice, first=1.0)
         while True:
@@ -110,11 +112,13 @@ class _Pipe:
 
     def __init__(self, socket: Callable[[], str]) -> None:
         self._socket = socket
-        self._inbox: asyncio.Queue[ClientMessage | None] = asyncio.Queue()
-        self._outgoing = 0  # bytes of the agent's answers in the inbox
+        self._inbox: deque[bytes] = deque()  # for the program
+        self._taken = 0  # bytes of its output that are to be confirmed
+        self._changed = asyncio.Event()
+        self._outgoing = 0  # bytes in the inbox
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._buffer = b""
+        self._buffer = bytearray()
         self._is_ready = False
         self._is_over = False
         self._last = 0  # the program counts its connections upward
@@ -130,30 +134,40 @@ class _Pipe:
         return 0
 
     async def receive(self) -> ClientMessage | None:
-        message = await self._inbox.get()
-        if isinstance(message, Input):
-            self._outgoing -= len(message.data)
-            if self._outgoing < MOST_WAITING:
-                self._has_room.set()
-        return message
+        """Answers for the program, word of what was taken, and at last None where it talks nonsense."""
+        while not self._is_over:
+            if self._taken:
+                taken, self._taken = self._taken, 0
+                return Taken(taken)
+            if self._inbox:
+                data = self._inbox.popleft()
+                self._outgoing -= len(data)
+                if self._outgoing < MOST_WAITING:
+                    self._has_room.set()
+                return Input(data)
+            self._changed.clear()
+            await self._changed.wait()
+        return None
 
     def output(self, data: bytes, *, error: bool = False) -> None:
         """Take what the box sent: untrusted. Nonsense ends the program."""
-        self._inbox.put_nowait(Taken(len(data)))
+        self._taken += len(data)
+        self._changed.set()
         if error:
-            log.info("ssh agent on the box: %s", data[:200].decode("utf-8", "replace").strip())
+            log.info("ssh agent on the box: %s", one_line(data[:200].decode("utf-8", "replace")))
             return
         if self._is_over:
             return
         self._buffer += data
         if not self._is_ready:
             if not self._buffer.startswith(READY):
-                if not READY.startswith(self._buffer):
+                if not READY.startswith(bytes(self._buffer[: len(READY)])):
                     self._end()
                 return
-            self._is_ready, self._buffer = True, self._buffer[len(READY) :]
+            self._is_ready = True
+            del self._buffer[: len(READY)]
         at = 0
-        while len(self._buffer) - at >= FRAME.size:
+        while len(self._buffer) - at >= FRAME.size and not self._is_over:
             number, length = FRAME.unpack_from(self._buffer, at)
             if length > LONGEST:
                 self._end()
@@ -161,14 +175,15 @@ class _Pipe:
             if len(self._buffer) - at < FRAME.size + length:
                 break
             at += FRAME.size
-            self._take(number, self._buffer[at : at + length])
+            self._take(number, bytes(self._buffer[at : at + length]))
             at += length
-        self._buffer = self._buffer[at:]
+        del self._buffer[:at]
 
     def _end(self) -> None:
         log.warning("the ssh agent program on the box sends what makes no sense; it is started again")
-        self._is_over, self._buffer = True, b""
-        self._inbox.put_nowait(None)
+        self._is_over = True
+        self._buffer.clear()
+        self._changed.set()
 
     def _take(self, number: int, payload: bytes) -> None:
         queue = self._connections.get(number)
@@ -178,7 +193,10 @@ class _Pipe:
                 return
             self._last = number
             if len(self._connections) >= MOST_CONNECTIONS:
-                self._send(number, b"")
+                if self._outgoing >= MOST_WAITING:
+                    self._end()  # it opens faster than it takes that it may not
+                else:
+                    self._send(number, b"")
                 return
             queue = self._connections[number] = _Queue()
             queue.carrier = self._tasks.spawn(f"connection {number}", self._carry(number, queue))
@@ -222,7 +240,8 @@ class _Pipe:
         self._outgoing += len(data)
         if self._outgoing >= MOST_WAITING:
             self._has_room.clear()
-        self._inbox.put_nowait(Input(data))
+        self._inbox.append(data)
+        self._changed.set()
 
     def status(self, line: StatusLine) -> None:
         pass
@@ -242,23 +261,30 @@ class _Queue:
 
     def __init__(self) -> None:
         self.carrier: asyncio.Task[None] | None = None
-        self._parts: asyncio.Queue[bytes] = asyncio.Queue()
-        self._size = 0
+        self._waiting = bytearray()
+        self._is_ended = False
+        self._changed = asyncio.Event()
 
     def put(self, payload: bytes) -> bool:
-        """Add a part, empty for the end. Says False, and adds nothing, where there is no room."""
-        if self._size + len(payload) > MOST_WAITING:
-            return False
-        self._size += len(payload)
-        self._parts.put_nowait(payload)
+        """Add bytes, none for the end. Says False, and adds nothing, where there is no room."""
+        if not payload:
+            self.end()
+        elif not self._is_ended:
+            if len(self._waiting) + len(payload) > MOST_WAITING:
+                return False
+            self._waiting += payload
+            self._changed.set()
         return True
 
     async def get(self) -> bytes:
-        """The next part; empty at the end."""
-        payload = await self._parts.get()
-        self._size -= len(payload)
-        return payload
+        """What waits; empty at the end."""
+        while not self._waiting and not self._is_ended:
+            self._changed.clear()
+            await self._changed.wait()
+        waiting, self._waiting = self._waiting, bytearray()
+        return bytes(waiting)
 
     def end(self) -> None:
         """Nothing more comes."""
-        self._parts.put_nowait(b"")
+        self._is_ended = True
+        self._changed.set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, Kind
 
 STREAM_BUFFER: Final = 16 << 20  # bytes a local reader may be behind before its connection is reset
 
@@ -18,14 +18,14 @@ class ConnectionRefused(DevboxError):
     """Nothing listens on the target port."""
 
     code = "connection-refused"
-    exit_status = 7
+    kind = Kind.UNREACHABLE
 
 
 class StreamReset(DevboxError):
     """The connection was cut: by the far end, by a lost session, or because its reader stood still."""
 
     code = "stream-reset"
-    exit_status = 7
+    kind = Kind.UNREACHABLE
 
 
 class Backlog:

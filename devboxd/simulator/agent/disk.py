@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +33,7 @@ _ZSHENV: Final = "PS1='[{name}] %~%# '\n"
 _TMUX: Final = "set -g default-command ''\nset -g status-right ' simulated box {name} '\n"
 # With a configuration of its own it asks no questions at its first start, which would swallow keys.
 _ZELLIJ: Final = "show_startup_tips false\nshow_release_notes false\n"
+_VOLATILE: Final = frozenset({".run", ".tmp"})
 _README: Final = """\
 This is the disk of the simulated box {name}.
 Its shells and commands are real ones of your own machine, running as you, below this folder.
@@ -86,3 +90,44 @@ def environment(disk: Path, shims: Path, path: str) -> dict[str, str]:
         "DEVBOX_KEEP_HOME": "1",
         "ZDOTDIR": str(disk),
     }
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a medium as it is now. What lives only while a box is up (sockets, temporary files) is left out."""
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        if Path(folder) == source:
+            return set(names) & _VOLATILE
+        return {name for name in names if not _is_kept(Path(folder, name))}
+
+    def copy_what_is_there(origin: str, copied: str) -> object:
+        try:
+            return shutil.copy2(origin, copied, follow_symlinks=False)
+        except FileNotFoundError:
+            return None  # a running box deleted it in this moment
+
+    shutil.copytree(source, target, symlinks=True, ignore=left_out, copy_function=copy_what_is_there)
+
+
+def remove(medium: Path) -> None:
+    """Destroy a medium; one that is not there is fine."""
+    shutil.rmtree(medium, ignore_errors=True)
+
+
+def mount(root: Path, volumes: Mapping[str, Path]) -> None:
+    """Show other volumes below ``mnt`` of a root volume, each under its name, and no earlier ones."""
+    folder = root / "mnt"
+    folder.mkdir(exist_ok=True)
+    for link in folder.iterdir():
+        if link.is_symlink():
+            link.unlink()
+    for name, volume in volumes.items():
+        (folder / name).symlink_to(volume, target_is_directory=True)
+
+
+def _is_kept(file: Path) -> bool:
+    try:
+        mode = file.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)

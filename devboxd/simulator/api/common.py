@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from devboxd.simulator.agent.agent import Agent
 from devboxd.simulator.clock import Clock
-from devboxd.simulator.ec2.boxes import Ec2
 from devboxd.simulator.gateway.gateway import Gateway
 from devboxd.simulator.kms import Kms
+from devboxd.simulator.machines import Machines
 from devboxd.simulator.options import Options
 
 ACCOUNT: Final = "123456789012"
@@ -31,9 +30,8 @@ class World(Protocol):
     options: Options
     clock: Clock
     gateway: Gateway
-    ec2: Ec2
     kms: Kms
-    agents: dict[str, Agent]
+    machines: Machines
     documents: dict[str, dict[str, Any]]
 
     def stream_base(self, host: str) -> str: ...

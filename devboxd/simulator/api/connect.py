@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from devboxd.simulator.api.common import ApiError, World, required
-from devboxd.simulator.ec2.boxes import State
+from devboxd.simulator.ec2.records import InstanceState
 
 _PUBLIC_KEY_SECONDS: Final = 60.0
 
@@ -29,10 +29,10 @@ class ConnectApi:
         target = required(body, "InstanceId")
         user = required(body, "InstanceOSUser", 32)
         key = required(body, "SSHPublicKey", 4096).strip()
-        agent = self._world.agents.get(target)
+        agent = self._world.machines.agents.get(target)
         if agent is None:
             raise ApiError("EC2InstanceNotFoundException", f"No instance {target}", 404)
-        if self._world.ec2.get(target).state is not State.RUNNING:
+        if self._world.machines.state(target) is not InstanceState.RUNNING:
             raise ApiError("EC2InstanceStateInvalidException", f"{target} is not running")
         if len(key.split()) < 2 or "\n" in key:
             raise ApiError("InvalidArgsException", "Invalid SSH public key")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -16,12 +16,14 @@ from aiohttp import web
 from devboxd.simulator import sigv4
 from devboxd.simulator.api.common import ACCOUNT, OWNER, ApiError
 from devboxd.simulator.api.connect import ConnectApi
+from devboxd.simulator.api.ec2 import Ec2Api
 from devboxd.simulator.api.kms import KmsApi
 from devboxd.simulator.api.moto import MotoApp, MotoMissing
 from devboxd.simulator.api.ssm import SsmApi
-from devboxd.simulator.ec2.boxes import Change
-from devboxd.simulator.ec2.query import Ec2Http, error_xml, xml_text
+from devboxd.simulator.ec2.errors import AnswerLost
+from devboxd.simulator.ec2.wire import error_xml, xml_text
 from devboxd.simulator.faults import Faults, Refusal, Throttled
+from devboxd.simulator.machines import REGION
 from devboxd.simulator.options import Options
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ _SERVICES: Final = {
 
 
 class Endpoint:
-    """Routes API calls. ``changed`` hears of instances that went up, down or around."""
+    """Routes API calls."""
 
     def __init__(
         self,
@@ -43,11 +45,10 @@ class Endpoint:
         ssm: SsmApi,
         kms: KmsApi,
         connect: ConnectApi,
-        ec2: Ec2Http,
+        ec2: Ec2Api,
         faults: Faults,
         options: Options,
         entropy: random.Random,
-        changed: Callable[[list[Change]], Awaitable[None]],
     ) -> None:
         self.calls: list[str] = []  # every API call by name, for tests
         self._ssm = ssm
@@ -57,7 +58,6 @@ class Endpoint:
         self._faults = faults
         self._options = options
         self._random = entropy
-        self._changed = changed
         self._moto = MotoApp()
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Endpoint:
         service = _SERVICES.get(target) or (scope[1] if scope else "")
         if call:
             return await self._answer_json(request, body, service, call, request_id)
-        return await self._answer_query(request, body, service, request_id)
+        return await self._answer_query(request, body, service, scope, request_id)
 
     async def _answer_json(
         self, request: web.Request, body: bytes, service: str, call: str, request_id: str
@@ -111,7 +111,12 @@ class Endpoint:
         return None
 
     async def _answer_query(
-        self, request: web.Request, body: bytes, service: str, request_id: str
+        self,
+        request: web.Request,
+        body: bytes,
+        service: str,
+        scope: tuple[str, str] | None,
+        request_id: str,
     ) -> web.StreamResponse:
         form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         action = form.get("Action", "")
@@ -119,8 +124,8 @@ class Endpoint:
         try:
             self._check(request, body, service, action)
             if service in ("ec2", "") and self._ec2.knows(action):
-                status, xml, changes = self._ec2.answer(form, request_id)
-                await self._changed(changes)
+                region = scope[0] if scope else REGION
+                status, xml = await self._ec2.answer(form, region, request_id)
                 return web.Response(status=status, body=xml, content_type="text/xml")
             if action == "GetCallerIdentity":
                 return web.Response(body=_caller(request_id), content_type="text/xml")
@@ -131,6 +136,10 @@ class Endpoint:
             if service != "ec2":
                 xml = _common_error(error.code, str(error), request_id)
             return web.Response(status=error.status, body=xml, content_type="text/xml")
+        except AnswerLost:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=500)  # nobody hears it
         except MotoMissing as missing:
             xml = _common_error("InvalidAction", str(missing), request_id)
             return web.Response(status=501, body=xml, content_type="text/xml")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from devboxd.simulator.api.common import OWNER, ApiError, World, required
 from devboxd.simulator.api.documents import DocumentError, resolve
-from devboxd.simulator.ec2.boxes import State
+from devboxd.simulator.ec2.records import InstanceState
 from devboxd.simulator.gateway.session import Session
 
 _FILTERS: Final = frozenset(
@@ -58,12 +58,12 @@ class SsmApi:
         reason = body.get("Reason")
         if reason is not None and (not isinstance(reason, str) or not 1 <= len(reason) <= 256):
             raise ApiError("ValidationException", "Value at 'reason' failed to satisfy constraint")
-        agent = self._world.agents.get(target)
+        agent = self._world.machines.agents.get(target)
         try:
             task = resolve(self._world.documents, body.get("DocumentName"), body.get("Parameters"))
         except DocumentError as error:
             raise ApiError(error.code, str(error)) from error
-        if agent is None or not self._world.ec2.is_connected(target):
+        if agent is None or not self._world.machines.is_connected(target):
             raise ApiError("TargetNotConnected", f"{target} is not connected.")
         session = self._world.gateway.create(target, task, owner=OWNER, reason=reason or "")
         token, url = self._world.gateway.grant(session, self._world.stream_base(host))
@@ -98,7 +98,7 @@ class SsmApi:
 
     def _connection(self, body: Mapping[str, Any], host: str) -> dict[str, Any]:
         target = required(body, "Target", 400)
-        status = "connected" if self._world.ec2.is_connected(target) else "notconnected"
+        status = "connected" if self._world.machines.is_connected(target) else "notconnected"
         return {"Target": target, "Status": status}
 
     def _information(self, body: Mapping[str, Any], host: str) -> dict[str, Any]:
@@ -113,16 +113,18 @@ class SsmApi:
             wanted = set(values or [])
         now = self._world.clock.wall()
         found = []
-        for instance in self._world.ec2.all():
+        for instance in self._world.machines.instances():
             # Stopped and terminated nodes are not listed.
-            if instance.state not in (State.RUNNING, State.PENDING) or instance.id not in self._world.agents:
+            if instance.state not in (InstanceState.RUNNING, InstanceState.PENDING):
                 continue
             if wanted is not None and instance.id not in wanted:
                 continue
             found.append(
                 {
                     "InstanceId": instance.id,
-                    "PingStatus": "Online" if instance.is_connected(now) else "ConnectionLost",
+                    "PingStatus": "Online"
+                    if self._world.machines.is_connected(instance.id)
+                    else "ConnectionLost",
                     "LastPingDateTime": now,
                     "AgentVersion": self._world.options.agent_version,
                     "IsLatestVersion": True,

@@ -203,7 +203,8 @@ class Ec2Model:
             raise Ec2Error("UnsupportedOperation", f"{operation}: {', '.join(sorted(odd))} is not imitated.")
         if params.get("DryRun"):
             raise Ec2Error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
-        region.remember()
+        if not operation.startswith(("Describe", "Get")):
+            region.remember()
         return known.answer(region, params)
 
     # -- time ----------------------------------------------------------------------------------------

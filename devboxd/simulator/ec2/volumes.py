@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final
@@ -263,11 +263,9 @@ def advance_modification(region: Region, event: Event) -> None:
         region.put(replace(volume, modification=replace(done, state="completed", ended=region.now)))
 
 
-def modifications(volumes: Mapping[str, Volume]) -> list[dict[str, Any]]:
+def modifications(volumes: Iterable[Volume]) -> list[dict[str, Any]]:
     """As DescribeVolumesModifications shows them."""
-    return [
-        _modification(one.id, one.modification) for one in volumes.values() if one.modification is not None
-    ]
+    return [_modification(one.id, one.modification) for one in volumes if one.modification is not None]
 
 
 def _modification(volume_id: str, one: Modification) -> dict[str, Any]:

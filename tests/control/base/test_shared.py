@@ -15,6 +15,7 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.model.health import CONDITIONS
 from tests.control.fakes import LoopClock, settle
+from tests.kit.tasks import beside
 
 pytestmark = pytest.mark.looptime
 
@@ -62,9 +63,9 @@ async def test_a_cancelled_waiter_keeps_no_place(after: int) -> None:
         async with gate.enter():
             await asyncio.sleep(1)
 
-    holder = asyncio.ensure_future(pass_through())
+    holder = beside(pass_through())
     await asyncio.sleep(0)
-    waiters = [asyncio.ensure_future(pass_through()) for _ in range(3)]
+    waiters = [beside(pass_through()) for _ in range(3)]
     await asyncio.sleep(0)
     if after == 0:
         waiters[0].cancel()
@@ -90,7 +91,7 @@ async def test_a_failure_inside_the_gate_gives_the_place_back() -> None:
 async def test_the_bell_wakes_all_who_wait_and_nobody_later() -> None:
     """One ring, one wake."""
     bell = Bell()
-    waiting = [asyncio.ensure_future(bell.wait(None)) for _ in range(3)]
+    waiting = [beside(bell.wait(None)) for _ in range(3)]
     await settle()
     bell.ring()
     assert await asyncio.gather(*waiting) == [True] * 3
@@ -151,7 +152,7 @@ async def test_events_are_numbered_kept_and_followed() -> None:
         async for event in shared.news.follow(last):
             seen.append(event.text)  # noqa: PERF401 - it never ends
 
-    follower = asyncio.ensure_future(follow())
+    follower = beside(follow())
     await settle()
     shared.news.tell("x", "a")
     shared.news.tell("x", "b")

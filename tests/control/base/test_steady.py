@@ -9,6 +9,7 @@ import pytest
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import CALM, steadily
 from tests.control.fakes import LoopClock
+from tests.kit.tasks import beside
 
 
 @pytest.mark.looptime
@@ -21,7 +22,7 @@ async def test_a_task_that_fails_is_started_again_and_that_is_told_until_it_is_c
             raise ValueError("nobody foresaw this")
         await asyncio.Event().wait()
 
-    task = asyncio.ensure_future(steadily(shared, "logins", work))
+    task = beside(steadily(shared, "logins", work))
     await asyncio.sleep(60)
     assert len(runs) == 4
     assert runs[3] - runs[2] >= runs[1] - runs[0] > 0, "not at once, and later each time"

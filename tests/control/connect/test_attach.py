@@ -24,6 +24,7 @@ from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.kit import Screen
 from tests.kit.sim import MakeSimulator
+from tests.kit.tasks import beside
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 PID = rb"pid-(\d+)-dip"
@@ -37,7 +38,7 @@ async def attached(
     """A terminal at work; its user hangs up at the end."""
     more.setdefault("mux", None if more.get("raw") or more.get("command") else "tmux")
     spec = AttachSpec(box=await daemon.resolve(sim.box(box).id, Account()), **more)
-    work = asyncio.ensure_future(daemon.attach(spec, screen))
+    work = beside(daemon.attach(spec, screen))
     try:
         yield work
     finally:
@@ -151,15 +152,14 @@ async def test_a_box_that_is_stopped_is_waited_for_and_said_so(
     screen = Screen()
     async with attached(daemon, sim, screen) as work:
         await shell_pid(screen)
-        box = sim.box("api").id
         await sim.fault("box-stop", box="api")
         await screen.until_state("waiting")
         line = next(line for line in screen.lines if line.state == "waiting")
         assert re.match(r"the box is stopp(ing|ed)", line.text)
         assert line.since is not None
-        await until(lambda: sim.ec2.get(box).state.label == "stopped")
+        await until(lambda: sim.state("api") == "stopped")
         await sim.fault("box-start", box="api")
-        await until(lambda: sim.ec2.get(box).is_connected(sim.clock.wall()))
+        await until(lambda: sim.is_connected("api"))
         daemon.shared.bells.network.ring()
         await until_online(screen)
         await shell_pid(screen)

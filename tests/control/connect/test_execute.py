@@ -16,6 +16,7 @@ from devboxd.model.box import Account
 from devboxd.model.terminal import EndOfInput, Leaving, Signal, Taken
 from devboxd.simulator.world import Simulator
 from tests.control.kit import Screen
+from tests.kit.tasks import beside
 
 
 async def run(
@@ -78,7 +79,7 @@ async def test_a_signal_from_here_reaches_the_command(daemon: Daemon, sim: Simul
     """Ctrl-C ends the remote command, not only the local client."""
     screen = Screen()
     box = await daemon.resolve(sim.box("api").id, Account())
-    work = asyncio.ensure_future(
+    work = beside(
         daemon.execute(
             ExecSpec(box=box, argv=["sh", "-c", "trap 'exit 9' INT; echo up; sleep 60 & wait"]), screen
         )
@@ -93,7 +94,7 @@ async def test_a_client_that_goes_away_ends_the_command(daemon: Daemon, sim: Sim
     screen = Screen()
     marker = sim.box("api").disk / "alive"
     box = await daemon.resolve(sim.box("api").id, Account())
-    work = asyncio.ensure_future(
+    work = beside(
         daemon.execute(
             ExecSpec(
                 box=box, argv=["sh", "-c", f"trap 'echo gone > {marker}; exit' HUP; echo up; sleep 60 & wait"]
@@ -120,9 +121,7 @@ async def test_links_cut_in_the_middle_lose_nothing(daemon: Daemon, sim: Simulat
     source.write_bytes(os.urandom(size))
     screen = Screen()
     box = await daemon.resolve(sim.box("api").id, Account())
-    work = asyncio.ensure_future(
-        daemon.execute(ExecSpec(box=box, argv=["cat", str(source)], stdin=False), screen)
-    )
+    work = beside(daemon.execute(ExecSpec(box=box, argv=["cat", str(source)], stdin=False), screen))
     for part in (0.1, 0.4, 0.7):
         while len(screen.out) < size * part and not work.done():
             await asyncio.sleep(0.005)
@@ -158,9 +157,7 @@ async def test_a_command_that_ended_while_nobody_read_is_still_heard_to_its_last
     source.write_bytes(data)
     screen = Stuck()
     box = await daemon.resolve(sim.box("api").id, Account())
-    work = asyncio.ensure_future(
-        daemon.execute(ExecSpec(box=box, argv=["cat", str(source)], stdin=False), screen)
-    )
+    work = beside(daemon.execute(ExecSpec(box=box, argv=["cat", str(source)], stdin=False), screen))
     while len(screen.out) < OUTPUT_WINDOW:
         await asyncio.sleep(0.01)
     await asyncio.sleep(1.5)  # longer than the relay waits for children of the command that still write

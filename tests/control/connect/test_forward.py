@@ -12,17 +12,21 @@ from typing import Any
 
 import pytest
 
+from devboxd.control.base.memory import Memory
 from devboxd.control.connect import forward as forward_module
-from devboxd.control.connect.forward import Facts, Forward, Forwards, ListenerStore, Saved
-from devboxd.control.daemon import Daemon, Memory
-from devboxd.errors import DevboxError
+from devboxd.control.connect.forward import Facts, Forward, Forwards, ListenerStore
+from devboxd.control.daemon import Daemon
+from devboxd.errors import DevboxError, PortInUse
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config, ForwardSettings
-from devboxd.model.forward import ForwardState, Spec
-from devboxd.net.listen import Listener, PortInUse, listen_tcp
+from devboxd.model.forward import ForwardState, Saved, Spec
+from devboxd.model.memory import State, Unusable, kept, recalled
+from devboxd.net.listen import Listener, listen_tcp
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
+from tests.control.kit import Nowhere
 from tests.kit.sim import MakeSimulator
+from tests.kit.tasks import beside
 
 ECHO, WEB = 7, 80
 
@@ -43,6 +47,11 @@ async def add(daemon: Daemon, sim: Simulator, **spec: Any) -> Facts:
     spec.setdefault("local_port", 0)
     made = await daemon.forwards.add(await api(daemon, sim), [Spec(**spec)], auto=False, ephemeral=False)
     return made[0]
+
+
+def left(*saved: Saved) -> State:
+    """What an earlier daemon left."""
+    return State(forwards={one.id: one for one in saved})
 
 
 def port_of(facts: Facts) -> int:
@@ -103,7 +112,7 @@ async def test_the_listener_stays_and_new_connections_wait_through_an_outage(
     await sim.fault("refuse-dial", status=500)
     await sim.fault("rst")
     await until(lambda: daemon.forwards.list()[0].state is ForwardState.RECONNECTING)
-    waiting = [asyncio.ensure_future(echo(port_of(facts), b"%d" % number)) for number in range(3)]
+    waiting = [beside(echo(port_of(facts), b"%d" % number)) for number in range(3)]
     await asyncio.sleep(0.2)
     assert not any(one.done() for one in waiting)
     await sim.fault("clear")
@@ -210,15 +219,15 @@ async def test_what_was_asked_for_is_made_again_by_the_next_daemon(
     sim: Simulator, make_daemon: MakeDaemon
 ) -> None:
     """A restart of the daemon costs no forward; those held by a terminal go with it."""
-    memory = Memory()
-    first = await make_daemon(sim, memory=memory)
+    state = State()
+    first = await make_daemon(sim, state=state)
     kept = await add(first, sim, port=ECHO)
     box = await api(first, sim)
     await first.forwards.add(box, [Spec(port=WEB, local_port=0)], auto=False, ephemeral=True)
-    assert [saved.id for saved in memory.forwards] == [kept.id]
+    assert list(state.forwards) == [kept.id]
     await first.stop()
-    assert [saved.id for saved in memory.forwards] == [kept.id], "stopping forgets nothing"
-    second = await make_daemon(sim, memory=memory)
+    assert list(state.forwards) == [kept.id], "stopping forgets nothing"
+    second = await make_daemon(sim, state=state)
     (again,) = second.forwards.list()
     assert again.id == kept.id
     assert await echo(port_of(again)) == b"hello"
@@ -233,7 +242,7 @@ async def test_a_forward_that_cannot_be_made_again_is_a_condition_and_is_kept(
         taken.listen()
         spec = Spec(port=ECHO, local_port=taken.getsockname()[1])
         box = BoxRef("api", sim.box("api").id, Account())
-        daemon = await make_daemon(sim, memory=Memory(forwards=[Saved("abc123", box, spec)]))
+        daemon = await make_daemon(sim, state=left(Saved("abc123", box, spec)))
         (condition,) = daemon.shared.news.conditions()
         assert (condition.code, condition.subject) == ("forward-failed", "abc123")
         (facts,) = daemon.forwards.list()
@@ -252,7 +261,7 @@ async def test_a_forward_that_could_not_be_made_again_is_tried_until_it_stands(
         taken.listen()
         port = taken.getsockname()[1]
         spec = Spec(port=ECHO, local_port=port)
-        daemon = await make_daemon(sim, memory=Memory(forwards=[Saved("abc123", box, spec)]))
+        daemon = await make_daemon(sim, state=left(Saved("abc123", box, spec)))
         daemon.shared.bells.network.ring()
         await asyncio.sleep(0.02)
         assert daemon.forwards.list()[0].state is ForwardState.FAILED
@@ -263,13 +272,76 @@ async def test_a_forward_that_could_not_be_made_again_is_tried_until_it_stands(
     assert (facts.local, facts.error) == (f"127.0.0.1:{port}", None)
 
 
+async def test_a_forward_that_cannot_be_takes_no_other_along(sim: Simulator, make_daemon: MakeDaemon) -> None:
+    """The journal was edited, or comes from another version: the daemon starts, and the rest is there."""
+    box = BoxRef("api", sim.box("api").id, Account())
+    good = [Saved(f"good{number}", box, Spec(port=ECHO, local_port=0)) for number in range(2)]
+    impossible = [
+        Spec(port=ECHO, local_path="~no-such-user/x.sock"),
+        Spec(port=ECHO, local_port=0, bind="x" * 70),  # a label of a host name has at most 63 characters
+        Spec(port=ECHO, local_port=0, bind="192.0.2.1"),
+    ]
+    bad = [Saved(f"bad{number}", box, spec) for number, spec in enumerate(impossible)]
+    state = left(good[0], *bad, good[1])
+    daemon = await make_daemon(sim, state=state)
+    facts = {one.id: one for one in daemon.forwards.list()}
+    assert [id_ for id_, one in facts.items() if one.state is ForwardState.FAILED] == [one.id for one in bad]
+    assert {one.subject for one in daemon.shared.news.conditions()} == {one.id for one in bad}
+    for one in good:
+        assert await echo(port_of(facts[one.id])) == b"hello"
+    assert [*state.forwards] == [*facts], "and none is forgotten: a user may become known again"
+
+
+async def test_an_entry_that_makes_no_sense_is_set_aside_until_it_is_removed(
+    sim: Simulator, make_daemon: MakeDaemon
+) -> None:
+    """It is shown, and stays in the journal as it is."""
+    entry = {"id": "bad", "box": {"name": "api"}, "spec": {"port": 99999}}
+    state = State(unusable=[Unusable("bad", entry, "99999 is no port")])
+    daemon = await make_daemon(sim, state=state)
+    (condition,) = daemon.shared.news.conditions()
+    assert (condition.code, condition.hint) == ("forward-set-aside", "devboxctl forward rm bad forgets it")
+    await add(daemon, sim, port=ECHO)
+    assert recalled(kept(state)).unusable[0].entry == entry
+    facts = daemon.forwards.list()[-1]
+    assert (facts.id, facts.box, facts.remote, facts.error) == ("bad", "api", "99999", "99999 is no port")
+    assert await daemon.forwards.remove("bad") is not None
+    assert daemon.shared.news.conditions() == []
+    assert [one.id for one in daemon.forwards.list()] == list(state.forwards)
+    assert state.unusable == []
+
+
+async def test_what_is_added_before_the_rest_is_bound_again_forgets_nothing(
+    sim: Simulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server that is away must neither hold up the daemon for long nor cost a forward."""
+    monkeypatch.setattr(forward_module, "RESTORE_WAIT", 0.05)
+    slow = asyncio.Event()
+
+    async def listen(bind: str, port: int) -> Listener:
+        if bind == "slow":
+            await slow.wait()
+        return await listen_tcp("127.0.0.1", port)
+
+    monkeypatch.setattr(forward_module, "listen_tcp", listen)
+    box = BoxRef("api", sim.box("api").id, Account())
+    state = left(*(Saved(f"f{n}", box, Spec(port=ECHO, local_port=0, bind="slow")) for n in range(30)))
+    daemon = await make_daemon(sim, state=state)
+    new = await add(daemon, sim, port=ECHO)
+    assert list(state.forwards) == [*(f"f{n}" for n in range(30)), new.id]
+    assert daemon.forwards.list()[0].state is ForwardState.CONNECTING, "it listens nowhere yet"
+    slow.set()
+    await until(lambda: all(facts.local != "?" for facts in daemon.forwards.list()))
+    assert await echo(port_of(daemon.forwards.list()[0])) == b"hello"
+
+
 async def test_a_forward_that_is_removed_is_not_tried_again(sim: Simulator, make_daemon: MakeDaemon) -> None:
     box = BoxRef("api", sim.box("api").id, Account())
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         spec = Spec(port=ECHO, local_port=taken.getsockname()[1])
-        daemon = await make_daemon(sim, memory=Memory(forwards=[Saved("abc123", box, spec)]))
+        daemon = await make_daemon(sim, state=left(Saved("abc123", box, spec)))
         await daemon.forwards.remove("abc123")
     daemon.shared.bells.network.ring()
     await asyncio.sleep(0.02)
@@ -293,7 +365,7 @@ async def test_a_forward_that_is_stopped_while_it_starts_leaves_no_listener(
     forward = Forward(
         daemon.shared, daemon.pool, await api(daemon, sim), Spec(port=0), id_="x", wait=lambda: 1.0
     )
-    starting = asyncio.ensure_future(forward.start())
+    starting = beside(forward.start())
     await asyncio.sleep(0)
     await forward.stop()
     go.set()
@@ -305,8 +377,8 @@ async def test_what_others_hold_or_keep_outlives_the_client_that_asked_first(
     sim: Simulator, make_daemon: MakeDaemon
 ) -> None:
     """Ephemeral forwards go with their last holder, and become lasting when somebody asks for that."""
-    memory = Memory()
-    daemon = await make_daemon(sim, memory=memory)
+    state = State()
+    daemon = await make_daemon(sim, state=state)
     box = await api(daemon, sim)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -321,13 +393,13 @@ async def test_what_others_hold_or_keep_outlives_the_client_that_asked_first(
     assert await held(second) == id_
     await forwards.release(first)
     assert [facts.id for facts in forwards.list()] == [id_]
-    assert memory.forwards == []
+    assert state.forwards == {}
     await forwards.release(second)
     assert forwards.list() == []
     id_ = await held(first)
     (kept,) = await forwards.add(box, [spec], auto=False, ephemeral=False)
     assert kept.id == id_
-    assert [saved.id for saved in memory.forwards] == [id_]
+    assert list(state.forwards) == [id_]
     assert await held(second) == id_
     await forwards.release(first)
     await forwards.release(second)
@@ -346,8 +418,10 @@ async def test_listeners_that_nobody_took_are_dropped_after_the_start(daemon: Da
         def drop_rest(self) -> None:
             calls.append("rest")
 
-    forwards = Forwards(daemon.shared, daemon.pool, daemon.execute, lambda saved: None, store=Store())
-    await forwards.restore([Saved("abc123", await api(daemon, sim), Spec(port=ECHO, local_port=0))])
+    state = left(Saved("abc123", await api(daemon, sim), Spec(port=ECHO, local_port=0)))
+    memory = Memory(daemon.shared.news, Nowhere(), state)
+    forwards = Forwards(daemon.shared, daemon.pool, daemon.execute, memory, store=Store())
+    await forwards.restore()
     await forwards.stop()
     assert calls == ["forward-abc123", "rest"]
 

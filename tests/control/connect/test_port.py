@@ -22,6 +22,7 @@ from devboxd.model.config import ForwardSettings
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.kit.sim import MakeSimulator
+from tests.kit.tasks import beside
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ECHO = 7
@@ -70,7 +71,7 @@ async def test_a_hundred_connections_at_once_are_byte_exact(daemon: Daemon, sim:
     async def one(number: int) -> None:
         data = os.urandom(20_000 + 97 * number)
         stream = await pool.connect(20.0)
-        sent = asyncio.ensure_future(stream.write(data))
+        sent = beside(stream.write(data))
         assert await read_all(stream, len(data)) == data
         await sent
         stream.close()
@@ -217,7 +218,7 @@ async def test_what_the_far_end_said_before_it_closed_arrives_although_we_still_
         stream = await (await pool_to(daemon, sim, 4004)).connect(20.0)
         local = Local()
         local.stuck.clear()  # the local side is slow to take it
-        work = asyncio.ensure_future(splice(local, stream))
+        work = beside(splice(local, stream))
         await until(lambda: stream.finished)
         local.typed.put_nowait(b"more of the upload")
         await asyncio.sleep(0.02)
@@ -298,7 +299,7 @@ async def test_a_busy_session_is_given_a_companion_and_idle_ones_are_retired(
                 await busy.write(b"x" * 32_768)
                 await asyncio.sleep(0)
 
-        work = asyncio.ensure_future(pump())
+        work = beside(pump())
         await until(lambda: pool.sessions[0].load[0] == 1)
         other = await pool.connect(20.0)
         assert len(pool.sessions) == 2
@@ -329,7 +330,7 @@ async def test_a_caller_who_gives_up_does_not_keep_the_session_for_ever(
     await sim.fault("refuse-start", times=1)
     daemon = await make_daemon(sim, idle_after=0.05)
     pool = await pool_to(daemon, sim, ECHO)
-    waiting = asyncio.ensure_future(pool.connect(20.0))
+    waiting = beside(pool.connect(20.0))
     await until(lambda: pool.sessions)
     waiting.cancel()
     await until(lambda: not pool.sessions, timeout=15)
@@ -391,7 +392,7 @@ async def test_streams_survive_lost_links(daemon: Daemon, sim: Simulator, fault:
     pool = await pool_to(daemon, sim, ECHO)
     stream = await pool.connect(20.0)
     data = os.urandom(1_500_000)
-    sender = asyncio.ensure_future(stream.write(data))
+    sender = beside(stream.write(data))
     got = bytearray()
     for part in (0.1, 0.4, 0.8, 1.0):
         while len(got) < len(data) * part:

@@ -11,19 +11,28 @@ from typing import Any
 
 import pytest
 
-from devboxd.aws.errors import Throttled
-from devboxd.control.connect.session import SessionEnded
-from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, Unreachable, WrongState
+from devboxd.control.connect.fate import SessionEnded
+from devboxd.errors import (
+    Denied,
+    DevboxError,
+    LinkLost,
+    LinkRefused,
+    LoginNeeded,
+    NotConnected,
+    Throttled,
+    Unreachable,
+    WrongState,
+)
+from devboxd.model.box import Account
 from devboxd.model.config import LinkSettings
-from devboxd.model.hold import BEAT
 from devboxd.model.session import Ending, SessionEnd, SessionState
 from devboxd.model.states import KeepAlive, SessionKind
-from devboxd.net.link import LinkLost, LinkRefused
 from devboxd.ssm import frame
 from devboxd.ssm.limits import Limits
 from devboxd.ssm.payload import Flag, PayloadType, flag
 from tests.control.fakes import Bench, FakeService, bench, now, settle
 from tests.kit.farend import FarEnd, handshake_request, service_message
+from tests.kit.tasks import beside
 
 pytestmark = [pytest.mark.looptime, pytest.mark.timeout(30)]
 
@@ -39,7 +48,7 @@ async def held(one: Bench) -> AsyncIterator[asyncio.Task[SessionEnd]]:
     """Run a session; whatever happened, nothing of it is left afterwards."""
     before = asyncio.all_tasks()
     async with asyncio.TaskGroup() as tasks:
-        work = tasks.create_task(one.session.run())
+        work = tasks.create_task(one.run())
         try:
             yield work
         finally:
@@ -47,11 +56,9 @@ async def held(one: Bench) -> AsyncIterator[asyncio.Task[SessionEnd]]:
     await one.shared.tasks.stop()
     await settle()
     assert asyncio.all_tasks() == before, "a task is left"
-    assert not one.shared.sessions.running
+    assert not one.sessions.running
     if not ({"terminate"} & (one.service.hang | one.service.down.keys())):
-        assert not one.shared.sessions.open_ids, (
-            "only what could not be ended is kept for the next daemon's sweep"
-        )
+        assert not one.kept.open, "only what could not be ended is kept for the next daemon's sweep"
     assert not [s for s in one.service.sessions.values() if s.alive and one.session.end is None], "leaked"
 
 
@@ -65,13 +72,6 @@ async def online(one: Bench) -> AsyncIterator[asyncio.Task[SessionEnd]]:
         await one.session.wait_ready()
         await settle()
         yield work
-
-
-async def beats(one: Bench) -> None:
-    """The daemon's heart."""
-    while True:
-        await asyncio.sleep(BEAT)
-        one.session.beat()
 
 
 # Starting -----------------------------------------------------------------------------------------------
@@ -153,8 +153,10 @@ async def test_the_session_carries_our_reason_for_the_sweep() -> None:
     """A crashed daemon's sessions are found by it."""
     one = bench()
     async with online(one):
-        assert one.service.only.reason == f"devbox/me/mux/{one.shared.sessions.run}"
-        assert one.shared.sessions.open_ids == {"s-0": "api"}
+        reason = one.service.only.reason
+        assert reason.startswith("devbox/me/mux/")
+        assert one.sessions.is_ours(reason)
+        assert one.kept.open == {"s-0": Account()}
 
 
 # The table at work (its rows: tests/model/test_hold.py) ----------------------------------------------------
@@ -397,6 +399,22 @@ async def test_stopping_a_shell_terminates_it_at_aws() -> None:
     assert one.service.only.far_end.seen == []
 
 
+@pytest.mark.parametrize("how", ["stopped", "closed", "cancelled"])
+async def test_an_end_is_not_told_as_a_lost_link(how: str) -> None:
+    """``devboxctl events`` would show trouble at every ``exit``."""
+    one = bench()
+    async with online(one) as work:
+        if how == "stopped":
+            await one.session.stop()
+        elif how == "closed":
+            one.service.only.close()
+        else:
+            work.cancel()
+        await asyncio.wait({work})
+        assert [state for state, _ in one.sink.states] == [SessionState.ONLINE, SessionState.ENDED]
+        assert not [event for event in one.shared.news.events() if event.kind.startswith("session.")]
+
+
 async def test_an_api_that_hangs_does_not_hold_up_the_end() -> None:
     """The daemon stops within seconds with the network down."""
     one = bench()
@@ -445,7 +463,7 @@ async def test_a_cancel_at_any_moment_leaves_nothing_open(kind: str) -> None:
         service = FakeService(latency=0.11)
         one = bench(service, **plan)
         async with held(one) as work:
-            story = asyncio.ensure_future(_story(one))
+            story = beside(_story(one))
             await asyncio.wait({story}, timeout=at)
             finished = story.done()
             story.cancel()
@@ -504,6 +522,7 @@ async def test_a_failed_terminate_is_no_failure_of_the_session() -> None:
         one.service.down["terminate"] = Denied("no")
         await one.session.stop()
         assert (await work).ending is Ending.STOPPED
+        assert one.kept.open == {"s-0": Account()}
 
 
 # Sending ------------------------------------------------------------------------------------------------
@@ -530,7 +549,7 @@ async def test_a_sender_of_a_session_that_ends_is_told() -> None:
     one = bench(limits=Limits(window_bytes=4096))
     async with online(one) as work:
         one.service.only.far_end.blocked = True
-        sender = asyncio.ensure_future(one.session.send(b"x" * 100_000))
+        sender = beside(one.session.send(b"x" * 100_000))
         await asyncio.sleep(5)
         assert not sender.done()
         one.service.only.close("gone")
@@ -612,7 +631,7 @@ async def test_a_session_that_the_agent_never_started_is_started_afresh() -> Non
         one.service.last.write(b"hello")
         await one.session.wait_ready()
         assert one.service.sessions["s-0"].terminated
-        assert one.shared.sessions.open_ids == {"s-1": "api"}
+        assert one.kept.open == {"s-1": Account()}
 
 
 async def test_a_box_that_starts_no_session_at_all_is_an_error() -> None:
@@ -657,7 +676,7 @@ async def test_a_dead_far_end_is_noticed_within_fifteen_seconds(typing: bool) ->
     """The link's pings are answered by the gateway, and nobody is behind it."""
     one = bench(attended=True)
     async with online(one), asyncio.TaskGroup() as tasks:
-        heart = tasks.create_task(beats(one))
+        heart = tasks.create_task(one.sessions.beat())
         await asyncio.sleep(22.3)
         one.service.only.link.mute = True
         if typing:
@@ -675,7 +694,7 @@ async def test_a_far_end_that_is_slow_but_takes_data_is_not_called_dead() -> Non
     """An upload over a thin line: acknowledgements come, the probe is queued behind a megabyte."""
     one = bench(limits=Limits(window_bytes=1 << 20), attended=True)
     async with online(one), asyncio.TaskGroup() as tasks:
-        heart = tasks.create_task(beats(one))
+        heart = tasks.create_task(one.sessions.beat())
         link = one.service.only.link
         deliver = link.send
         line: asyncio.Queue[bytes] = asyncio.Queue()
@@ -710,7 +729,7 @@ async def test_the_way_to_the_far_end_is_measured_over_lost_links_too() -> None:
             far.link.cut()
             assert 5.0 <= await asked < 6.0
         far.link.mute = True
-        waiting = asyncio.ensure_future(one.session.measure())
+        waiting = beside(one.session.measure())
         await asyncio.sleep(1)
         await one.session.stop()
         await work
@@ -782,7 +801,7 @@ async def test_keep_alive_does_what_the_policy_says(
     """A probe counts as activity: it must be there to keep a session, and absent to let it go."""
     one = bench(keep_alive=policy, attended=attended, wanted=wanted)
     async with online(one), asyncio.TaskGroup() as tasks:
-        heart = tasks.create_task(beats(one))
+        heart = tasks.create_task(one.sessions.beat())
         await asyncio.sleep(3600)
         heart.cancel()
         probes = [kind for kind, _ in one.service.only.far_end.seen if kind == PayloadType.PARAMETER]

@@ -10,6 +10,7 @@ from devboxd.model.config import LinkSettings
 from devboxd.model.session import SessionState
 from devboxd.ssm.limits import Limits
 from tests.control.fakes import bench, now, settle
+from tests.kit.tasks import beside
 
 pytestmark = [pytest.mark.looptime, pytest.mark.timeout(30)]
 
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.looptime, pytest.mark.timeout(30)]
 async def test_a_key_overtakes_the_acknowledgements_of_a_flood_and_an_upload_does_not_starve_them() -> None:
     one = bench(settings=LinkSettings(frames_per_second=10), limits=Limits(payload=16, window_bytes=1 << 16))
     service = one.service
-    running = asyncio.ensure_future(one.session.run())
+    running = beside(one.run())
     try:
         await one.until(SessionState.ONLINE)
         service.only.write(b"hello ")

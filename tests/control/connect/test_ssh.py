@@ -20,6 +20,7 @@ from devboxd.model.terminal import EndOfInput, Input, Leaving
 from devboxd.simulator.world import Simulator
 from tests.control.fakes import LoopClock
 from tests.control.kit import NoKeys
+from tests.kit.tasks import beside
 
 BOX = BoxRef("api", "i-0123456789abcdef0", Account())
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHostKeyForTestsOnly000000000000000000000000"
@@ -204,8 +205,8 @@ async def test_several_ssh_at_once_prepare_once() -> None:
 async def test_who_waits_goes_on_when_the_one_before_is_cancelled() -> None:
     site = Site(works)
     site.takes = 5.0
-    first = asyncio.ensure_future(site.access.prepare(BOX, user="ana", port=22))
-    second = asyncio.ensure_future(site.access.prepare(BOX, user="ana", port=22))
+    first = beside(site.access.prepare(BOX, user="ana", port=22))
+    second = beside(site.access.prepare(BOX, user="ana", port=22))
     await asyncio.sleep(1)
     first.cancel()
     assert (await second).has_key

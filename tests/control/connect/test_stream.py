@@ -8,6 +8,7 @@ import pytest
 
 from devboxd.control.connect import stream as stream_module
 from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, StreamReset
+from tests.kit.tasks import beside
 
 
 async def test_what_arrived_is_read_whole_and_then_the_end() -> None:
@@ -66,7 +67,7 @@ async def test_a_reader_that_waits_is_woken_by_each_kind_of_end() -> None:
         (lambda a: a.fail(StreamReset("gone")), StreamReset),
     ]:
         arrivals = Arrivals(Backlog())
-        reading = asyncio.ensure_future(arrivals.read())
+        reading = beside(arrivals.read())
         await asyncio.sleep(0)
         act(arrivals)
         if error is None:

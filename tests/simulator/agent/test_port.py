@@ -228,7 +228,7 @@ async def test_the_metadata_service_is_forbidden(simulator: MakeSimulator) -> No
 
 async def test_a_remote_host_is_resolved_on_the_box(simulator: MakeSimulator) -> None:
     sim = await simulator()
-    port = str(sim.agents[sim.box("api").id].ports[7])
+    port = str(sim.machines.agents[sim.box("api").id].ports[7])
     async with connected(sim, "web", REMOTE, host="127.0.0.1", portNumber=port) as client:
         await ready(client)
         await client.type(smux(SYN, 3) + smux(PSH, 3, b"hi"))

@@ -28,12 +28,14 @@ from tests.simulator.client import Client, connected, joined, shell
 
 
 @asynccontextmanager
-async def client(sim: Simulator, service: str, secret: str = sigv4.SECRET_KEY) -> AsyncIterator[Any]:
+async def client(
+    sim: Simulator, service: str, secret: str = sigv4.SECRET_KEY, *, region: str = "us-east-1"
+) -> AsyncIterator[Any]:
     config = Config(retries={"total_max_attempts": 1}, parameter_validation=True)
     session: Any = get_session()  # the overloads want a literal service name
     async with session.create_client(
         service,
-        region_name="us-east-1",
+        region_name=region,
         endpoint_url=sim.url,
         aws_access_key_id=sigv4.ACCESS_KEY,
         aws_secret_access_key=secret,
@@ -109,9 +111,11 @@ async def test_tags_and_dry_runs(simulator: MakeSimulator) -> None:
     box = sim.box("api").id
     async with client(sim, "ec2") as ec2:
         await ec2.create_tags(Resources=[box], Tags=[{"Key": "a", "Value": "1"}])
-        assert sim.ec2.get(box).tags["a"] == "1"
+        assert (await ec2.describe_tags(Filters=[{"Name": "key", "Values": ["a"]}]))["Tags"][0][
+            "Value"
+        ] == "1"
         await ec2.delete_tags(Resources=[box], Tags=[{"Key": "a"}])
-        assert "a" not in sim.ec2.get(box).tags
+        assert not (await ec2.describe_tags(Filters=[{"Name": "key", "Values": ["a"]}]))["Tags"]
         with pytest.raises(ClientError) as error:
             await ec2.stop_instances(InstanceIds=[box], DryRun=True)
         assert code(error) == "DryRunOperation"

@@ -1,0 +1,67 @@
+"""Terminals without a person, for commands that devbox itself runs: fixed input, output that is taken at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from devboxd.model.terminal import ClientMessage, EndOfInput, Input, Leaving, StatusLine, Taken
+
+
+class Audience:
+    """Gives prepared input, and takes whatever comes."""
+
+    def __init__(self, stdin: bytes = b"") -> None:
+        self._messages: deque[ClientMessage] = deque([Input(stdin)] if stdin else [])
+        self._messages.append(EndOfInput())
+        self._taken = 0  # bytes; one number, for a box may send a million single ones
+        self._changed = asyncio.Event()
+
+    @property
+    def backlog(self) -> int:
+        """Nothing is ever behind."""
+        return 0
+
+    async def receive(self) -> ClientMessage | None:
+        """The prepared input, then word of what was taken."""
+        while not self._messages:
+            if self._taken:
+                taken, self._taken = self._taken, 0
+                return Taken(taken)
+            self._changed.clear()
+            await self._changed.wait()
+        return self._messages.popleft()
+
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        """Take it."""
+        self._taken += len(data)
+        self._changed.set()
+
+    def status(self, line: StatusLine) -> None:
+        """Nobody looks."""
+
+    def credit(self, size: int) -> None:
+        """Input is prepared."""
+
+    def leave(self, leaving: Leaving) -> None:
+        """The caller has the result."""
+
+    async def drained(self, below: int) -> None:
+        """Always."""
+
+
+class Capture(Audience):
+    """Collects a bounded amount of output."""
+
+    LIMIT = 1 << 20  # bytes
+
+    def __init__(self, stdin: bytes = b"") -> None:
+        super().__init__(stdin)
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        """Keep it, up to the limit."""
+        super().output(data)
+        into = self.stderr if error else self.stdout
+        into += data[: self.LIMIT - len(into)]

@@ -1,0 +1,64 @@
+"""Measure the way to the agent of a box and back, over a session of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, NamedTuple
+
+from devboxd.control.connect.plan import Plan, Quiet
+from devboxd.control.connect.sessions import Sessions
+from devboxd.errors import Unreachable
+from devboxd.model.box import BoxRef
+from devboxd.model.config import Config
+from devboxd.model.states import SessionKind
+from devboxd.ssm import documents
+
+PAUSE: Final = 0.05  # seconds between two probes
+
+
+class Pinged(NamedTuple):
+    """Round trips and how long opening took, in seconds, and the agent's version (may be empty)."""
+
+    trips: list[float]
+    opened: float
+    agent_version: str
+
+
+async def ping(sessions: Sessions, box: BoxRef, config: Config, *, count: int, timeout: float) -> Pinged:
+    """Measure ``count`` times, within ``timeout`` seconds in all.
+
+    Raises:
+        Unreachable: not one answer came in time; or whatever made the session fail.
+    """
+    # A port session greets at once and shows the agent's version; a shell would sleep for a second.
+    plan = Plan(
+        target=box.target,
+        box=box.name,
+        account=box.account,
+        kind=SessionKind.PORT,
+        document=documents.PORT,
+        parameters={"portNumber": "22"},
+        wait=timeout,
+        keep_alive=config.keep_alive_of(box),
+    )
+    session = sessions.open(plan, Quiet(), config.link)
+    monotonic = sessions.shared.time.monotonic
+    began, opened, trips = monotonic(), 0.0, list[float]()
+    # Not in a task group: it would wrap what made the session fail.
+    holder = sessions.shared.tasks.spawn(f"ping {box.name}", sessions.hold(session))
+    try:
+        async with asyncio.timeout(timeout):
+            await session.wait_ready()
+            opened = monotonic() - began
+            for _ in range(count):
+                trips.append(await session.measure())
+                await asyncio.sleep(PAUSE)
+    except TimeoutError:
+        if not trips:
+            detail = session.detail or "no answer"
+            raise Unreachable(f"{box.name} did not answer within {timeout:g} s: {detail}") from None
+    finally:
+        await session.stop()
+        await holder
+    version = session.channel.agent_version if session.channel is not None else ""
+    return Pinged(trips, opened, version)

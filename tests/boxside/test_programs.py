@@ -1,0 +1,133 @@
+"""What runs on a box: on an old Python, without a library, and short enough to travel."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devboxd.boxside import relay
+from devboxd.boxside.relay import RelayExit, RelayOutput, RelayReader
+from devboxd.boxside.script import load, load_program
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "devboxd" / "boxside" / "programs"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+OLDEST = (3, 6)  # RHEL 8 and Amazon Linux's neighbours of that age
+
+# Every name of the standard library that a program may use, all of them in 3.6 (its documentation says since when).
+KNOWN = {
+    "base64": {"b64decode", "b64encode"},
+    "collections": {"deque"},
+    "errno": {"ENOENT"},
+    "json": {"loads"},
+    "os": {
+        *("_exit", "chmod", "close", "environ", "getpid", "killpg", "makedirs", "path", "pipe", "read"),
+        *("rename", "set_blocking", "stat", "strerror", "umask", "unlink", "write"),
+    },
+    "select": {"select"},
+    "signal": {"SIGCHLD", "SIGHUP", "SIGINT", "SIGQUIT", "SIG_DFL", "set_wakeup_fd", "signal"},
+    "socket": {"AF_UNIX", "socket"},
+    "struct": {"Struct"},
+    "subprocess": {"DEVNULL", "PIPE", "Popen"},
+    "sys": {"argv", "exit"},
+    "zlib": {"Z_SYNC_FLUSH", "compressobj", "crc32"},
+}
+NEW_BUILTINS = {"aiter", "anext", "ExceptionGroup", "BaseExceptionGroup", "EncodingWarning", "breakpoint"}
+
+
+def source(name: str) -> str:
+    return (FOLDER / f"{name}.py").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_program_travels_in_old_syntax(name: str) -> None:
+    """A box is not asked whether it has a new Python; exec would end with a syntax error on its screen."""
+    for text in (source(name), load_program(name)):
+        tree = ast.parse(text, feature_version=OLDEST)
+        # Formatted strings are old, but what may stand in them has changed since.
+        assert not any(isinstance(node, ast.ImportFrom | ast.JoinedStr) for node in ast.walk(tree))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_program_needs_nothing_that_an_old_box_has_not(name: str) -> None:
+    text = source(name)
+    tree = ast.parse(text)
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    used = {
+        (node.value.id, node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+    }
+    assert {module for module, _ in used} == modules
+    assert [one for one in sorted(used) if one[1] not in KNOWN.get(one[0], ())] == []
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert names & NEW_BUILTINS == set()
+    assert "removeprefix" not in text
+
+
+def test_what_travels_is_made_of_what_is_written() -> None:
+    pytest.importorskip("python_minifier", reason="comes with the lint tools")
+    line = [sys.executable, str(ROOT / "tools" / "programs.py"), "--check"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_travels_is_short(name: str) -> None:
+    """It is seen in ps, and shares a document parameter with the command."""
+    assert len(load_program(name)) < 4500
+    assert '"""' not in load_program(name)
+    assert "#" not in load_program(name)
+
+
+def interpreters() -> list[str]:
+    """Old Pythons that this machine happens to have."""
+    found = [shutil.which(f"python3.{minor}") for minor in range(6, 11)]
+    found += [str(path) for path in Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python3")]
+    return [path for path in found if path and works(path)]
+
+
+def works(path: str) -> bool:
+    return subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("python", [sys.executable, *interpreters()], ids=lambda path: str(path))
+def test_the_relay_runs_a_command_on_each_python(python: str) -> None:
+    """Output, errors, input and status, on the oldest Python that is here as on ours."""
+    argv = ["sh", "-c", "cat; echo bad >&2; exit 7"]
+    done = subprocess.Popen(
+        [python, "-I", "-S", "-c", load_program("relay_program"), "nonce"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    assert done.stdin is not None
+    assert done.stdout is not None
+    done.stdin.write(
+        relay.request(argv, env={"A": "1"}, stdin=True) + relay.data(b"in\xff\n") + relay.END_OF_INPUT
+    )
+    done.stdin.flush()
+    reader = RelayReader("nonce")
+    events: list[relay.RelayEvent] = []
+    while not any(isinstance(event, RelayExit) for event in events):
+        data = os.read(done.stdout.fileno(), 65536)
+        assert data, events
+        events += reader.feed(data)
+    done.stdin.write(relay.taken(reader.seen))
+    done.stdin.close()
+    done.stdout.close()
+    assert done.wait(10) == 0
+    output = [event for event in events if isinstance(event, RelayOutput)]
+    assert b"".join(event.data for event in output if not event.error) == b"in\xff\n"
+    assert b"".join(event.data for event in output if event.error) == b"bad\n"
+    assert RelayExit(7) in events
+
+
+def test_scripts_are_found_with_what_they_share() -> None:
+    assert load("relay.sh").startswith(load("common.sh", common=False))
