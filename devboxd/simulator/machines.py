@@ -26,6 +26,7 @@ from devboxd.simulator.options import Options
 from devboxd.simulator.tasks import Tasks
 
 REGION: Final = "us-east-1"
+_ZONES: Final = {"us-east-1": 6, "us-west-2": 4}
 
 
 class MakeAgent(Protocol):
@@ -107,6 +108,7 @@ class Machines:
                 now=self._clock.wall(),
                 seed=self._seed,
                 region=name,
+                zones=_ZONES.get(name, 3),
                 delays=_delays(self._options),
                 is_throttled=self._options.throttle,
                 on_effect=keep,

@@ -24,6 +24,8 @@ from devboxd.simulator.api.documents import standard_documents
 from devboxd.simulator.api.ec2 import Ec2Api
 from devboxd.simulator.api.endpoint import Endpoint
 from devboxd.simulator.api.kms import KmsApi
+from devboxd.simulator.api.moto import MotoApp
+from devboxd.simulator.api.parameters import ParametersApi
 from devboxd.simulator.api.ssm import SsmApi
 from devboxd.simulator.chaos import BadFault, Chaos
 from devboxd.simulator.clock import Clock, RealClock
@@ -95,13 +97,17 @@ class Simulator:
         self.kms = Kms(entropy)
         self.connect = ConnectApi(self)
         self.chaos = Chaos(self)
+        moto = MotoApp()
         self.endpoint = Endpoint(
             ssm=SsmApi(self),
+            parameters=ParametersApi(),
             kms=KmsApi(self.kms),
             connect=self.connect,
-            ec2=Ec2Api(self.machines),
+            ec2=Ec2Api(self.machines, moto),
+            moto=moto,
             faults=self.faults,
             options=self.options,
+            clock=self.clock,
             entropy=entropy,
         )
         self._random = entropy

@@ -19,8 +19,10 @@ from devboxd.simulator.api.connect import ConnectApi
 from devboxd.simulator.api.ec2 import Ec2Api
 from devboxd.simulator.api.kms import KmsApi
 from devboxd.simulator.api.moto import MotoApp, MotoMissing
+from devboxd.simulator.api.parameters import ParametersApi
 from devboxd.simulator.api.ssm import SsmApi
-from devboxd.simulator.ec2.errors import AnswerLost
+from devboxd.simulator.clock import Clock
+from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
 from devboxd.simulator.ec2.wire import error_xml, xml_text
 from devboxd.simulator.faults import Faults, Refusal, Throttled
 from devboxd.simulator.machines import REGION
@@ -43,22 +45,27 @@ class Endpoint:
         self,
         *,
         ssm: SsmApi,
+        parameters: ParametersApi,
         kms: KmsApi,
         connect: ConnectApi,
         ec2: Ec2Api,
+        moto: MotoApp,
         faults: Faults,
         options: Options,
+        clock: Clock,
         entropy: random.Random,
     ) -> None:
         self.calls: list[str] = []  # every API call by name, for tests
         self._ssm = ssm
+        self._parameters = parameters
         self._kms = kms
         self._connect = connect
         self._ec2 = ec2
         self._faults = faults
         self._options = options
+        self._clock = clock
         self._random = entropy
-        self._moto = MotoApp()
+        self._moto = moto
 
     def close(self) -> None:
         """End moto's thread."""
@@ -73,11 +80,12 @@ class Endpoint:
         scope = sigv4.scope(request)
         service = _SERVICES.get(target) or (scope[1] if scope else "")
         if call:
-            return await self._answer_json(request, body, service, call, request_id)
+            region = scope[0] if scope else REGION
+            return await self._answer_json(request, body, service, call, region, request_id)
         return await self._answer_query(request, body, service, scope, request_id)
 
     async def _answer_json(
-        self, request: web.Request, body: bytes, service: str, call: str, request_id: str
+        self, request: web.Request, body: bytes, service: str, call: str, region: str, request_id: str
     ) -> web.StreamResponse:
         self.calls.append(call)
         try:
@@ -85,7 +93,7 @@ class Endpoint:
             fields = json.loads(body or b"{}")
             if not isinstance(fields, dict):
                 raise ApiError("SerializationException", "not an object")
-            answer = await self._ours(service, call, fields, request.host, request_id)
+            answer = await self._ours(service, call, fields, request.host, region, request_id)
             if answer is None:
                 return await self._moto.answer(request, body)
         except Throttled as fault:
@@ -100,10 +108,18 @@ class Endpoint:
         return web.Response(text=text, content_type=_JSON, headers={"x-amzn-RequestId": request_id})
 
     async def _ours(
-        self, service: str, call: str, fields: Mapping[str, Any], host: str, request_id: str
+        self,
+        service: str,
+        call: str,
+        fields: Mapping[str, Any],
+        host: str,
+        region: str,
+        request_id: str,
     ) -> dict[str, Any] | None:
         if service == "ssm" and self._ssm.knows(call):
             return await self._ssm.answer(call, fields, host)
+        if service == "ssm" and self._parameters.knows(call, fields):
+            return self._parameters.answer(call, fields, region, self._clock.wall())
         if service == "kms" and self._kms.knows(call):
             return self._kms.answer(call, fields)
         if service == "ec2-instance-connect":
@@ -123,13 +139,18 @@ class Endpoint:
         self.calls.append(action or request.path)
         try:
             self._check(request, body, service, action)
-            if service in ("ec2", "") and self._ec2.knows(action):
+            if service in ("ec2", "") and self._ec2.knows(action, form):
                 region = scope[0] if scope else REGION
                 status, xml = await self._ec2.answer(form, region, request_id)
                 return web.Response(status=status, body=xml, content_type="text/xml")
             if action == "GetCallerIdentity":
                 return web.Response(body=_caller(request_id), content_type="text/xml")
+            if service == "ec2":
+                self._ec2.check_unused(action, form, scope[0] if scope else REGION)
             return await self._moto.answer(request, body)
+        except Ec2Error as refused:
+            xml = error_xml(refused.code, refused.message, request_id)
+            return web.Response(status=refused.http_status, body=xml, content_type="text/xml")
         except (Throttled, ApiError) as problem:
             error = _as_error(problem.refusal) if isinstance(problem, Throttled) else problem
             xml = error_xml(_query_code(error.code), str(error), request_id)

@@ -8,16 +8,29 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
+
+from devboxd.simulator.ec2.records import SecurityGroup, Subnet, Vpc
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class MotoMissing(Exception):
     """moto is not installed; the services it would serve cannot be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Networks and instance profiles, by id and by name."""
+
+    vpcs: dict[str, Vpc]
+    subnets: dict[str, Subnet]
+    groups: dict[str, SecurityGroup]
+    profiles: set[str]
 
 
 class MotoApp:
@@ -34,6 +47,12 @@ class MotoApp:
             MotoMissing: ``pip install 'devboxd[demo]'`` was not done.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, request, body)
+
+    async def made(self, account: str, region: str) -> Made | None:
+        """What was made in moto and boxes are launched into; None while moto is not loaded."""
+        if self._app is None:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _made, account, region)
 
     def close(self) -> None:
         """End the thread."""
@@ -73,6 +92,38 @@ def _load() -> WsgiApp:
         raise MotoMissing("this service needs moto: pip install 'devboxd[demo]'") from error
     app: WsgiApp = DomainDispatcherApplication(create_backend_app)
     return app
+
+
+def _made(account: str, region: str) -> Made:
+    from moto.backends import get_backend
+
+    ec2: Any = get_backend("ec2")[account][region]
+    iam: Any = get_backend("iam")[account]["global"]
+    vpcs = {
+        one.id: Vpc(one.id, one.cidr_block, tags=_tags(one))
+        for one in ec2.vpcs.values()
+        if not one.is_default
+    }
+    subnets = {
+        one.id: Subnet(
+            one.id, one.vpc_id, one.availability_zone, one.cidr_block,
+            maps_public=bool(one.map_public_ip_on_launch), tags=_tags(one),
+        )
+        for zone in ec2.subnets.values()
+        for one in zone.values()
+        if one.vpc_id in vpcs
+    }  # fmt: skip
+    groups = {
+        one.id: SecurityGroup(one.id, one.name, one.vpc_id, one.description or "", tags=_tags(one))
+        for network in ec2.groups.values()
+        for one in network.values()
+        if one.vpc_id in vpcs
+    }
+    return Made(vpcs, subnets, groups, {one.name for one in iam.instance_profiles.values()})
+
+
+def _tags(resource: Any) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in resource.get_tags()}
 
 
 def _environ(request: web.Request, body: bytes) -> dict[str, Any]:
