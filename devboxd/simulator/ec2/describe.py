@@ -21,7 +21,9 @@ def instances(region: Region, params: Params) -> Answer:
     """DescribeInstances, one reservation for each launch."""
     tables = region.view()
     records = _named(region, tables.instances, params.get("InstanceIds"), "i-")
-    shown = [render.instance(region, tables, one) for one in _by_tag(records, params)]
+    chosen = _by_tag(records, params)
+    attached = tables.attached({one.id for one in chosen})
+    shown = [render.instance(region, one, attached.get(one.id, [])) for one in chosen]
     found, following = page(
         params, select(shown, params.get("Filters", []), filters.INSTANCE), ids="InstanceIds"
     )

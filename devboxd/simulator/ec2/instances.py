@@ -111,7 +111,7 @@ def describe_attribute(region: Region, params: Mapping[str, Any]) -> dict[str, A
         "sourceDestCheck": ("SourceDestCheck", {"Value": one.source_dest_check}),
         "groupSet": ("Groups", [{"GroupId": group} for group in one.groups]),
         "blockDeviceMapping": (
-            "BlockDeviceMappings", render.instance(region, region.tables, one)["BlockDeviceMappings"],
+            "BlockDeviceMappings", render.instance(region, one, region.tables.volumes_of(one.id))["BlockDeviceMappings"],
         ),
     }  # fmt: skip
     if name not in values:
@@ -229,7 +229,9 @@ def _set_type(region: Region, instance: Instance, value: Mapping[str, Any]) -> N
 
 def _set_devices(region: Region, instance: Instance, value: list[Mapping[str, Any]]) -> None:
     volumes = {
-        v.attachment.device: v for v in region.tables.volumes_of(instance.id) if v.attachment is not None
+        volume.attachment.device: volume
+        for volume in region.tables.volumes_of(instance.id)
+        if volume.attachment is not None and volume.attachment.since <= region.now
     }
     for one in value:
         if one.get("DeviceName") not in volumes:

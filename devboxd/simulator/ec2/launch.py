@@ -389,12 +389,14 @@ def _launch(
     if (fault := region.draw("launch-dies", instance.id)) is not None:
         instance = replace(instance, sudden_end=(InstanceState.TERMINATED, fault.code))
     region.put(instance)
+    up = region.wait("pending")
+    shown = region.now + min(region.wait("volume_created"), up * 0.9)
     for device in devices:
-        _attach(region, instance, device, tags.get("volume", {}))
+        _attach(region, instance, device, tags.get("volume", {}), since=shown)
     can_boot = boots(region, instance) and region.draw("no-boot", instance.id) is None
     instance = replace(instance, boots=can_boot)
     region.put(instance)
-    region.plan(region.wait("pending"), "instance", instance.id, instance.serial)
+    region.plan(up, "instance", instance.id, instance.serial)
     return instance
 
 
@@ -413,8 +415,10 @@ def _volume(region: Region, device: Mapping[str, Any], zone: str, tags: Mapping[
     )
 
 
-def _attach(region: Region, instance: Instance, device: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-    place = Attachment(instance.id, device["DeviceName"], region.now, device["DeleteOnTermination"])
+def _attach(
+    region: Region, instance: Instance, device: Mapping[str, Any], tags: Mapping[str, str], *, since: float
+) -> None:
+    place = Attachment(instance.id, device["DeviceName"], since, device["DeleteOnTermination"])
     volume = _volume(region, device, instance.zone, tags)
     bring(region, replace(volume, state="in-use", attachment=place))
 
@@ -452,5 +456,5 @@ def _reservation(region: Region, reservation: str, instances: Sequence[Instance]
         "ReservationId": reservation,
         "OwnerId": region.account,
         "Groups": [],
-        "Instances": [render.instance(region, region.tables, one) for one in instances],
+        "Instances": [render.instance(region, one, region.tables.volumes_of(one.id)) for one in instances],
     }

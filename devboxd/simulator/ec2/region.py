@@ -6,7 +6,7 @@ import heapq
 import random
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -38,13 +38,17 @@ class Tables:
         return Tables(dict(self.instances), dict(self.volumes), dict(self.snapshots), dict(self.images))
 
     def volumes_of(self, instance_id: str) -> list[Volume]:
-        """The volumes attached to an instance, by device name."""
-        found = [
-            volume
-            for volume in self.volumes.values()
-            if volume.attachment is not None and volume.attachment.instance == instance_id
-        ]
-        return sorted(found, key=lambda volume: volume.attachment.device if volume.attachment else "")
+        """The volumes attached to an instance, in the order of their devices."""
+        return self.attached({instance_id}).get(instance_id, [])
+
+    def attached(self, instance_ids: Container[str] | None = None) -> dict[str, list[Volume]]:
+        """The volumes of these instances (of all), each in the order of their devices."""
+        found: dict[str, dict[str, Volume]] = {}
+        for volume in self.volumes.values():
+            place = volume.attachment
+            if place is not None and (instance_ids is None or place.instance in instance_ids):
+                found.setdefault(place.instance, {})[place.device] = volume
+        return {instance: [v for _, v in sorted(devices.items())] for instance, devices in found.items()}
 
 
 class Event(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from devboxd.simulator.ec2.records import (
@@ -21,7 +21,7 @@ from devboxd.simulator.ec2.records import (
 from devboxd.simulator.ec2.times import creation_date, moment
 
 if TYPE_CHECKING:
-    from devboxd.simulator.ec2.region import Region, Tables
+    from devboxd.simulator.ec2.region import Region
 
 Shown = dict[str, Any]
 _METADATA = {
@@ -44,8 +44,8 @@ def tag_list(tags: Tags) -> list[Shown]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def instance(region: Region, tables: Tables, one: Instance) -> Shown:
-    """As in DescribeInstances."""
+def instance(region: Region, one: Instance, volumes: Iterable[Volume]) -> Shown:
+    """As in DescribeInstances. A volume shows some seconds after the launch only."""
     is_gone = one.state is InstanceState.TERMINATED
     item: Shown = {
         "InstanceId": one.id,
@@ -60,7 +60,7 @@ def instance(region: Region, tables: Tables, one: Instance) -> Shown:
         "LaunchTime": moment(one.launched),
         "Placement": {"AvailabilityZone": one.zone, "GroupName": "", "Tenancy": "default"},
         "Monitoring": {"State": "enabled" if one.is_monitored else "disabled"},
-        "BlockDeviceMappings": [_attached(volume) for volume in tables.volumes_of(one.id)],
+        "BlockDeviceMappings": [_attached(volume) for volume in volumes if _is_shown(region, volume)],
         "ClientToken": one.client_token,
         "EbsOptimized": one.ebs_optimized,
         "Hypervisor": "xen",  # what EC2 says of every machine
@@ -118,7 +118,9 @@ def volume(region: Region, one: Volume) -> Shown:
     for name, value in (("Iops", one.iops), ("Throughput", one.throughput), ("KmsKeyId", one.kms_key)):
         if value is not None:
             item[name] = value
-    if (place := one.attachment) is not None:
+    if one.attachment is not None and not _is_shown(region, one):
+        item["State"] = "creating"
+    elif (place := one.attachment) is not None:
         item["Attachments"] = [
             {
                 "VolumeId": one.id,
@@ -235,6 +237,10 @@ def group(region: Region, one: SecurityGroup) -> Shown:
         "IpPermissionsEgress": [anywhere],
         "Tags": tag_list(one.tags),
     }
+
+
+def _is_shown(region: Region, one: Volume) -> bool:
+    return one.attachment is not None and one.attachment.since <= region.now
 
 
 def _attached(one: Volume) -> Shown:

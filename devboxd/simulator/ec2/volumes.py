@@ -143,9 +143,14 @@ def bring(region: Region, volume: Volume) -> None:
 
 
 def begin_delete(region: Region, volume: Volume) -> None:
-    """It goes, and shows as ``deleting`` until it is gone."""
+    """It goes, and shows as ``deleting`` until it is gone; not before its snapshots are complete."""
     region.put(replace(volume, state="deleting"))
-    region.plan(region.wait("volume_deleted"), "volume", volume.id)
+    pending = [
+        one.due - region.now
+        for one in region.tables.snapshots.values()
+        if one.volume == volume.id and one.state == "pending"
+    ]
+    region.plan(max(region.wait("volume_deleted"), *pending, 0.0), "volume", volume.id)
 
 
 def advance(region: Region, event: Event) -> None:

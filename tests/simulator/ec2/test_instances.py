@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
 import pytest
@@ -469,3 +470,35 @@ def test_a_subnet_is_where_a_box_lands(ec2: Account) -> None:
         "InvalidParameterCombination", SubnetId=subnet(ec2, "us-east-1b"), Placement=ZONE_A
     )
     assert code == 400
+
+
+def test_the_volumes_of_a_new_box_show_some_seconds_late(ec2: Account) -> None:
+    """The answer to a launch names no volume: who records them there records nothing."""
+    box = ec2.pending()
+    assert shown(ec2, box)["BlockDeviceMappings"] == []
+    assert {one["State"] for one in ec2.call("DescribeVolumes")["Volumes"]} == {"creating"}
+    change = {"DeviceName": "/dev/sda1", "Ebs": {"DeleteOnTermination": True}}
+    assert (
+        ec2.refused("ModifyInstanceAttribute", InstanceId=box, BlockDeviceMappings=[change])
+        == "InvalidInstanceAttributeValue"
+    )
+    ec2.until(lambda: ec2.state(box) == "running")
+    assert len(shown(ec2, box)["BlockDeviceMappings"]) == 2
+    assert {one["State"] for one in ec2.call("DescribeVolumes")["Volumes"]} == {"in-use"}
+
+
+def test_describing_costs_by_the_box_and_not_by_its_square(ec2: Account) -> None:
+    """The tests of a fleet of a thousand stand on this."""
+
+    def cost(boxes: int) -> float:
+        while len(ec2.model.tables.instances) < boxes:
+            ec2.call("RunInstances", ImageId=X86, InstanceType="t3.nano", MinCount=50, MaxCount=50)
+        seconds = []
+        for _ in range(3):
+            began = time.process_time()
+            ec2.call("DescribeInstances")
+            seconds.append(time.process_time() - began)
+        return min(seconds)
+
+    few, many = cost(100), cost(1000)
+    assert many < 30 * few, f"{few * 1000:.1f} ms for 100 boxes, {many * 1000:.1f} ms for 1000"

@@ -576,3 +576,14 @@ def test_one_unknown_resource_spoils_the_tagging_of_all(ec2: Account) -> None:
     for bad, code in (("vol-00000000000000000", "InvalidVolume.NotFound"), ("eni-0", "InvalidID")):
         assert ec2.refused("CreateTags", Resources=[box, bad], Tags=[{"Key": "a", "Value": ""}]) == code
     assert not ec2.instance(box).tags
+
+
+def test_a_volume_is_not_gone_before_its_snapshots_are_complete(ec2: Account) -> None:
+    """Nothing may wait for a volume to be gone: it can take as long as the copy."""
+    box = ec2.stopped()
+    volume = ec2.volumes(box)["/dev/sdf"].id
+    ec2.terminate(box)
+    made = ec2.call("CreateSnapshot", VolumeId=volume)["SnapshotId"]
+    ec2.call("DeleteVolume", VolumeId=volume)
+    ec2.until(lambda: volume not in ec2.model.tables.volumes)
+    assert ec2.model.tables.snapshots[made].state == "completed"
