@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from devboxd.simulator.chaos import Chaos
+from devboxd.simulator.ec2.faults import KINDS
 from devboxd.simulator.options import FAST, Options
 from devboxd.simulator.world import DEFAULT_BOXES, Simulator
 
@@ -55,10 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("demo", help="the whole product on this machine, then nothing left behind")
     names = "\n".join(f"  {name:20} {text}" for name, text in Chaos.catalogue().items())
+    kinds = "\n".join(f"  {name:20} {text}" for name, text in KINDS.items())
     fault = commands.add_parser(
         "fault",
         help="break something",
-        epilog=f"faults:\n{names}",
+        epilog=f"faults:\n{names}\n\nkinds of ec2:\n{kinds}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     fault.add_argument("name")
