@@ -262,8 +262,10 @@ async def _login(
     accounts: Accounts, shared: Shared, clock: Clock, asked: wire.LoginRequest
 ) -> AsyncIterator[wire.LoginStep]:
     """Run a login and pass its steps on; at the end, everything that waited for it goes on."""
+    done = False
     try:
         async for step in Login(accounts.account(asked.profile, asked.region), clock, replace_file).run():
+            done = step.state is LoginState.DONE
             yield wire.LoginStep(
                 state=step.state,
                 text=step.text,
@@ -274,9 +276,9 @@ async def _login(
             )
     except DevboxError as error:
         yield wire.LoginStep(LoginState.FAILED, error.message, failure=failure(error))
-        return
-    await accounts.refresh()
-    shared.bells.logins.ring()
+    if done:  # else there is nothing new, and every account would have to be set up again
+        await accounts.refresh()
+        shared.bells.logins.ring()
 
 
 async def _doctor(doctor: Doctor, box: BoxRef | None) -> wire.Doctor:

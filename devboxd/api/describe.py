@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,7 @@ _FRAMED: Final = "The connection leaves HTTP and carries frames: see docs/api.md
 _RAW: Final = "The connection leaves HTTP and carries raw bytes, or one descriptor with `fd_pass`."
 
 
+@functools.cache
 def openapi() -> Json:
     """The API as an OpenAPI 3.1 document."""
     in_frames = [wire.StreamStatus, wire.StreamExit]

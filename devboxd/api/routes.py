@@ -46,11 +46,17 @@ class Route(Generic[RequestT, AnswerT]):
     answer: type[AnswerT]
     does: str  # one sentence
     shape: Shape = Shape.VALUE
+    only_looks: bool = False  # it changes nothing, so it is given up when its client leaves
 
     @property
     def has_body(self) -> bool:
         """Whether the request travels as JSON, not as a query."""
         return self.method == "POST"
+
+    @property
+    def is_carried_through(self) -> bool:
+        """Whether it is done to its end though its client has left: half of a change may be worse than none."""
+        return self.method != "GET" and self.shape is Shape.VALUE and not self.only_looks
 
     @property
     def in_path(self) -> list[str]:
@@ -90,7 +96,9 @@ CONFIG: Final = Route("GET", "/v1/config", wire.Nothing, wire.ConfigView, "The s
 LOGIN: Final = Route(
     "POST", "/v1/login", wire.LoginRequest, wire.LoginStep, "Renew the login of a profile.", Shape.LINES
 )
-DOCTOR: Final = Route("POST", "/v1/doctor", wire.Target, wire.Doctor, "Check this machine only.")
+DOCTOR: Final = Route(
+    "POST", "/v1/doctor", wire.Target, wire.Doctor, "Check this machine only.", only_looks=True
+)
 STOP: Final = Route("POST", "/v1/stop", wire.Nothing, wire.Stopping, "Stop the daemon.")
 API: Final = Route(
     "GET", "/openapi.json", wire.Nothing, dict[str, Any], "This API, for programs that read OpenAPI."
@@ -114,10 +122,20 @@ REMOVE_SSH_CONFIG: Final = Route(
 LIST_BOXES: Final = Route("GET", "/v1/boxes", wire.Account, wire.BoxList, "All boxes, by name.")
 SHOW_BOX: Final = Route("GET", "/v1/boxes/{box}", wire.Target, wire.Box, "One box.")
 PING: Final = Route(
-    "POST", "/v1/boxes/{box}/ping", wire.PingRequest, wire.Ping, "Measure the way to a box and back."
+    "POST",
+    "/v1/boxes/{box}/ping",
+    wire.PingRequest,
+    wire.Ping,
+    "Measure the way to a box and back.",
+    only_looks=True,
 )
 DOCTOR_BOX: Final = Route(
-    "POST", "/v1/boxes/{box}/doctor", wire.Target, wire.Doctor, "Check the whole way to a box."
+    "POST",
+    "/v1/boxes/{box}/doctor",
+    wire.Target,
+    wire.Doctor,
+    "Check the whole way to a box.",
+    only_looks=True,
 )
 SSH: Final = Route(
     "POST", "/v1/boxes/{box}/ssh", wire.SshRequest, wire.SshAccess, "Make ssh to a box work: keys and user."

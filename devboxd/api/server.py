@@ -9,24 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from devboxd.api import upgrade, wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.routes import ROUTES, Route, Shape
 from devboxd.api.views import failure
-from devboxd.errors import BadRequest, DevboxError, http_status
+from devboxd.errors import BadRequest, DevboxError, Unreachable, http_status
 from devboxd.net.unix import PeerDenied, check_peer
 
 log = logging.getLogger(__name__)
+_http_log = logging.getLogger(f"{__name__}.http")
 
 BODY_LIMIT: Final = 1 << 20  # bytes of a request
+BODY_TIMEOUT: Final = 10.0  # seconds for a client to send them
+KEPT: Final = 60.0  # seconds that a connection may wait for its next request
 
 RequestT = TypeVar("RequestT", bound=msgspec.Struct)
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -41,11 +45,12 @@ def build(context: Context) -> web.Application:
 
 
 def _serve(context: Context, route: Route[Any, Any]) -> Serve:
-    """What aiohttp calls for one route."""
+    """What aiohttp calls for one route. It is cancelled when the client leaves."""
     handler = HANDLERS[route]
 
     async def value(request: web.Request) -> web.StreamResponse:
-        return answer(await handler(context, await understood(request, route)))
+        work = handler(context, await understood(request, route))
+        return answer(await (_carried_through(context, route, work) if route.is_carried_through else work))
 
     async def lines(request: web.Request) -> web.StreamResponse:
         return await _lines(request, handler(context, await understood(request, route)))
@@ -61,21 +66,68 @@ def _serve(context: Context, route: Route[Any, Any]) -> Serve:
     return {Shape.VALUE: value, Shape.LINES: lines, Shape.FRAMES: frames, Shape.BYTES: pipe}[route.shape]
 
 
+async def _carried_through(context: Context, route: Route[Any, Any], work: Coroutine[Any, Any, Any]) -> Any:
+    """Do what changes something to its end, whether or not its client waits for the answer."""
+
+    async def outcome() -> tuple[Any, DevboxError | None]:
+        try:
+            return await work, None
+        except DevboxError as error:  # for the client, if it is still there: no failure of the task
+            return None, error
+
+    tasks = context.daemon.shared.tasks
+    if tasks.is_closing:
+        work.close()
+        raise Unreachable("devboxd is stopping")
+    value, error = await asyncio.shield(tasks.spawn(f"{route.method} {route.path}", outcome()))
+    if error is not None:
+        raise error
+    return value
+
+
 async def understood(request: web.Request, route: Route[RequestT, Any]) -> RequestT:
     """Make the request of what came in path, query and body.
 
     Raises:
-        BadRequest: not JSON, or not of the route's type; says where.
+        BadRequest: not JSON, or not of the route's type, and where; or it does not come at all.
     """
     in_path = {name: request.match_info[name] for name in route.in_path}
     try:
         if route.has_body:
-            asked = msgspec.json.decode(await request.read() or b"{}", type=route.request)
-            return msgspec.structs.replace(asked, **in_path) if in_path else asked
+            asked = msgspec.json.decode(await _body(request) or b"{}", type=route.request)
+            # Converted, not set: what stands in a path is held to the type of its field, too.
+            return (
+                msgspec.convert({**msgspec.structs.asdict(asked), **in_path}, route.request)
+                if in_path
+                else asked
+            )
         given = {name: text for name, text in request.query.items() if text}
         return msgspec.convert({**given, **in_path}, route.request, strict=False)
-    except msgspec.MsgspecError as error:
-        raise BadRequest(f"the request does not fit: {error}") from None
+    except (ValueError, RecursionError) as error:  # msgspec's own errors, and texts that are not UTF-8
+        raise BadRequest(f"the request does not fit: {_misfit(error)}") from None
+
+
+async def _body(request: web.Request) -> bytes:
+    """All of it, within ``BODY_TIMEOUT``: a client that never sends it must not hold a connection for ever."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await request.read()
+    except TimeoutError:
+        raise BadRequest(f"the request's body did not come within {BODY_TIMEOUT:g} s") from None
+    except web.RequestPayloadError as error:
+        raise BadRequest(f"the request's body cannot be read: {error}") from None
+
+
+def _misfit(error: Exception) -> str:
+    """What does not fit, for people."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8"
+    text = str(error)
+    if "matching regex" in text:
+        return "Expected text without control characters" + text.partition("'")[2].rpartition("'")[2]
+    return text
 
 
 def answer(value: object, status: int = 200) -> web.Response:
@@ -126,10 +178,27 @@ async def guard(request: web.Request, handler: Serve) -> web.StreamResponse:
         return answer(wire.Failure("internal", "the daemon failed at this request", hint), 500)
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a record of the HTTP library is about us: what is not HTTP is its sender's affair."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_http_log.addFilter(_is_ours)
+
+
 @asynccontextmanager
 async def serving(application: web.Application, listener: socket.socket) -> AsyncIterator[None]:
     """Serve on an already bound socket until the block ends."""
-    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=1.0,
+        handler_cancellation=True,  # what nobody waits for any more is not worth a session or a descriptor
+        keepalive_timeout=KEPT,
+        auto_decompress=False,  # no client of ours compresses, and what it grows to is not bounded by what came
+        logger=_http_log,
+    )
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()

@@ -119,7 +119,11 @@ class StreamTerminal:
                 self._writer.close()
                 await self._writer.wait_closed()
         except (TimeoutError, OSError):
-            self._writer.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """Hang up now, whatever is queued."""
+        self._writer.transport.abort()
 
     def _send(self, kind: wire.StreamType, payload: bytes) -> None:
         if not self._writer.is_closing():

@@ -36,12 +36,13 @@ class Framed:
 
     Attributes:
         patience: seconds that the client may take for the rest afterwards; None: for ever.
-        after: what is to be done in every case, also where the client was gone before ``work`` began.
+        after: what is to be done in every case, also where the client was gone before ``work`` began. It
+            only begins something: whoever awaits here may be cancelled once more.
     """
 
     work: Callable[[StreamTerminal], Awaitable[Leaving]]
     patience: float | None = 2.0
-    after: Callable[[], Awaitable[object]] | None = None
+    after: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,14 @@ async def frames(request: web.Request, framed: Framed) -> web.StreamResponse:
             terminal = await StreamTerminal.over(own.dup())
             try:
                 terminal.leave(await framed.work(terminal))
+                await terminal.close(framed.patience)
             except BaseException:
                 await terminal.close(timeout=0.5)
                 raise
-            await terminal.close(framed.patience)
+            finally:
+                terminal.abort()  # a second cancellation ends the closing, too
     finally:
-        if framed.after is not None:
-            await framed.after()
+        framed.after()
     return web.Response()
 
 
@@ -90,7 +92,11 @@ async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:
                 ours = own.dup()
             ours.setblocking(False)
             reader, writer = await asyncio.open_unix_connection(sock=ours)
-            await splice(Connection(reader, writer, "proxy"), piped.stream)
+            connection = Connection(reader, writer, "proxy")
+            try:
+                await splice(connection, piped.stream)
+            finally:
+                connection.reset()  # a second cancellation ends the closing, too
     finally:
         piped.stream.close()
     return web.Response()

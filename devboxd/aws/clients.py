@@ -26,6 +26,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
+from botocore.utils import validate_region_name
 
 from devboxd import __version__
 from devboxd.aws.errors import login_hint, region_missing, translate
@@ -117,6 +118,7 @@ class Account:
     clock: WallClock
     _generation: _Generation | None = None
     _renewed: float = float("-inf")  # loop time of the last rebuild after a failure
+    is_sound: bool = False  # its profile exists and it has a region: both were seen to be so
 
     @property
     def region(self) -> str:
@@ -262,11 +264,13 @@ class Account:
                 session.get_scoped_config()
                 region = self._region(session)
                 self._generation = _Generation(session, region, _sources(session))
+                self.is_sound = True
         return self._generation
 
     def _region(self, session: AioSession) -> str:
         asked = self.asked_region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
         if asked:
+            validate_region_name(asked)  # now: a misspelt one is no account
             return str(asked)
         endpoints = (
             os.environ.get("AWS_ENDPOINT_URL_SSM"),
@@ -294,7 +298,7 @@ class Account:
     def _failure(
         self, error: BaseException, service: str, operation: str, target: str | None = None
     ) -> DevboxError:
-        if isinstance(error, _BROKEN_CACHE):
+        if isinstance(error, _BROKEN_CACHE) and not isinstance(error, _CAUGHT):  # some are both
             if self.sso() is None:
                 raise error
             error = LoginNeeded("the stored AWS login is damaged", hint=login_hint(self._profile_name()))
@@ -332,8 +336,8 @@ class Accounts:
         return self._kept[key]
 
     def known(self) -> list[Account]:
-        """Every account that was asked for so far."""
-        return list(self._kept.values())
+        """Every account that was asked for so far and can be used. Misspelt ones are not worth a look."""
+        return [account for account in self._kept.values() if account.is_sound]
 
     async def forget(self, profile: str | None = None) -> None:
         """Drop sessions and clients of one profile (None: of the default one)."""

@@ -160,10 +160,11 @@ async def listen_tcp(bind: str = "127.0.0.1", port: int = 0) -> Listener:
 
     Raises: PortInUse, PortDenied; BadRequest when the address is not one of this machine's.
     """
-    name = bind.strip("[]")
     if not 0 <= port < 65536:
         raise BadRequest(f"{port} is no port", hint="0 to 65535; 0 picks a free one")
-    addresses = await _addresses(name)
+    # Brackets are not stripped one by one: "[" must not become "", which means every address.
+    is_bracketed = bind.startswith("[") and bind.endswith("]")
+    addresses = await _addresses(bind[1:-1] or "[]" if is_bracketed else bind)
     for _ in range(PORT_TRIES):
         try:
             return Listener(_bind_all(addresses, port))
@@ -181,6 +182,8 @@ def listen_unix(path: Path) -> Listener:
 
     Raises: PortInUse, PortDenied, BadRequest.
     """
+    if not path.is_absolute():
+        raise BadRequest(f"{os.fspath(path)[:100]!r} is not an absolute path", hint="begin it with / or ~/")
     return Listener([bind_unix(path)], path=path)
 
 
@@ -254,7 +257,7 @@ async def _addresses(name: str) -> list[tuple[socket.AddressFamily, str, bool]]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(name, 0, type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:  # ValueError: no host name at all (its encoding, a zero byte)
-        raise BadRequest(f"{name!r} is not an address to listen on") from error
+        raise BadRequest(f"{name[:100]!r} is not an address to listen on") from error
     family, address = found[0][0], str(found[0][4][0])
     return [(family, address, True)]
 

@@ -11,8 +11,10 @@ import msgspec
 import pytest
 
 from devboxd import __version__
+from devboxd.api import routes, wire
 from devboxd.api import server as server_module
-from devboxd.api import wire
+from devboxd.api.handlers.context import Context
+from devboxd.api.handlers.table import HANDLERS
 from devboxd.errors import (
     BadRequest,
     BoxNotFound,
@@ -318,3 +320,114 @@ async def test_a_box_that_is_off_is_unreachable_in_time(
         headers="Upgrade: devbox\r\n",
     )
     assert status == 503, data
+
+
+# Clients that leave, stall or send what is not HTTP --------------------------------------------------------
+
+
+async def begun(work: dict[str, asyncio.Event]) -> None:
+    async with asyncio.timeout(5):
+        await work["begun"].wait()
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> dict[str, asyncio.Event]:
+    """Handlers that wait: ``begun``, then ``go``; and then say whether they came to their end."""
+    events = {name: asyncio.Event() for name in ("begun", "go", "done", "cancelled")}
+
+    async def work(context: Context, asked: Any) -> wire.Nothing:
+        events["begun"].set()
+        try:
+            await events["go"].wait()
+        except asyncio.CancelledError:
+            events["cancelled"].set()
+            raise
+        events["done"].set()
+        return wire.Nothing()
+
+    for route in (routes.PING, routes.REMOVE_FORWARD, routes.SHOW_BOX):
+        monkeypatch.setitem(HANDLERS, route, work)
+    return events
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "boxes/api/ping"), ("GET", "boxes/api")])
+async def test_what_only_looks_is_given_up_when_its_client_leaves(
+    slow: dict[str, asyncio.Event], server: Server, method: str, path: str
+) -> None:
+    """A session and a descriptor for an answer that nobody reads."""
+    _, writer = await server.raw(request(method, path))
+    await begun(slow)
+    writer.transport.abort()
+    async with asyncio.timeout(5):
+        await slow["cancelled"].wait()
+
+
+async def test_what_changes_something_is_carried_through(
+    slow: dict[str, asyncio.Event], server: Server
+) -> None:
+    """Half of a removal may be worse than none."""
+    _, writer = await server.raw(request("DELETE", "forwards/x"))
+    await begun(slow)
+    writer.transport.abort()
+    await asyncio.sleep(0.05)
+    slow["go"].set()
+    async with asyncio.timeout(5):
+        await slow["done"].wait()
+    assert not slow["cancelled"].is_set()
+
+
+async def test_a_body_that_never_comes_is_not_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that stalls would hold a descriptor for ever."""
+    monkeypatch.setattr(server_module, "BODY_TIMEOUT", 0.05)
+    reader, writer = await server.raw(b"POST /v1/stop HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{")
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert server.stops == 0
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "says"),
+    [
+        (b'{"profile": "\xa7"}', "", "it is not UTF-8"),
+        (b'{"profile": "\\u0000"}', "", "without control characters - at `$.profile`"),
+        (b'{"profile": "\\ud800"}', "", "does not fit"),
+        (b'{"x": ' + b"[" * 100_000, "", "nested too deeply"),
+        (b'{"profile": "p"}', "Content-Encoding: gzip\r\n", ""),
+        (b"\x1f\x8b\x08\x00", "Content-Encoding: gzip\r\n", "does not fit"),
+    ],
+)
+async def test_odd_bodies_are_read_as_they_are_or_refused(
+    server: Server, caplog: pytest.LogCaptureFixture, body: bytes, headers: str, says: str
+) -> None:
+    """And what is wrong is said; nothing is decompressed, however small it came."""
+    status, data = await server.ask("POST", "doctor", body, headers=headers)
+    assert status == (400 if says else 200), data
+    assert says in data.decode()
+    assert "Traceback" not in caplog.text
+
+
+async def test_text_that_is_no_http_is_not_worth_a_traceback(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever connects could fill the log."""
+    for data in (b"GET\r\n\r\n", b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01", b"A" * 70_000):
+        _, writer = await server.raw(data)
+        writer.write_eof()
+        await asyncio.sleep(0.02)
+        writer.transport.abort()
+    assert (await server.ask("GET", "status"))[0] == 200
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize(
+    "path", ["boxes/%ff", "boxes/%ed%a0%80", "boxes/%00", "boxes?region=%00", "forwards/%1b"]
+)
+async def test_addresses_hold_to_the_types_of_their_fields(server: Server, path: str) -> None:
+    """What stands in a path is no better than what stands in a body."""
+    status, failure = await refused(server, "DELETE" if path.startswith("forwards") else "GET", path)
+    assert status in (400, 404)
+    assert failure.code in ("bad-request", "box-not-found")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from devboxd.aws import clients
 from devboxd.aws.clients import Account, Accounts, credential_sources
 from devboxd.aws.errors import ProfileUnknown, RegionMissing
-from devboxd.errors import BadRequest, LoginNeeded, Throttled, Unreachable
+from devboxd.errors import BadRequest, DevboxError, LoginNeeded, Throttled, Unreachable
 from tests.aws.conftest import FixedClock
 from tests.aws.fake import Call, FakeAws, error, fake_aws
 from tests.net.authority import make_authority
@@ -153,6 +154,23 @@ async def test_no_region_at_all_says_where_to_set_one(accounts: Accounts) -> Non
 async def test_a_profile_that_does_not_exist_is_named(accounts: Accounts, dummy: None) -> None:
     with pytest.raises(ProfileUnknown, match="nobody"):
         await ask(accounts.account("nobody"))
+
+
+@pytest.mark.parametrize(
+    "region", ["A" * 300, "eu west", "-", "1", "é", "eu-west-1 # home", '"eu-west-1"', "a\nb"]
+)
+async def test_a_region_that_cannot_be_is_a_bad_request(accounts: Accounts, dummy: None, region: str) -> None:
+    """botocore's error for it is a ValueError, too, as those of a damaged cache are: not a bug of ours."""
+    with pytest.raises(BadRequest, match="the AWS configuration can not be used"):
+        await accounts.account(None, region).call("ssm", "describe_sessions", State="Active")
+
+
+async def test_only_accounts_that_can_be_are_known(accounts: Accounts, dummy: None) -> None:
+    """Each one that is known is looked at again and again; misspelt ones would add up."""
+    for profile, region in ((None, "eu-x-1"), ("nope", None), (None, "-"), (None, None)):
+        with contextlib.suppress(DevboxError):
+            assert accounts.account(profile, region).region
+    assert [account.asked_region for account in accounts.known()] == ["eu-x-1", None]
 
 
 async def test_a_broken_configuration_file_is_a_bad_request(accounts: Accounts, home: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from devboxd.errors import BadRequest, PortDenied, PortInUse
 from devboxd.net import listen
-from devboxd.net.listen import Connection, Listener, ListenerClosed, adopt, listen_tcp, listen_unix
+from devboxd.net.listen import Connection, Listener, ListenerClosed, adopt, expanded, listen_tcp, listen_unix
 
 
 @pytest.fixture
@@ -136,7 +136,26 @@ async def test_loopback_is_the_default_and_other_addresses_must_be_asked_for() -
     everywhere.close()
 
 
-@pytest.mark.parametrize("bind", ["203.0.113.1", "name.invalid", "300.1.1.1"])
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "203.0.113.1",
+        "name.invalid",
+        "300.1.1.1",
+        "..",
+        "a..b",
+        "a" * 64,
+        "é" * 70,
+        "a\0b",
+        "[",
+        "]",
+        "[]",
+        "[[]]",
+        "[127.0.0.1",
+        " ",
+        "xn--\udcff",
+    ],
+)
 async def test_an_address_that_is_not_ours_is_a_bad_request(bind: str) -> None:
     with pytest.raises(BadRequest):
         await listen_tcp(bind)
@@ -281,3 +300,12 @@ async def test_an_inherited_listener_goes_on_accepting(folder: Path) -> None:
     unix = listen_unix(folder / "pg")
     assert adopt(unix.sockets[0]).path == folder / "pg"
     unix.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["~nobody-here/x", "relative", "../x", "/tmp/a\0b", "/tmp/" + "é" * 60, "/nowhere/x"]
+)
+def test_a_path_that_cannot_be_is_refused(path: str) -> None:
+    """Also where it comes out of a journal: it must not end the daemon."""
+    with pytest.raises(BadRequest):
+        listen_unix(expanded(path))

@@ -53,7 +53,7 @@ async def hold(context: Context, asked: wire.ForwardRequest) -> Framed:
 
     return Framed(
         lambda terminal: daemon.held(f"forwards of {box.name}", work(terminal)),
-        after=lambda: daemon.forwards.release(holder),
+        after=lambda: daemon.shared.tasks.spawn("forwards released", daemon.forwards.release(holder)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from devboxd.api.wire.common import API_VERSION, Condition, Target
+from devboxd.api.wire.common import API_VERSION, Condition, Line, Port, Target
 
 
 class Box(msgspec.Struct, omit_defaults=True):
@@ -54,8 +54,8 @@ class Ping(msgspec.Struct, omit_defaults=True):
 class SshRequest(Target, omit_defaults=True):
     """Make ``ssh`` to a box work: user, key on the box, host key here."""
 
-    user: str | None = None
-    port: int = 22
+    user: Line | None = None
+    port: Port = 22
 
 
 class SshAccess(msgspec.Struct, omit_defaults=True):
@@ -74,7 +74,7 @@ class SshAccess(msgspec.Struct, omit_defaults=True):
 class SshConfigRequest(msgspec.Struct, omit_defaults=True):
     """Write the generated ssh configuration and its one ``Include`` line."""
 
-    command: str | None = None  # absolute path of devboxctl for ProxyCommand; None: what the daemon finds
+    command: Line | None = None  # absolute path of devboxctl for ProxyCommand; None: what the daemon finds
 
 
 class SshConfigResult(msgspec.Struct, omit_defaults=True):

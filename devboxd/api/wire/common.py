@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 API_VERSION: Final = 1
+
+# What a request may say. Zero bytes end texts early in every system call; other control characters have no
+# business in a name, an address or a path. (A look-ahead, because both Python and JSON Schema know it.)
+Line = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^(?![\s\S]*[\x00-\x1f\x7f])")]
+Text = Annotated[str, msgspec.Meta(pattern=r"^(?![\s\S]*\x00)")]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+LocalPort = Annotated[int, msgspec.Meta(ge=0, le=65535)]  # 0: any free one
+Cells = Annotated[int, msgspec.Meta(ge=0, le=65535)]  # columns or rows
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
 
 
 class Nothing(msgspec.Struct):
@@ -29,14 +38,14 @@ class Failure(msgspec.Struct, omit_defaults=True):
 class Account(msgspec.Struct, omit_defaults=True):
     """Which AWS settings to use; None means the daemon's own (environment, config, default)."""
 
-    profile: str | None = None
-    region: str | None = None
+    profile: Line | None = None
+    region: Line | None = None
 
 
 class Target(Account, omit_defaults=True):
     """A box, by name or instance id. An empty ``box`` means this machine where that makes sense."""
 
-    box: str = ""
+    box: Line = ""
 
 
 class Condition(msgspec.Struct, omit_defaults=True):

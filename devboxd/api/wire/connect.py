@@ -8,7 +8,17 @@ from typing import Final
 
 import msgspec
 
-from devboxd.api.wire.common import API_VERSION, Failure, Target
+from devboxd.api.wire.common import (
+    API_VERSION,
+    Cells,
+    Failure,
+    Line,
+    LocalPort,
+    Port,
+    Seconds,
+    Target,
+    Text,
+)
 
 # A stream frame: type, payload length, payload.
 STREAM_HEADER: Final = struct.Struct(">BI")
@@ -45,33 +55,33 @@ class AttachRequest(Target, omit_defaults=True):
     ``rejoin``: this terminal has been joined before; its client lost the daemon, not the terminal.
     """
 
-    session: str = "main"
+    session: Line = "main"
     raw: bool = False
-    command: str | None = None
-    user: str | None = None
-    columns: int = 80
-    rows: int = 24
-    term: str = "xterm-256color"
-    colorterm: str | None = None
-    locale: str | None = None
-    mux: str | None = None  # zellij, tmux, none; None: what the box has
+    command: Text | None = None
+    user: Line | None = None
+    columns: Cells = 80
+    rows: Cells = 24
+    term: Line = "xterm-256color"
+    colorterm: Line | None = None
+    locale: Line | None = None
+    mux: Line | None = None  # zellij, tmux, none; None: what the box has
     forward_agent: bool = False
-    ssh_auth_sock: str | None = None
+    ssh_auth_sock: Line | None = None
     rejoin: bool = False
 
 
 class ExecRequest(Target, omit_defaults=True):
     """Run a command. Output is byte-exact; with ``tty`` both streams are one terminal."""
 
-    argv: list[str] = msgspec.field(default_factory=list)
+    argv: list[Text] = msgspec.field(default_factory=list)
     tty: bool = False
     stdin: bool = True  # False: the command reads end of file at once
-    user: str | None = None
-    cwd: str | None = None
-    env: dict[str, str] = msgspec.field(default_factory=dict)
-    columns: int = 80
-    rows: int = 24
-    term: str = "xterm-256color"
+    user: Line | None = None
+    cwd: Text | None = None
+    env: dict[Line, Text] = msgspec.field(default_factory=dict)
+    columns: Cells = 80
+    rows: Cells = 24
+    term: Line = "xterm-256color"
 
 
 class ProxyRequest(Target, omit_defaults=True):
@@ -82,11 +92,11 @@ class ProxyRequest(Target, omit_defaults=True):
     put in place first.
     """
 
-    port: int = 22
-    host: str | None = None
+    port: Port = 22
+    host: Line | None = None
     fd_pass: bool = False
-    ssh_user: str | None = None
-    wait: float = 120.0  # seconds to wait for a box that is not connected yet
+    ssh_user: Line | None = None
+    wait: Seconds = 120.0  # seconds to wait for a box that is not connected yet
 
 
 class StreamStatus(msgspec.Struct, omit_defaults=True):
@@ -116,11 +126,11 @@ class ForwardSpec(msgspec.Struct, omit_defaults=True):
     is taken and ``strict`` is false) or the unix socket ``local_path``.
     """
 
-    port: int | None = None
-    host: str | None = None
-    local_port: int | None = None
-    local_path: str | None = None
-    bind: str = "127.0.0.1"
+    port: Port | None = None
+    host: Line | None = None
+    local_port: LocalPort | None = None
+    local_path: Line | None = None
+    bind: Line = "127.0.0.1"
     dynamic: bool = False
     strict: bool = True
 
@@ -160,7 +170,7 @@ class ForwardList(msgspec.Struct, omit_defaults=True):
 class ForwardId(msgspec.Struct):
     """A forward by its id, or a unique beginning of it."""
 
-    id: str
+    id: Line
 
 
 class Session(msgspec.Struct, omit_defaults=True):
@@ -189,4 +199,4 @@ class SessionList(msgspec.Struct, omit_defaults=True):
 class SessionId(msgspec.Struct):
     """A session by its id, or a unique beginning of it."""
 
-    id: str
+    id: Line
