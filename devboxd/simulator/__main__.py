@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from devboxd.simulator.agent import disk
 from devboxd.simulator.chaos import Chaos
 from devboxd.simulator.ec2.faults import KINDS
 from devboxd.simulator.options import FAST, Options
@@ -91,7 +91,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
             await stop.wait()
     finally:
         if root is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            disk.remove(folder)
     return 0
 
 

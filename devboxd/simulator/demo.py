@@ -14,7 +14,6 @@ import json
 import os
 import pty
 import shlex
-import shutil
 import signal
 import site
 import struct
@@ -28,6 +27,7 @@ from typing import Final
 import aiohttp
 
 import devboxd
+from devboxd.simulator.agent import disk
 from devboxd.simulator.agent.process import Descriptor
 from devboxd.simulator.world import Simulator
 
@@ -135,7 +135,7 @@ async def _main() -> int:
         print(f"\ndemo: failed: {str(error) or 'a step took too long'}", file=sys.stderr)
         return 1
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        disk.remove(folder)
 
 
 @contextlib.asynccontextmanager

@@ -117,6 +117,27 @@ async def test_sockets_and_temporary_files_are_not_copied(simulator: MakeSimulat
         assert not list((second / ".tmp").iterdir())
 
 
+async def test_modes_that_a_box_gave_its_files_are_kept_and_hinder_nothing(simulator: MakeSimulator) -> None:
+    """Go's module cache is read-only, secrets are 0000 sometimes: a save takes them, a deletion removes them."""
+    sim = await simulator(boxes=[])
+    async with client(sim, "ec2") as ec2:
+        disk = await launched(sim, ec2, "work", BlockDeviceMappings=[])
+        for name, mode in (("cache", 0o500), ("closed", 0o000)):
+            (disk / "work" / name).mkdir()
+            (disk / "work" / name / "file").write_text(name)
+            (disk / "work" / name / "file").chmod(0o000)
+            (disk / "work" / name).chmod(mode)
+        image = await saved(ec2, sim.box_id("work"), "devbox/work/1")
+        second = await launched(sim, ec2, "again", ImageId=image, BlockDeviceMappings=[])
+        assert [(second / "work" / name).stat().st_mode & 0o777 for name in ("cache", "closed")] == [0o500, 0]
+        (second / "work" / "closed").chmod(0o700)
+        (second / "work" / "closed" / "file").chmod(0o600)
+        assert (second / "work" / "closed" / "file").read_text() == "closed"
+        await ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+        await ec2.terminate_instances(InstanceIds=[sim.box_id("work"), sim.box_id("again")])
+        await until(lambda: media(sim) == [])
+
+
 async def test_deleted_media_leave_nothing_on_this_machine(simulator: MakeSimulator) -> None:
     sim = await simulator(boxes=[])
     async with client(sim, "ec2") as ec2:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -93,25 +95,64 @@ def environment(disk: Path, shims: Path, path: str) -> dict[str, str]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a medium as it is now. What lives only while a box is up (sockets, temporary files) is left out."""
+    """Copy a medium as it is now. What lives only while a box is up (sockets, temporary files) is left out.
 
-    def left_out(folder: str, names: list[str]) -> set[str]:
-        if Path(folder) == source:
-            return set(names) & _VOLATILE
-        return {name for name in names if not _is_kept(Path(folder, name))}
+    The box may be running: what it deletes meanwhile is left out, and what its own modes forbid to read is
+    read all the same, as EBS would.
+    """
+    _copy_folder(source, target, left_out=_VOLATILE)
 
-    def copy_what_is_there(origin: str, copied: str) -> object:
-        try:
-            return shutil.copy2(origin, copied, follow_symlinks=False)
-        except FileNotFoundError:
-            return None  # a running box deleted it in this moment
 
-    shutil.copytree(source, target, symlinks=True, ignore=left_out, copy_function=copy_what_is_there)
+def _copy_folder(source: Path, target: Path, left_out: frozenset[str] = frozenset()) -> None:
+    target.mkdir(mode=0o700)
+    with _permitted(source, 0o500):
+        for entry in os.scandir(source):
+            if entry.name in left_out:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                _copy_one(Path(entry.path), target / entry.name)
+    shutil.copystat(source, target)
+
+
+def _copy_one(source: Path, target: Path) -> None:
+    mode = source.lstat().st_mode
+    if stat.S_ISDIR(mode):
+        _copy_folder(source, target)
+    elif stat.S_ISLNK(mode):
+        target.symlink_to(source.readlink())
+    elif stat.S_ISREG(mode):
+        with _permitted(source, 0o400):
+            shutil.copyfile(source, target)
+        shutil.copystat(source, target)
+
+
+@contextlib.contextmanager
+def _permitted(path: Path, wanted: int) -> Iterator[None]:
+    """Meanwhile its owner may do this with it."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & wanted == wanted:
+        yield
+        return
+    path.chmod(mode | wanted)
+    try:
+        yield
+    finally:
+        path.chmod(mode)
 
 
 def remove(medium: Path) -> None:
-    """Destroy a medium; one that is not there is fine."""
-    shutil.rmtree(medium, ignore_errors=True)
+    """Destroy a medium, whatever modes a box gave its files (Go's module cache is read-only); none is fine."""
+    if medium.is_dir():
+        _open_up(medium)
+        shutil.rmtree(medium, ignore_errors=True)
+
+
+def _open_up(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.chmod(0o700)
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                _open_up(Path(entry.path))
 
 
 def mount(root: Path, volumes: Mapping[str, Path]) -> None:
@@ -123,11 +164,3 @@ def mount(root: Path, volumes: Mapping[str, Path]) -> None:
             link.unlink()
     for name, volume in volumes.items():
         (folder / name).symlink_to(volume, target_is_directory=True)
-
-
-def _is_kept(file: Path) -> bool:
-    try:
-        mode = file.lstat().st_mode
-    except FileNotFoundError:
-        return False
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)

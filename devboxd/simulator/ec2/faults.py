@@ -28,6 +28,7 @@ KINDS: Final = {
     "snapshot-fails": "The snapshot ends in error.",
     "mapping-gap": "For `seconds` after it is available, an image shows no snapshot ids.",
     "in-use-lingers": "For `seconds` after DeregisterImage, its snapshots are still in use.",
+    "name-lingers": "For `seconds` after DeregisterImage, its name is still taken (nobody knows how long).",
     "start-spoils-image": "Starting an instance fails the image that is being made of it (nobody knows).",
 }
 CONSOLE: Final = "console"  # a caller who is spared: the user in the console

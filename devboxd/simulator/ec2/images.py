@@ -150,9 +150,18 @@ def _free_name(region: Region, name: str) -> str:
             "'-', '/', '[', ']', '@', '\\'', ' ' and '_'",
         )
     for other in region.tables.images.values():
-        if other.name == name and other.owner == region.account and other.state in ("pending", "available"):
+        if other.name == name and other.owner == region.account and _holds_its_name(region, other):
             raise Ec2Error("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {other.id}")
     return name
+
+
+def _holds_its_name(region: Region, image: Image) -> bool:
+    if image.state in ("pending", "available"):
+        return True
+    if image.gone is None or not region.faults.any("name-lingers"):
+        return False
+    fault = region.draw("name-lingers", image.id)
+    return fault is not None and region.now < image.gone + fault.seconds
 
 
 def _flags(region: Region, instance: Instance, params: Mapping[str, Any]) -> dict[str, bool]:
