@@ -11,7 +11,7 @@ from uuid import UUID
 from devboxd.simulator.ec2 import render
 from devboxd.simulator.ec2.effects import VolumeGone, VolumeMade
 from devboxd.simulator.ec2.errors import Ec2Error, combination, invalid, missing, wrong_state
-from devboxd.simulator.ec2.records import Modification, System, Tags, Volume
+from devboxd.simulator.ec2.records import Modification, Snapshot, Tags, Volume
 from devboxd.simulator.ec2.region import Event, Region
 from devboxd.simulator.ec2.tags import from_specifications
 from devboxd.simulator.ec2.times import moment
@@ -94,26 +94,11 @@ def prepare(
             "InvalidParameterDependency",
             "The parameter KmsKeyId requires the parameter Encrypted to be set.",
         )
-    system: System | None = None
-    content = 0
-    if snapshot_id is not None:
-        snapshot = region.snapshot(snapshot_id)
-        if snapshot.state != "completed":
-            raise wrong_state(f"Snapshot '{snapshot_id}' is not 'completed'.")
-        if encrypted is False and snapshot.encrypted:
-            raise combination(
-                "Encrypted flag cannot be false when creating a volume from an encrypted snapshot."
-            )
-        if size is not None and size < snapshot.size:
-            raise Ec2Error(
-                "InvalidBlockDeviceMapping",
-                f"Volume of size {size}GB is smaller than snapshot '{snapshot_id}', "
-                f"expect size>= {snapshot.size}GB",
-            )
-        size = size or snapshot.size
-        if snapshot.encrypted:
-            encrypted, kms_key = True, kms_key or snapshot.kms_key
-        system, content = snapshot.system, snapshot.content
+    source = None if snapshot_id is None else _completed(region, snapshot_id, size, encrypted)
+    if source is not None:
+        size = size or source.size
+        if source.encrypted:
+            encrypted, kms_key = True, kms_key or source.kms_key
     if size is None:
         raise missing("size/snapshot")
     type_ = type_ or "gp2"
@@ -131,9 +116,24 @@ def prepare(
         created=region.now,
         state="creating",
         tags=tags,
-        system=system,
-        content=content,
+        system=source.system if source else None,
+        content=source.content if source else 0,
     )
+
+
+def _completed(region: Region, snapshot_id: str, size: int | None, encrypted: bool | None) -> Snapshot:
+    """The snapshot that a volume is to be made from, if one of this size and encryption can be."""
+    snapshot = region.snapshot(snapshot_id)
+    if snapshot.state != "completed":
+        raise wrong_state(f"Snapshot '{snapshot_id}' is not 'completed'.")
+    if encrypted is False and snapshot.encrypted:
+        raise combination("Encrypted flag cannot be false when creating a volume from an encrypted snapshot.")
+    if size is not None and size < snapshot.size:
+        raise Ec2Error(
+            "InvalidBlockDeviceMapping",
+            f"Volume of size {size}GB is smaller than snapshot '{snapshot_id}', expect size>= {snapshot.size}GB",
+        )
+    return snapshot
 
 
 def bring(region: Region, volume: Volume) -> None:
