@@ -145,12 +145,10 @@ class Attachment:
         """Say whether somebody was there before, and so waits for as long as it takes."""
         return self.phase is not Phase.FIRST
 
-    def came_up(self, kind: str, user: str) -> StatusLine:
-        """The program runs: the screen is the user's again."""
+    def came_up(self, kind: str, user: str, why: str = "") -> StatusLine:
+        """The program runs: the screen is the user's again. ``why``: where it is no mux, the reason."""
         self.phase, self.kind, self.away_since = Phase.JOINED, kind, None
-        text = ""
-        if kind == Mux.NONE:
-            text = f"neither zellij nor tmux is installed for {user}: this shell ends with its connection"
+        text = f"{no_mux(user, why)}: this shell ends with its connection" if kind == Mux.NONE else ""
         return StatusLine(StreamState.ONLINE, text, mux=kind)
 
     def session_is(
@@ -241,6 +239,34 @@ def problem(code: str, what: str, *, box: str) -> DevboxError:
             )
         case _:
             return WrongState(f"{box} could not start the session ({code})")
+
+
+def no_mux(user: str, why: str) -> str:
+    """Why a plain shell runs and no multiplexer, as the start script has it."""
+    match why:
+        case "asked":
+            return "no multiplexer, as asked"
+        case "dumb":
+            return "this terminal is dumb (TERM), and neither zellij nor tmux can draw on it"
+        case "silent":
+            return (
+                f"neither zellij nor tmux was found for {user}, whose login shell did not say where to look"
+            )
+        case _:
+            return f"neither zellij nor tmux is installed for {user}"
+
+
+def note(code: str, words: tuple[str, ...], box: str) -> str | None:
+    """What the start script has to say, as a sentence; None for what we do not know."""
+    match code, words:
+        case "term", (asked, given):
+            return (
+                f"{box} does not know the terminal {asked or '(odd name)'}: programs there are told {given}"
+            )
+        case "login", (seconds,):
+            return f"waiting for the login shell on {box}, for {seconds} s at most"
+        case _:
+            return None
 
 
 def while_box_is(state: InstanceState | None, box: BoxRef) -> str | Leaving | None:

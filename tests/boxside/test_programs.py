@@ -114,6 +114,7 @@ def test_the_relay_runs_a_command_on_each_python(python: str) -> None:
     )
     done.stdin.flush()
     reader = RelayReader("nonce")
+    reader.given = 1 << 20
     events: list[relay.RelayEvent] = []
     while not any(isinstance(event, RelayExit) for event in events):
         data = os.read(done.stdout.fileno(), 65536)

@@ -179,7 +179,7 @@ def test_a_mux_that_is_asked_for_and_missing_is_said(env: dict[str, str]) -> Non
     with Terminal(command(mux="zellij"), env) as terminal:
         terminal.resize(80, 24)
         terminal.until(rb"\x1b\\")
-        assert marks_of(terminal.output) == [("fail", "no-mux", "zellij")]
+        assert marks_of(terminal.output) == [("fail", "no-mux", "zellij", "missing")]
 
 
 def test_a_user_who_is_not_there_is_said(env: dict[str, str]) -> None:

@@ -28,6 +28,7 @@ from devboxd.model.attach import (
     Verdict,
     after_end,
     looks_repaired,
+    note,
     problem,
     replace_in,
     while_box_is,
@@ -197,6 +198,36 @@ def test_each_complaint_of_the_start_script_is_a_sentence(code: str, what: str, 
     assert isinstance(leaving, Leaving)
     assert leaving.error is not None
     assert leaving.error.message == error.message
+
+
+@pytest.mark.parametrize(
+    ("why", "text"),
+    [
+        ("asked", "no multiplexer, as asked: this shell ends with its connection"),
+        ("missing", "neither zellij nor tmux is installed for ana: this shell ends with its connection"),
+        ("silent", "neither zellij nor tmux was found for ana, whose login shell did not say where to look"),
+        ("dumb", "this terminal is dumb (TERM)"),
+        ("", "neither zellij nor tmux is installed for ana"),
+    ],
+)
+def test_why_there_is_no_multiplexer_is_said_as_it_is(why: str, text: str) -> None:
+    """ "Not installed" was said of boxes that have both."""
+    assert attachment().came_up("none", "ana", why).text.startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "text"),
+    [
+        ("term", ("foo", "xterm"), "api does not know the terminal foo: programs there are told xterm"),
+        ("term", ("", "xterm"), "api does not know the terminal (odd name): programs there are told xterm"),
+        ("login", ("10",), "waiting for the login shell on api, for 10 s at most"),
+        ("term", (), None),
+        ("new", ("x",), None),
+    ],
+)
+def test_what_a_start_script_notes_is_a_sentence(code: str, words: tuple[str, ...], text: str | None) -> None:
+    """Of a newer script it may be nothing."""
+    assert note(code, words, "api") == text
 
 
 @pytest.mark.parametrize("state", [InstanceState.STOPPED, InstanceState.STOPPING])

@@ -17,7 +17,7 @@ from devboxd.boxside.shell import attach_command, prelude
 from devboxd.control.connect.fate import SessionEnded
 from devboxd.control.connect.joined import Joined
 from devboxd.control.connect.plan import Plan, Quiet
-from devboxd.control.connect.screen import CameUp, Event, Screen, Show, TakesText
+from devboxd.control.connect.screen import CameUp, Event, Note, Screen, Show, TakesText
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.terminal import Terminal
@@ -32,6 +32,7 @@ from devboxd.model.attach import (
     Reopen,
     TypeInstead,
     looks_repaired,
+    note,
     replace_in,
     while_box_is,
 )
@@ -53,6 +54,7 @@ BACKLOG_RESUME: Final = 64 << 10  # bytes: a terminal that was behind has caught
 SILENCE_LIMIT: Final = 15.0  # seconds that the far end may be silent before another session is tried
 CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
 SKIP_AFTER: Final = 1.0  # seconds a frame may be missing before the screen is drawn again instead
+MOST_SAID: Final = 50  # notes of start scripts that are remembered
 CANCEL: Final = b"\x18"  # ends any half escape sequence
 END_OF_FILE: Final = b"\x04"  # what a terminal's user would type
 
@@ -113,6 +115,7 @@ class Attach:
         self._skipping = asyncio.Event()
         self._replaces = not spec.raw and spec.command is None
         self._was_lost = False
+        self._said: set[str] = set()  # notes
 
     async def run(self) -> Leaving:
         """Hold the terminal until its user leaves or there is nothing left to hold."""
@@ -309,8 +312,10 @@ class Attach:
             match event:
                 case Show(data):
                     self._show(joined, data)
-                case CameUp(kind, user):
-                    self._came_up(joined, kind, user)
+                case CameUp():
+                    self._came_up(joined, event)
+                case Note(code, words):
+                    self._note(note(code, words, self.spec.box.name))
                 case TakesText():
                     joined.takes_text.set()
                 case _:
@@ -328,7 +333,13 @@ class Attach:
         """Show text of ours in the status line."""
         self._show_state(StreamState.NOTICE, text)
 
-    def _came_up(self, joined: Joined, kind: str, user: str) -> None:
+    def _note(self, text: str | None) -> None:
+        """Say it, once in the life of an attach: the next session's start script would say it again."""
+        if text is not None and text not in self._said and len(self._said) < MOST_SAID:
+            self._said.add(text)
+            self.say(text)
+
+    def _came_up(self, joined: Joined, up: CameUp) -> None:
         """The program runs: the screen is the user's again."""
         news, box = self._shared.news, self.spec.box.name
         if joined is not self._joined:
@@ -341,10 +352,10 @@ class Attach:
         if not joined.up.done():
             joined.up.set_result(None)
         was_away = self._course.away_since is not None
-        self._terminal.status(self._course.came_up(kind, user))
+        self._terminal.status(self._course.came_up(up.kind, up.user, up.why))
         self._has_input.set()
         if was_away:
-            news.tell("session.reopened", f"joined {kind} again", box=box)
+            news.tell("session.reopened", f"joined {up.kind} again", box=box)
 
     def session_is(self, joined: Joined, state: SessionState, text: str, retry_in: float | None) -> None:
         """Show the session's state in the client's status line, and do what it calls for."""

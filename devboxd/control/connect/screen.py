@@ -13,6 +13,7 @@ from devboxd.boxside.shell import Mark, MarkFilter
 from devboxd.text import one_line
 
 PREAMBLE_LIMIT: Final = 64 << 10  # bytes before the program runs, kept to explain a failure
+MOST_NOTES: Final = 10  # notes of a start script that are passed on
 OTHER_SCREEN: Final = b"\x1b[?1049h"  # what a full-screen program begins with
 
 
@@ -27,6 +28,14 @@ class CameUp(msgspec.Struct, frozen=True):
 
     kind: str
     user: str
+    why: str = ""  # it is no mux: missing, silent, asked, dumb
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What the start script has to say: a code, and words of its own."""
+
+    code: str
+    words: tuple[str, ...]
 
 
 class TakesText(msgspec.Struct, frozen=True):
@@ -37,7 +46,7 @@ class Unknown(msgspec.Struct, frozen=True):
     """A mark that means nothing to us."""
 
 
-Event = Show | CameUp | TakesText | Unknown
+Event = Show | CameUp | Note | TakesText | Unknown
 
 
 class Screen:
@@ -53,6 +62,8 @@ class Screen:
         self.problem: tuple[str, str] | None = None
         self._filter = None if raw else MarkFilter(nonce)
         self._preamble = bytearray()
+        self._notes = 0
+        self._is_odd = False
 
     @property
     def preamble(self) -> str:
@@ -86,9 +97,9 @@ class Screen:
         match mark.words:
             case ("start", *_) if self.started:
                 return []  # made twice: a program that starts may throw the first one away
-            case ("start", kind, user):
+            case ("start", kind, user, *why):
                 self.started, self.kind = True, one_line(kind)
-                events: list[Event] = [CameUp(self.kind, one_line(user))]
+                events: list[Event] = [CameUp(self.kind, one_line(user), one_line(" ".join(why)))]
                 if (drawn := self._preamble.find(OTHER_SCREEN)) >= 0:  # the first mark was lost
                     events.append(Show(bytes(self._preamble[drawn:])))
                     self._preamble.clear()
@@ -99,8 +110,13 @@ class Screen:
                 self.program_ended = True
                 self.status = int(status) if status.isdecimal() and len(status) < 4 else None
                 return []
-            case ("fail", code, what):
+            case ("fail", code, what, *_):
                 self.problem = (one_line(code), one_line(what))
                 return []
+            case ("note", code, *words) if self._notes < MOST_NOTES:
+                self._notes += 1
+                return [Note(one_line(code), tuple(map(one_line, words)))]
             case _:
-                return [Unknown()]
+                events = [] if self._is_odd else [Unknown()]  # one is worth a word, a million are not
+                self._is_odd = True
+                return events
