@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -75,9 +74,7 @@ def run(words: list[str]) -> int:
     except client.ClientError as error:
         return reply.show_failure(reply.failure_of(error))
     except show.ReaderGone:
-        # The reader (head, less) has seen enough. Nothing may be flushed at exit either.
-        sys.stdout = None
-        return 128 + 13
+        return 128 + 13  # the reader (head, less) has seen enough
 
 
 def _misunderstood(error: Any, words: list[str]) -> int:

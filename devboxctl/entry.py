@@ -5,12 +5,37 @@ Importing typer costs some 50 ms more than the whole of ``devboxctl proxy`` need
 misspelt option, a missing BOX) goes to typer, which says the same things better.
 """
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line in ``sys.argv`` and exit with its status."""
+    isolate()
     sys.exit(run(sys.argv[1:]))
+
+
+def isolate() -> None:
+    """Keep the environment's ideas about Python and open files away from us.
+
+    PYTHONPATH and the folder of the script come before the standard library: a ``socket.py`` of somebody's
+    project there would be ours. A standard descriptor that is closed would be given to the next connection,
+    and what we print would go there.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    strange = {os.path.abspath(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part}
+    if not sys.flags.safe_path:
+        strange.add(os.path.abspath(sys.path[0]))
+    sys.path[:] = [part for part in sys.path if os.path.abspath(part) not in strange - {root}]
+    if sys.warnoptions:  # PYTHONWARNINGS=error is meant for somebody else's tests
+        import warnings
+
+        warnings.simplefilter("ignore")
+    for descriptor, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, flags)  # the lowest that is free; 1 stays one that cannot be written to
 
 
 def run(words: list[str]) -> int:

@@ -16,37 +16,11 @@ import msgspec
 
 from devboxctl import table
 from devboxctl.fast import reply
-from devboxctl.fast.reply import OutputFailed
+from devboxctl.fast.reply import ReaderGone as ReaderGone
+from devboxctl.fast.reply import write as write
 from devboxctl.options import settings
 from devboxd.api import wire
 from devboxd.text import printable
-
-
-class ReaderGone(Exception):
-    """Nobody reads standard output any more (``| head``). No OSError: typer has ideas of its own about those."""
-
-
-def write(text: str) -> None:
-    """Write data. What standard output cannot spell is replaced.
-
-    Raises:
-        ReaderGone: nobody reads it.
-        OutputFailed: it could not be written (closed, disk full).
-    """
-    out = sys.stdout
-    if out is None:
-        raise OutputFailed("standard output is closed")
-    try:
-        try:
-            out.write(text)
-        except UnicodeEncodeError:
-            out.write(text.encode(out.encoding, "replace").decode(out.encoding))
-        out.flush()
-    except BrokenPipeError:
-        raise ReaderGone from None
-    except OSError as error:
-        sys.stdout = None  # or what is still in its buffer is tried once more at exit
-        raise OutputFailed(f"cannot write to standard output: {error.strerror}") from None
 
 
 def print_json(value: object, *, line: bool = False, bare: bool = False) -> None:

@@ -44,6 +44,7 @@ from devboxd.host.keys import LocalKeys
 from devboxd.host.logfile import trim
 from devboxd.host.notify import notice
 from devboxd.host.paths import Paths
+from devboxd.host.starter import Starter
 from devboxd.host.systemd import Notifier
 from devboxd.host.wake import wakeups
 from devboxd.model.box import BoxRef
@@ -67,6 +68,7 @@ def main() -> int:
     """Run the daemon; returns its exit status."""
     os.umask(0o077)
     environment = os.environ
+    starter = Starter.from_environment(environment)
     inherited = inherited_sockets(environment)
     notifier = Notifier.from_environment(environment)
     paths = Paths.from_environment(environment)
@@ -75,10 +77,14 @@ def main() -> int:
         paths.prepare()
         listening = open_daemon_socket(paths.socket, inherited, state=paths.state)
     except DevboxError as error:
+        starter.failed(error.message, error.hint)
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return NO_DAEMON
     try:
-        asyncio.run(_run(paths, environment, listening, notifier, _Listeners(notifier, inherited)))
+        asyncio.run(_run(paths, environment, listening, notifier, _Listeners(notifier, inherited), starter))
+    except Exception as error:
+        starter.failed(f"{type(error).__name__}: {error}")
+        raise
     finally:
         listening.close()
     return 0
@@ -90,6 +96,7 @@ async def _run(
     listening: DaemonSocket,
     notifier: Notifier,
     listeners: _Listeners,
+    starter: Starter,
 ) -> None:
     clock = Clock()
     shared = Shared.of(clock)
@@ -178,6 +185,7 @@ async def _run(
             ):
                 shared.tasks.spawn(name, steadily(shared, name, work))
             notifier.ready(f"serving {paths.socket}")
+            starter.done()
             log.info("devboxd %s serves %s", __version__, paths.socket)
             await stopping.wait()
             notifier.stopping("ending sessions")

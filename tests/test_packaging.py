@@ -166,7 +166,7 @@ def test_an_unpacked_wheel_finds_its_own_files(wheel: zipfile.ZipFile, tmp_path:
     wheel.extractall(tmp_path)
     code = (
         "import devboxd\n"
-        "from devboxctl.commands.daemon import UNITS, unit\n"
+        "from devboxctl.commands.service import UNITS, unit\n"
         "from devboxctl.commands.about import SHELLS, script\n"
         "from devboxd.boxside.script import load\n"
         "assert all(map(unit, UNITS)) and all(map(script, SHELLS)) and load('attach.sh')\n"

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from devboxctl import ask, grammar, show
-from devboxctl.commands.about import script
+from devboxctl.commands import service
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
-from devboxd.api import client, routes
+from devboxd.api import client, routes, starting
 from devboxd.text import printable
 
 STOP_TIMEOUT = 30.0  # seconds for the daemon to end what it holds
-UNITS = ("devboxd.socket", "devboxd.service")
-COMPLETIONS = {  # where each shell looks by itself, below the home folder
-    "bash": ".local/share/bash-completion/completions/devboxctl",
-    "fish": ".config/fish/completions/devboxctl.fish",
-}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,8 +30,8 @@ def add_to(app: typer.Typer) -> None:
     grammar.add(group, "stop", stop, examples=["devboxctl daemon stop"])
     grammar.add(group, "restart", restart, examples=["devboxctl daemon restart"])
     grammar.add(group, "logs", logs, examples=["devboxctl daemon logs -n 20", "devboxctl daemon logs -f"])
-    grammar.add(group, "install", install, examples=["devboxctl daemon install"])
-    grammar.add(group, "uninstall", uninstall, examples=["devboxctl daemon uninstall"])
+    grammar.add(group, "install", service.install, examples=["devboxctl daemon install"])
+    grammar.add(group, "uninstall", service.uninstall, examples=["devboxctl daemon uninstall"])
 
 
 def status() -> None:
@@ -59,59 +56,113 @@ def status() -> None:
 def start() -> None:
     """Start the daemon if it does not run."""
     found = ask.ask(routes.STATUS)
-    show.say(f"devboxd {found.daemon_version} is running (pid {found.pid})")
+    if settings.json:
+        show.print_json({"running": True, "pid": found.pid, "daemon_version": found.daemon_version})
+    else:
+        show.say(f"devboxd {found.daemon_version} is running (pid {found.pid})")
 
 
 def stop() -> None:
-    """Stop the daemon.
+    """Stop the daemon, until somebody wants it again.
 
-    Terminals and forwards wait for the next one.
+    Any command that needs it starts it again. Attached terminals and forwards wait until then.
     """
-    _stop()
+    path = client.socket_path()
+    starting.mark_stopped(path, stopped=True)
+    waiting = _held(path).attached
+    pid = _end(path)
+    if settings.json:
+        show.print_json({"running": False, "pid": pid, "waiting_terminals": waiting})
+        return
     show.say("devboxd has stopped")
+    if waiting:
+        show.say(
+            f"{_count(waiting, 'terminal')} wait{'s' if waiting == 1 else ''} for it: devboxctl daemon start"
+        )
 
 
-def restart() -> None:
+def restart(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is cut.")] = False,
+) -> None:
     """Stop the daemon if it runs, and start it again.
 
-    Attached terminals join again, and forwards come back, by themselves.
+    Attached terminals join again, and forwards come back, by themselves. Running commands (exec), plain
+    shells and open connections (ssh, forwards) are cut: on a terminal it says which, and asks.
     """
+    path = client.socket_path()
+    cut = _held(path).cut()
+    if cut:
+        show.say(f"a restart cuts {cut}")
+        if not yes and not settings.json and sys.stdin.isatty() and not _agreed():
+            raise typer.Exit(130)
     try:
-        _stop()
+        _end(path)
     except client.ClientError as error:
         if not isinstance(error, client.DaemonLost) and error.code != "no-daemon":
             raise
     start()
 
 
-def _stop() -> None:
-    """Ask the daemon to stop and wait until that process is gone."""
-    pid = ask.ask(routes.STOP, start=False).pid
-    until = time.monotonic() + STOP_TIMEOUT
-    while _is_alive(pid):
-        if time.monotonic() > until:
-            raise client.ClientError(f"devboxd (pid {pid}) is still running", f"to end it: kill {pid}")
-        time.sleep(0.02)
+def _agreed() -> bool:
+    sys.stderr.write("go on? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _is_alive(pid: int) -> bool:
+@dataclass(frozen=True)
+class _Held:
+    """What a daemon holds that does not survive its end, or waits for the next one."""
+
+    attached: int = 0
+    commands: int = 0
+    shells: int = 0
+    connections: int = 0
+
+    def cut(self) -> str:
+        """Name what ends with the daemon; empty if nothing does."""
+        found = (
+            (self.commands, "command"),
+            (self.shells, "plain shell"),
+            (self.connections, "connection"),
+        )
+        return ", ".join(_count(number, what) for number, what in found if number)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _held(path: str) -> _Held:
+    """Ask what it holds; nothing where it cannot be asked."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    # A zombie is gone for every purpose: one of ours, or (in containers) one that nobody waits for.
+        found = ask.ask(routes.STATUS, start=False)
+        kinds = [session.kind for session in ask.ask(routes.LIST_SESSIONS, start=False).sessions]
+        forwards = ask.ask(routes.LIST_FORWARDS, start=False).forwards
+    except client.ClientError:
+        return _Held()
+    return _Held(
+        found.attached,
+        kinds.count("exec"),
+        kinds.count("shell"),
+        found.piped + sum(forward.connections for forward in forwards),
+    )
+
+
+def _end(path: str) -> int:
+    """End the daemon and wait until its process is gone; one that does not answer is made to. Returns its id."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            if stat.read().rpartition(b")")[2].split()[:1] == [b"Z"]:
-                return False
-    except OSError:
-        pass  # macOS, or just gone
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == 0
-    except ChildProcessError:
-        return True
+        pid = ask.ask(routes.STOP, start=False).pid
+    except client.NotAnswering as error:
+        hung = starting.process_id(path)
+        if hung is None:
+            raise
+        show.say(f"{error.message}: ending it")
+        starting.end(hung)
+        return hung
+    if not starting.wait_for_end(pid, STOP_TIMEOUT):
+        show.say(f"devboxd (pid {pid}) takes more than {STOP_TIMEOUT:g} s to stop: ending it")
+        starting.end(pid)
+    return pid
 
 
 def logs(
@@ -120,20 +171,48 @@ def logs(
 ) -> int:
     """Show the log of the daemon."""
     file = f"{client.state_directory()}/{client.LOG_NAME}"
-    sys.stdout.flush()
-    if _unit_is_installed() and (journal := shutil.which("journalctl")):
+    if service.unit_is_installed() and (journal := shutil.which("journalctl")):
         line = [journal, "--user", "-u", "devboxd", "-n", str(lines), "--no-pager"]
-        os.execv(journal, [*line, "-f"] if follow else line)
+        line += ["-f"] if follow else []
+        if not settings.json:
+            show.write("")  # so that a closed standard output is noticed here
+            os.execv(journal, line)
+        return _relay_journal([*line, "-o", "cat"])
     if not os.path.exists(file):
         raise UsageError(f"there is no log at {file}", "devboxctl daemon start")
     with open(file, "rb") as log:
         _seek_lines(log.fileno(), lines)
         while True:
             for text in log:
-                show.write(printable(text.decode("utf-8", "replace").rstrip("\n"), keep="\t") + "\n")
+                _show_line(text)
             if not follow:
                 return 0
             time.sleep(0.25)
+            if os.fstat(log.fileno()).st_size < log.tell():
+                log.seek(0)  # the daemon has begun it anew
+
+
+def _relay_journal(line: list[str]) -> int:
+    import subprocess
+
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            _show_line(text)
+    return process.returncode
+
+
+def _show_line(line: bytes) -> None:
+    """Print a line of the log: as it is, or with ``--json`` always as an object."""
+    text = line.decode("utf-8", "replace").rstrip("\n")
+    if not settings.json:
+        show.write(printable(text, keep="\t") + "\n")
+        return
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    show.print_json(found if isinstance(found, dict) else {"message": text}, line=True)
 
 
 def _seek_lines(descriptor: int, lines: int) -> None:
@@ -147,150 +226,3 @@ def _seek_lines(descriptor: int, lines: int) -> None:
         if at < 0:
             break
     os.lseek(descriptor, begin + at + 1, os.SEEK_SET)
-
-
-# Installing.
-
-
-def install() -> int:
-    """Let systemd or launchd start the daemon when needed.
-
-    Also installs shell completion for the shells that are here.
-    """
-    if sys.platform == "darwin":
-        return _install_launchd()
-    folder = unit_folder()
-    os.makedirs(folder, exist_ok=True)
-    for name in UNITS:
-        _write(f"{folder}/{name}", unit(name))
-    _install_completion()
-    if not _systemctl("daemon-reload"):
-        show.say("no systemd user manager answers here; devboxctl starts the daemon by itself when needed")
-        return 0
-    if not _systemctl("enable", "--now", "devboxd.socket", quiet=False):
-        show.say("error: the socket could not be enabled")
-        show.say("hint: systemctl --user status devboxd.socket")
-        return 1
-    show.say("installed: systemd starts devboxd on first use")
-    return 0
-
-
-def uninstall() -> None:
-    """Undo what daemon install has done."""
-    if sys.platform == "darwin":
-        import subprocess
-
-        agent = _launch_agent()
-        subprocess.run(
-            ["launchctl", "bootout", f"gui/{os.getuid()}", agent], check=False, capture_output=True
-        )
-        _remove(agent)
-    else:
-        if _unit_is_installed():
-            _systemctl("disable", "--now", *UNITS)
-        for name in UNITS:
-            _remove(f"{unit_folder()}/{name}")
-        _systemctl("daemon-reload")
-    for shell, below in COMPLETIONS.items():
-        file = os.path.expanduser(f"~/{below}")
-        if _content(file) == script(shell):
-            _remove(file)
-    show.say("uninstalled; settings, state and logs were kept")
-
-
-def unit_folder() -> str:
-    """Name the folder of the user's own systemd units."""
-    given = os.environ.get("XDG_CONFIG_HOME", "")
-    return (given if given.startswith("/") else os.path.expanduser("~/.config")) + "/systemd/user"
-
-
-def unit(name: str) -> str:
-    """Build a unit from the one that ships with devboxd: the same but for the interpreter it starts."""
-    from importlib import resources
-
-    text = resources.files("devboxd").joinpath("data", name).read_text("utf-8")
-    # systemd expands $ and % in ExecStart= and splits at blanks.
-    python = sys.executable.replace("%", "%%").replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
-    lines = [
-        f'ExecStart="{python}" -P -m devboxd' if line.startswith("ExecStart=") else line
-        for line in text.splitlines()
-        if not line.startswith("# `devboxctl daemon install`")
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _install_completion() -> None:
-    """Put completion where a shell that is installed looks for it; zsh has no such place for one user."""
-    for shell, below in COMPLETIONS.items():
-        if shutil.which(shell):
-            file = os.path.expanduser(f"~/{below}")
-            os.makedirs(os.path.dirname(file), exist_ok=True)
-            _write(file, script(shell))
-    if shutil.which("zsh"):
-        show.say('for zsh, add to ~/.zshrc:  eval "$(devboxctl completion zsh)"')
-
-
-def _install_launchd() -> int:
-    import subprocess
-    from importlib import resources
-    from xml.sax.saxutils import escape
-
-    text = resources.files("devboxd").joinpath("data", "devboxd.plist").read_text("utf-8")
-    state = client.state_directory()
-    os.makedirs(state, mode=0o700, exist_ok=True)
-    agent = _launch_agent()
-    os.makedirs(os.path.dirname(agent), exist_ok=True)
-    log = escape(f"{state}/{client.LOG_NAME}")
-    _write(agent, text.replace(">PYTHON<", f">{escape(sys.executable)}<").replace(">LOG<", f">{log}<"))
-    _install_completion()
-    done = subprocess.run(["launchctl", "bootstrap", f"gui/{os.getuid()}", agent], check=False)
-    if done.returncode != 0:
-        show.say("error: launchctl did not take the agent")
-        return 1
-    show.say("installed: launchd starts devboxd at login")
-    return 0
-
-
-def _launch_agent() -> str:
-    return os.path.expanduser("~/Library/LaunchAgents/devboxd.plist")
-
-
-def _unit_is_installed() -> bool:
-    return sys.platform != "darwin" and os.path.exists(f"{unit_folder()}/devboxd.service")
-
-
-def _systemctl(*words: str, quiet: bool = True) -> bool:
-    """Run ``systemctl --user``; True when it worked."""
-    import subprocess
-
-    program = shutil.which("systemctl")
-    if program is None:
-        return False
-    done = subprocess.run([program, "--user", *words], check=False, capture_output=quiet)
-    return done.returncode == 0
-
-
-def _write(file: str, text: str) -> None:
-    if _content(file) == text:
-        return
-    temporary = f"{file}.new"
-    with open(temporary, "w", encoding="utf-8") as new:
-        new.write(text)
-    os.replace(temporary, file)
-    show.say(f"wrote {file}")
-
-
-def _remove(file: str) -> None:
-    try:
-        os.unlink(file)
-    except FileNotFoundError:
-        return
-    show.say(f"removed {file}")
-
-
-def _content(file: str) -> str | None:
-    try:
-        with open(file, encoding="utf-8") as found:
-            return found.read()
-    except (OSError, UnicodeDecodeError):
-        return None

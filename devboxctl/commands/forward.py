@@ -13,7 +13,7 @@ from devboxctl import ask, grammar, options, show, spec
 from devboxctl.fast import framed
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import default_box, settings
-from devboxd.api import client, routes, wire
+from devboxd.api import client, routes, starting, wire
 from devboxd.errors import Kind
 
 HEADERS = ("id", "box", "state", "local", "remote", "open", "total", "up", "down", "error")
@@ -148,6 +148,9 @@ def _hold_on(request: wire.ForwardRequest) -> None:
     path, body = ask.spelled(routes.HOLD_FORWARDS, request)
     delay, shown = 0.1, False
     while True:
+        if shown and starting.is_stopped(client.socket_path()):
+            time.sleep(delay)  # by the user: it is not for us to start it again
+            continue
         try:
             with client.Exchange.start("POST", path, body, upgrade=True) as exchange:
                 exchange.connection.settimeout(None)  # it may be quiet for weeks

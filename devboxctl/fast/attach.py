@@ -33,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devboxctl.fast.pump import Json
     from devboxctl.fast.reply import Value
+    from devboxd.api.starting import Starting
 
 FIRST_RETRY, LAST_RETRY = 0.05, 2.0  # seconds between two tries to reach the daemon again
 SPAWN_AFTER = 0.5  # seconds without a daemon before we start one
@@ -84,7 +85,7 @@ class Attach(Pump):
         self._spawn_at = 0.0
         self._spawned_at = 0.0
         self._spawn_gap = SPAWN_GAP
-        self._starting: client.Starting | None = None
+        self._starting: Starting | None = None
         self._leave_by: float | None = None
         self._leaving = False
 
@@ -155,7 +156,13 @@ class Attach(Pump):
 
     def _retry(self, now: float) -> None:
         self._retry_at = None
+        from devboxd.api import starting
+
         path = client.socket_path()
+        if starting.is_stopped(path):
+            self._text = "devboxd was stopped: devboxctl daemon start brings it back"
+            self.on_lost(client.ClientError("devboxd was stopped"))
+            return
         try:
             connection = client.connect(path)
             self.connected(Framed(connection, self.path, self._request()))
@@ -170,7 +177,7 @@ class Attach(Pump):
                 try:
                     if self._starting is not None:
                         self._starting.release()
-                    self._starting = client.Starting(path)
+                    self._starting = starting.Starting(path)
                 except client.ClientError as failure:
                     self._text = failure.message
             self.on_lost(client.ClientError("devboxd is gone and did not come back"))
@@ -196,6 +203,16 @@ class Attach(Pump):
         except client.Refused as error:
             if not self.refused(error):
                 raise
+
+    def on_hung(self, error: client.NotAnswering) -> None:
+        if self._joined or self._lost_at is not None:
+            self._set_state("silent", error.message)  # keys go to it all the same: it may only be slow
+        else:
+            super().on_hung(error)
+
+    def on_answering(self) -> None:
+        if self.state == "silent":
+            self._set_state("online", "")
 
     # News and output.
 
@@ -384,6 +401,7 @@ class Attach(Pump):
         if self._answer_by is not None and now >= self._answer_by:
             self._answer_by = None
             self.on_lost(client.DaemonLost("devboxd does not answer"))
+        super().on_time(now)
         if self._line_at is not None and now >= self._line_at:
             self._draw(now)
 

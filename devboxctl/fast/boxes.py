@@ -40,7 +40,8 @@ def main(line: list[str]) -> int | None:
     if given is None or given.arguments:
         return None
     as_json = "json" in given.flags
-    if sys.stdout.isatty() and not as_json:
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    if is_terminal and not as_json:
         return None
     import json
 
@@ -54,15 +55,15 @@ def main(line: list[str]) -> int | None:
     except (ValueError, TypeError, KeyError):
         return None  # not understood: the full command says so in full
     if as_json:
-        text = json.dumps(found, indent=2 if sys.stdout.isatty() else None) + "\n"
+        text = json.dumps(found, indent=2 if is_terminal else None) + "\n"
     else:
         _warn(found)
         text = "".join("\t".join(_cell(box[column]) for column in COLUMNS) + "\n" for box in found["boxes"])
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stdout = None  # nothing may be flushed at exit either
+        reply.write(text)
+    except client.ClientError as error:
+        return reply.show_failure(reply.failure_of(error))
+    except reply.ReaderGone:
         return 128 + 13
     return 0
 

@@ -13,7 +13,7 @@ from devboxctl.fast import framed, reply, words
 from devboxctl.fast.attach import Attach
 from devboxctl.fast.framed import Framed
 from devboxctl.fast.pipe import Output
-from devboxctl.fast.pump import Left, Pump
+from devboxctl.fast.pump import Left, Pump, notice
 from devboxctl.fast.terminal import Signals
 from devboxd.api import client
 
@@ -22,6 +22,41 @@ if TYPE_CHECKING:
     from devboxctl.fast.reply import Value
 
 LOST = 255
+# Programs that read what is typed at them: the first always, the others where they are given nothing to read.
+FILTERS = ("tee", "tr", "xargs")
+READERS = (
+    *(
+        "ash",
+        "bash",
+        "bc",
+        "cat",
+        "dash",
+        "dc",
+        "fish",
+        "gunzip",
+        "gzip",
+        "ksh",
+        "mysql",
+        "node",
+        "od",
+        "perl",
+    ),
+    *(
+        "php",
+        "psql",
+        "python",
+        "python2",
+        "python3",
+        "redis-cli",
+        "ruby",
+        "sh",
+        "sort",
+        "sqlite3",
+        "uniq",
+        "wc",
+    ),
+    "zsh",
+)
 
 
 class Execute(Pump):
@@ -30,6 +65,7 @@ class Execute(Pump):
     def __init__(self, request: bytes, *, stdin: bool) -> None:
         super().__init__(interactive=False, stdin=stdin, credit_output=True)
         self.error_output = Output(2)
+        self.has_output = False
         self._request = request
         self._interrupts = 0
 
@@ -43,6 +79,10 @@ class Execute(Pump):
             finally:
                 if self.connection is not None:
                     self.connection.close()
+
+    def on_output(self, data: bytes) -> None:
+        self.has_output = True
+        super().on_output(data)
 
     def on_signal(self, number: int) -> None:
         """Pass it on and wait for the command to end of it; the second one ends us."""
@@ -84,6 +124,12 @@ def pair(text: str) -> tuple[str, str]:
     return name, value if equals else os.environ[name]
 
 
+def reads_input(command: list[str]) -> bool:
+    """Guess whether a command that said nothing was waiting for what is typed."""
+    name = command[0].rpartition("/")[2]
+    return name in FILTERS or (name in READERS and all(word.startswith("-") for word in command[1:]))
+
+
 def execute(
     box: str,
     command: list[str],
@@ -98,7 +144,8 @@ def execute(
 ) -> int:
     """Run ``command`` and return its exit status."""
     # Keys typed at a command that has no terminal would be echoed and edited here: keep them for the shell.
-    stdin = stdin and (tty or not os.isatty(0))
+    kept = stdin and not tty and os.isatty(0)
+    stdin = stdin and not kept
     request: dict[str, Value] = {
         "argv": command,
         "tty": tty or None,
@@ -123,6 +170,8 @@ def execute(
                 piped = Execute(reply.encode({**request, "box": name}), stdin=stdin)
                 piped.execute()
                 end = piped.exit
+                if kept and not piped.has_output and reads_input(command):
+                    notice(f"{command[0]} had no input: a terminal is passed on with devboxctl exec -t")
         except Left as left:
             if left.status == 128 + signal.SIGPIPE:
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)

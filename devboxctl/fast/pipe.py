@@ -6,28 +6,34 @@ it for the shell that started us. So the file is opened a second time where that
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
 
 SAFE_WRITE = 4096  # a pipe that polls writable takes this much at once (PIPE_BUF on Linux; 512 elsewhere)
 CHUNK = 65536
+GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # nobody reads any more: no failure of ours
 
 
 class Output:
-    """A descriptor with a queue. ``broken`` once its reader is gone; what is queued then is dropped."""
+    """A descriptor with a queue. ``broken`` once it takes nothing more; what is queued then is dropped.
+
+    ``failure`` says why, if it is for another reason than that its reader has gone.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.waiting = bytearray()
         self.broken = False
+        self.failure: OSError | None = None
         self._socket: socket.socket | None = None
         self._chunk = SAFE_WRITE
         try:
             mode = os.fstat(descriptor).st_mode
+            os.write(descriptor, b"")
         except OSError:
-            self.broken = True  # started with the descriptor closed
-            return
+            return  # closed, or cannot be written to: told when there is something to write
         if stat.S_ISSOCK(mode):
             self._socket = socket.socket(fileno=os.dup(descriptor))
             self._chunk = CHUNK
@@ -72,9 +78,11 @@ class Output:
                 done = os.write(self.descriptor, data)
         except (BlockingIOError, InterruptedError):
             return 0
-        except OSError:  # EPIPE, EIO: nobody reads any more
+        except OSError as error:
             self.broken = True
             self.waiting.clear()
+            if error.errno not in GONE:
+                self.failure = error
             return 0
         del self.waiting[:done]
         return done

@@ -151,6 +151,8 @@ class Copy(Loop):
         if not self._receiving and not self._output.waiting and not self._output.broken:
             self.forget(1)
             self._output.close()
+        if self._output.failure is not None:
+            raise reply.cannot_write("standard output", self._output.failure)
         if self._reader_gone or self.status or (self._output.broken and self._receiving):
             return True
         self._send()

@@ -13,6 +13,7 @@ import os
 import time
 
 from devboxctl.fast import framed, reply
+from devboxctl.fast.doubt import Doubt
 from devboxctl.fast.framed import Framed
 from devboxctl.fast.loop import IN, OUT, Loop
 from devboxctl.fast.pipe import Output
@@ -61,6 +62,8 @@ class Pump(Loop):
         self._opened = False
         self._drain_until: float | None = None
         self._signals: Signals | None = None
+        self._doubt = Doubt()
+        self._is_hung = False
 
     # What subclasses say.
 
@@ -90,8 +93,25 @@ class Pump(Loop):
         raise error
 
     def on_broken_output(self) -> None:
-        """Act on standard output having no reader."""
+        """Act on standard output having no reader, or failing."""
         raise Left(128 + 13)
+
+    def on_hung(self, error: client.NotAnswering) -> None:
+        """Act on a daemon that does not answer. Raise to give up."""
+        if not self._opened and error.is_sure:
+            raise error
+        notice(f"{error.message}; waiting")
+
+    def on_answering(self) -> None:
+        """Act on a daemon that answers again."""
+
+    def _check_outputs(self) -> None:
+        for output, name in ((self.output, "output"), (self.error_output, "error")):
+            if output is not None and (failure := output.failure) is not None:
+                output.failure = None  # said once
+                raise reply.cannot_write(f"standard {name}", failure)
+        if self.output.broken and self.exit is None:
+            self.on_broken_output()
 
     # The loop.
 
@@ -119,10 +139,25 @@ class Pump(Loop):
             events |= OUT if self.connection.sending else 0
             if events:
                 interest[self.connection.descriptor] = events
+        if self._doubt.descriptor is not None:
+            interest[self._doubt.descriptor] = IN
         return interest
 
     def next_deadline(self) -> float | None:
-        return self._drain_until
+        return min((t for t in (self._drain_until, self._doubt.due) if t is not None), default=None)
+
+    def on_time(self, now: float) -> None:
+        if self._doubt.due is None or now < self._doubt.due or self.exit is not None:
+            return
+        self._forget_doubt()
+        error = self._doubt.on_time(now)
+        if error is not None:
+            self._is_hung = True
+            self.on_hung(error)
+
+    def _forget_doubt(self) -> None:
+        if self._doubt.descriptor is not None:
+            self.forget(self._doubt.descriptor)
 
     def act(self, ready: Mapping[int, int]) -> None:
         if self._signals is not None and self._signals.descriptor in ready:
@@ -130,6 +165,9 @@ class Pump(Loop):
                 self.on_signal(number)
         if self.connection is not None and ready.get(self.connection.descriptor, 0) & ~OUT:
             self._receive(self.connection)
+        if self._doubt.descriptor is not None and self._doubt.descriptor in ready:
+            self._forget_doubt()
+            self._doubt.on_answer(time.monotonic())
         if 0 in ready:
             self._read()
 
@@ -137,9 +175,20 @@ class Pump(Loop):
         """Use this connection from now on."""
         self.connection = connection
         self.credit = framed.INPUT_WINDOW
+        self._heard()
+        self._doubt.expect(time.monotonic())
+
+    def _heard(self) -> None:
+        self._forget_doubt()
+        self._doubt.heard()
+        if self._is_hung:
+            self._is_hung = False
+            self.on_answering()
 
     def disconnected(self) -> None:
         """Drop the connection and what has not been sent on it."""
+        self._forget_doubt()
+        self._doubt.heard()
         if self.connection is not None:
             self.forget(self.connection.descriptor)
             self.connection.close()
@@ -155,6 +204,7 @@ class Pump(Loop):
         except client.ClientError as error:
             self.on_lost(error)
             return
+        self._heard()
         if connection.open and not was_open:
             self._opened = True
             self.on_open()
@@ -187,8 +237,7 @@ class Pump(Loop):
         self.output.flush()
         if self.error_output is not None:
             self.error_output.flush()
-        if self.output.broken and self.exit is None:
-            self.on_broken_output()
+        self._check_outputs()
         if self.connection is None:
             return
         if self.connection.open:
@@ -252,6 +301,7 @@ class Pump(Loop):
             piece = self.unsent.take(min(framed.INPUT_FRAME, room))
             self.credit -= len(piece)
             connection.send(framed.INPUT, piece)
+            self._doubt.expect(time.monotonic())
         if self._end_to_send and not self.unsent:
             self._end_to_send = False
             connection.send(framed.END_OF_INPUT)

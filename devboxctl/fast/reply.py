@@ -23,7 +23,14 @@ VERSION = 1  # of what ``--json`` prints: fields are added, never renamed
 class Manner:
     """How we speak: to people, or to programs."""
 
-    json = False
+    @property
+    def json(self) -> bool:
+        """Whether programs read it."""
+        return not client.is_chatty
+
+    @json.setter
+    def json(self, value: bool) -> None:
+        client.is_chatty = not value
 
 
 manner = Manner()
@@ -47,6 +54,41 @@ class OutputFailed(client.ClientError):
     code = "output-failed"
     kind = Kind.FAILED
     retryable = False
+
+
+def cannot_write(where: str, error: OSError) -> OutputFailed:
+    """The failure to write, in words."""
+    if error.errno == 9:  # EBADF
+        return OutputFailed(f"{where} is closed")
+    return OutputFailed(f"cannot write to {where}: {error.strerror}")
+
+
+class ReaderGone(Exception):
+    """Nobody reads standard output any more (``| head``). No OSError: typer has ideas of its own about those."""
+
+
+def write(text: str) -> None:
+    """Write data to standard output. What its encoding cannot spell is replaced.
+
+    Raises:
+        ReaderGone: nobody reads it.
+        OutputFailed: it could not be written (closed, disk full).
+    """
+    out = sys.stdout
+    if out is None:
+        raise OutputFailed("standard output is closed")
+    try:
+        try:
+            out.write(text)
+        except UnicodeEncodeError:
+            out.write(text.encode(out.encoding, "replace").decode(out.encoding))
+        out.flush()
+    except BrokenPipeError:
+        sys.stdout = None  # nothing may be flushed at exit either
+        raise ReaderGone from None
+    except OSError as error:
+        sys.stdout = None
+        raise cannot_write("standard output", error) from None
 
 
 def encode(values: Mapping[str, Value]) -> bytes:

@@ -85,7 +85,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "daemon status": ("--json --help -h", ()),
     "daemon start": ("--json --help -h", ()),
     "daemon stop": ("--json --help -h", ()),
-    "daemon restart": ("--json --help -h", ()),
+    "daemon restart": ("--yes -y --json --help -h", ()),
     "daemon logs": ("--follow -f --lines= -n= --json --help -h", ()),
     "daemon install": ("--json --help -h", ()),
     "daemon uninstall": ("--json --help -h", ()),

@@ -17,7 +17,6 @@ import stat
 import sys
 
 from devboxd.errors import Kind
-from devboxd.text import one_line
 
 TYPE_CHECKING = False  # mypy takes it for typing.TYPE_CHECKING; importing typing costs 8 ms
 if TYPE_CHECKING:
@@ -28,9 +27,15 @@ UPGRADE = "devbox"
 HEAD_MAX = 65536  # bytes of status line and headers; more is not our daemon
 BODY_MAX = 64 << 20  # bytes of one reply; more is not our daemon
 CALL_TIMEOUT = 60.0  # seconds without a byte of answer to an ordinary call
+PATIENCE = (
+    1.0  # seconds without an answer before we ask whether the daemon answers at all, and for that answer
+)
+ASK_AGAIN = 10.0  # seconds until we ask that once more
 START_TIMEOUT = 10.0  # seconds for a new daemon to answer
 SOCKET_NAME = "devboxd.sock"
 LOG_NAME = "devboxd.log"
+
+is_chatty = True  # a person reads what we say; False where it is a program
 
 
 class ClientError(Exception):
@@ -57,6 +62,13 @@ class DaemonLost(ClientError):
     """The daemon went away in the middle of an answer."""
 
     code = "daemon-lost"
+
+
+class NotAnswering(ClientError):
+    """The daemon runs, or at least its socket is there, but it does not answer."""
+
+    code = "not-answering"
+    is_sure = True  # False where it may just be slow
 
 
 class NotUnderstood(ClientError):
@@ -129,7 +141,7 @@ def connect(path: str, timeout: float | None = CALL_TIMEOUT) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout)
-        connection.connect(path)
+        _connect(connection, path, patient=timeout != 0.0)
         peer = _peer_user(connection)
         if peer is not None and peer not in (os.geteuid(), 0):
             raise NotTrusted(f"the daemon behind {path} runs as user id {peer}")
@@ -144,6 +156,22 @@ def connect(path: str, timeout: float | None = CALL_TIMEOUT) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _connect(connection: socket.socket, path: str, *, patient: bool) -> None:
+    """Connect; where too many wait to be accepted, try again for a moment. Raises OSError (EAGAIN)."""
+    tries = int(2 * PATIENCE / 0.02)
+    while True:
+        try:
+            connection.connect(path)
+            return
+        except BlockingIOError:
+            tries -= 1
+            if not patient or not tries:
+                raise
+        import time
+
+        time.sleep(0.02)
 
 
 def _check_owner(path: str) -> None:
@@ -179,14 +207,29 @@ def connect_or_start(
         ClientError: there is no daemon and none could be started within ``START_TIMEOUT``.
     """
     path = path or socket_path()
+    if start:
+        try:
+            os.unlink(path + ".stopped")  # see starting.mark_stopped: somebody wants it again
+        except OSError:
+            pass
     try:
         return connect(path, timeout)
     except OSError as error:
+        if error.errno == errno.EAGAIN:
+            from devboxd.api import starting
+
+            raise starting.not_answering(starting.process_id(path)) from None
         if error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
             raise ClientError(f"cannot connect to {path}: {error.strerror or error}") from None
     if not start:
         raise ClientError("devboxd is not running", "start it with: devboxctl daemon start")
+    return _started(path, timeout)
+
+
+def _started(path: str, timeout: float | None) -> socket.socket:
     import time
+
+    from devboxd.api.starting import Starting
 
     deadline = time.monotonic() + START_TIMEOUT
     starting = Starting(path)
@@ -197,93 +240,23 @@ def connect_or_start(
             except OSError:
                 pass
             else:
-                sys.stderr.write("devboxd was not running: started it\n")
+                tell("devboxd was not running: started it")
                 return connection
             if not starting.alive() or time.monotonic() > deadline:
-                raise ClientError(
-                    "devboxd could not be started" + _last_words(),
-                    f"its log is {state_directory()}/{LOG_NAME}",
-                )
+                raise starting.failure()
             time.sleep(0.02)
     finally:
         starting.release()
 
 
-class Starting:
-    """A daemon of our own that is coming up, away from this terminal.
-
-    Of several callers at once only one starts a daemon: the others find the lock taken and wait with it.
-    """
-
-    def __init__(self, path: str) -> None:
-        import fcntl
-
-        state = state_directory()
-        for needed in (os.path.dirname(path), state):
-            try:
-                os.makedirs(needed, mode=0o700, exist_ok=True)
-            except OSError as error:
-                raise ClientError(f"cannot make {needed}: {error.strerror}") from None
-        self._pid: int | None = None
-        self._lock = os.open(f"{path}.start", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def tell(text: str) -> None:
+    """Say something to the person on standard error, unless programs read it."""
+    if is_chatty and sys.stderr is not None:
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
         except OSError:
-            return
-        try:
-            self._pid = _spawn(f"{state}/{LOG_NAME}")
-        except BaseException:
-            self.release()
-            raise
-
-    def alive(self) -> bool:
-        """Tell whether waiting still makes sense."""
-        if self._pid is None:
-            return True
-        try:
-            return os.waitpid(self._pid, os.WNOHANG)[0] == 0
-        except ChildProcessError:
-            return False
-
-    def release(self) -> None:
-        """Let others start a daemon, now that this one answers or has failed."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-
-def _spawn(log_path: str) -> int:
-    """Run ``python -m devboxd`` in a session of its own; returns its process id."""
-    import subprocess
-
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        # -P: a folder named devboxd in the caller's current folder must not become the daemon.
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "devboxd"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise ClientError(f"cannot run {sys.executable}: {error.strerror}") from None
-    finally:
-        os.close(log)
-    child.returncode = 0  # it outlives us, and Popen would warn about that
-    return child.pid
-
-
-def _last_words() -> str:
-    """Quote the last line of the daemon's log, for the message about a daemon that died at once."""
-    try:
-        with open(f"{state_directory()}/{LOG_NAME}", "rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
-            lines = log.read().decode("utf-8", "replace").strip().splitlines()
-    except OSError:
-        return ""
-    return f": {one_line(lines[-1], 200)}" if lines else ""
+            pass
 
 
 # HTTP.
@@ -353,6 +326,7 @@ class Exchange:
         connection = connect_or_start(socket_at, start=start, timeout=timeout)
         try:
             connection.sendall(request_bytes(method, path, body, upgrade=upgrade))
+            wait_for_answer(connection, socket_at or socket_path(), timeout)
             exchange = cls(connection, _receive_head(connection))
             head = exchange.head
             # 202 is a Failure too: what was asked for is still pending (exit status 8).
@@ -427,6 +401,32 @@ class Exchange:
             self._buffer += _receive(self.connection)
         found, self._buffer = self._buffer[:size], self._buffer[size:]
         return found
+
+
+def wait_for_answer(connection: socket.socket, path: str, timeout: float | None) -> None:
+    """Wait for the first byte of an answer, as long as the daemon answers anything.
+
+    Raises:
+        NotAnswering: it hangs.
+        TimeoutError: it does not, but this answer has not come within ``timeout`` seconds.
+    """
+    left, patience = timeout, PATIENCE
+    while left is None or left > 0:
+        step = patience if left is None else min(patience, left)
+        connection.settimeout(step)
+        try:
+            connection.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            left = None if left is None else left - step
+        else:
+            connection.settimeout(timeout)
+            return
+        if left is None or left > 0:
+            from devboxd.api import starting
+
+            starting.check(path, PATIENCE)
+            patience = ASK_AGAIN
+    raise TimeoutError
 
 
 def _receive_head(connection: socket.socket) -> Head:

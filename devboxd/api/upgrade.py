@@ -47,9 +47,15 @@ class Framed:
 
 @dataclass(frozen=True, slots=True)
 class Piped:
-    """An open connection to a port of a box; with ``fd_pass`` the client gets it as a descriptor."""
+    """An open connection to a port of a box.
+
+    Attributes:
+        fd_pass: the client gets it as a descriptor.
+        count: told 1 when it begins to carry and -1 when it ends.
+    """
 
     stream: Stream
+    count: Callable[[int], None]
     fd_pass: bool = False
 
 
@@ -81,6 +87,7 @@ async def frames(request: web.Request, framed: Framed) -> web.StreamResponse:
 
 async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:
     """Carry bytes on this connection, or on a descriptor that is passed over it."""
+    piped.count(1)
     try:
         async with take_over(request) as own:
             if piped.fd_pass:
@@ -98,6 +105,7 @@ async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:
             finally:
                 connection.reset()  # a second cancellation ends the closing, too
     finally:
+        piped.count(-1)
         piped.stream.close()
     return web.Response()
 

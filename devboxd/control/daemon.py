@@ -55,6 +55,7 @@ class Daemon:
         self.shared = shared
         self.config = config
         self.attached = 0
+        self.piped = 0
         self._cloud = cloud
         self._memory = memory
         self._sessions = Sessions(shared, cloud.sessions, dialer, memory, owner=memory.owner)

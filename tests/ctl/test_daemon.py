@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from devboxctl.app import run
-from devboxctl.commands import daemon as commands
+from devboxctl.commands import service as commands
 from devboxctl.commands.about import SHELLS, script
 from devboxctl.fast.complete import candidates
-from devboxd.api import client
+from devboxd.api import client, starting
 from tests.ctl.conftest import ROOT
 from tests.ctl.fake_daemon import FakeDaemon, Peer
-from tests.ctl.terminal import PATIENCE
+from tests.ctl.terminal import PATIENCE, RUN, Tty
 
 Capture = pytest.CaptureFixture[str]
 
@@ -30,7 +32,7 @@ Capture = pytest.CaptureFixture[str]
 GOOD = """
 import os, sys
 sys.path[:0] = [{root!r}]
-from devboxd.api import client
+from devboxd.api import client, starting
 from tests.ctl import fake_daemon
 open(os.environ["HOME"] + "/started", "a").write(str(os.getpid()) + "\\n")
 sys.argv[1:] = [client.socket_path()]
@@ -226,7 +228,7 @@ def test_systemd_accepts_the_units(home: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_installed_unit_runs_this_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/opt/my $ven%v/python")
-    assert 'ExecStart="/opt/my $$ven%%v/python" -P -m devboxd\n' in commands.unit("devboxd.service")
+    assert 'ExecStart="/opt/my $$ven%%v/python" -E -P -m devboxd\n' in commands.unit("devboxd.service")
     assert "/usr/bin/env" not in commands.unit("devboxd.service")
 
 
@@ -322,3 +324,278 @@ def test_each_script_is_accepted_by_its_shell(shell: str, home: Path) -> None:
 def test_errors_in_json_for_a_missing_daemon(home: Path, capsys: Capture) -> None:
     assert run(["--json", "daemon", "status"]) == 69
     assert json.loads(capsys.readouterr().err)["code"] == "no-daemon"
+
+
+# Hung, stopped, in the wrong place ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def frozen(home: Path) -> Iterator[int]:
+    """A daemon that is stopped, as with SIGSTOP or in a debugger: its socket is there, and nothing answers."""
+    path = client.socket_path()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOCKED.format(root=str(ROOT), path=path)], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"listening\n"
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+LOCKED = """
+import fcntl, os, sys
+sys.path[:0] = [{root!r}]
+from tests.ctl import fake_daemon
+os.makedirs(os.path.dirname({path!r}), exist_ok=True)
+lock = os.open(os.path.join(os.path.dirname({path!r}), "devboxd.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.pwrite(lock, b"%d\\n" % os.getpid(), 0)
+sys.argv[1:] = [{path!r}]
+fake_daemon.wait_for_ever()
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls"],
+        ["ls", "--json"],
+        ["status"],
+        ["exec", "gpu", "true"],
+        ["attach", "gpu"],
+        ["proxy", "gpu", "22"],
+        ["forward", "gpu", "8000", "--foreground"],
+        ["daemon", "status"],
+    ],
+    ids=" ".join,
+)
+def test_a_daemon_that_is_stopped_is_named_within_seconds(frozen: int, words: list[str]) -> None:
+    """A command that hangs without a word leaves its user with Ctrl-C and no idea."""
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "devboxctl", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        timeout=PATIENCE,
+    )
+    assert time.monotonic() - begin < 2 + 3  # two busy cores
+    assert f"devboxd (pid {frozen}) does not answer" in done.stderr
+    assert "daemon restart" in done.stderr
+    assert done.returncode in (69, 255)
+
+
+def test_ctrl_c_ends_a_command_that_waits_for_a_hung_daemon(home: Path) -> None:
+    """Nobody at all answers on the socket: no process to name, but a way out."""
+    path = client.socket_path()
+    os.makedirs(os.path.dirname(path), 0o700)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(path)
+        silent.listen(5)
+        with Tty(["exec", "gpu", "true"], os.environ) as tty:
+            tty.wait_for(b"devboxd does not answer; waiting")
+            tty.type(b"\x03")
+            assert tty.wait() == 130
+
+
+def test_a_terminal_says_that_the_daemon_is_stopped_and_goes_on_when_it_is_not(home: Path) -> None:
+    """Keys vanish into a daemon that hangs: its user has to know, and to lose nothing."""
+    path = client.socket_path()
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOCKED.format(root=str(ROOT), path=path)], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        with Tty(["attach", "gpu"], os.environ) as tty:
+            tty.wait_for(b"welcome")
+            process.send_signal(signal.SIGSTOP)
+            tty.type(b"typed")
+            tty.wait_for(f"devboxd (pid {process.pid}) does not answer".encode())
+            process.send_signal(signal.SIGCONT)
+            tty.wait_for(b"typed")
+            tty.type(b"exit\r")
+            assert tty.wait() == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("words", [["daemon", "stop"], ["daemon", "restart"]], ids=" ".join)
+def test_a_hung_daemon_is_ended(frozen: int, words: list[str], stand_in: Path, home: Path) -> None:
+    code = f"import sys; sys.executable = {str(stand_in)!r}; sys.argv = ['devboxctl', *{words!r}]; "
+    code += "from devboxctl.entry import main; main()"
+    (home / "code.py").write_text(
+        f"import os; os.unlink({client.socket_path()!r})\n" + (home / "code.py").read_text()
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+    )
+    for pid in started(home):
+        os.kill(pid, 9)
+    assert f"devboxd (pid {frozen}) does not answer" in done.stderr
+    assert not starting.is_alive(frozen)
+    if words == ["daemon", "stop"]:
+        assert (done.returncode, started(home)) == (0, [])
+    else:
+        assert started(home) != []
+
+
+def test_a_restart_says_what_it_cuts_and_asks(daemon: FakeDaemon) -> None:
+    """A build that runs in exec is gone with the daemon; nobody wants to learn that afterwards."""
+    status = {"daemon_version": "1", "pid": 1, "started": "x", "socket": "s", "sessions": 2, "forwards": 1}
+    daemon.routes["GET status"] = {**status, "attached": 1, "piped": 2}
+    kinds = ["exec", "mux", "shell", "port"]
+    sessions = [{"id": k, "box": "b", "kind": k, "state": "online"} for k in kinds]
+    daemon.routes["GET sessions"] = {"sessions": sessions}
+    daemon.routes["GET forwards"] = {
+        "forwards": [
+            {"id": "f", "box": "b", "state": "online", "local": "1", "remote": "1", "connections": 3}
+        ]
+    }
+    with Tty(["daemon", "restart"], os.environ) as tty:
+        tty.wait_for(b"a restart cuts 1 command, 1 plain shell, 5 connections")
+        tty.wait_for(b"go on?")
+        tty.type(b"\n")
+        assert tty.wait() == 130
+    assert not any(method == "POST" for method, _, _ in daemon.requests)
+
+
+def test_what_was_stopped_stays_so_until_somebody_asks(home: Path, stand_in: Path, capsys: Capture) -> None:
+    """A terminal that waits must not start what its user has just stopped."""
+    first = subprocess.Popen(
+        [sys.executable, "-c", LOCKED.format(root=str(ROOT), path=client.socket_path())],
+        stdout=subprocess.PIPE,
+    )
+    assert first.stdout is not None
+    first.stdout.readline()
+    run_ = RUN.replace("from devboxctl", f"sys.executable = {str(stand_in)!r}; from devboxctl")
+    (home / "code.py").write_text(
+        f"import os; os.unlink({client.socket_path()!r})\n" + (home / "code.py").read_text()
+    )
+    try:
+        with Tty(["attach", "gpu"], os.environ, run=run_) as tty:
+            tty.wait_for(b"welcome")
+            starting.mark_stopped(client.socket_path(), stopped=True)
+            first.kill()
+            first.wait()
+            tty.wait_for(b"devboxd was stopped: devboxctl daemon start")
+            time.sleep(client.PATIENCE + 1)  # longer than SPAWN_AFTER
+            assert started(home) == []
+            command = ls(home, stand_in)
+            command.communicate(timeout=30)
+            assert command.returncode == 0
+            tty.wait_for(b"welcome")
+            tty.type(b"exit\r")
+            assert tty.wait() == 0
+            assert len(started(home)) == 1
+    finally:
+        first.stdout.close()
+        for pid in started(home):
+            os.kill(pid, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("DEVBOX_SOCKET", "rel.sock", "/here/rel.sock"),
+        ("DEVBOX_CONFIG", "../c.toml", "/c.toml"),
+        ("AWS_CONFIG_FILE", "./aws", "/here/aws"),
+        ("AWS_CA_BUNDLE", "~/ca.pem", "~/ca.pem"),
+        ("SSL_CERT_FILE", "/etc/ca.pem", "/etc/ca.pem"),
+        ("AWS_PROFILE", "work", "work"),
+        ("PYTHONPATH", "/stray", None),
+        ("PYTHONWARNINGS", "error", None),
+        ("PYTHONPATH", f"/stray:{ROOT}", str(ROOT)),
+    ],
+)
+def test_the_daemon_gets_paths_that_hold_in_its_own_folder(
+    name: str, given: str, expected: str | None
+) -> None:
+    """It runs in /: a relative socket would be made there, and hold everything up for ever after."""
+    assert starting.environment({name: given}, "/here").get(name) == expected
+
+
+def test_a_relative_socket_is_where_the_user_stands(
+    home: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVBOX_SOCKET", "rel/own.sock")
+    (home / "there").mkdir()
+    code = f"import sys, os; os.chdir({str(home / 'there')!r}); sys.executable = {str(stand_in)!r}; "
+    code += "sys.argv = ['devboxctl', 'ls']; from devboxctl.entry import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    for pid in started(home):
+        os.kill(pid, 9)
+    assert done.returncode == 0, done.stderr
+    assert (home / "there" / "rel" / "own.sock").exists()
+
+
+WORDS = """
+import os, sys
+os.write(int(os.environ["DEVBOX_START_FD"]), b"/x can not be used: Read-only file system\\nlook at /x\\n")
+print("a line that only the log wants", file=sys.stderr)
+sys.exit(1)
+"""
+
+
+def test_a_daemon_that_cannot_start_says_why_itself(home: Path, stand_in: Path) -> None:
+    """The last line of a log is whatever was logged last; and a full disk has no log at all."""
+    (home / "code.py").write_text(WORDS)
+    command = ls(home, stand_in)
+    _, err = command.communicate(timeout=30)
+    assert command.returncode == 69
+    assert (
+        err
+        == "error: devboxd could not be started: /x can not be used: Read-only file system\nhint: look at /x\n"
+    )
+
+
+def test_only_what_this_start_has_written_is_quoted(home: Path, stand_in: Path) -> None:
+    state = Path(client.state_directory())
+    state.mkdir(parents=True)
+    (state / client.LOG_NAME).write_text("an old line about something else\n")
+    (home / "code.py").write_text("import sys; sys.exit(1)")
+    command = ls(home, stand_in)
+    _, err = command.communicate(timeout=30)
+    assert err.startswith("error: devboxd could not be started\nhint: its log is ")
+
+
+@pytest.mark.parametrize("target", ["devboxd.log", "start lock"])
+def test_a_link_in_the_place_of_our_files_is_not_followed(home: Path, stand_in: Path, target: str) -> None:
+    """Whoever may write to a shared folder could let us write to any file of ours."""
+    state, victim = Path(client.state_directory()), home / "victim"
+    state.mkdir(parents=True)
+    folder = Path(client.socket_path()).parent
+    folder.mkdir(parents=True)
+    link = state / client.LOG_NAME if target == "devboxd.log" else Path(client.socket_path() + ".start")
+    link.symlink_to(victim)
+    command = ls(home, stand_in)
+    _, err = command.communicate(timeout=30)
+    assert command.returncode == 69
+    assert "cannot write" in err
+    assert not victim.exists()
+
+
+def test_folders_are_private_whatever_the_umask(home: Path, stand_in: Path) -> None:
+    before = os.umask(0)
+    try:
+        command = ls(home, stand_in)
+    finally:
+        os.umask(before)
+    command.communicate(timeout=30)
+    for pid in started(home):
+        os.kill(pid, 9)
+    for folder in (home / ".local", home / ".local" / "state", Path(client.state_directory())):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from devboxctl.commands.daemon import unit
+from devboxctl.commands.service import unit
 from tests.e2e.kit import CTL, World, free_port, is_alive, need, until
 
 UNITS = ("devboxd.socket", "devboxd.service")

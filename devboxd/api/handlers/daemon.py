@@ -25,6 +25,7 @@ async def status(context: Context, asked: wire.Nothing) -> wire.Status:
         sessions=len(daemon.sessions()),
         forwards=len(daemon.forwards.list()),
         attached=daemon.attached,
+        piped=daemon.piped,
         conditions=[views.condition(item) for item in daemon.shared.news.conditions()],
         activation=context.activation,
     )

@@ -102,7 +102,11 @@ async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
     stream = connecting.result()
     if isinstance(stream, DevboxError):
         raise stream
-    return Piped(stream, asked.fd_pass)
+
+    def count(step: int) -> None:
+        daemon.piped += step
+
+    return Piped(stream, count, asked.fd_pass)
 
 
 async def _prepare(daemon: Daemon, box: BoxRef, user: str, port: int) -> None:

@@ -69,6 +69,7 @@ class Status(msgspec.Struct, omit_defaults=True):
     sessions: int
     forwards: int
     attached: int
+    piped: int = 0  # connections of ssh and the like (proxy)
     conditions: list[Condition] = []
     activation: str = "spawned"  # systemd, spawned, foreground
     api_version: int = API_VERSION
