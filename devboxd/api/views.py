@@ -9,6 +9,8 @@ from devboxd.errors import DevboxError, exit_status
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import Condition, Event
+from devboxd.model.names import Listing
+from devboxd.model.states import Connection
 from devboxd.text import rfc3339
 
 
@@ -83,16 +85,16 @@ def session(value: HeldSession) -> wire.Session:
 def box(
     instance: Instance,
     account: Account,
+    listing: Listing | None,
     *,
-    name: str | None = None,
-    connection: str = "unknown",
+    connection: Connection = Connection.UNKNOWN,
     sessions: int = 0,
     forwards: int = 0,
     user: str | None = None,
 ) -> wire.Box:
-    """An instance."""
+    """An instance. One that is going has no listing: it answers to no name any more."""
     return wire.Box(
-        name=name or instance.name or instance.id,
+        name=listing.name if listing is not None else instance.name or instance.id,
         id=instance.id,
         state=instance.state,
         connection=connection,
@@ -106,4 +108,6 @@ def box(
         sessions=sessions,
         forwards=forwards,
         tags=dict(instance.tags),
+        ref=listing.ref if listing is not None else instance.id,
+        host=listing.host if listing is not None else None,
     )

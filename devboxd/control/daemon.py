@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine
-from typing import Final
 
+from devboxd.control.base.boxes import Boxes
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.needs import Cloud, Dialer
 from devboxd.control.base.shared import Shared
@@ -24,17 +24,14 @@ from devboxd.control.connect.sshagent import SshAgents
 from devboxd.control.connect.stream import Stream
 from devboxd.control.connect.sweep import sweep
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import BadRequest, BoxNotFound, Denied, DevboxError, Unreachable
+from devboxd.errors import BoxNotFound, DevboxError, Unreachable
 from devboxd.model.attach import AttachSpec
-from devboxd.model.box import PROJECT_TAG, Account, BoxRef, Instance
+from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config
-from devboxd.model.names import is_instance_id, is_name, strip_suffix
-from devboxd.model.states import Connection, InstanceState
+from devboxd.model.states import InstanceState
 from devboxd.model.terminal import Leaving
 
 log = logging.getLogger(__name__)
-
-NAMES_KEPT: Final = 30.0  # seconds that a name keeps its instance without asking EC2 again
 
 
 class Daemon:
@@ -62,8 +59,7 @@ class Daemon:
         self._idle_after = idle_after
         self._pools: dict[PortTarget, PortPool] = {}
         self._warm: list[PortPool] = []
-        self._names: dict[tuple[str, Account], tuple[float, BoxRef]] = {}
-        self._last_boxes: dict[Account, tuple[float, list[Instance]]] = {}
+        self.boxes = Boxes(shared.time, cloud, memory, lambda: self.config)
         self.forwards = Forwards(
             shared,
             self.pool,
@@ -101,7 +97,7 @@ class Daemon:
         for name, configured in self.config.boxes.items():
             for port in configured.warm:
                 try:
-                    box = await self.resolve(name, Account())
+                    box = await self.boxes.resolve(name, Account())
                 except DevboxError as error:
                     self.shared.news.tell(
                         "warm.failed", f"port {port} of {name} is not kept warm: {error.message}", box=name
@@ -116,96 +112,9 @@ class Daemon:
     def apply(self, config: Config) -> None:
         """Use a new configuration from now on; what is open stays as it is."""
         self.config = config
-        self._names.clear()
+        self.boxes.forget()
         self.shared.tasks.spawn("warm ports", self._warm_up())
         self.shared.news.tell("config.loaded", "the configuration was read again")
-
-    # Boxes ------------------------------------------------------------------------------------------
-
-    async def resolve(self, name: str, account: Account) -> BoxRef:
-        """Find the box that ``name`` means: an instance id, a configured name, or a tag in EC2.
-
-        Raises:
-            BadRequest: it cannot be a name, or means several boxes.
-            BoxNotFound: nothing is called so.
-        """
-        name = strip_suffix(name)
-        config = self.config
-        configured = config.boxes.get(name)
-        account = config.account_of(account, name)
-        meant = configured.target if configured is not None and configured.target else name
-        if is_instance_id(meant):
-            return self._seen(config.box_ref(name, meant, account))
-        if not is_name(meant):
-            raise BadRequest(
-                f"{name!r} cannot be a box", hint="give a name from devboxctl ls, or an instance id"
-            )
-        key, now = (name, account), self.shared.time.monotonic()
-        if (known := self._names.get(key)) is not None and now - known[0] < NAMES_KEPT:
-            return known[1]
-        instance = await self._find(meant, account)
-        box = self._seen(config.box_ref(name, instance.id, account))
-        self._names[key] = (now, box)
-        return box
-
-    async def _find(self, name: str, account: Account) -> Instance:
-        try:
-            instances = await self._list(account)
-        except (Denied, Unreachable) as error:
-            raise type(error)(
-                f"the name {name!r} cannot be looked up: {error.message}",
-                hint="an instance id (i-…) works without EC2 permissions; or configure [boxes.NAME] target",
-            ) from error
-        called = [i for i in instances if name in (i.name, i.tags.get(PROJECT_TAG)) and not i.state.is_gone]
-        running = [instance for instance in called if instance.is_running] or called
-        if len(running) > 1:
-            ids = ", ".join(sorted(instance.id for instance in running))
-            raise BadRequest(f"{name!r} means {len(running)} boxes: {ids}", hint="use the instance id")
-        if not running:
-            names = sorted(
-                {instance.name for instance in instances if instance.name and not instance.state.is_gone}
-            )
-            hint = f"known boxes: {', '.join(names[:12])}" if names else "devboxctl ls shows what exists"
-            raise BoxNotFound(f"there is no box named {name!r}", hint=hint)
-        return running[0]
-
-    async def boxes(self, account: Account) -> tuple[list[Instance], Account, float | None]:
-        """All boxes of an account, which one that is, and since when they are old (None: fresh).
-
-        Raises:
-            DevboxError: AWS cannot be asked and nothing is remembered.
-        """
-        account = self.config.account_of(account)
-        try:
-            return await self._list(account), account, None
-        except DevboxError:
-            if (last := self._last_boxes.get(account)) is None:
-                raise
-            return last[1], account, last[0]
-
-    async def instance(self, box: BoxRef) -> Instance | None:
-        """The instance behind a box; None where EC2 does not know it or may not be asked."""
-        try:
-            return await self._cloud.instances(box.account).get(box.target)
-        except DevboxError as error:
-            log.debug("%s cannot be looked at: %s", box.name, error)
-            return None
-
-    async def connection(self, box: BoxRef) -> Connection:
-        """Whether the agent of a box is connected."""
-        try:
-            return await self._cloud.sessions(box.account).connection_status(box.target) or Connection.UNKNOWN
-        except DevboxError:
-            return Connection.UNKNOWN
-
-    async def _list(self, account: Account) -> list[Instance]:
-        instances = await self._cloud.instances(account).list()
-        self._last_boxes[account] = (self.shared.time.wall(), instances)
-        return instances
-
-    def _seen(self, box: BoxRef) -> BoxRef:
-        self._memory.used(box.account)
-        return box
 
     # Sessions ---------------------------------------------------------------------------------------
 
@@ -227,7 +136,10 @@ class Daemon:
         """Join a terminal to a box until its user leaves."""
 
         async def state() -> InstanceState | None:
-            instance = await self.instance(spec.box)
+            try:
+                instance = await self.boxes.instance(spec.box)
+            except BoxNotFound:
+                return InstanceState.TERMINATED  # an hour ago, so that EC2 has forgotten it
             return instance.state if instance is not None else None
 
         attach = Attach(

@@ -62,7 +62,7 @@ class Doctor:
         )
 
         async def list_boxes() -> Finding:
-            instances, account, since = await self._daemon.boxes(Account())
+            instances, account, since = await self._daemon.boxes.all(Account())
             if since is not None:
                 return Finding("ec2", Result.WARNING, "EC2 could not be asked; names come from memory")
             where = account.profile or "default"
@@ -76,7 +76,7 @@ class Doctor:
         findings = await self.machine()
 
         async def state() -> Finding:
-            instance = await self._daemon.instance(box)
+            instance = await self._daemon.boxes.instance(box)
             if instance is None:
                 return Finding(
                     "instance", Result.SKIPPED, f"EC2 does not show {box.target}: that is no obstacle"
@@ -89,7 +89,7 @@ class Doctor:
             )
 
         async def agent() -> Finding:
-            status = await self._daemon.connection(box)
+            status = await self._daemon.boxes.connection(box)
             if status is Connection.NOT_CONNECTED:
                 hint = "does the instance profile allow Session Manager, and can the box reach its endpoints?"
                 return Finding("agent", Result.FAILED, f"the agent of {box.name} is not connected", hint)

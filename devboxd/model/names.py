@@ -36,6 +36,7 @@ USER_PATTERN: Final = r"\A[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?\Z"
 _USER: Final = re.compile(USER_PATTERN)
 _HOST_KEY_TYPE: Final = re.compile(r"(?:sk-)?(?:ssh|ecdsa-sha2)-[A-Za-z0-9@.-]+\Z")
 _CERTIFICATE: Final = "-cert-v0"  # known_hosts takes certificates by their authority only
+_PATTERN: Final = frozenset(" *?!,|@#[]:;\"'\\`$&<>(){}")
 HOST_KEY_MAX: Final = (
     16384  # characters; an RSA key of 16,384 bits takes 2,764, post-quantum ones about 4,000
 )
@@ -60,6 +61,11 @@ def is_name(text: str) -> bool:
 def is_host_name(text: str) -> bool:
     """Say whether ssh takes this as (the first part of) a host name, in its files too."""
     return _HOST.match(text) is not None
+
+
+def is_pinnable(text: str) -> bool:
+    """Say whether this can stand before a key in known_hosts, where some characters mean other hosts, too."""
+    return bool(text) and text.isprintable() and not text.startswith("-") and not set(text) & _PATTERN
 
 
 def is_user(text: str) -> bool:
@@ -197,9 +203,10 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Several(msgspec.Struct, frozen=True):
-    """More than one box; each as one has to write it to mean that one."""
+    """More than one box; each as one has to write it to mean that one. ``begun``: all begin so."""
 
     names: tuple[str, ...]
+    begun: bool = False
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -212,24 +219,31 @@ class Nothing(msgspec.Struct, frozen=True):
 Meaning = Found | Several | Nothing
 
 
+def called(name: str, boxes: Iterable[Named]) -> Found | Several | None:
+    """The box with this Name tag or project; where one of them runs, stopped ones are not meant."""
+    fitting = [box for box in boxes if name in (box.name, box.project)]
+    ids = sorted(box.id for box in fitting if box.is_running) or sorted(box.id for box in fitting)
+    if len(ids) > 1:
+        return Several(tuple(ids))
+    return Found(name, ids[0]) if ids else None
+
+
 def meaning(text: str, boxes: Sequence[Named], configured: Mapping[str, str]) -> Meaning:
     """Say which box ``text`` means.
 
-    The first rule that any box fits decides: the configured name; the Name tag or project (a running box
-    before stopped ones of the same name); the host name; the beginning of any of these or of an id.
+    The first rule that any box fits decides: the configured name; the Name tag or project; the host name; the
+    beginning of any of these or of an id.
 
     Args:
         boxes: the instances that exist.
         configured: name in the configuration → its target (an instance id or a Name tag).
     """
     bare = strip_suffix(text)
-    owners = _owners(boxes)
     for asked in dict.fromkeys((text, bare)):
         if asked in configured:
             return Found(asked, configured[asked])
-        if asked in owners:
-            ids = [box.id for box in owners[asked]]
-            return Found(asked, ids[0]) if len(ids) == 1 else Several(tuple(sorted(ids)))
+        if (found := called(asked, boxes)) is not None:
+            return found
     callables = _callables(boxes, configured)
     labels = host_labels(callables)
     for fits in (_is_host, _begins):
@@ -240,39 +254,51 @@ def meaning(text: str, boxes: Sequence[Named], configured: Mapping[str, str]) ->
             [(target, name)] = fitting.items()
             return Found(name, target)
         if fitting:
-            return Several(tuple(sorted(fitting.values())))
+            return Several(tuple(sorted(fitting.values())), begun=fits is _begins)
     known = tuple(sorted(callables))
     return Nothing(_close(bare, known), known)
 
 
-def references(boxes: Sequence[Named], configured: Mapping[str, str]) -> dict[str, str]:
-    """By instance id: what to write to mean this box and no other. Its name where that does it, or its id."""
-    owners = _owners(boxes)
-    return {
-        box.id: next(
-            (
-                name
-                for name in (box.name, box.project)
-                if name
-                and is_name(name)
-                and not is_instance_id(name)
-                and configured.get(name, box.id) in (box.id, name)
-                and owners[name] == [box]
-            ),
-            box.id,
-        )
-        for box in boxes
-    }
+class Listing(msgspec.Struct, frozen=True):
+    """How a box is shown. ``ref``: what to write to mean this box and no other; ``host``: its host name."""
+
+    name: str
+    ref: str
+    host: str
 
 
-def _owners(boxes: Sequence[Named]) -> dict[str, list[Named]]:
-    """By name or project: who is called so; where one of them runs, the running ones only."""
-    called: dict[str, list[Named]] = {}
+def listings(boxes: Sequence[Named], configured: Mapping[str, str]) -> dict[str, Listing]:
+    """By instance id (or what the configuration says, where no box fits): how each box is shown."""
+    refs = _references(boxes, configured)
+    shown = {box.id: box.name if box.name and is_name(box.name) else refs[box.id] for box in boxes}
+    for name, target in _callables(boxes, configured).items():
+        if name in configured:
+            refs[target] = shown[target] = name
+    labels = host_labels(refs.values())
+    return {id_: Listing(shown[id_], ref, labels[ref] + HOST_SUFFIX) for id_, ref in refs.items()}
+
+
+def _references(boxes: Sequence[Named], configured: Mapping[str, str]) -> dict[str, str]:
+    """By instance id: its name or project where that means this box alone, or else its id."""
+    owners: dict[str, list[Named]] = {}
     for box in boxes:
         for name in {box.name, box.project} - {None, ""}:
             assert name is not None
-            called.setdefault(name, []).append(box)
-    return {name: [box for box in all_ if box.is_running] or all_ for name, all_ in called.items()}
+            owners.setdefault(name, []).append(box)
+
+    def means(name: str | None, box: Named) -> bool:
+        return (
+            name is not None
+            and is_name(name)
+            and not is_instance_id(name)
+            and configured.get(name, box.id) in (box.id, name)
+            and called(name, owners.get(name, ())) == Found(name, box.id)
+        )
+
+    return {
+        box.id: next((name for name in (box.name, box.project) if name and means(name, box)), box.id)
+        for box in boxes
+    }
 
 
 def _callables(boxes: Sequence[Named], configured: Mapping[str, str]) -> dict[str, str]:
@@ -280,12 +306,12 @@ def _callables(boxes: Sequence[Named], configured: Mapping[str, str]) -> dict[st
 
     Configured names come last: of two names for one box, they carry its settings.
     """
-    owners = _owners(boxes)
-    found = {name: id_ for id_, name in references(boxes, configured).items()}
+    found = {name: id_ for id_, name in _references(boxes, configured).items()}
     for name, target in configured.items():
-        meant = owners.get(target, ())
+        meant = None if is_instance_id(target) else called(target, boxes)
         found.pop(name, None)
-        found[name] = meant[0].id if len(meant) == 1 else target
+        if not isinstance(meant, Several):
+            found[name] = meant.target if meant is not None else target
     return found
 
 

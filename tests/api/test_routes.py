@@ -77,7 +77,7 @@ async def test_boxes_are_listed_and_shown(server: Server, sim: Simulator) -> Non
 
 async def test_without_ec2_the_list_says_so_and_shows_what_is_in_use(server: Server, sim: Simulator) -> None:
     """Session Manager alone reaches a box."""
-    box = await server.daemon.resolve(box_id(sim), server_module_account())
+    box = await server.daemon.boxes.resolve(box_id(sim), server_module_account())
     await server.daemon.connect(box, 7, None, 20.0)
     await sim.fault("refuse", call="DescribeInstances", code="UnauthorizedOperation", status=403)
     found = await get(server, "boxes", wire.BoxList)
@@ -118,7 +118,7 @@ async def test_forwards_are_added_listed_and_removed(server: Server) -> None:
 
 async def test_sessions_are_listed_and_ended(server: Server, sim: Simulator) -> None:
     """``status`` shows what AWS is told."""
-    box = await server.daemon.resolve("api", server_module_account())
+    box = await server.daemon.boxes.resolve("api", server_module_account())
     await server.daemon.connect(box, 7, None, 20.0)
     (session,) = (await get(server, "sessions", wire.SessionList)).sessions
     assert (session.kind, session.box, session.state, session.agent_version) == (
@@ -271,7 +271,7 @@ async def test_errors_keep_their_code_hint_and_exit_status(
     async def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(server.daemon, "resolve", fail)
+    monkeypatch.setattr(server.daemon.boxes, "resolve", fail)
     got, failure = await refused(server, "GET", "boxes/api")
     assert got == status
     assert failure == wire.Failure(
@@ -287,7 +287,7 @@ async def test_a_bug_is_one_failed_request_and_a_traceback_in_the_log(
     async def fail(*_: object) -> None:
         raise ValueError("token=SECRET")
 
-    monkeypatch.setattr(server.daemon, "resolve", fail)
+    monkeypatch.setattr(server.daemon.boxes, "resolve", fail)
     status, failure = await refused(server, "GET", "boxes/api")
     assert (status, failure.code) == (500, "internal")
     assert "SECRET" not in failure.message

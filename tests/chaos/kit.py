@@ -263,7 +263,7 @@ class Traffic:
 
     async def start(self, *, streams: int = 3) -> None:
         """Open all of it and let it flow."""
-        self._box = box = await self.daemon.resolve(self.sim.box("api").id, Account())
+        self._box = box = await self.daemon.boxes.resolve(self.sim.box("api").id, Account())
         await self._shell(box)
         await self._exec(box)
         [facts] = await self.daemon.forwards.add(

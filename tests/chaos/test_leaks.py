@@ -21,7 +21,7 @@ from tests.kit.tasks import beside
 async def cut_and_come_back(sim: Simulator, daemon: Daemon, rounds: int) -> tuple[int, int]:
     """Cut all links and wait until a byte has been there and back on each; returns reconnects, and the most tasks."""
     made = tasks = 0
-    box = await daemon.resolve(sim.box("api").id, Account())
+    box = await daemon.boxes.resolve(sim.box("api").id, Account())
     users, streams, holders = [], [], []
     for _ in range(3):
         user = User()

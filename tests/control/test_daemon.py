@@ -35,30 +35,30 @@ async def until(what: Callable[[], object], timeout: float = 15.0) -> None:
 
 async def open_one(daemon: Daemon, sim: Simulator) -> None:
     """Leave a port session open."""
-    box = await daemon.resolve(sim.box("api").id, HERE)
+    box = await daemon.boxes.resolve(sim.box("api").id, HERE)
     await daemon.connect(box, 7, None, 20.0)
 
 
 async def test_an_instance_id_needs_no_permission_at_all(daemon: Daemon, sim: Simulator) -> None:
     """Somebody else's box, and only ssm:StartSession."""
     await sim.fault("refuse", call="*", code="UnauthorizedOperation", status=403)
-    box = await daemon.resolve("i-0123456789abcdef0", HERE)
+    box = await daemon.boxes.resolve("i-0123456789abcdef0", HERE)
     assert (box.name, box.target) == ("i-0123456789abcdef0", "i-0123456789abcdef0")
-    assert (await daemon.resolve("mi-0123456789abcdef0.devbox", HERE)).target == "mi-0123456789abcdef0"
+    assert (await daemon.boxes.resolve("mi-0123456789abcdef0.devbox", HERE)).target == "mi-0123456789abcdef0"
 
 
 async def test_names_come_from_tags_and_are_kept_for_a_while(daemon: Daemon, sim: Simulator) -> None:
     """ssh asks for the same name ten times in a row."""
-    box = await daemon.resolve("web", HERE)
+    box = await daemon.boxes.resolve("web", HERE)
     assert (box.name, box.target) == ("web", sim.box("web").id)
     await sim.fault("refuse", call="*", code="UnauthorizedOperation", status=403)
-    assert (await daemon.resolve("web.devbox", HERE)).target == sim.box("web").id
+    assert (await daemon.boxes.resolve("web.devbox", HERE)).target == sim.box("web").id
 
 
 async def test_a_name_that_nothing_has_is_told_with_those_that_are(daemon: Daemon) -> None:
     """A typo should show its correction."""
     with pytest.raises(BoxNotFound) as caught:
-        await daemon.resolve("wbe", HERE)
+        await daemon.boxes.resolve("wbe", HERE)
     assert "web" in (caught.value.hint or "")
 
 
@@ -66,14 +66,14 @@ async def test_a_name_that_nothing_has_is_told_with_those_that_are(daemon: Daemo
 async def test_what_cannot_be_a_name_is_refused(daemon: Daemon, name: str) -> None:
     """Before EC2 is asked."""
     with pytest.raises(BadRequest):
-        await daemon.resolve(name, HERE)
+        await daemon.boxes.resolve(name, HERE)
 
 
 async def test_without_ec2_permissions_the_way_around_is_named(daemon: Daemon, sim: Simulator) -> None:
     """Session Manager alone is enough."""
     await sim.fault("refuse", call="*", code="UnauthorizedOperation", status=403)
     with pytest.raises(Denied) as caught:
-        await daemon.resolve("web", HERE)
+        await daemon.boxes.resolve("web", HERE)
     assert "instance id" in (caught.value.hint or "")
 
 
@@ -85,7 +85,7 @@ async def test_two_boxes_of_one_name_are_a_question(
     await sim.console("CreateTags", Resources=[sim.box_id("b")], Tags=[{"Key": "Name", "Value": "a"}])
     daemon = await make_daemon(sim)
     with pytest.raises(BadRequest, match="means 2 boxes"):
-        await daemon.resolve("a", HERE)
+        await daemon.boxes.resolve("a", HERE)
 
 
 async def test_of_two_boxes_of_one_name_the_running_one_is_meant(
@@ -96,7 +96,7 @@ async def test_of_two_boxes_of_one_name_the_running_one_is_meant(
     running = sim.box("a").id
     await sim.console("CreateTags", Resources=[sim.box_id("b")], Tags=[{"Key": "Name", "Value": "a"}])
     daemon = await make_daemon(sim)
-    assert (await daemon.resolve("a", HERE)).target == running
+    assert (await daemon.boxes.resolve("a", HERE)).target == running
 
 
 async def test_a_configured_box_wins_over_tags(sim: Simulator, make_daemon: MakeDaemon) -> None:
@@ -107,28 +107,28 @@ async def test_a_configured_box_wins_over_tags(sim: Simulator, make_daemon: Make
         "api": BoxSettings(user="bob"),
     }
     daemon = await make_daemon(sim, boxes=boxes, defaults=Defaults(user="dev", mux=Mux.ZELLIJ))
-    web = await daemon.resolve("web", HERE)
+    web = await daemon.boxes.resolve("web", HERE)
     assert (web.target, web.account, web.user, web.mux) == (
         "i-0123456789abcdef0",
         Account("prod", "eu-west-1"),
         "ana",
         "tmux",
     )
-    assert (await daemon.resolve("web", Account("other"))).account.profile == "other", "a flag wins"
-    db = await daemon.resolve("db", HERE)
+    assert (await daemon.boxes.resolve("web", Account("other"))).account.profile == "other", "a flag wins"
+    db = await daemon.boxes.resolve("db", HERE)
     assert (db.name, db.target, db.user, db.mux) == ("db", sim.box("data").id, "root", "zellij")
-    api = await daemon.resolve("api", HERE)
+    api = await daemon.boxes.resolve("api", HERE)
     assert (api.target, api.user) == (sim.box("api").id, "bob")
     daemon.apply(Config(defaults=Defaults(user="eve")))
-    assert (await daemon.resolve("api", HERE)).user == "eve"
+    assert (await daemon.boxes.resolve("api", HERE)).user == "eve"
 
 
 async def test_the_list_of_boxes_comes_from_memory_when_ec2_is_away(daemon: Daemon, sim: Simulator) -> None:
     """And says how old it is."""
-    fresh, _, since = await daemon.boxes(HERE)
+    fresh, _, since = await daemon.boxes.all(HERE)
     assert since is None
     await sim.fault("refuse", call="*", code="InternalServerError", status=500)
-    old, _, since = await daemon.boxes(HERE)
+    old, _, since = await daemon.boxes.all(HERE)
     assert [box.id for box in old] == [box.id for box in fresh]
     assert since is not None
 
@@ -137,7 +137,7 @@ async def test_stop_ends_every_session_at_aws(sim: Simulator, make_daemon: MakeD
     """Port, terminal and command: nothing stays open for the twenty minutes that AWS would keep it."""
     daemon = await make_daemon(sim)
     await open_one(daemon, sim)
-    box = await daemon.resolve(sim.box("api").id, HERE)
+    box = await daemon.boxes.resolve(sim.box("api").id, HERE)
     terminal, command = Screen(), Screen()
     work = [
         beside(daemon.attach(AttachSpec(box=box, raw=True), terminal)),
@@ -199,7 +199,7 @@ async def test_the_sweep_spares_what_this_daemon_starts_meanwhile(
 ) -> None:
     """Socket activation: the first attach comes with the start of the daemon itself."""
     daemon = await make_daemon(sim)
-    box = await daemon.resolve(sim.box("api").id, HERE)
+    box = await daemon.boxes.resolve(sim.box("api").id, HERE)
     await daemon.connect(box, 7, None, 20.0)
     # As if the answer to StartSession were still on its way: nothing is written down yet.
     await sweep(daemon._sessions, {}, [box.account])
@@ -220,7 +220,7 @@ async def test_a_session_is_ended_by_the_start_of_its_id(daemon: Daemon, sim: Si
 
 async def test_ping_measures_and_leaves_nothing_open(daemon: Daemon, sim: Simulator) -> None:
     """A number, the agent's version, and no session behind it."""
-    box = await daemon.resolve(sim.box("api").id, HERE)
+    box = await daemon.boxes.resolve(sim.box("api").id, HERE)
     trips, opened, version = await daemon.ping(box, 3, 10.0)
     assert len(trips) == 3
     assert all(0 < trip < 5 for trip in trips)
@@ -235,7 +235,7 @@ async def test_ping_of_a_box_that_is_off_ends_in_time(
     """And says why."""
     sim = await simulator(stopped=["api"])
     daemon = await make_daemon(sim)
-    box = await daemon.resolve(sim.box("api").id, HERE)
+    box = await daemon.boxes.resolve(sim.box("api").id, HERE)
     async with asyncio.timeout(3):
         with pytest.raises((Unreachable,), match=r"not connected|did not answer"):
             await daemon.ping(box, 1, 0.5)

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from devboxd.errors import BadRequest
 from devboxd.model.names import (
     Found,
+    Listing,
     Meaning,
     Nothing,
     Several,
+    called,
     check_mux,
     check_session,
     check_user,
@@ -26,9 +28,10 @@ from devboxd.model.names import (
     is_host_name,
     is_instance_id,
     is_name,
+    is_pinnable,
+    listings,
     long_label,
     meaning,
-    references,
     strip_suffix,
 )
 from devboxd.model.states import Mux
@@ -248,10 +251,9 @@ def test_no_two_names_share_a_host_name(names: set[str]) -> None:
 def test_every_host_name_that_is_shown_leads_to_its_box(names: set[str]) -> None:
     """``ls`` shows it, ``ssh`` is given it, and the box is that one."""
     boxes = [Box(id_, name) for id_, name in zip(ids(len(names)), sorted(names), strict=True)]
-    refs = references(boxes, {})
-    labels = host_labels(refs.values())
+    shown = listings(boxes, {})
     for box in boxes:
-        found = meaning(labels[refs[box.id]] + ".devbox", boxes, {})
+        found = meaning(shown[box.id].host, boxes, {})
         assert isinstance(found, Found)
         assert found.target == box.id
 
@@ -264,12 +266,18 @@ def test_every_host_name_that_is_shown_leads_to_its_box(names: set[str]) -> None
 )  # fmt: skip
 def test_what_is_offered_is_accepted_and_means_that_box(boxes: list[Box], configured: dict[str, str]) -> None:
     """The picker and completion offer references; each must lead to its box and no other."""
-    for id_, reference in references(boxes, configured).items():
-        if reference == id_:
-            continue  # an id is taken as it is
-        found = meaning(reference, boxes, configured)
-        assert isinstance(found, Found)
-        assert found.target in (id_, reference)
+    shown = listings(boxes, configured)
+    assert shown.keys() >= {box.id for box in boxes}
+    for id_, listing in shown.items():
+        for said in (listing.ref, listing.host):
+            if said.removesuffix(".devbox") == id_:
+                continue  # an id is taken as it is
+            found = meaning(said, boxes, configured)
+            assert isinstance(found, Found)
+            if not is_instance_id(found.target):
+                found = called(found.target, boxes) or found
+            assert isinstance(found, Found)
+            assert found.target == id_
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -288,13 +296,13 @@ WEB = [Box(I1, "web-1"), Box(I2, "west", is_running=False), Box(I3, "My Dev Box"
         ("web", Found("web-1", I1)),
         ("web.devbox", Found("web-1", I1)),
         ("WEB-1.devbox", Found("web-1", I1)),
-        ("we", Several(("web-1", "west"))),
-        ("we.devbox", Several(("web-1", "west"))),
+        ("we", Several(("web-1", "west"), begun=True)),
+        ("we.devbox", Several(("web-1", "west"), begun=True)),
         ("ml", Found("ml", I3)),
         ("my-dev-box.devbox", Found("My Dev Box", I3)),
         ("my", Found("My Dev Box", I3)),
         ("My ", Found("My Dev Box", I3)),
-        (I1[:-1], Several(("My Dev Box", "web-1", "west"))),
+        (I1[:-1], Several(("My Dev Box", "web-1", "west"), begun=True)),
         ("wbe-1", Nothing(("web-1",), ("My Dev Box", "web-1", "west"))),
         ("MY DEV BX", Nothing(("My Dev Box",), ("My Dev Box", "web-1", "west"))),
         ("zzz", Nothing((), ("My Dev Box", "web-1", "west"))),
@@ -320,7 +328,7 @@ def test_a_name_means_the_box_that_one_would_think(text: str, means: Meaning) ->
         ("web", [Box(I1, "web")], {"web": I2}, Found("web", I2)),
         ("gp", [Box(I1, "ml-box")], {"gpu": I1}, Found("gpu", I1)),
         ("gp", [Box(I1, "gpu-box")], {"gpu": "gpu-box"}, Found("gpu", I1)),
-        ("gp", [Box(I1, "gpu-box")], {"gpu": I2}, Several(("gpu", "gpu-box"))),
+        ("gp", [Box(I1, "gpu-box")], {"gpu": I2}, Several(("gpu", "gpu-box"), begun=True)),
         ("gp", [], {"gpu": "gpu-box"}, Found("gpu", "gpu-box")),
         # A tag that ends like our host names is that tag.
         ("x.devbox", [Box(I1, "x.devbox"), Box(I2, "x")], {}, Found("x.devbox", I1)),
@@ -341,7 +349,36 @@ def test_names_that_meet(
 
 def test_a_tag_that_claims_to_be_an_id_is_never_offered() -> None:
     """Ids are taken as they are, before any tag is looked at: whoever is offered it would reach I2."""
-    assert references([Box(I1, I2), Box(I2, "web")], {}) == {I1: I1, I2: "web"}
+    shown = listings([Box(I1, I2), Box(I2, "web")], {})
+    assert {id_: listing.ref for id_, listing in shown.items()} == {I1: I1, I2: "web"}
+
+
+def test_a_box_is_shown_as_people_call_it_and_offered_as_it_can_be_meant() -> None:
+    """Two boxes of one name: both are called so in ``ls``, and only the one that would be meant is offered so."""
+    boxes = [
+        Box(I1, "web"),
+        Box(I2, "web", is_running=False),
+        Box(I3, "My Dev Box"),
+    ]
+    assert listings(boxes, {"gpu": I3, "far": "elsewhere"}) == {
+        I1: Listing("web", "web", "web.devbox"),
+        I2: Listing("web", I2, f"{I2}.devbox"),
+        I3: Listing("gpu", "gpu", "gpu.devbox"),
+        "elsewhere": Listing("far", "far", "far.devbox"),
+    }
+
+
+@pytest.mark.parametrize("text", ["web", "web/prod", "büro", "ann+x", "we"])
+def test_what_ssh_can_look_up_can_be_pinned(text: str) -> None:
+    assert is_pinnable(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "*", "a b", "a*", "?", "!web", "a,b", "|1|x", "@revoked", "#x", "[x]:2", "a\nb", "-x"]
+)
+def test_what_means_more_than_one_host_is_never_pinned(text: str) -> None:
+    """A Name tag ``*`` would otherwise make its box's key good for every box."""
+    assert not is_pinnable(text)
 
 
 def test_long_labels_do_not_change_with_the_release() -> None:

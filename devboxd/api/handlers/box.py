@@ -7,9 +7,12 @@ from collections import Counter
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers
+from devboxd.control.daemon import Daemon
 from devboxd.errors import DevboxError
-from devboxd.model.box import Instance
+from devboxd.model.box import Account, Instance
 from devboxd.model.health import condition
+from devboxd.model.names import HOST_SUFFIX, Listing
+from devboxd.model.states import InstanceState
 from devboxd.text import rfc3339
 
 
@@ -22,7 +25,7 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
     since: float | None = None
     instances: list[Instance] = []
     try:
-        instances, of, since = await daemon.boxes(of)
+        instances, of, since = await daemon.boxes.all(of)
     except DevboxError as error:
         if error.code not in ("denied", "unreachable"):
             raise
@@ -30,25 +33,30 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
         now = daemon.shared.time.wall()
         raised = condition("ec2-unavailable", now, problem=error.message, hint=error.hint)
         conditions.append(views.condition(raised))
-    sessions = Counter(session.plan.target for session in daemon.sessions())
-    forwards = Counter(item.box for item in daemon.forwards.list())
-    names = {item.target: name for name, item in daemon.config.boxes.items() if item.target}
+    listings = daemon.boxes.listings(instances)
+    sessions, forwards = _sessions(daemon), _forwards(daemon)
     found = [
         views.box(
             instance,
             of,
-            name=names.get(instance.id),
+            listings.get(instance.id),
             sessions=sessions[instance.id],
-            forwards=forwards[names.get(instance.id) or instance.name or instance.id],
+            forwards=forwards[instance.id],
         )
         for instance in instances
-        if instance.state != "terminated"
+        if instance.state is not InstanceState.TERMINATED
     ]
     seen = {box.id for box in found}
+    configured = {target: listing for target, listing in listings.items() if target not in seen}
     in_use = {session.plan.target: session.plan.box for session in daemon.sessions()}
-    for target, name in {**in_use, **names}.items():
+    for target in {**in_use, **configured}:
         if target not in seen:
-            found.append(wire.Box(name, target, sessions=sessions[target], forwards=forwards[name]))
+            listing = listings.get(target) or Listing(in_use[target], target, f"{target}{HOST_SUFFIX}")
+            found.append(
+                views.box(
+                    Instance(target), Account(), listing, sessions=sessions[target], forwards=forwards[target]
+                )
+            )
     found.sort(key=lambda box: (box.name, box.id))
     return wire.BoxList(found, conditions, rfc3339(since) if since is not None else None)
 
@@ -57,23 +65,34 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
 async def show(context: Context, asked: wire.Target) -> wire.Box:
     """One box, as far as it may be looked at."""
     daemon = context.daemon
-    box = await daemon.resolve(asked.box, account(asked))
-    instance = await daemon.instance(box) or Instance(box.target)
+    box = await daemon.boxes.resolve(asked.box, account(asked))
+    instance = await daemon.boxes.instance(box) or Instance(box.target)
+    called = box.name if box.name != box.target else instance.name or box.target
     return views.box(
         instance,
         box.account,
-        name=box.name if box.name != box.target else None,
-        connection=await daemon.connection(box),
-        sessions=sum(session.plan.target == box.target for session in daemon.sessions()),
-        forwards=sum(item.box == box.name for item in daemon.forwards.list()),
+        Listing(called, box.name, daemon.boxes.host(box) + HOST_SUFFIX),
+        connection=await daemon.boxes.connection(box),
+        sessions=_sessions(daemon)[box.target],
+        forwards=_forwards(daemon)[box.target],
         user=box.user,
     )
+
+
+def _sessions(daemon: Daemon) -> Counter[str]:
+    """Held sessions, by instance id."""
+    return Counter(session.plan.target for session in daemon.sessions())
+
+
+def _forwards(daemon: Daemon) -> Counter[str]:
+    """Forwards, by instance id: a box may be called by several names."""
+    return Counter(item.target for item in daemon.forwards.list())
 
 
 @answers(routes.PING)
 async def ping(context: Context, asked: wire.PingRequest) -> wire.Ping:
     """Round trips to the agent of a box."""
-    box = await context.daemon.resolve(asked.box, account(asked))
+    box = await context.daemon.boxes.resolve(asked.box, account(asked))
     count = max(1, min(asked.count, 1000))
     timeout = max(1.0, min(asked.timeout, 600.0))
     trips, opening, version = await context.daemon.ping(box, count, timeout)
@@ -83,8 +102,11 @@ async def ping(context: Context, asked: wire.PingRequest) -> wire.Ping:
 @answers(routes.SSH)
 async def ssh(context: Context, asked: wire.SshRequest) -> wire.SshAccess:
     """Put keys in place on both ends."""
-    box = await context.daemon.resolve(asked.box, account(asked))
-    access = await context.daemon.ssh.prepare(box, user=asked.user, port=asked.port, hasty=False)
+    boxes = context.daemon.boxes
+    box = await boxes.resolve(asked.box, account(asked))
+    access = await context.daemon.ssh.prepare(
+        box, user=asked.user, port=asked.port, hosts=boxes.hosts(box, asked.box), hasty=False
+    )
     identity, known_hosts, config = context.ssh_config.paths()
     return wire.SshAccess(
         box=box.name,
@@ -93,7 +115,7 @@ async def ssh(context: Context, asked: wire.SshRequest) -> wire.SshAccess:
         known_hosts_file=known_hosts,
         config_file=config,
         host_keys=len(access.host_keys),
-        host=f"{box.name}.devbox",
+        host=boxes.host(box) + HOST_SUFFIX,
         problems=access.problems,
     )
 
@@ -101,5 +123,5 @@ async def ssh(context: Context, asked: wire.SshRequest) -> wire.SshAccess:
 @answers(routes.DOCTOR_BOX)
 async def doctor(context: Context, asked: wire.Target) -> wire.Doctor:
     """Every check there is, on the way to a box."""
-    box = await context.daemon.resolve(asked.box, account(asked))
+    box = await context.daemon.boxes.resolve(asked.box, account(asked))
     return await context.doctor(asked, box)

@@ -26,7 +26,7 @@ async def add(context: Context, asked: wire.ForwardRequest) -> wire.ForwardList:
     if asked.ephemeral:
         raise BadRequest("this route keeps its forwards", hint=f"POST {routes.HOLD_FORWARDS.path} holds them")
     specs = _specs(asked)
-    box = await context.daemon.resolve(asked.box, account(asked))
+    box = await context.daemon.boxes.resolve(asked.box, account(asked))
     facts = await context.daemon.forwards.add(box, specs, auto=asked.auto, ephemeral=False)
     return wire.ForwardList([views.forward(item) for item in facts])
 
@@ -36,7 +36,7 @@ async def hold(context: Context, asked: wire.ForwardRequest) -> Framed:
     """Add forwards that go with the client, however it goes, unless others want them, too."""
     daemon = context.daemon
     specs = _specs(asked)
-    box = await daemon.resolve(asked.box, account(asked))
+    box = await daemon.boxes.resolve(asked.box, account(asked))
     holder = object()
     facts = await daemon.forwards.add(box, specs, auto=asked.auto, ephemeral=True, holder=holder)
 

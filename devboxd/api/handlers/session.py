@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from devboxd.api import routes, views, wire
@@ -43,7 +43,7 @@ async def attach(context: Context, asked: wire.AttachRequest) -> Framed:
             "there is no ssh agent here to forward", hint="start one (ssh-agent), or leave out -A"
         )
     spec = AttachSpec(
-        box=await daemon.resolve(asked.box, account(asked)),
+        box=await daemon.boxes.resolve(asked.box, account(asked)),
         session=check_session(asked.session),
         raw=asked.raw,
         command=asked.command,
@@ -66,7 +66,7 @@ async def execute(context: Context, asked: wire.ExecRequest) -> Framed:
     daemon = context.daemon
     if not asked.argv:
         raise BadRequest("no command was given", hint="devboxctl exec BOX -- COMMAND")
-    box = await daemon.resolve(asked.box, account(asked))
+    box = await daemon.boxes.resolve(asked.box, account(asked))
     if asked.tty:
         attach_spec = AttachSpec(
             box=box,
@@ -93,11 +93,12 @@ async def execute(context: Context, asked: wire.ExecRequest) -> Framed:
 async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
     """Connect to a port of a box."""
     daemon = context.daemon
-    box = await daemon.resolve(asked.box, account(asked))
+    box = await daemon.boxes.resolve(asked.box, account(asked))
     # Both at once; but ssh must not see a byte before the host key that it will look for is pinned.
     async with asyncio.TaskGroup() as tasks:
         if asked.ssh_user is not None:
-            tasks.create_task(_prepare(daemon, box, asked.ssh_user, asked.port))
+            hosts = daemon.boxes.hosts(box, asked.box)
+            tasks.create_task(_prepare(daemon, box, asked.ssh_user, asked.port, hosts))
         connecting = tasks.create_task(_caught(daemon.connect(box, asked.port, asked.host, asked.wait)))
     stream = connecting.result()
     if isinstance(stream, DevboxError):
@@ -109,11 +110,11 @@ async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
     return Piped(stream, count, asked.fd_pass)
 
 
-async def _prepare(daemon: Daemon, box: BoxRef, user: str, port: int) -> None:
+async def _prepare(daemon: Daemon, box: BoxRef, user: str, port: int, hosts: Sequence[str]) -> None:
     """Put keys in place; what fails is an event, for ssh may well succeed with keys of its user's."""
     try:
         async with asyncio.timeout(PREPARE_TIMEOUT):
-            access = await daemon.ssh.prepare(box, user=user, port=port)
+            access = await daemon.ssh.prepare(box, user=user, port=port, hosts=hosts)
     except (DevboxError, TimeoutError, OSError) as error:
         daemon.shared.news.tell(
             "ssh.unprepared", f"ssh to {box.name} goes on unprepared: {error}", box=box.name

@@ -8,7 +8,10 @@ from devboxd.api.wire.common import API_VERSION, Condition, Line, Port, Target
 
 
 class Box(msgspec.Struct, omit_defaults=True):
-    """A box as EC2 and Session Manager show it. ``connection``: connected, notconnected, unknown."""
+    """A box as EC2 and Session Manager show it. ``connection``: connected, notconnected, unknown.
+
+    ``ref`` is what to write to mean this box and no other: its name, or its id where several have that name.
+    """
 
     name: str
     id: str
@@ -24,6 +27,8 @@ class Box(msgspec.Struct, omit_defaults=True):
     sessions: int = 0
     forwards: int = 0
     tags: dict[str, str] = {}
+    ref: str | None = None  # None: a daemon that does not say; the name
+    host: str | None = None  # for ssh; None: the instance is going
 
 
 class BoxList(msgspec.Struct, omit_defaults=True):

@@ -23,6 +23,7 @@ from devboxd.model.memory import ACCOUNTS_KEPT, State, Unusable, kept
 log = logging.getLogger(__name__)
 
 RETRY: Final = 10.0  # seconds between two tries to write to a disk that does not take it
+HOSTS_KEPT: Final = 1000  # host names with pinned keys; somebody may ask for a box by many beginnings
 SETTLE: Final = 2.0  # seconds that an answer waits for the disk: a slow one must not hold up a command
 
 
@@ -105,10 +106,14 @@ class Memory:
         return self._state.host_keys
 
     def pin(self, boxes: Sequence[str], port: int, keys: Sequence[str]) -> None:
-        """Replace what is pinned for these boxes."""
+        """Replace what is pinned for these host names. The least recently pinned make room."""
+        pinned = self._state.host_keys
         for box in boxes:
-            self._state.host_keys.setdefault(box, {})[port] = list(keys)
-        self._note()
+            if pinned.get(box, {}).get(port) != list(keys):
+                pinned[box] = {**pinned.pop(box, {}), port: list(keys)}
+                self._note()
+        for box in list(pinned)[: max(0, len(pinned) - HOSTS_KEPT)]:
+            del pinned[box]
 
     @property
     def users(self) -> Mapping[str, str]:
@@ -119,7 +124,10 @@ class Memory:
         """Log in to this box as ``user`` from now on; says whether that is new."""
         if self._state.users.get(box) == user:
             return False
-        self._state.users[box] = user
+        users = self._state.users
+        users[box] = user
+        for name in list(users)[: max(0, len(users) - HOSTS_KEPT)]:
+            del users[name]
         self._note()
         return True
 

@@ -85,6 +85,7 @@ class Facts(msgspec.Struct, frozen=True):
     sessions: int
     error: str | None
     auto: bool
+    target: str = ""  # instance id
 
 
 def wanted_port(spec: Spec) -> int:
@@ -210,6 +211,7 @@ class Forward:
             len(sessions),
             self.error,
             self.auto,
+            self.box.target,
         )
 
     def note(self, error: DevboxError | None) -> None:
@@ -339,7 +341,9 @@ class AutoForward:
     def facts(self) -> Facts:
         """The watcher itself; its mirrors are forwards of their own."""
         state = ForwardState.FAILED if self.error else ForwardState.LISTENING
-        return Facts(self.id, self.box.name, state, "-", "auto", 0, 0, 0, 0, 0, self.error, True)
+        return Facts(
+            self.id, self.box.name, state, "-", "auto", 0, 0, 0, 0, 0, self.error, True, self.box.target
+        )
 
     async def _watch(self) -> None:
         delays = backoff(self._shared.time.dice, first=1.0)

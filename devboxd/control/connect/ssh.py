@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -74,7 +74,14 @@ class SshAccess:
         self._locks: dict[tuple[str, str, int], asyncio.Lock] = {}
 
     async def prepare(
-        self, box: BoxRef, *, user: str | None, port: int, fresh: bool = False, hasty: bool = True
+        self,
+        box: BoxRef,
+        *,
+        user: str | None,
+        port: int,
+        hosts: Sequence[str] = (),
+        fresh: bool = False,
+        hasty: bool = True,
     ) -> Access:
         """Put our key on the box and its host keys here.
 
@@ -82,6 +89,7 @@ class SshAccess:
 
         Args:
             user: who will log in; None: whoever a session of ours is on the box.
+            hosts: under which names ssh looks for the host key, without their suffix.
             fresh: do it even if it was done lately.
             hasty: False: where something was wrong, do it again even if that was a moment ago.
 
@@ -92,6 +100,19 @@ class SshAccess:
         wanted = user if user is not None else box.user
         if wanted is not None:
             check_user(wanted)
+        access = await self._prepared(box, wanted, port, fresh=fresh, hasty=hasty)
+        # Each time: another box may have had this name since, or nobody has used it for this one yet.
+        names = sorted({*hosts, box.target})
+        if access.host_keys:
+            await self._keys.pin(names, port, access.host_keys)
+        for name in names:
+            await self._keys.note_user(name, access.user)
+        return access
+
+    async def _prepared(
+        self, box: BoxRef, wanted: str | None, port: int, *, fresh: bool, hasty: bool
+    ) -> Access:
+        """What is on the box; looked at where that was not done lately."""
         key = (box.target, wanted or "", port)
         before, failed_before = self._known.get(key), self._failed.get(key)
         async with self._locks.setdefault(key, asyncio.Lock()):
@@ -108,9 +129,6 @@ class SshAccess:
                 self._failed[key] = error
                 raise
             self._failed.pop(key, None)
-            if access.host_keys:
-                await self._keys.pin(sorted({box.name, box.target}), port, access.host_keys)
-            await self._keys.note_user(box.name, access.user)
             for name in {wanted or "", access.user}:
                 self._known[(box.target, name, port)] = access
             return access

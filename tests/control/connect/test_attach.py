@@ -37,7 +37,7 @@ async def attached(
 ) -> AsyncIterator[asyncio.Future[Leaving]]:
     """A terminal at work; its user hangs up at the end."""
     more.setdefault("mux", None if more.get("raw") or more.get("command") else "tmux")
-    spec = AttachSpec(box=await daemon.resolve(sim.box(box).id, Account()), **more)
+    spec = AttachSpec(box=await daemon.boxes.resolve(sim.box(box).id, Account()), **more)
     work = beside(daemon.attach(spec, screen))
     try:
         yield work

@@ -26,7 +26,7 @@ async def run(
     if stdin:
         screen.type(stdin)
     screen.say(EndOfInput())
-    box = await daemon.resolve(sim.box("api").id, Account())
+    box = await daemon.boxes.resolve(sim.box("api").id, Account())
     spec = ExecSpec(box=box, argv=list(argv), **more)  # type: ignore[arg-type]
     return await daemon.execute(spec, screen), screen
 
@@ -78,7 +78,7 @@ async def test_a_folder_that_is_not_there_is_an_error_not_a_status(daemon: Daemo
 async def test_a_signal_from_here_reaches_the_command(daemon: Daemon, sim: Simulator) -> None:
     """Ctrl-C ends the remote command, not only the local client."""
     screen = Screen()
-    box = await daemon.resolve(sim.box("api").id, Account())
+    box = await daemon.boxes.resolve(sim.box("api").id, Account())
     work = beside(
         daemon.execute(
             ExecSpec(box=box, argv=["sh", "-c", "trap 'exit 9' INT; echo up; sleep 60 & wait"]), screen
@@ -93,7 +93,7 @@ async def test_a_client_that_goes_away_ends_the_command(daemon: Daemon, sim: Sim
     """Nobody waits for it any more, and the session must not leak."""
     screen = Screen()
     marker = sim.box("api").disk / "alive"
-    box = await daemon.resolve(sim.box("api").id, Account())
+    box = await daemon.boxes.resolve(sim.box("api").id, Account())
     work = beside(
         daemon.execute(
             ExecSpec(
@@ -120,7 +120,7 @@ async def test_links_cut_in_the_middle_lose_nothing(daemon: Daemon, sim: Simulat
     source = sim.box("api").disk / "data"
     source.write_bytes(os.urandom(size))
     screen = Screen()
-    box = await daemon.resolve(sim.box("api").id, Account())
+    box = await daemon.boxes.resolve(sim.box("api").id, Account())
     work = beside(daemon.execute(ExecSpec(box=box, argv=["cat", str(source)], stdin=False), screen))
     for part in (0.1, 0.4, 0.7):
         while len(screen.out) < size * part and not work.done():
@@ -156,7 +156,7 @@ async def test_a_command_that_ended_while_nobody_read_is_still_heard_to_its_last
     source = sim.box("api").disk / "data"
     source.write_bytes(data)
     screen = Stuck()
-    box = await daemon.resolve(sim.box("api").id, Account())
+    box = await daemon.boxes.resolve(sim.box("api").id, Account())
     work = beside(daemon.execute(ExecSpec(box=box, argv=["cat", str(source)], stdin=False), screen))
     while len(screen.out) < OUTPUT_WINDOW:
         await asyncio.sleep(0.01)

@@ -39,7 +39,7 @@ async def until(what: Callable[[], object], timeout: float = 15.0) -> None:
 
 
 async def api(daemon: Daemon, sim: Simulator) -> BoxRef:
-    return await daemon.resolve(sim.box("api").id, Account())
+    return await daemon.boxes.resolve(sim.box("api").id, Account())
 
 
 async def add(daemon: Daemon, sim: Simulator, **spec: Any) -> Facts:

@@ -40,7 +40,7 @@ async def server(sim: Simulator, port: int, handler: Handler) -> AsyncIterator[N
 
 
 async def api(daemon: Daemon, sim: Simulator) -> BoxRef:
-    return await daemon.resolve(sim.box("api").id, Account())
+    return await daemon.boxes.resolve(sim.box("api").id, Account())
 
 
 async def pool_to(daemon: Daemon, sim: Simulator, port: int) -> PortPool:
