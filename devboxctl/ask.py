@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
@@ -73,20 +73,6 @@ def chosen(given: str | None) -> str:
     return _pick(boxes().boxes)
 
 
-def with_box(given: str | None, run: Callable[[str], T]) -> T:
-    """Run something for the box that is meant; a unique prefix of a name or id will do."""
-    box = chosen(given)
-    try:
-        return run(box)
-    except client.Refused as error:
-        if reply.failure_of(error)["code"] != "box-not-found":
-            raise
-        longer = reply.unique_prefix(box, settings.profile, settings.region)
-        if longer is None:
-            raise
-    return run(longer)
-
-
 def _pick(known: list[wire.Box]) -> str:
     """Let a person pick a box by number or by the beginning of its name."""
     if not known:
@@ -94,8 +80,7 @@ def _pick(known: list[wire.Box]) -> str:
             "there is no box to choose from", "devboxctl doctor says why, if there should be"
         )
     for number, box in enumerate(known, 1):
-        name, state = printable(box.name), printable(box.state)
-        sys.stderr.write(f"{number:3}  {name}  ({state}, {printable(box.id)})\n")
+        sys.stderr.write(printable(f"{number:3}  {box.name}  ({box.state}, {box.id})") + "\n")
     while True:
         sys.stderr.write("which box? ")
         sys.stderr.flush()
@@ -104,7 +89,13 @@ def _pick(known: list[wire.Box]) -> str:
             raise missing_box()
         word = answer.strip()
         if word.isdigit() and 0 < int(word) <= len(known):
-            return known[int(word) - 1].name
-        matches = [box.name for box in known if word and box.name.startswith(word)]
-        if len(matches) == 1 or word in matches:
-            return word if word in matches else matches[0]
+            return _ref(known[int(word) - 1])
+        matches = [box for box in known if word and box.name.startswith(word)]
+        exact = [box for box in matches if box.name == word]
+        if len(exact or matches) == 1:
+            return _ref((exact or matches)[0])
+
+
+def _ref(box: wire.Box) -> str:
+    """What means this box and no other."""
+    return box.ref or box.name

@@ -44,8 +44,11 @@ def read(text: str, bind: str = "127.0.0.1") -> list[wire.ForwardSpec]:
 
 
 def looks_like_spec(text: str) -> bool:
-    """Tell whether a word must be a SPEC and can be no box (no box is named 8000 or 9000:8000)."""
-    return ":" in text or _is_range(text)
+    """Tell whether a word reads as a SPEC, and so is no box. One that is called ``8000`` is ``8000.devbox``."""
+    try:
+        return bool(read(text))
+    except UsageError:
+        return False
 
 
 def _local_path(text: str) -> tuple[str | None, str]:

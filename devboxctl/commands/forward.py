@@ -105,19 +105,17 @@ def _add(given: list[str], *, bind: str, dynamic: int | None, auto: bool, foregr
     if default_box(box) is None and given and options.is_box_missing_fatal():
         raise options.missing_box()
 
-    def request(name: str) -> wire.ForwardRequest:
-        return wire.ForwardRequest(
-            box=name,
-            profile=settings.profile,
-            region=settings.region,
-            forwards=specs,
-            auto=auto,
-        )
-
+    request = wire.ForwardRequest(
+        box=ask.chosen(box),
+        profile=settings.profile,
+        region=settings.region,
+        forwards=specs,
+        auto=auto,
+    )
     if foreground:
-        ask.with_box(box, lambda name: _hold(request(name)))
+        _hold(request)
         return
-    added = ask.with_box(box, lambda name: ask.ask(routes.ADD_FORWARDS, request(name)))
+    added = ask.ask(routes.ADD_FORWARDS, request)
     _show_added(added)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from devboxctl import ask, grammar, options, show
 from devboxctl.fast import reply
+from devboxctl.fast.boxes import COLUMNS
 from devboxctl.options import default_box, settings
 from devboxd import __version__
 from devboxd.api import client, routes, wire
@@ -37,10 +38,10 @@ def list_boxes(profile: options.Profile = None, region: options.Region = None) -
     show.conditions(found.conditions)
     if found.stale_since:
         show.say(f"warning: AWS could not be asked; this is from {found.stale_since}")
-    show.print_table(
-        ("name", "state", "connection", "type", "zone", "id", "sessions", "forwards"),
-        [(b.name, b.state, b.connection, b.type, b.zone, b.id, b.sessions, b.forwards) for b in found.boxes],
-    )
+    columns = list(COLUMNS)
+    if show.is_terminal() and all(b.host in (None, f"{b.name}.devbox") for b in found.boxes):
+        columns.remove("host")  # the names say it
+    show.print_table(columns, [[getattr(b, name) for name in columns] for b in found.boxes])
 
 
 def show_box(
@@ -49,7 +50,7 @@ def show_box(
     region: options.Region = None,
 ) -> None:
     """Show one box in full."""
-    found = ask.with_box(box, lambda name: ask.ask(routes.SHOW_BOX, target(name)))
+    found = ask.ask(routes.SHOW_BOX, target(ask.chosen(box)))
     if settings.json:
         show.print_json(found)
         return
@@ -101,15 +102,16 @@ def ping(
     region: options.Region = None,
 ) -> int:
     """Measure the way to the agent on a box and back."""
-    found = ask.with_box(
-        box,
-        lambda name: ask.ask(
-            routes.PING,
-            wire.PingRequest(
-                box=name, count=count, timeout=timeout, profile=settings.profile, region=settings.region
-            ),
-            timeout=count * timeout + 60,
+    found = ask.ask(
+        routes.PING,
+        wire.PingRequest(
+            box=ask.chosen(box),
+            count=count,
+            timeout=timeout,
+            profile=settings.profile,
+            region=settings.region,
         ),
+        timeout=count * timeout + 60,
     )
     if settings.json:
         show.print_json(found)
@@ -153,7 +155,7 @@ def doctor(
         if name is None:
             found = ask.ask(routes.DOCTOR, target(""), timeout=DOCTOR)
         else:
-            found = ask.with_box(name, lambda n: ask.ask(routes.DOCTOR_BOX, target(n), timeout=DOCTOR))
+            found = ask.ask(routes.DOCTOR_BOX, target(name), timeout=DOCTOR)
     except client.Refused:
         raise
     except client.ClientError as error:

@@ -119,15 +119,12 @@ def ssh(
             "there is no ssh on this machine", "install the OpenSSH client, or use devboxctl attach"
         )
     try:
-        access = ask.with_box(
-            box,
-            lambda name: ask.ask(
-                routes.SSH,
-                wire.SshRequest(
-                    box=name, user=user, port=port, profile=settings.profile, region=settings.region
-                ),
-                timeout=READY,
+        access = ask.ask(
+            routes.SSH,
+            wire.SshRequest(
+                box=ask.chosen(box), user=user, port=port, profile=settings.profile, region=settings.region
             ),
+            timeout=READY,
         )
     except client.ClientError as error:
         reply.show_failure(reply.failure_of(error))

@@ -447,6 +447,7 @@ def attach(
     """Attach this terminal and return the exit status when it has been given back."""
     environment = os.environ
     request: dict[str, Value] = {
+        "box": box,
         "session": session,
         "raw": raw or None,
         "command": command,
@@ -461,10 +462,10 @@ def attach(
         "region": region,
     }
 
-    def run(name: str) -> int:
-        session_of = Attach({**request, "box": name}, escape=escape, rejoins=not raw)
-        place = f"{session} on {name}" if not raw else f"the shell on {name}"
-        again = f"devboxctl attach {name}" + (f" {session}" if session != "main" else "")
+    def run() -> int:
+        session_of = Attach(request, escape=escape, rejoins=not raw)
+        place = f"{session} on {box}" if not raw else f"the shell on {box}"
+        again = f"devboxctl attach {reply.shell_word(box)}" + (f" {session}" if session != "main" else "")
         try:
             session_of.attach()
         except Left as left:
@@ -479,7 +480,7 @@ def attach(
             raise
         return _report(session_of.exit or {}, place, "" if raw else again)
 
-    return reply.with_prefix(box, profile, region, run)
+    return reply.reported(run)
 
 
 def _report(end: Json, place: str, again: str) -> int:

@@ -29,9 +29,11 @@ BOX: Json = {
     "sessions": 0,
     "forwards": 0,
     "tags": {},
+    "ref": None,
+    "host": None,
 }
 CONDITION: Json = {"code": "", "title": "", "text": "", "hint": None, "since": None, "severity": "warning"}
-COLUMNS = ("name", "state", "connection", "type", "zone", "id", "sessions", "forwards")
+COLUMNS = ("name", "state", "connection", "type", "zone", "id", "sessions", "forwards", "host")
 
 
 def main(line: list[str]) -> int | None:

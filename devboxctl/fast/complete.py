@@ -11,6 +11,10 @@ import sys
 from devboxctl.fast.table import COMMANDS
 from devboxd.api import client
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Json = dict[str, object]
+
 ANSWER = 0.1  # seconds for the daemon
 NAMES_MAX = 500
 HIDDEN = ("proxy",)
@@ -92,9 +96,18 @@ def _names(path: str, key: str, field: str) -> list[str]:
     import json
 
     found = json.loads(client.call("GET", path, start=False, timeout=ANSWER))[key][:NAMES_MAX]
-    # Names come from tags on instances: what a shell might expand is not offered.
-    return [name for entry in found if _is_plain(name := str(entry[field]))]
+    return [_name(entry) if key == "boxes" else str(entry[field]) for entry in found]
+
+
+def _name(box: Json) -> str:
+    """What a box is offered as: its name, or where a shell would expand that or it means several, another."""
+    host = str(box.get("host") or box["id"]).removesuffix(".devbox")
+    return next(
+        word
+        for word in (str(box.get("ref") or box["name"]), host, str(box["id"]))
+        if _is_plain(word) or word == box["id"]
+    )
 
 
 def _is_plain(name: str) -> bool:
-    return bool(name) and all(c.isalnum() or c in "-_.@+" for c in name)
+    return bool(name) and name[0] != "-" and all(c.isalnum() or c in "-_.@+" for c in name)

@@ -147,6 +147,7 @@ def execute(
     kept = stdin and not tty and os.isatty(0)
     stdin = stdin and not kept
     request: dict[str, Value] = {
+        "box": box,
         "argv": command,
         "tty": tty or None,
         "stdin": stdin,
@@ -158,16 +159,14 @@ def execute(
         "region": region,
     }
 
-    def run(name: str) -> int:
+    def run() -> int:
         try:
             if tty:
-                joined = Attach(
-                    {**request, "box": name}, path="exec", escape=None, rejoins=False, stdin=stdin
-                )
+                joined = Attach(request, path="exec", escape=None, rejoins=False, stdin=stdin)
                 joined.attach()
                 end = joined.exit
             else:
-                piped = Execute(reply.encode({**request, "box": name}), stdin=stdin)
+                piped = Execute(reply.encode(request), stdin=stdin)
                 piped.execute()
                 end = piped.exit
                 if kept and not piped.has_output and reads_input(command):
@@ -179,7 +178,7 @@ def execute(
             return left.status
         return _status(end or {})
 
-    return reply.with_prefix(box, profile, region, run, lost=LOST)
+    return reply.reported(run, lost=LOST)
 
 
 def _status(end: dict[str, object]) -> int:

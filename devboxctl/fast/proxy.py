@@ -61,10 +61,10 @@ def proxy(
 ) -> int:
     """Connect and copy (or hand over). Returns the exit status, 255 for every failure, as ssh expects."""
 
-    def run(name: str) -> int:
+    def run() -> int:
         request = reply.encode(
             {
-                "box": name,
+                "box": box,
                 "port": port,
                 "host": host,
                 "fd_pass": fdpass or None,
@@ -79,7 +79,7 @@ def proxy(
         with client.Exchange.start("POST", "proxy", request, upgrade=True, timeout=wait + 30) as exchange:
             return _copy(exchange.connection, exchange.head.rest)
 
-    return reply.with_prefix(box.removesuffix(".devbox"), profile, region, run, lost=255)
+    return reply.reported(run, lost=255)
 
 
 def _hand_over(request: bytes, timeout: float) -> int:

@@ -220,24 +220,10 @@ def _say_to_terminal(text: str) -> None:
             time.sleep(0.005)
 
 
-def with_prefix(
-    box: str, profile: str | None, region: str | None, run: Callable[[str], int], lost: int | None = None
-) -> int:
-    """Run something for a box; a unique prefix of its name or id will do.
-
-    The name is looked up only after the daemon has said that it knows no such box, so the usual case costs
-    nothing. Failures are printed; ``lost`` replaces their exit status where a remote status is expected.
-    """
+def reported(run: Callable[[], int], lost: int | None = None) -> int:
+    """Run something and print its failure; ``lost`` replaces the status of one where a remote one is expected."""
     try:
-        try:
-            return run(box)
-        except client.Refused as error:
-            failure = failure_of(error)
-            longer = unique_prefix(box, profile, region) if failure["code"] == "box-not-found" else None
-            if longer is None:
-                status = show_failure(failure)
-                return status if lost is None else lost
-        return run(longer)
+        return run()
     except client.ClientError as error:
         status = show_failure(failure_of(error))
         return status if lost is None else lost
@@ -245,16 +231,11 @@ def with_prefix(
         return show_failure(usage_failure(error))
 
 
-def unique_prefix(box: str, profile: str | None, region: str | None) -> str | None:
-    """Find the one box whose name or id begins with ``box``."""
-    import json
-
-    try:
-        found = json.loads(client.call("GET", "boxes" + query(profile=profile, region=region), start=False))
-    except (client.ClientError, ValueError):
-        return None
-    matches = {b["name"] for b in found["boxes"] if b["name"].startswith(box) or b["id"].startswith(box)}
-    return matches.pop() if len(matches) == 1 and box else None
+def shell_word(text: str) -> str:
+    """A name as one word for a shell, for a line that a person may copy."""
+    if text and all((c.isascii() and c.isalnum()) or c in "-_./:@+" for c in text):
+        return text
+    return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 def query(**values: str | None) -> str:

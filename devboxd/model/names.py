@@ -167,13 +167,19 @@ def _plain(name: str) -> str:
 def host_labels(names: Iterable[str]) -> dict[str, str]:
     """Give each name a host name of its own. Host names know no upper and lower case.
 
-    A name that is a host name already keeps it. Where two want the same, the one in lower case that needed
-    no change keeps it, and the others get their long one: what is pinned for a host never changes hands.
+    A name that is a host name already keeps it. Where two want the same, the one in lower case that needed no
+    change keeps it, and the others get their long one: what is pinned for a host never changes hands.
     """
     known = set(names)
     wanted = Counter(host_label(name).lower() for name in known)
+
+    def is_own(name: str, label: str) -> bool:
+        if f"{label}{HOST_SUFFIX}" in known:
+            return False  # a box is called so, and a name in full comes first
+        return wanted[label.lower()] == 1 or name == label.lower()
+
     return {
-        name: label if wanted[label.lower()] == 1 or name == label.lower() else long_label(name)
+        name: label if is_own(name, label) else long_label(name)
         for name in known
         for label in [host_label(name)]
     }

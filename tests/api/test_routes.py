@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
+from devboxctl.fast import reply
 from devboxd import __version__
 from devboxd.api import routes, wire
 from devboxd.api import server as server_module
 from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
+from devboxd.control.connect.ssh import Access
 from devboxd.errors import (
     BadRequest,
     BoxNotFound,
@@ -26,6 +28,7 @@ from devboxd.errors import (
     WrongState,
     exit_status,
 )
+from devboxd.model.box import BoxRef
 from devboxd.net.unix import PeerDenied
 from devboxd.simulator.world import Simulator
 from tests.api.conftest import MakeServer, Server, box_id, request
@@ -73,6 +76,57 @@ async def test_boxes_are_listed_and_shown(server: Server, sim: Simulator) -> Non
     assert (shown.id, shown.connection) == (box_id(sim), "connected")
     by_id = await get(server, f"boxes/{box_id(sim)}", wire.Box)
     assert by_id.name == "api"
+
+
+@pytest.mark.parametrize(
+    "tag", ["My Dev Box", "web/prod", "büro", "ann@corp", "..", ".", "a?b#c%41", "-x", "a\\b", "開発"]
+)
+async def test_every_name_tag_can_stand_in_a_path_and_comes_back(
+    server: Server, sim: Simulator, tag: str
+) -> None:
+    """``devboxctl show web/prod``; what ``ls`` offers in ``ref`` and ``host`` leads to the same box."""
+    id_ = box_id(sim)
+    await sim.console("CreateTags", Resources=[id_], Tags=[{"Key": "Name", "Value": tag}])
+    shown = await get(server, f"boxes/{reply.escape(tag)}", wire.Box)
+    assert (shown.id, shown.name, shown.ref) == (id_, tag, tag)
+    listed = {box.id: box for box in (await get(server, "boxes", wire.BoxList)).boxes}[id_]
+    assert (listed.name, listed.ref, listed.host) == (tag, tag, shown.host)
+    assert listed.host is not None
+    assert (await get(server, f"boxes/{reply.escape(listed.host)}", wire.Box)).id == id_
+
+
+async def test_the_beginning_of_a_name_is_taken_and_an_ambiguous_one_lists(
+    server: Server, sim: Simulator
+) -> None:
+    assert (await get(server, "boxes/ap", wire.Box)).name == "api"
+    await sim.console("CreateTags", Resources=[sim.box_id("web")], Tags=[{"Key": "Name", "Value": "apple"}])
+    server.daemon.boxes.forget()
+    status, failure = await refused(server, "GET", "boxes/ap")
+    assert (status, failure.code, failure.exit_status) == (400, "box-ambiguous", 2)
+    assert "api, apple" in failure.message
+
+
+async def test_an_instance_that_is_nowhere_is_not_found(server: Server) -> None:
+    status, failure = await refused(server, "GET", "boxes/i-00000000000000001")
+    assert (status, failure.code, failure.exit_status) == (404, "box-not-found", 3)
+
+
+async def test_user_and_box_in_one_word_unless_a_box_is_called_so(server: Server, sim: Simulator) -> None:
+    """``devboxctl ssh ann@api``, and a box that is tagged ``ann@corp``."""
+    asked: list[tuple[str, str | None]] = []
+
+    async def prepare(box: BoxRef, *, user: str | None, **_: object) -> Access:
+        asked.append((box.name, user))
+        return Access(box.target, user or "root", 22, True, [], [], 0.0)
+
+    server.daemon.ssh.prepare = prepare  # type: ignore[method-assign]
+    await sim.console(
+        "CreateTags", Resources=[sim.box_id("web")], Tags=[{"Key": "Name", "Value": "ann@corp"}]
+    )
+    for box in ("ann@api", "ann@corp", "ann@corp.example@api"):
+        await get(server, f"boxes/{reply.escape(box)}/ssh", wire.SshAccess, method="POST", body={})
+    assert asked == [("api", "ann"), ("ann@corp", None), ("api", "ann@corp.example")]
+    assert (await refused(server, "POST", "boxes/-x@api/ssh", {}))[0] == 404
 
 
 async def test_without_ec2_the_list_says_so_and_shows_what_is_in_use(server: Server, sim: Simulator) -> None:

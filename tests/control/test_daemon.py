@@ -10,11 +10,12 @@ import pytest
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.sweep import sweep
 from devboxd.control.daemon import Daemon
-from devboxd.errors import BadRequest, BoxNotFound, Denied, Unreachable
+from devboxd.errors import BadRequest, BoxAmbiguous, BoxNotFound, Denied, Unreachable
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account
 from devboxd.model.config import BoxSettings, Config, Defaults
 from devboxd.model.memory import State
+from devboxd.model.names import is_host_name
 from devboxd.model.states import Mux
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
@@ -67,6 +68,118 @@ async def test_what_cannot_be_a_name_is_refused(daemon: Daemon, name: str) -> No
     """Before EC2 is asked."""
     with pytest.raises(BadRequest):
         await daemon.boxes.resolve(name, HERE)
+
+
+TAGS = [
+    "My Dev Box",
+    "web/prod",
+    "büro",
+    "ann@corp",
+    "開発",
+    "-x",
+    "#1",
+    "*",
+    "env:prod",
+    "x.devbox",
+    "..",
+    "a'b\"c",
+]
+
+
+async def tagged(simulator: MakeSimulator, *tags: str) -> tuple[Simulator, list[str]]:
+    """An account with a box of each of these names, and the ids in that order."""
+    boxes = [f"b{number}" for number in range(len(tags))]
+    sim = await simulator(boxes=boxes)
+    ids = [sim.box_id(box) for box in boxes]
+    for id_, tag in zip(ids, tags, strict=True):
+        await sim.console("CreateTags", Resources=[id_], Tags=[{"Key": "Name", "Value": tag}])
+    return sim, ids
+
+
+async def test_every_name_tag_is_a_name_and_has_a_host_name_of_its_own(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """What ``ls`` shows, every command takes; and ssh reaches each under a name that it can take."""
+    sim, ids = await tagged(simulator, *TAGS)
+    daemon = await make_daemon(sim)
+    hosts = set()
+    for number, tag in enumerate(TAGS):
+        box = await daemon.boxes.resolve(tag, HERE)
+        assert (box.name, box.target) == (tag, ids[number])
+        host = daemon.boxes.host(box)
+        assert is_host_name(host)
+        assert (await daemon.boxes.resolve(f"{host}.devbox", HERE)).target == box.target
+        hosts.add(host)
+    assert len(hosts) == len(TAGS)
+
+
+async def test_any_tag_can_be_what_a_configured_box_is_aimed_at(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """``target = "My Dev Box"``: in full, never by its beginning."""
+    sim, ids = await tagged(simulator, "My Dev Box", "web-1")
+    boxes = {
+        "dev": BoxSettings(target="My Dev Box", user="ann@corp.example"),
+        "web": BoxSettings(target="we"),
+    }
+    daemon = await make_daemon(sim, boxes=boxes)
+    dev = await daemon.boxes.resolve("dev", HERE)
+    assert (dev.name, dev.target, dev.user) == ("dev", ids[0], "ann@corp.example")
+    assert (await daemon.boxes.resolve("de", HERE)) == dev, "its beginning carries its settings"
+    with pytest.raises(BoxNotFound, match="aimed at"):
+        await daemon.boxes.resolve("web", HERE)
+
+
+async def test_the_beginning_of_a_name_will_do_where_it_can_mean_one_box_only(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """An ambiguous one lists what it can mean, and does nothing."""
+    sim, ids = await tagged(simulator, "web-1", "web-2", "West Wing", "api")
+    daemon = await make_daemon(sim)
+    api = await daemon.boxes.resolve("a.devbox", HERE)
+    assert (api.name, api.target) == ("api", ids[3])
+    assert (await daemon.boxes.resolve(ids[3][:-2], HERE)).target == api.target
+    for text in ("web", "web.devbox"):
+        with pytest.raises(BoxAmbiguous, match=r"beginning of 2 boxes: web-1, web-2"):
+            await daemon.boxes.resolve(text, HERE)
+    with pytest.raises(BoxAmbiguous, match=r"3 boxes: 'West Wing', web-1, web-2"):
+        await daemon.boxes.resolve("we", HERE)
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("wbe", "web"),
+        ("webb", "web"),
+        ("My Dve Box", "'My Dev Box'"),
+        ("my.dev.box", "'My Dev Box'"),
+    ],
+)
+async def test_a_slip_is_told_with_what_may_have_been_meant(
+    simulator: MakeSimulator, make_daemon: MakeDaemon, slip: str, meant: str
+) -> None:
+    sim, _ = await tagged(simulator, "web", "My Dev Box", "api")
+    daemon = await make_daemon(sim)
+    with pytest.raises(BoxNotFound) as caught:
+        await daemon.boxes.resolve(slip, HERE)
+    assert f"did you mean {meant}" in (caught.value.hint or "")
+
+
+async def test_a_long_list_of_candidates_is_cut(simulator: MakeSimulator, make_daemon: MakeDaemon) -> None:
+    """An account of a thousand boxes must not fill the screen."""
+    sim, _ = await tagged(simulator, *(f"n{number:02}" for number in range(15)))
+    daemon = await make_daemon(sim)
+    with pytest.raises(BoxAmbiguous, match=r"15 boxes: n00.* and 3 more"):
+        await daemon.boxes.resolve("n", HERE)
+
+
+async def test_an_instance_that_is_nowhere_is_not_shown(daemon: Daemon, sim: Simulator) -> None:
+    """An id with a slip in it looked like a box that is off."""
+    nowhere = await daemon.boxes.resolve("i-00000000000000001", HERE)
+    with pytest.raises(BoxNotFound):
+        await daemon.boxes.instance(nowhere)
+    await sim.fault("refuse", call="DescribeInstances", code="UnauthorizedOperation", status=403)
+    assert await daemon.boxes.instance(nowhere) is None, "EC2 may not be asked: nobody knows"
 
 
 async def test_without_ec2_permissions_the_way_around_is_named(daemon: Daemon, sim: Simulator) -> None:

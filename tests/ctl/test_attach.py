@@ -420,20 +420,3 @@ def test_a_refusal_never_touches_the_terminal(daemon: FakeDaemon) -> None:
     with Tty(["attach", "nope"], os.environ) as tty:
         assert tty.wait() == 3
         assert tty.screen == b"error: no box nope\r\n"
-
-
-def test_a_unique_prefix_of_the_name_will_do(daemon: FakeDaemon) -> None:
-    real = daemon.streams["attach"]
-
-    def strict(peer: Peer, daemon: FakeDaemon) -> None:
-        if peer.request["box"] == "gpu-training":
-            real(peer, daemon)
-            return
-        body = b'{"code": "box-not-found", "message": "no", "exit_status": 3}'
-        peer.connection.sendall(b"HTTP/1.1 404 X\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-
-    daemon.streams["attach"] = strict
-    daemon.routes["GET boxes"] = {
-        "boxes": [{"name": "gpu-training", "id": "i-1"}, {"name": "web", "id": "i-2"}]
-    }
-    assert run_piped("attach", "gpu", typed=b"exit\r").returncode == 0

@@ -45,8 +45,8 @@ def test_ls_in_a_pipe_is_tabs_without_headers_or_control_characters(
     assert run(["ls", "-p", "dev"]) == 0
     out, err = capsys.readouterr()
     assert out == (
-        "gpu\trunning\tconnected\tg5.xlarge\t\ti-0a\t0\t0\n"
-        "web ]0;owned \tstopped x 31m\tunknown\t\t\ti-0b\t0\t0\n"
+        "gpu\trunning\tconnected\tg5.xlarge\t\ti-0a\t0\t0\t\n"
+        "web ]0;owned \tstopped x 31m\tunknown\t\t\ti-0b\t0\t0\t\n"
     )
     assert "2026-01-01" in err
     assert daemon.requests[-1][1] == "boxes?profile=dev"
@@ -196,19 +196,6 @@ def test_on_a_terminal_a_missing_box_can_be_picked(daemon: FakeDaemon) -> None:
         tty.type(b"1\n")
         assert tty.wait() == 0
         assert b"g5.xlarge" in tty.screen
-
-
-def test_a_unique_prefix_is_completed_and_an_ambiguous_one_is_not(
-    daemon: FakeDaemon, capsys: Capture
-) -> None:
-    daemon.routes["GET boxes"] = {
-        "boxes": [GPU, {"name": "web", "id": "i-0b"}, {"name": "wiki", "id": "i-1"}]
-    }
-    daemon.routes["GET boxes/gpu"] = GPU
-    for name in ("g", "w"):
-        daemon.routes[f"GET boxes/{name}"] = (404, failure("box-not-found", 3))
-    assert run(["show", "g"]) == 0
-    assert run(["show", "w"]) == 3
 
 
 def test_names_are_escaped_in_paths(daemon: FakeDaemon) -> None:

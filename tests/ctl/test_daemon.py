@@ -270,12 +270,14 @@ def test_completion_offers_commands_options_and_names(daemon: FakeDaemon) -> Non
     daemon.routes["GET boxes"] = {"boxes": boxes}
     daemon.routes["GET forwards"] = {"forwards": [{"id": "f1"}]}
     assert candidates(["devboxctl", "at"], 1) == ["attach"]
-    assert candidates(["devboxctl", "attach", ""], 2) == ["gpu"]
+    assert candidates(["devboxctl", "attach", ""], 2) == ["gpu", "i-2"], (
+        "what a shell would run is offered by its id"
+    )
     assert candidates(["devboxctl", "attach", "--user", ""], 3) == []
     assert candidates(["devboxctl", "attach", "--mux", "t"], 3) == ["tmux"]
     assert candidates(["devboxctl", "--json", "show", "g"], 3) == ["gpu"]
     assert candidates(["devboxctl", "attach", "gpu", "--r"], 3) == ["--raw", "--region"]
-    assert candidates(["devboxctl", "forward", ""], 2) == ["ls", "rm", "gpu"]
+    assert candidates(["devboxctl", "forward", ""], 2) == ["ls", "rm", "gpu", "i-2"]
     assert candidates(["devboxctl", "forward", "rm", ""], 3) == ["f1", "all"]
     assert candidates(["devboxctl", "forward", "gpu", ""], 3) == []
     assert candidates(["devboxctl", "daemon", "st"], 2) == ["status", "start", "stop"]

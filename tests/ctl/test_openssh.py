@@ -83,5 +83,5 @@ def test_ssh_works_through_the_proxy(daemon: FakeDaemon, home: Path, sshd: list[
     done = subprocess.run(line, input=data, capture_output=True, timeout=60, check=False)
     assert done.returncode == 7, done.stderr
     assert done.stdout == data
-    assert daemon.requests[0][2]["box"] == "gpu"
+    assert daemon.requests[0][2]["box"] == "gpu.devbox"
     assert daemon.requests[0][2]["ssh_user"] == getpass.getuser()

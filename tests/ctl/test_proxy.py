@@ -36,7 +36,7 @@ def test_bytes_go_both_ways_and_each_end_is_passed_on(daemon: FakeDaemon) -> Non
     assert done.returncode == 0
     assert done.stderr == b""
     assert done.stdout == b"SSH-2.0-early\r\n" + data[::-1]
-    assert daemon.requests[0][2] == {"box": "gpu", "port": 22, "wait": 120.0}
+    assert daemon.requests[0][2] == {"box": "gpu.devbox", "port": 22, "wait": 120.0}
 
 
 def test_the_far_end_closing_first_leaves_the_way_up_open(daemon: FakeDaemon) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devboxctl.fast import framed, reply, screen, words
+from devboxctl import spec
+from devboxctl.fast import complete, framed, reply, screen, words
 from devboxctl.fast.escape import LEAVE, SUSPEND, Escapes, escape_character
 from devboxd.api import client
 
@@ -134,3 +136,60 @@ def test_modes_that_were_switched_off_are_left_alone() -> None:
 @pytest.mark.parametrize("line", [["--help"], ["-x"], ["--user"], ["--raw=1"], ["a", "--"], ["-Au", "x"]])
 def test_the_small_parser_leaves_what_it_does_not_know(line: list[str]) -> None:
     assert words.parse(line, "attach") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("gpu", "gpu"),
+        ("web/prod", "web/prod"),
+        ("My Dev Box", "'My Dev Box'"),
+        ("büro", "'büro'"),
+        ("a'b", "'a'\"'\"'b'"),
+        ("", "''"),
+        ("$(x)", "'$(x)'"),
+    ],
+)
+def test_a_name_in_a_line_to_copy_is_one_word(text: str, word: str) -> None:
+    """``attach again with: …`` is pasted into a shell."""
+    assert reply.shell_word(text) == word
+    assert shlex.split(word) == [text]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "offered"),
+    [
+        ([{"name": "gpu", "id": "i-1", "ref": "gpu", "host": "gpu.devbox"}], ["gpu"]),
+        ([{"name": "ann@corp", "id": "i-1", "ref": "ann@corp", "host": "ann-corp.devbox"}], ["ann@corp"]),
+        ([{"name": "büro", "id": "i-1", "ref": "büro", "host": "buro.devbox"}], ["büro"]),
+        (
+            [{"name": "My Dev Box", "id": "i-1", "ref": "My Dev Box", "host": "my-dev-box.devbox"}],
+            ["my-dev-box"],
+        ),
+        ([{"name": "web/prod", "id": "i-1", "ref": "web/prod", "host": "web-prod.devbox"}], ["web-prod"]),
+        ([{"name": "-x", "id": "i-1", "ref": "-x", "host": "x.devbox"}], ["x"]),
+        ([{"name": "web", "id": "i-1", "ref": "i-1", "host": "i-1.devbox"}], ["i-1"]),
+        ([{"name": "a;b", "id": "i-1"}], ["i-1"]),
+    ],
+)
+def test_completion_offers_what_every_command_takes_and_no_shell_expands(
+    boxes: list[dict[str, str]], offered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name with a space is offered as its host name: the same box, and nothing to quote."""
+    monkeypatch.setattr(client, "call", lambda *_, **__: json.dumps({"boxes": boxes}).encode())
+    assert complete.candidates(["devboxctl", "show", ""], 2) == offered
+
+
+@pytest.mark.parametrize(
+    "text", ["8000", "9000:8000", "db.internal:5432", "8000-8010", "./db.sock:5432", "0:8000"]
+)
+def test_a_spec_is_a_spec(text: str) -> None:
+    assert spec.looks_like_spec(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["api", "My Dev Box", "web/prod", "ann@corp", "env:prod", "8000.devbox", "a-b", "1a"]
+)
+def test_a_name_is_no_spec(text: str) -> None:
+    """``devboxctl forward env:prod 8000``: the first word is the box."""
+    assert not spec.looks_like_spec(text)

@@ -239,7 +239,15 @@ def test_every_name_has_host_names_that_ssh_takes(name: str) -> None:
     assert is_host_name(long_label(name))
 
 
-@given(st.sets(st.text("aA Bb-/ü開", min_size=1, max_size=4), max_size=12))
+NAMES = st.sets(
+    st.builds(
+        str.__add__, st.text("aA Bb-/ü開", min_size=1, max_size=4), st.sampled_from(["", "", ".devbox"])
+    ),
+    max_size=12,
+)
+
+
+@given(NAMES)
 def test_no_two_names_share_a_host_name(names: set[str]) -> None:
     """Two boxes under one pinned name: one of them fails, or worse, the other one answers."""
     labels = host_labels(names)
@@ -247,7 +255,7 @@ def test_no_two_names_share_a_host_name(names: set[str]) -> None:
     assert labels.keys() == names
 
 
-@given(st.sets(st.text("aA Bb-/ü開", min_size=1, max_size=4), max_size=12))
+@given(NAMES)
 def test_every_host_name_that_is_shown_leads_to_its_box(names: set[str]) -> None:
     """``ls`` shows it, ``ssh`` is given it, and the box is that one."""
     boxes = [Box(id_, name) for id_, name in zip(ids(len(names)), sorted(names), strict=True)]

@@ -8,10 +8,10 @@ from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers
 from devboxd.control.daemon import Daemon
-from devboxd.errors import DevboxError
+from devboxd.errors import BoxNotFound, Denied, DevboxError, Unreachable
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import condition
-from devboxd.model.names import HOST_SUFFIX, Listing
+from devboxd.model.names import HOST_SUFFIX, Listing, is_user
 from devboxd.model.states import InstanceState
 from devboxd.text import rfc3339
 
@@ -27,7 +27,7 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
     try:
         instances, of, since = await daemon.boxes.all(of)
     except DevboxError as error:
-        if error.code not in ("denied", "unreachable"):
+        if not isinstance(error, Denied | Unreachable):
             raise
         # Session Manager alone reaches a box; EC2 is a comfort. Show what is known without it.
         now = daemon.shared.time.wall()
@@ -102,10 +102,16 @@ async def ping(context: Context, asked: wire.PingRequest) -> wire.Ping:
 @answers(routes.SSH)
 async def ssh(context: Context, asked: wire.SshRequest) -> wire.SshAccess:
     """Put keys in place on both ends."""
-    boxes = context.daemon.boxes
-    box = await boxes.resolve(asked.box, account(asked))
+    boxes, user = context.daemon.boxes, asked.user
+    try:
+        box = await boxes.resolve(asked.box, account(asked))
+    except BoxNotFound:
+        before, at, name = asked.box.rpartition("@")  # USER@BOX, unless a box is called so
+        if not at or not is_user(before):
+            raise
+        box, user = await boxes.resolve(name, account(asked)), user or before
     access = await context.daemon.ssh.prepare(
-        box, user=asked.user, port=asked.port, hosts=boxes.hosts(box, asked.box), hasty=False
+        box, user=user, port=asked.port, hosts=boxes.hosts(box, asked.box), hasty=False
     )
     identity, known_hosts, config = context.ssh_config.paths()
     return wire.SshAccess(
