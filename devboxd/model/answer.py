@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from devboxd.errors import DevboxError
 from devboxd.model import change, launch
 from devboxd.model.project import Phase, Want
 from devboxd.model.release import is_saved
@@ -46,6 +47,15 @@ class Refusal(StrEnum):
     LATER = "later"  # throttled
     LOGIN = "login"  # nothing more with these credentials
     UNKNOWN = "unknown"  # no answer: it may have been done
+
+
+class Refused(Exception):
+    """A call was refused, or its answer lost. ``error`` is what it looks like to people."""
+
+    def __init__(self, kind: Refusal, error: DevboxError) -> None:
+        super().__init__(error.message)
+        self.kind = kind
+        self.error = error
 
 
 HOPELESS: Final = frozenset({Refusal.QUOTA, Refusal.DENIED, Refusal.INVALID})

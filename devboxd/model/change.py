@@ -109,7 +109,25 @@ def _unsaved(run: Run | None) -> Run | None:
 
 def broken(seen: Seen, reason: str) -> Write:
     """Stop here: a person has to look. Nothing is changed at AWS meanwhile."""
-    return Write("broken", replace(seen.project, phase=Phase.BROKEN, since=seen.at, reason=reason), reason)
+    project = seen.project
+    changed = replace(
+        project, phase=Phase.BROKEN, halted=project.phase, since=seen.at, reason=reason, failures=0
+    )
+    return Write("broken", changed, reason)
+
+
+def resumed(project: Project, at: float) -> Project:
+    """A BROKEN project where it was, with a save number of its own for what has to be made again."""
+    number = project.saves + 1 if project.save is not None else project.saves
+    return replace(
+        project,
+        phase=project.halted or Phase.READY,
+        halted=None,
+        since=at,
+        saves=number,
+        save=number if project.save is not None else None,
+        reason="",
+    )
 
 
 def begin_rescue(seen: Seen, box: Box | None) -> Write:

@@ -174,6 +174,11 @@ def events(items: Iterable[Item]) -> list[Event]:
     return [_read(item, Event) for item in items]
 
 
+def runs(items: Iterable[Item]) -> list[Run]:
+    """Read runs."""
+    return [_read(item, Run) for item in items]
+
+
 def _read(item: Item, kind: type[T]) -> T:
     schema = item.body.get("schema", SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA:

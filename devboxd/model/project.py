@@ -201,6 +201,7 @@ class Project(msgspec.Struct, frozen=True):
     want: Want = Want.COLD
     phase: Phase = Phase.ABSENT
     reason: str = ""  # why BROKEN, or why it is not as wanted
+    halted: Phase | None = None  # the phase that it was in when it became BROKEN
     since: float = 0.0  # when the phase was entered
     head: int = 0  # newest generation; 0: none yet
     run: int = 0  # the run that is on, or the last one

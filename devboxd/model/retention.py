@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from devboxd.model import tags
 from devboxd.model.change import BRISK
+from devboxd.model.ledger import Ledger
 from devboxd.model.project import Generation, GenerationState, Phase, Policy, Project, Quality, read_token
 from devboxd.model.seen import BoxState, Image, Seen, Snapshot, Volume, can_never_be_bound
 from devboxd.model.step import (
@@ -84,6 +85,15 @@ def kept(generations: Iterable[Generation], policy: Policy, at: float) -> frozen
     today = int(at // DAY)
     keep |= {number for day, number in days.items() if today - day < policy.keep_days}
     return frozenset(keep)
+
+
+def unpinned(ledger: Ledger, number: int, pin: str) -> Write | None:
+    """A generation without this pin; None where it has none such."""
+    one = next((found for found in ledger.generations if found.number == number), None)
+    if one is None or pin not in one.pins:
+        return None
+    freed = replace(one, pins=tuple(kept for kept in one.pins if kept != pin))
+    return Write("unpin", ledger.project, f"generation {number} is free of {pin}", generations=(freed,))
 
 
 def retire(seen: Seen) -> Step | None:

@@ -121,6 +121,21 @@ class Image(msgspec.Struct, frozen=True):
         return self.state != "deregistered"
 
 
+class Hint(msgspec.Struct, frozen=True):
+    """What to ask for by id too: the row names it, and its tags may not (any more)."""
+
+    boxes: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+
+
+def hint(project: Project, run: Run | None) -> Hint:
+    """What a row names."""
+    return Hint(
+        (project.instance,) if project.instance else (),
+        tuple(disk.volume for disk in run.disks if disk.volume) if run and project.instance else (),
+    )
+
+
 class Observed(msgspec.Struct, frozen=True):
     """EC2's side of one project."""
 

@@ -168,10 +168,8 @@ class DropSnapshot(msgspec.Struct, frozen=True):
     snapshot: str
 
 
-Call = (
-    RunHook
-    | UnpinFork
-    | Launch
+Ec2Call = (
+    Launch
     | Start
     | Stop
     | Release
@@ -179,7 +177,6 @@ Call = (
     | KeepVolumes
     | ChangeType
     | GrowVolume
-    | GrowFileSystem
     | MakeImage
     | MakeSnapshot
     | MakeImageOf
@@ -188,4 +185,5 @@ Call = (
     | DropImage
     | DropSnapshot
 )
+Call = Ec2Call | RunHook | GrowFileSystem | UnpinFork
 Step = Wait | Write | Erase | Call

@@ -10,7 +10,10 @@ from typing import Any, Protocol
 
 from devboxd.model.box import Account, Instance
 from devboxd.model.ledger import Change, Item, Range
+from devboxd.model.project import Project
+from devboxd.model.seen import Hint, Observed
 from devboxd.model.states import Connection
+from devboxd.model.step import Ec2Call
 
 
 class Clock(Protocol):
@@ -148,3 +151,26 @@ class Store(Protocol):
         Raises ``RowChanged`` where a version is not as expected. After any other error the changes may have
         been made all the same: read back.
         """
+
+
+class Compute(Protocol):
+    """EC2 of one account and region, as far as a project lives in it."""
+
+    async def look(self, wanted: Mapping[str, Hint]) -> dict[str, Observed]:
+        """All that EC2 shows of these projects, by uid. May be old, and lack what exists."""
+
+    async def act(self, call: Ec2Call) -> None:
+        """Make one call. Raises ``model.answer.Refused``."""
+
+
+class BoxCommands(Protocol):
+    """What a project needs done on its box, over a session. Raises ``model.answer.Refused``.
+
+    ``INVALID``: it ran, and said no. ``UNKNOWN``: the box can not be reached.
+    """
+
+    async def before_stop(self, project: Project, instance: str) -> None:
+        """Run the user's hooks and write everything to the disks. Bounded in time."""
+
+    async def grow(self, project: Project, instance: str, device: str) -> None:
+        """Let the file system of this device fill its volume."""

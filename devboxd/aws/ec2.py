@@ -1,0 +1,219 @@
+"""EC2's calls of the lifecycle: one function for each step of ``model.step`` that changes something there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, assert_never
+
+from devboxd.aws.calls import Calls
+from devboxd.aws.look import Together, look
+from devboxd.aws.refusals import refusal
+from devboxd.errors import DevboxError
+from devboxd.model.answer import Refused
+from devboxd.model.project import Disk
+from devboxd.model.seen import Hint, Observed
+from devboxd.model.step import (
+    ChangeType,
+    DropImage,
+    DropSnapshot,
+    DropVolume,
+    Ec2Call,
+    GrowVolume,
+    KeepVolumes,
+    Launch,
+    MakeImage,
+    MakeImageOf,
+    MakeSnapshot,
+    Protect,
+    Release,
+    Start,
+    Stop,
+    Tag,
+)
+
+HOPS: Final = 2  # of an answer of the metadata service: a container on the box is one hop away
+_WITH_IOPS: Final = ("gp3", "io1", "io2")  # the types whose IOPS may be given; others only report theirs
+
+
+@dataclass(frozen=True, slots=True)
+class Ec2Api:
+    """EC2 of one account and region, as ``control`` needs it."""
+
+    account: Calls
+    together: Together = field(default=asyncio.gather)
+
+    async def look(self, wanted: Mapping[str, Hint]) -> dict[str, Observed]:
+        """Everything of these projects, by uid. Errors are those of ``Calls``."""
+        return await look(self.account, wanted, together=self.together)
+
+    async def act(self, call: Ec2Call) -> None:
+        """Make one call. Raises Refused, which says what kind of refusal it is."""
+        try:
+            await self._act(call)
+        except DevboxError as error:
+            raise Refused(refusal(error), error) from error
+
+    async def _act(self, call: Ec2Call) -> None:
+        match call:
+            case Launch():
+                await self._ec2("run_instances", **launch(call))
+            case Start(instance=instance):
+                await self._ec2("start_instances", instance, InstanceIds=[instance])
+            case Stop(instance=instance, force=force):
+                await self._ec2("stop_instances", instance, InstanceIds=[instance], Force=force)
+            case Release(instance=instance):
+                await self._attribute(instance, DisableApiTermination={"Value": False})
+                await self._ec2("terminate_instances", instance, InstanceIds=[instance])
+            case Protect(instance=instance):
+                await self._attribute(instance, InstanceInitiatedShutdownBehavior={"Value": "stop"})
+                await self._attribute(instance, DisableApiTermination={"Value": True})
+            case KeepVolumes(instance=instance, devices=devices):
+                keep = [{"DeviceName": name, "Ebs": {"DeleteOnTermination": False}} for name in devices]
+                await self._attribute(instance, BlockDeviceMappings=keep)
+            case ChangeType(instance=instance, type=wanted):
+                await self._attribute(instance, InstanceType={"Value": wanted})
+            case _:
+                await self._act_on_disks(call)
+
+    async def _act_on_disks(
+        self,
+        call: GrowVolume
+        | MakeImage
+        | MakeSnapshot
+        | MakeImageOf
+        | Tag
+        | DropVolume
+        | DropImage
+        | DropSnapshot,
+    ) -> None:
+        match call:
+            case GrowVolume(volume=volume, size_gib=size):
+                await self._ec2("modify_volume", VolumeId=volume, Size=size)
+            case MakeImage():
+                await self._ec2("create_image", call.instance, **image(call))
+            case MakeSnapshot(volume=volume):
+                await self._ec2(
+                    "create_snapshot",
+                    VolumeId=volume,
+                    Description=f"devbox: {call.device}",
+                    TagSpecifications=_tagged(call.tags, "snapshot"),
+                )
+            case MakeImageOf():
+                await self._ec2("register_image", **image_of(call))
+            case Tag(resources=resources):
+                await self._ec2("create_tags", Resources=list(resources), Tags=_pairs(call.tags))
+            case DropVolume(volume=volume):
+                await self._ec2("delete_volume", VolumeId=volume)
+            case DropImage(image=name):
+                await self._ec2("deregister_image", ImageId=name)
+            case DropSnapshot(snapshot=snapshot):
+                await self._ec2("delete_snapshot", SnapshotId=snapshot)
+            case _:
+                assert_never(call)
+
+    async def _attribute(self, instance: str, **attribute: Any) -> None:
+        """ModifyInstanceAttribute takes one attribute a call."""
+        await self._ec2("modify_instance_attribute", instance, InstanceId=instance, **attribute)
+
+    async def _ec2(self, operation: str, target: str | None = None, /, **parameters: Any) -> None:
+        await self.account.call("ec2", operation, target=target, **parameters)
+
+
+def launch(call: Launch) -> dict[str, Any]:
+    """RunInstances: all of it out of the row, so that a repeat is the same request to the letter."""
+    run, place = call.run, call.place
+    request: dict[str, Any] = {
+        "ImageId": run.image,
+        "InstanceType": place.type,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ClientToken": call.token,
+        "InstanceInitiatedShutdownBehavior": "stop",
+        "MetadataOptions": {
+            "HttpTokens": "required",
+            "HttpEndpoint": "enabled",
+            "HttpPutResponseHopLimit": HOPS,
+        },
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": disk.device,
+                "Ebs": {**_speed(disk), **_secret(disk), "DeleteOnTermination": False},
+            }
+            for disk in run.disks
+        ],
+        "TagSpecifications": _tagged(call.tags, "instance", "volume", "network-interface"),
+    }
+    if place.subnet is not None:
+        request["SubnetId"] = place.subnet
+    elif place.zone is not None:
+        request["Placement"] = {"AvailabilityZone": place.zone}
+    if run.groups:
+        request["SecurityGroupIds"] = list(run.groups)
+    if run.profile is not None:
+        request["IamInstanceProfile"] = {"Arn" if run.profile.startswith("arn:") else "Name": run.profile}
+    if run.user_data is not None:
+        request["UserData"] = run.user_data  # botocore encodes it
+    if run.spot:
+        request["InstanceMarketOptions"] = {"MarketType": "spot"}
+    else:
+        request["DisableApiTermination"] = True  # EC2 refuses it for spot
+    return request
+
+
+def image(call: MakeImage) -> dict[str, Any]:
+    """CreateImage. NoReboot always: a call that comes late may meet a box that runs again."""
+    return {
+        "InstanceId": call.instance,
+        "Name": call.name,
+        "NoReboot": True,
+        "TagSpecifications": _tagged(call.tags, "image", "snapshot"),
+    }
+
+
+def image_of(call: MakeImageOf) -> dict[str, Any]:
+    """RegisterImage: its defaults are traps (i386, paravirtual, no ENA), so everything is said."""
+    boot = call.boot
+    request: dict[str, Any] = {
+        "Name": call.name,
+        "Architecture": boot.architecture,
+        "RootDeviceName": boot.root_device,
+        "VirtualizationType": boot.virtualization or "hvm",
+        "EnaSupport": bool(boot.ena),
+        "SriovNetSupport": boot.sriov,
+        "BootMode": boot.boot_mode,
+        "TpmSupport": boot.tpm,
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": disk.device,
+                "Ebs": {**_speed(disk), "SnapshotId": disk.snapshot, "DeleteOnTermination": False},
+            }
+            for disk in call.disks
+        ],
+        "TagSpecifications": _tagged(call.tags, "image"),
+    }
+    return {name: value for name, value in request.items() if value is not None}
+
+
+def _speed(disk: Disk) -> dict[str, Any]:
+    """Size, type and speed of a volume, as far as they may be given for its type."""
+    found: dict[str, Any] = {"VolumeSize": disk.size_gib, "VolumeType": disk.type}
+    if disk.type in _WITH_IOPS:
+        found["Iops"] = disk.iops
+    if disk.type == "gp3":
+        found["Throughput"] = disk.throughput
+    return {name: value for name, value in found.items() if value}
+
+
+def _secret(disk: Disk) -> dict[str, Any]:
+    """Encrypted always; the key where it is known."""
+    return {"Encrypted": True, **({"KmsKeyId": disk.kms} if disk.kms else {})}
+
+
+def _tagged(found: Mapping[str, str], *kinds: str) -> list[dict[str, Any]]:
+    return [{"ResourceType": kind, "Tags": _pairs(found)} for kind in kinds]
+
+
+def _pairs(found: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in found.items()]

@@ -1,0 +1,262 @@
+"""What EC2 shows of our projects: instances, volumes, snapshots and images, by tag and page by page.
+
+One look serves many projects: every describe names up to two hundred of them. What the tags may have left
+already (a terminated instance loses them before it fades) or never had (a volume attached by hand) is asked
+for by id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from devboxd.aws.calls import Calls
+from devboxd.model import tags
+from devboxd.model.project import Boot, Disk
+from devboxd.model.seen import Attached, Box, BoxState, Hint, Image, Observed, Snapshot, Volume
+
+PAGE: Final = {"PageSize": 1000}
+MOST_VALUES: Final = 200  # of one filter (EC2 User Guide, Filter your resources)
+_STOPPED_AT: Final = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
+
+Item = Mapping[str, Any]
+Together = Callable[..., Awaitable[Sequence[Any]]]
+
+
+async def look(
+    account: Calls, wanted: Mapping[str, Hint], *, together: Together = asyncio.gather
+) -> dict[str, Observed]:
+    """Look at these projects, by uid. Errors are those of ``Calls``."""
+    found = await together(
+        _by_tag(account, "describe_instances", "Reservations", wanted),
+        _by_tag(account, "describe_volumes", "Volumes", wanted),
+        _by_tag(account, "describe_snapshots", "Snapshots", wanted, OwnerIds=["self"]),
+        _by_tag(account, "describe_images", "Images", wanted, Owners=["self"]),
+    )
+    reservations, volumes, snapshots, images = found
+    instances = _instances(reservations)
+    lost = {one for hint in wanted.values() for one in hint.boxes} - {i["InstanceId"] for i in instances}
+    instances += _instances(await _by_id(account, "describe_instances", "Reservations", "instance-id", lost))
+    attached = {one.volume for item in instances for one in box(item).attached}
+    named = {one for hint in wanted.values() for one in hint.volumes} | attached
+    unseen = named - {item["VolumeId"] for item in volumes}
+    volumes = [*volumes, *await _by_id(account, "describe_volumes", "Volumes", "volume-id", unseen)]
+    return {uid: _observed(uid, hint, instances, volumes, snapshots, images) for uid, hint in wanted.items()}
+
+
+async def _by_tag(
+    account: Calls, operation: str, key: str, uids: Iterable[str], **more: Any
+) -> list[dict[str, Any]]:
+    return await _filtered(account, operation, key, f"tag:{tags.UID}", sorted(uids), **more)
+
+
+async def _by_id(
+    account: Calls, operation: str, key: str, name: str, ids: Collection[str]
+) -> list[dict[str, Any]]:
+    # A filter, as a list of ids is refused when one of them is not there.
+    return await _filtered(account, operation, key, name, sorted(ids))
+
+
+async def _filtered(
+    account: Calls, operation: str, key: str, name: str, values: Sequence[str], **more: Any
+) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for start in range(0, len(values), MOST_VALUES):
+        some = list(values[start : start + MOST_VALUES])
+        found += await account.pages(
+            "ec2",
+            operation,
+            key,
+            Filters=[{"Name": name, "Values": some}],
+            PaginationConfig=PAGE,
+            **more,
+        )
+    return found
+
+
+def _observed(
+    uid: str,
+    hint: Hint,
+    instances: Iterable[Item],
+    volumes: Iterable[Item],
+    snapshots: Iterable[Item],
+    images: Iterable[Item],
+) -> Observed:
+    """One project's share. What its row names is its own, whatever the tags say."""
+    boxes = {i["InstanceId"]: box(i) for i in instances if _uid(i) == uid or i["InstanceId"] in hint.boxes}
+    named = set(hint.volumes) | {one.volume for found in boxes.values() for one in found.attached}
+    return Observed(
+        boxes=tuple(boxes.values()),
+        volumes=tuple(
+            {v["VolumeId"]: volume(v) for v in volumes if _uid(v) == uid or v["VolumeId"] in named}.values()
+        ),
+        snapshots=tuple(snapshot(item) for item in snapshots if _uid(item) == uid),
+        images=tuple(image(item) for item in images if _uid(item) == uid),
+    )
+
+
+def _instances(reservations: Iterable[Item]) -> list[Item]:
+    return [item for reservation in reservations for item in reservation.get("Instances", ())]
+
+
+# One of each -----------------------------------------------------------------------------------------------
+
+
+def box(item: Item) -> Box:
+    """An instance as DescribeInstances has it."""
+    by_key = _tags(item)
+    return Box(
+        id=item["InstanceId"],
+        state=BoxState(item.get("State", {}).get("Name", "unknown")),
+        launched=_seconds(item.get("LaunchTime")),
+        type=item.get("InstanceType", ""),
+        zone=item.get("Placement", {}).get("AvailabilityZone"),
+        token=by_key.get(tags.LAUNCH) or item.get("ClientToken") or None,
+        attached=tuple(
+            Attached(
+                one.get("DeviceName", ""),
+                one["Ebs"]["VolumeId"],
+                bool(one["Ebs"].get("DeleteOnTermination")),
+            )
+            for one in item.get("BlockDeviceMappings", ())
+            if "VolumeId" in one.get("Ebs", {})
+        ),
+        boot=_boot(item),
+        reason=item.get("StateReason", {}).get("Code", ""),
+        stopped=_stopped(item),
+        spot=item.get("InstanceLifecycle") == "spot",
+        tags=by_key,
+    )
+
+
+def volume(item: Item) -> Volume:
+    """A volume as DescribeVolumes has it."""
+    by_key = _tags(item)
+    attachment: Item = next(
+        (one for one in item.get("Attachments", ()) if one.get("State") != "detached"), {}
+    )
+    return Volume(
+        id=item["VolumeId"],
+        state=item.get("State", "unknown"),
+        disk=Disk(
+            device=attachment.get("Device", ""),
+            size_gib=int(item.get("Size", 0)),
+            type=item.get("VolumeType"),
+            iops=item.get("Iops"),
+            throughput=item.get("Throughput"),
+            kms=item.get("KmsKeyId"),
+            encrypted=bool(item.get("Encrypted")),
+            volume=item["VolumeId"],
+            source=item.get("SnapshotId") or None,
+        ),
+        token=by_key.get(tags.LAUNCH),
+        attached_to=attachment.get("InstanceId"),
+        garbage=_number(by_key.get(tags.GARBAGE)),
+        tags=by_key,
+    )
+
+
+def snapshot(item: Item) -> Snapshot:
+    """A snapshot as DescribeSnapshots has it."""
+    by_key = _tags(item)
+    return Snapshot(
+        id=item["SnapshotId"],
+        state=item.get("State", "unknown"),
+        volume=item.get("VolumeId"),
+        size_gib=int(item.get("VolumeSize", 0)),
+        save=_count(by_key.get(tags.SAVE)),
+        garbage=_number(by_key.get(tags.GARBAGE)),
+    )
+
+
+def image(item: Item) -> Image:
+    """An image as DescribeImages has it."""
+    by_key = _tags(item)
+    devices = [one for one in item.get("BlockDeviceMappings", ()) if "Ebs" in one]
+    return Image(
+        id=item["ImageId"],
+        name=item.get("Name", ""),
+        state=item.get("State", "unknown"),
+        save=_count(by_key.get(tags.SAVE)),
+        run=_count(by_key.get(tags.RUN)),
+        boot=_boot(item),
+        snapshots={one["DeviceName"]: one["Ebs"].get("SnapshotId") or None for one in devices},
+        disks=tuple(_disk(one) for one in devices),
+        garbage=_number(by_key.get(tags.GARBAGE)),
+        created=_created(item.get("CreationDate")),
+        tags=by_key,
+    )
+
+
+def _disk(mapping: Item) -> Disk:
+    ebs: Item = mapping["Ebs"]
+    return Disk(
+        device=mapping["DeviceName"],
+        size_gib=int(ebs.get("VolumeSize", 0)),
+        type=ebs.get("VolumeType"),
+        iops=ebs.get("Iops"),
+        throughput=ebs.get("Throughput"),
+        kms=ebs.get("KmsKeyId"),
+        encrypted=bool(ebs.get("Encrypted")),
+        snapshot=ebs.get("SnapshotId") or None,
+    )
+
+
+def _boot(item: Item) -> Boot:
+    """Instances and images say it in the same words."""
+    return Boot(
+        architecture=item.get("Architecture"),
+        boot_mode=item.get("BootMode"),
+        ena=bool(item.get("EnaSupport")),
+        tpm=item.get("TpmSupport"),
+        sriov=item.get("SriovNetSupport"),
+        virtualization=item.get("VirtualizationType"),
+        root_device=item.get("RootDeviceName"),
+        platform=item.get("PlatformDetails"),
+        usage=item.get("UsageOperation"),
+    )
+
+
+# Words -----------------------------------------------------------------------------------------------------
+
+
+def _tags(item: Item) -> dict[str, str]:
+    return {one["Key"]: one.get("Value", "") for one in item.get("Tags", ())}
+
+
+def _uid(item: Item) -> str | None:
+    return next((one.get("Value") for one in item.get("Tags", ()) if one["Key"] == tags.UID), None)
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return moment.timestamp() if moment is not None else None
+
+
+def _created(text: str | None) -> float | None:
+    """CreationDate of an image: ``2026-01-31T10:00:00.000Z``."""
+    try:
+        return datetime.fromisoformat((text or "").replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None
+
+
+def _stopped(item: Item) -> float | None:
+    """The time in ``User initiated (2026-01-31 10:00:00 GMT)``."""
+    match = _STOPPED_AT.search(item.get("StateTransitionReason", ""))
+    if match is None:
+        return None
+    return datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+
+
+def _count(text: str | None) -> int | None:
+    """A number of ours in a tag; None for what somebody else wrote there."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _number(text: str | None) -> float | None:
+    if text is None:
+        return None
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 13 else float("inf")

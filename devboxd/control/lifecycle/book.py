@@ -1,0 +1,105 @@
+"""The projects of one owner, written down: typed rows over any store, and lost answers recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from devboxd.control.base.needs import Store
+from devboxd.errors import DevboxError
+from devboxd.model import ledger
+from devboxd.model.ledger import Change, Event, Ledger, Range, RowChanged
+from devboxd.model.project import Project, Run
+from devboxd.model.step import Erase, Write
+
+EVENTS_SHOWN: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """Rows of one owner. ``who`` is named in events; ``op`` gives ids that are never given twice; ``wall``: Unix time.
+
+    Errors: those of the store, and ``RowChanged`` when somebody else was faster.
+    """
+
+    store: Store
+    owner: str
+    who: str
+    op: Callable[[], str]
+    wall: Callable[[], float]
+
+    async def projects(self) -> list[Project]:
+        """All projects, in one query."""
+        return [ledger.row(item) for item in await self.store.read(self.owner, ledger.EVERY_ROW)]
+
+    async def find(self, name: str) -> str | None:
+        """The uid of the project of this name."""
+        found = await self.store.read(self.owner, Range(ledger.name_key(name)))
+        return next((str(item.body["uid"]) for item in found if item.key == ledger.name_key(name)), None)
+
+    async def load(self, uid: str) -> Ledger | None:
+        """One project, as of now; None where there is none."""
+        return ledger.read(await self.store.read(self.owner, *ledger.of_one(uid)))
+
+    async def events(self, uid: str, most: int = EVENTS_SHOWN) -> list[Event]:
+        """What happened to a project, oldest first."""
+        items = await self.store.read(self.owner, Range(f"E#{uid}#", newest=most))
+        return list(reversed(ledger.events(items)))
+
+    async def runs(self, uid: str) -> list[Run]:
+        """All runs that are remembered, oldest first."""
+        return ledger.runs(await self.store.read(self.owner, Range(f"R#{uid}#")))
+
+    async def create(self, project: Project, text: str, *, run: Run | None = None) -> None:
+        """Write a new project down. Raises NameTaken."""
+        op = self.op()
+        changes = ledger.created(project, op, self._event("create", text), run=run)
+        try:
+            await self._commit(project.uid, changes, op)
+        except RowChanged as error:
+            raise ledger.NameTaken(f"there is a project named {project.name} already") from error
+
+    async def write(self, known: Ledger, step: Write) -> Ledger:
+        """Make a step of the table; returns the project as it is then."""
+        op = self.op()
+        changes = ledger.written(known, step, op, self._event(step.what, step.event))
+        await self._commit(step.project.uid, changes, op)
+        return ledger.after(known, step, op)
+
+    async def rename(self, known: Ledger, name: str) -> None:
+        """Give a project another name. Raises NameTaken."""
+        op, old_key = self.op(), ledger.name_key(known.project.name)
+        if name.lower() != known.project.name.lower() and await self.find(name) is not None:
+            raise ledger.NameTaken(f"there is a project named {name} already")
+        held = [one for one in await self.store.read(self.owner, Range(old_key)) if one.key == old_key]
+        event = self._event("rename", f"renamed from {known.project.name} to {name}")
+        changes = ledger.renamed(known, name, op, event, held[0] if held else None)
+        await self._commit(known.project.uid, changes, op)
+
+    async def erase(self, known: Ledger, step: Erase) -> None:
+        """Drop all rows of a project but its events, which expire."""
+        project = step.project
+        ranges = [Range(ledger.name_key(project.name)), *ledger.of_one(project.uid)]
+        ranges += [Range(f"R#{project.uid}#"), Range(ledger.lease_key(project.uid))]
+        items = {item.key: item for item in await self.store.read(self.owner, *ranges)}
+        name = items.get(ledger.name_key(project.name))
+        own = [
+            item
+            for item in items.values()
+            if not item.key.startswith("N#") or (item is name and item.body.get("uid") == project.uid)
+        ]
+        await self.store.commit(self.owner, ledger.erased(known, step, own), self.op())
+
+    def _event(self, what: str, text: str) -> Event:
+        return Event(self.wall(), what, self.who, text)
+
+    async def _commit(self, uid: str, changes: Sequence[Change], op: str) -> None:
+        """Commit; after a failure read back whether it was made all the same."""
+        try:
+            await self.store.commit(self.owner, changes, op)
+        except DevboxError as error:
+            # Our own commit may be what a repeat of it, further down, met as somebody else's.
+            rows = await self.store.read(self.owner, Range(ledger.row_key(uid)))
+            if not any(item.body.get("op") == op for item in rows):
+                raise error

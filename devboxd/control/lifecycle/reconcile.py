@@ -1,0 +1,237 @@
+"""One loop for each project: look, decide, act once, sleep or be woken.
+
+All that is decided is decided in ``model.pipeline``. What a loop remembers between two looks is for patience and
+politeness only: it may be lost at any moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol, assert_never
+
+from devboxd.control.base.needs import BoxCommands, Compute
+from devboxd.control.base.time import Time
+from devboxd.control.lifecycle.book import Book
+from devboxd.control.lifecycle.turns import Turn
+from devboxd.errors import DevboxError
+from devboxd.model.answer import Refusal, Refused, after_refusal, after_success
+from devboxd.model.change import BRISK, CALM
+from devboxd.model.ledger import Ledger, RowChanged
+from devboxd.model.pipeline import next_step
+from devboxd.model.project import Project
+from devboxd.model.retention import unpinned
+from devboxd.model.seen import Hint, Observed, Seen, hint
+from devboxd.model.step import (
+    Call,
+    DropImage,
+    DropSnapshot,
+    DropVolume,
+    Erase,
+    GrowFileSystem,
+    RunHook,
+    UnpinFork,
+    Wait,
+    Write,
+)
+
+AT_ONCE: Final = 0.0
+STALE: Final = 20.0  # seconds after which a decision is not acted on any more: the machine may have slept
+REPEAT_AFTER: Final = 10.0  # seconds before a call that was accepted is made again
+PUT_OFF: Final = 120.0  # seconds before a deletion that was refused is tried again
+SLOW_DOWN: Final = 15.0  # seconds, at least, where EC2 asks for it (snapshots of one volume: API)
+LONGEST: Final = 300.0  # seconds between two tries of what is refused
+
+
+class Told(Protocol):
+    """Who wants to know what happened."""
+
+    def happened(self, project: Project, what: str, text: str) -> None:
+        """A step was written down."""
+
+    def waits(self, project: Project, why: str) -> None:
+        """Nothing can be done now but wait."""
+
+    def refused(self, project: Project, error: DevboxError) -> None:
+        """AWS refused a call, or did not answer."""
+
+
+class Clouds(Protocol):
+    """EC2 of the account that a project is in."""
+
+    def of(self, project: Project) -> Compute:
+        """For calls."""
+
+    async def look(self, project: Project, hint: Hint) -> Observed:
+        """One look; several projects may share one."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a loop remembers between looks."""
+
+    hooked: int | None = None  # save whose hook has run
+    waited: tuple[str, float] = ("", 0.0)
+    planned: float = 0.0  # seconds that we meant to sleep
+    last_look: float | None = None  # monotonic
+    last_call: tuple[Call, float] | None = None  # and when it was accepted
+    refusals: tuple[str, int] = ("", 0)  # of one kind of call, in a row
+    put_off: dict[str, float] = field(default_factory=dict)  # until, monotonic
+
+    def patience(self, at: float) -> None:
+        """Count the time since the last look, as far as it was spent awake."""
+        if self.last_look is not None:
+            awake = min(at - self.last_look, 2 * self.planned + 2 * BRISK)
+            self.waited = (self.waited[0], self.waited[1] + awake)
+        self.last_look = at
+
+    def waits(self, wait: Wait) -> float:
+        """Note what is waited for."""
+        if self.waited[0] != wait.why:
+            self.waited = (wait.why, 0.0)
+        return wait.seconds
+
+    def refused(self, call: Call) -> int:
+        """Count a refusal; returns how many in a row it is."""
+        kind = type(call).__name__
+        times = self.refusals[1] + 1 if self.refusals[0] == kind else 1
+        self.refusals = (kind, times)
+        return times
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """The loop of one project, one pass at a time."""
+
+    uid: str
+    book: Book
+    clouds: Clouds
+    boxes: BoxCommands
+    turn: Turn
+    time: Time
+    told: Told
+    memory: Memory = field(default_factory=Memory)
+    known: Ledger | None = None  # as of the last look
+
+    async def once(self) -> float | None:
+        """Look, decide, act once. Returns seconds until the next look; None when the project is gone.
+
+        Errors: whatever prevents looking, ``LoginNeeded`` among them. Nothing was done then.
+        """
+        began, began_wall = self.time.monotonic(), self.time.wall()
+        seen = await self._look()
+        if seen is None:
+            return None
+        step = next_step(seen)
+        match step:
+            case Wait():
+                self.told.waits(seen.project, step.why)
+                if step.seconds >= CALM:
+                    await self.turn.leave()
+                self.memory.planned = self.memory.waits(step)
+                return self.memory.planned
+            case Write() | Erase():
+                delay = await self._write(step)
+            case _:
+                asleep = self.time.wall() - began_wall > STALE or self.time.monotonic() - began > STALE
+                delay = AT_ONCE if asleep else await self._call(seen, step)
+        self.memory.planned = delay
+        return None if isinstance(step, Erase) else delay
+
+    async def _look(self) -> Seen | None:
+        """EC2 first, then the row; what the last row named is asked for by id."""
+        known = self.known or await self.book.load(self.uid)
+        if known is None:
+            return None
+        ec2 = await self.clouds.look(known.project, hint(known.project, known.run))
+        self.known = known = await self.book.load(self.uid)
+        if known is None:
+            return None
+        memory, at = self.memory, self.time.monotonic()
+        memory.patience(at)
+        memory.put_off = {name: until for name, until in memory.put_off.items() if until > at}
+        return Seen(
+            known.project,
+            known.run,
+            known.generations,
+            ec2,
+            self.time.wall(),
+            hooked=memory.hooked is not None and memory.hooked == known.project.save,
+            put_off=frozenset(memory.put_off),
+            waited=memory.waited,
+        )
+
+    async def _write(self, step: Write | Erase) -> float:
+        """One transaction; who is overtaken looks again."""
+        assert self.known is not None
+        if not await self.turn.take():
+            return SLOW_DOWN
+        try:
+            if isinstance(step, Erase):
+                await self.book.erase(self.known, step)
+            else:
+                self.known = await self.book.write(self.known, step)
+        except RowChanged:
+            return BRISK * self.time.dice()
+        self.told.happened(step.project, step.what if isinstance(step, Write) else "erase", step.event)
+        return AT_ONCE
+
+    async def _call(self, seen: Seen, call: Call) -> float:
+        """One call, and what its answer says."""
+        memory, at = self.memory, self.time.monotonic()
+        accepted, since = memory.last_call or (None, 0.0)
+        if accepted == call and at - since < REPEAT_AFTER:
+            return BRISK  # it was accepted a moment ago, and EC2 does not show it yet
+        if not await self.turn.take():
+            return SLOW_DOWN
+        try:
+            await self._perform(seen, call)
+        except Refused as refused:
+            return await self._refused(seen, call, refused)
+        memory.refusals = ("", 0)
+        memory.last_call = (call, at)
+        noted = after_success(seen, call)
+        return await self._write(noted) if noted is not None else BRISK
+
+    async def _perform(self, seen: Seen, call: Call) -> None:
+        match call:
+            case RunHook(instance=instance, save=save):
+                await self.boxes.before_stop(seen.project, instance)
+                self.memory.hooked = save
+            case GrowFileSystem(instance=instance, device=device):
+                await self.boxes.grow(seen.project, instance, device)
+            case UnpinFork(uid=uid, generation=generation, pin=pin):
+                await self._unpin(uid, generation, pin)
+            case _:
+                await self.clouds.of(seen.project).act(call)
+
+    async def _refused(self, seen: Seen, call: Call, refused: Refused) -> float:
+        """A refusal is written down where the table says so; else it is tried again, later each time."""
+        if refused.kind is Refusal.LOGIN:
+            raise refused.error  # nothing more with these credentials
+        times = self.memory.refused(call)
+        write = after_refusal(seen, call, refused.kind, refused.error.message, times)
+        if write is not None:
+            return await self._write(write)
+        if isinstance(call, RunHook):
+            self.memory.hooked = call.save  # it can not be run, or failed and has no veto: the box stops
+            return AT_ONCE
+        if isinstance(call, DropVolume | DropImage | DropSnapshot):
+            self.memory.put_off[_dropped(call)] = self.time.monotonic() + PUT_OFF
+            return BRISK
+        self.told.refused(seen.project, refused.error)
+        slow = SLOW_DOWN if refused.kind in (Refusal.LATER, Refusal.DENIED) else BRISK
+        return min(LONGEST, slow * 2.0 ** min(times - 1, 8)) * (0.75 + 0.5 * self.time.dice())
+
+    async def _unpin(self, uid: str, generation: int, pin: str) -> None:
+        """Take our pin off another project's generation, if it still is there."""
+        origin = await self.book.load(uid)
+        if origin is not None and (write := unpinned(origin, generation, pin)) is not None:
+            await self.book.write(origin, write)
+
+
+def _dropped(call: DropVolume | DropImage | DropSnapshot) -> str:
+    match call:
+        case DropVolume(volume=name) | DropImage(image=name) | DropSnapshot(snapshot=name):
+            return name
+        case _:
+            assert_never(call)
