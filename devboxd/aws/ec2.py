@@ -9,9 +9,6 @@ from typing import Any, Final, assert_never
 
 from devboxd.aws.calls import Calls
 from devboxd.aws.look import Together, look
-from devboxd.aws.refusals import refusal
-from devboxd.errors import DevboxError
-from devboxd.model.answer import Refused
 from devboxd.model.project import Disk
 from devboxd.model.seen import Hint, Observed
 from devboxd.model.step import (
@@ -49,13 +46,7 @@ class Ec2Api:
         return await look(self.account, wanted, together=self.together)
 
     async def act(self, call: Ec2Call) -> None:
-        """Make one call. Raises Refused, which says what kind of refusal it is."""
-        try:
-            await self._act(call)
-        except DevboxError as error:
-            raise Refused(refusal(error), error) from error
-
-    async def _act(self, call: Ec2Call) -> None:
+        """Make one call. Errors are those of ``Calls``."""
         match call:
             case Launch():
                 await self._ec2("run_instances", **launch(call))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from devboxd.aws.calls import Calls
 from devboxd.errors import BadRequest, Conflict, DevboxError, Missing
-from devboxd.model.ledger import ABSENT, Change, Item, Range, RowChanged, StoreFailed
+from devboxd.model.ledger import ABSENT, Change, Item, Range, StoreFailed
 
 MOST: Final = 100  # actions in a transaction (API: TransactWriteItems)
 _NAMES: Final = {"#v": "ver"}
@@ -93,7 +93,7 @@ class DynamoStore:
                 hint="devboxctl init account makes it",
             )
         if isinstance(error, Conflict):
-            return RowChanged("the project was changed by somebody else")
+            return Conflict("the project was changed by somebody else")
         if type(error) is BadRequest:  # not that a profile or region is missing
             return StoreFailed(f"the table refuses the change: {error.message}")
         return error

@@ -16,7 +16,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from devboxd.model.ledger import ABSENT, Change, Item, Range, RowChanged, StoreFailed, StoreNewer
+from devboxd.errors import Conflict
+from devboxd.model.ledger import ABSENT, Change, Item, Range, StoreFailed, StoreNewer
 
 FORMAT: Final = 1  # of the file: PRAGMA user_version
 BUSY: Final = 10.0  # seconds that another process may hold the file
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 
 class SqliteFile:
-    """The file itself, for one thread. Raises StoreFailed, StoreNewer and RowChanged."""
+    """The file itself, for one thread. Raises StoreFailed, StoreNewer and Conflict."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -51,7 +52,7 @@ class SqliteFile:
                     "SELECT version FROM item WHERE owner = ? AND key = ?", (owner, change.key)
                 ).fetchone()
                 if (found[0] if found else ABSENT) != change.expects:
-                    raise RowChanged(f"{change.key} was changed by somebody else")
+                    raise Conflict(f"{change.key} was changed by somebody else")
                 _apply(connection, owner, change)
 
     def forget(self, before: float) -> None:

@@ -10,7 +10,19 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from devboxd.errors import DevboxError
+from devboxd.errors import (
+    AlreadyExists,
+    BadRequest,
+    BoxNotFound,
+    Denied,
+    DevboxError,
+    Missing,
+    NoCapacity,
+    QuotaReached,
+    Throttled,
+    TokenUsed,
+    WrongState,
+)
 from devboxd.model import change, launch
 from devboxd.model.project import Phase, Want
 from devboxd.model.release import is_saved
@@ -45,17 +57,34 @@ class Refusal(StrEnum):
     GONE = "gone"  # EC2 knows no such thing: not there yet, or not any more
     BUSY = "busy"  # not in a state for this: look again
     LATER = "later"  # throttled
-    LOGIN = "login"  # nothing more with these credentials
     UNKNOWN = "unknown"  # no answer: it may have been done
 
 
-class Refused(Exception):
-    """A call was refused, or its answer lost. ``error`` is what it looks like to people."""
+class BoxSaysNo(WrongState):
+    """What was to be done on the box ran there and failed: a pre-stop hook, or growing a file system."""
 
-    def __init__(self, kind: Refusal, error: DevboxError) -> None:
-        super().__init__(error.message)
-        self.kind = kind
-        self.error = error
+    code = "box-says-no"
+
+
+# The first class that fits decides.
+_KINDS: Final[tuple[tuple[type[DevboxError], Refusal], ...]] = (
+    (BoxSaysNo, Refusal.INVALID),
+    (NoCapacity, Refusal.CAPACITY),
+    (QuotaReached, Refusal.QUOTA),
+    (Denied, Refusal.DENIED),
+    (TokenUsed, Refusal.MISMATCH),
+    (AlreadyExists, Refusal.DUPLICATE),
+    (Missing, Refusal.GONE),
+    (BoxNotFound, Refusal.GONE),
+    (BadRequest, Refusal.INVALID),
+    (Throttled, Refusal.LATER),
+    (WrongState, Refusal.BUSY),
+)
+
+
+def refusal(error: DevboxError) -> Refusal:
+    """Say what kind of refusal it is. What nobody has named may have been done: it is looked at again."""
+    return next((kind for one, kind in _KINDS if isinstance(error, one)), Refusal.UNKNOWN)
 
 
 HOPELESS: Final = frozenset({Refusal.QUOTA, Refusal.DENIED, Refusal.INVALID})
@@ -83,7 +112,7 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
     match call, refusal:
         case Launch(), Refusal.CAPACITY | Refusal.MISMATCH:
             return launch.next_attempt(seen, text)
-        case Launch(), _ if refusal in HOPELESS or (refusal is Refusal.GONE and lasting):
+        case Launch(), _ if refusal in HOPELESS or (lasting and refusal in (Refusal.GONE, Refusal.BUSY)):
             return launch.give_up(seen, text)
         case Start(), Refusal.CAPACITY:
             return _no_room_to_start(seen, text)

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from devboxd.errors import Conflict, DevboxError, Kind
+from devboxd.errors import DevboxError
 from devboxd.model.project import Generation, Project, Run
 from devboxd.model.step import Erase, Write
 
@@ -26,19 +26,6 @@ EVENTS_KEPT: Final = 90 * 86400.0  # seconds
 ABSENT: Final = 0  # the version of an item that is not there
 
 T = TypeVar("T")
-
-
-class RowChanged(Conflict):
-    """Somebody else changed the project in the meantime: look again."""
-
-    code = "row-changed"
-
-
-class NameTaken(DevboxError):
-    """A project of that name exists."""
-
-    code = "name-taken"
-    kind = Kind.STATE
 
 
 class StoreFailed(DevboxError):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from devboxd.model.ledger import ABSENT, Change, Item, Range, RowChanged
+from devboxd.errors import Conflict
+from devboxd.model.ledger import ABSENT, Change, Item, Range
 
 
 class MemoryStore:
@@ -29,7 +30,7 @@ class MemoryStore:
         for change in changes:
             version = self.items[owner, change.key][0] if (owner, change.key) in self.items else ABSENT
             if version != change.expects:
-                raise RowChanged(f"{change.key} was changed by somebody else")
+                raise Conflict(f"{change.key} was changed by somebody else")
         for change in changes:
             if change.body is None:
                 self.items.pop((owner, change.key), None)

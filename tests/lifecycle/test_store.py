@@ -16,10 +16,10 @@ import pytest_asyncio
 from devboxd.aws.clients import Account, Accounts
 from devboxd.aws.store import DynamoStore
 from devboxd.control.base.needs import Store
-from devboxd.errors import Unreachable
+from devboxd.errors import Conflict, Unreachable
 from devboxd.host.clock import Clock
 from devboxd.host.store import SqliteFile, SqliteStore
-from devboxd.model.ledger import Change, Item, Range, RowChanged, StoreFailed, StoreNewer
+from devboxd.model.ledger import Change, Item, Range, StoreFailed, StoreNewer
 from tests.lifecycle.memory import MemoryStore
 
 ODD = {
@@ -121,7 +121,7 @@ async def test_of_two_changes_of_one_version_the_second_is_refused(store: Store)
     await put(store, "M#uid", {"n": 1})
     await put(store, "M#uid", {"n": 2}, expects=1)
     for expects in (0, 1, 3):
-        with pytest.raises(RowChanged):
+        with pytest.raises(Conflict):
             await put(store, "M#uid", {"n": 9}, expects=expects)
     (item,) = await store.read("me", Range("M#uid"))
     assert (item.version, item.body) == (2, {"n": 2})
@@ -130,7 +130,7 @@ async def test_of_two_changes_of_one_version_the_second_is_refused(store: Store)
 async def test_a_transaction_is_made_whole_or_not_at_all(store: Store) -> None:
     """A generation without its head, or a head without its generation, would be a lost save."""
     await put(store, "M#uid", {"head": 0})
-    with pytest.raises(RowChanged):
+    with pytest.raises(Conflict):
         await store.commit(
             "me", [Change("G#uid#1", 0, {"image": "ami-1"}), Change("M#uid", 7, {"head": 1})], op()
         )
@@ -148,11 +148,11 @@ async def test_dropping_is_as_conditional_as_putting(store: Store) -> None:
     """What was changed since it was looked at is not dropped, and what is not there can not be."""
     await put(store, "G#uid#1", {"n": 1})
     for expects in (0, 2):
-        with pytest.raises(RowChanged):
+        with pytest.raises(Conflict):
             await store.commit("me", [Change("G#uid#1", expects)], op())
     await store.commit("me", [Change("G#uid#1", 1)], op())
     assert await store.read("me", Range("G#")) == []
-    with pytest.raises(RowChanged):
+    with pytest.raises(Conflict):
         await store.commit("me", [Change("G#uid#1", 1)], op())
     await put(store, "G#uid#1", {"n": 2})
 
@@ -182,7 +182,7 @@ async def test_a_repeat_of_a_commit_is_made_once_or_refused(store: Store) -> Non
     await store.commit("me", changes, token)
     try:
         await store.commit("me", changes, token)  # DynamoDB knows the token
-    except RowChanged:
+    except Conflict:
         pass  # the others see that it was done
     (item,) = await store.read("me", Range("M#uid"))
     assert item.version == 1
@@ -198,7 +198,7 @@ async def test_many_at_once_end_up_one_after_the_other(store: Store) -> None:
             try:
                 await put(store, "M#uid", {"n": item.body["n"] + 1}, expects=item.version)
                 return
-            except (RowChanged, Unreachable):
+            except (Conflict, Unreachable):
                 await asyncio.sleep(0)
 
     await asyncio.gather(*(count_up() for _ in range(8)))
@@ -226,7 +226,7 @@ async def test_another_process_sees_a_commit_at_once_and_may_not_overwrite_it(tm
     await put(one, "M#uid", {"n": 1})
     assert [item.body for item in await other.read("me", Range("M#"))] == [{"n": 1}]
     await put(other, "M#uid", {"n": 2}, expects=1)
-    with pytest.raises(RowChanged):
+    with pytest.raises(Conflict):
         await put(one, "M#uid", {"n": 3}, expects=1)
     await one.close()
     await other.close()

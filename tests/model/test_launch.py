@@ -131,9 +131,7 @@ def test_a_launch_that_can_not_work_ends_with_its_reason(refusal: Refusal) -> No
     assert (step.project.phase, step.project.reason) == (Phase.READY, "the limit is 0")
 
 
-@pytest.mark.parametrize(
-    "refusal", [Refusal.UNKNOWN, Refusal.LATER, Refusal.BUSY, Refusal.GONE, Refusal.LOGIN]
-)
+@pytest.mark.parametrize("refusal", [Refusal.UNKNOWN, Refusal.LATER, Refusal.BUSY, Refusal.GONE])
 def test_a_lost_or_early_launch_is_made_again_as_it_was(refusal: Refusal) -> None:
     """The same token finds what the first call made."""
     row = project(Phase.LAUNCHING)

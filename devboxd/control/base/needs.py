@@ -148,7 +148,7 @@ class Store(Protocol):
     async def commit(self, owner: str, changes: Sequence[Change], op: str) -> None:
         """Make all changes, or none. ``op`` is this commit's own, and the same for a repeat.
 
-        Raises ``RowChanged`` where a version is not as expected. After any other error the changes may have
+        Raises ``Conflict`` where a version is not as expected. After any other error the changes may have
         been made all the same: read back.
         """
 
@@ -160,13 +160,13 @@ class Compute(Protocol):
         """All that EC2 shows of these projects, by uid. May be old, and lack what exists."""
 
     async def act(self, call: Ec2Call) -> None:
-        """Make one call. Raises ``model.answer.Refused``."""
+        """Make one call. Raises a ``DevboxError``, whose class says what kind of refusal it is."""
 
 
 class BoxCommands(Protocol):
-    """What a project needs done on its box, over a session. Raises ``model.answer.Refused``.
+    """What a project needs done on its box, over a session.
 
-    ``INVALID``: it ran, and said no. ``UNKNOWN``: the box can not be reached.
+    Raises ``model.answer.BoxSaysNo`` when it ran and failed; other errors: it could not be run.
     """
 
     async def before_stop(self, project: Project, instance: str) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from devboxd.control.base.needs import Store
-from devboxd.errors import DevboxError
+from devboxd.errors import AlreadyExists, Conflict, DevboxError
 from devboxd.model import ledger
-from devboxd.model.ledger import Change, Event, Ledger, Range, RowChanged
+from devboxd.model.ledger import Change, Event, Ledger, Range
 from devboxd.model.project import Project, Run
 from devboxd.model.step import Erase, Write
 
@@ -20,7 +20,7 @@ EVENTS_SHOWN: Final = 100
 class Book:
     """Rows of one owner. ``who`` is named in events; ``op`` gives ids that are never given twice; ``wall``: Unix time.
 
-    Errors: those of the store, and ``RowChanged`` when somebody else was faster.
+    Errors: those of the store, and ``Conflict`` when somebody else was faster.
     """
 
     store: Store
@@ -52,13 +52,13 @@ class Book:
         return ledger.runs(await self.store.read(self.owner, Range(f"R#{uid}#")))
 
     async def create(self, project: Project, text: str, *, run: Run | None = None) -> None:
-        """Write a new project down. Raises NameTaken."""
+        """Write a new project down. Raises AlreadyExists."""
         op = self.op()
         changes = ledger.created(project, op, self._event("create", text), run=run)
         try:
             await self._commit(project.uid, changes, op)
-        except RowChanged as error:
-            raise ledger.NameTaken(f"there is a project named {project.name} already") from error
+        except Conflict as error:
+            raise AlreadyExists(f"there is a project named {project.name} already") from error
 
     async def write(self, known: Ledger, step: Write) -> Ledger:
         """Make a step of the table; returns the project as it is then."""
@@ -68,10 +68,10 @@ class Book:
         return ledger.after(known, step, op)
 
     async def rename(self, known: Ledger, name: str) -> None:
-        """Give a project another name. Raises NameTaken."""
+        """Give a project another name. Raises AlreadyExists."""
         op, old_key = self.op(), ledger.name_key(known.project.name)
         if name.lower() != known.project.name.lower() and await self.find(name) is not None:
-            raise ledger.NameTaken(f"there is a project named {name} already")
+            raise AlreadyExists(f"there is a project named {name} already")
         held = [one for one in await self.store.read(self.owner, Range(old_key)) if one.key == old_key]
         event = self._event("rename", f"renamed from {known.project.name} to {name}")
         changes = ledger.renamed(known, name, op, event, held[0] if held else None)

@@ -13,10 +13,10 @@ from devboxd.control.base.needs import BoxCommands, Compute
 from devboxd.control.base.time import Time
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.turns import Turn
-from devboxd.errors import DevboxError
-from devboxd.model.answer import Refusal, Refused, after_refusal, after_success
+from devboxd.errors import Conflict, DevboxError, LoginNeeded
+from devboxd.model.answer import Refusal, after_refusal, after_success, refusal
 from devboxd.model.change import BRISK, CALM
-from devboxd.model.ledger import Ledger, RowChanged
+from devboxd.model.ledger import Ledger
 from devboxd.model.pipeline import next_step
 from devboxd.model.project import Project
 from devboxd.model.retention import unpinned
@@ -170,7 +170,7 @@ class Reconciler:
                 await self.book.erase(self.known, step)
             else:
                 self.known = await self.book.write(self.known, step)
-        except RowChanged:
+        except Conflict:
             return BRISK * self.time.dice()
         self.told.happened(step.project, step.what if isinstance(step, Write) else "erase", step.event)
         return AT_ONCE
@@ -185,8 +185,10 @@ class Reconciler:
             return SLOW_DOWN
         try:
             await self._perform(seen, call)
-        except Refused as refused:
-            return await self._refused(seen, call, refused)
+        except LoginNeeded:
+            raise  # nothing more with these credentials
+        except DevboxError as error:
+            return await self._refused(seen, call, error)
         memory.refusals = ("", 0)
         memory.last_call = (call, at)
         noted = after_success(seen, call)
@@ -204,12 +206,10 @@ class Reconciler:
             case _:
                 await self.clouds.of(seen.project).act(call)
 
-    async def _refused(self, seen: Seen, call: Call, refused: Refused) -> float:
+    async def _refused(self, seen: Seen, call: Call, error: DevboxError) -> float:
         """A refusal is written down where the table says so; else it is tried again, later each time."""
-        if refused.kind is Refusal.LOGIN:
-            raise refused.error  # nothing more with these credentials
-        times = self.memory.refused(call)
-        write = after_refusal(seen, call, refused.kind, refused.error.message, times)
+        kind, times = refusal(error), self.memory.refused(call)
+        write = after_refusal(seen, call, kind, error.message, times)
         if write is not None:
             return await self._write(write)
         if isinstance(call, RunHook):
@@ -218,8 +218,8 @@ class Reconciler:
         if isinstance(call, DropVolume | DropImage | DropSnapshot):
             self.memory.put_off[_dropped(call)] = self.time.monotonic() + PUT_OFF
             return BRISK
-        self.told.refused(seen.project, refused.error)
-        slow = SLOW_DOWN if refused.kind in (Refusal.LATER, Refusal.DENIED) else BRISK
+        self.told.refused(seen.project, error)
+        slow = SLOW_DOWN if kind in (Refusal.LATER, Refusal.DENIED) else BRISK
         return min(LONGEST, slow * 2.0 ** min(times - 1, 8)) * (0.75 + 0.5 * self.time.dice())
 
     async def _unpin(self, uid: str, generation: int, pin: str) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from devboxd.control.base.needs import Store
-from devboxd.model.ledger import ABSENT, Change, Item, Range, RowChanged, body, lease_key
+from devboxd.errors import Conflict
+from devboxd.model.ledger import ABSENT, Change, Item, Range, body, lease_key
 from devboxd.model.turn import RENEW_AFTER, Lease, Watched, claimed, watched
 
 
@@ -60,6 +61,6 @@ class Turn:
         content = body(lease) if lease is not None else None
         try:
             await self.store.commit(self.owner, [Change(lease_key(self.uid), expects, content)], self.nonce())
-        except RowChanged:
+        except Conflict:
             return False
         return True
