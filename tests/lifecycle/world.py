@@ -1,0 +1,547 @@
+"""A world in one thread on virtual time: EC2, a store, daemons that die and nap, a user, and somebody in the console.
+
+A daemon is the real loop of ``control.lifecycle.reconcile`` over the real ``aws`` layer, run as a plain coroutine.
+Each request that it makes suspends it, so the world decides when the request arrives, whether its answer does, and
+what happens meanwhile. Same seed, same history.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from types import coroutine
+from typing import Any, Final
+
+from botocore import exceptions as boto
+from msgspec.structs import replace
+
+from devboxd.aws.ec2 import Ec2Api
+from devboxd.aws.errors import translate
+from devboxd.control.base.time import Time
+from devboxd.control.lifecycle import reconcile
+from devboxd.control.lifecycle.book import Book
+from devboxd.control.lifecycle.reconcile import Reconciler
+from devboxd.control.lifecycle.turns import Turn
+from devboxd.errors import Conflict, DevboxError, LoginNeeded, Unreachable
+from devboxd.model.change import resumed
+from devboxd.model.ledger import Change, Item, Ledger, Range, of_one, read
+from devboxd.model.project import Disk, Place, Policy, Project, Spec, Want
+from devboxd.model.seen import Hint, Observed, Seen
+from devboxd.model.step import Step, Write
+from devboxd.simulator.ec2 import catalogue
+from devboxd.simulator.ec2.delays import Delays
+from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
+from devboxd.simulator.ec2.model import Ec2Model
+
+OWNER: Final = "me"
+START: Final = 1_800_000_000.0
+READS: Final = ("Describe", "read")
+DISKS: Final = (
+    Disk("/dev/sda1", 8, "gp3", 3000, 125),
+    Disk("/dev/sdf", 20, "gp3", 4000, 250),
+)
+
+
+class Fate(Enum):
+    """What becomes of a request that changes something."""
+
+    ARRIVES = auto()
+    DIES_BEFORE = auto()  # the daemon dies before it is sent
+    DIES_AFTER = auto()  # it took effect, and the daemon dies before it knows
+    REQUEST_LOST = auto()
+    ANSWER_LOST = auto()
+    ARRIVES_LATE = auto()  # the daemon is dead, and its request still arrives, minutes later
+
+
+@dataclass(slots=True)
+class Request:
+    """Something a daemon waits for."""
+
+    name: str
+    perform: Callable[[], Any]
+    seconds: float | None = None  # a sleep, when it is one
+
+    @property
+    def is_read(self) -> bool:
+        return self.name.startswith(READS)
+
+
+@coroutine
+def wait_for(request: Request) -> Generator[Request, Any, Any]:
+    """Suspend the daemon until the world has an answer."""
+    return (yield request)
+
+
+async def one_after_the_other(*waits: Coroutine[Any, Any, Any]) -> list[Any]:
+    """``asyncio.gather`` without a loop."""
+    try:
+        return [await one for one in waits]
+    finally:
+        for one in waits:
+            one.close()
+
+
+class Sequencer:
+    """Ids that are never given twice, and the same in every run."""
+
+    def __init__(self, prefix: str) -> None:
+        self._count = itertools.count(1)
+        self._prefix = prefix
+
+    def __call__(self) -> str:
+        return f"{self._prefix}{next(self._count):06d}"
+
+
+@dataclass(slots=True)
+class FakeAccount:
+    """``aws.calls.Calls`` whose requests go to the world's EC2."""
+
+    world: World
+    caller: str
+
+    async def call(
+        self, service: str, operation: str, /, *, target: str | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        name = "".join(part.capitalize() for part in operation.split("_"))
+        try:
+            answer: dict[str, Any] = await wait_for(
+                Request(name, lambda: self.world.arrive(name, parameters, self.caller))
+            )
+            return answer
+        except Ec2Error as error:
+            response = {
+                "Error": {"Code": error.code, "Message": error.message},
+                "ResponseMetadata": {"HTTPStatusCode": error.http_status},
+            }
+            cause: Exception = boto.ClientError(response, name)  # type: ignore[arg-type]  # a part is enough
+        except AnswerLost as error:
+            cause = TimeoutError(str(error))
+        raise translate(cause, service=service, operation=operation, target=target) from cause
+
+    async def pages(
+        self, service: str, operation: str, key: str, /, *, limit: int = 100_000, **parameters: Any
+    ) -> list[dict[str, Any]]:
+        size = parameters.pop("PaginationConfig")["PageSize"]
+        found: list[dict[str, Any]] = []
+        more: dict[str, Any] = {}
+        while True:
+            answer = await self.call(service, operation, **parameters, MaxResults=size, **more)
+            found += answer[key]
+            if not answer.get("NextToken"):
+                return found[:limit]
+            more = {"NextToken": answer["NextToken"]}
+
+
+@dataclass(slots=True)
+class FakeStore:
+    """``control.base.needs.Store`` whose requests take their time, over any engine that answers at once."""
+
+    world: World
+    is_shared: bool = False
+
+    async def read(self, owner: str, *ranges: Range) -> list[Item]:
+        found: list[Item] = await wait_for(Request("read", lambda: self.world.engine.read_now(owner, ranges)))
+        return found
+
+    async def commit(self, owner: str, changes: Sequence[Change], op: str) -> None:
+        what = next((c.key for c in changes if not c.key.startswith("E#")), "")
+        await wait_for(Request(f"Commit {what}", lambda: self.world.commit(owner, changes)))
+
+
+class Engine:
+    """What a store's engine can do at once: see ``MemoryStore`` and ``SqliteFile``."""
+
+    def read_now(self, owner: str, ranges: Sequence[Range]) -> list[Item]:
+        raise NotImplementedError
+
+    def commit_now(self, owner: str, changes: Sequence[Change]) -> None:
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class FakeClouds:
+    """``reconcile.Clouds``: one account."""
+
+    api: Ec2Api
+
+    def of(self, project: Project) -> Ec2Api:
+        return self.api
+
+    async def look(self, project: Project, hint: Hint) -> Observed:
+        return (await self.api.look({project.uid: hint}))[project.uid]
+
+
+@dataclass(slots=True)
+class FakeBoxes:
+    """``needs.BoxCommands``: hooks that take a moment, on a box that can be reached or not."""
+
+    world: World
+
+    async def before_stop(self, project: Project, instance: str) -> None:
+        await wait_for(Request("Hook", lambda: self._run(instance)))
+
+    async def grow(self, project: Project, instance: str, device: str) -> None:
+        await wait_for(Request("Grow", lambda: self._run(instance)))
+
+    def _run(self, instance: str) -> None:
+        if self.world.dice.random() < self.world.unreachable:
+            raise Unreachable("the box can not be reached")
+        with_it = self.world.model.tables.instances.get(instance)
+        if with_it is None or with_it.state != "running":
+            raise Unreachable("the box does not run")
+
+
+class Quietly:
+    """``reconcile.Told``, into the trace."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def happened(self, project: Project, what: str, text: str) -> None:
+        self._daemon.world.note(f"{self._daemon.name}   [{what}] {text}")
+
+    def waits(self, project: Project, why: str) -> None:
+        pass
+
+    def refused(self, project: Project, error: DevboxError) -> None:
+        self._daemon.world.note(f"{self._daemon.name}   refused: {error.message}")
+
+
+@dataclass(eq=False)
+class Daemon:
+    """One daemon: loops of all projects, until it dies. ``asleep``: the machine sleeps until then."""
+
+    world: World
+    name: str
+    uids: tuple[str, ...]
+    life: int = 0
+    asleep: float = 0.0
+    slept: float = 0.0  # seconds that its monotonic clock did not see
+    loops: dict[str, Coroutine[Any, Any, Any]] = field(default_factory=dict)
+    naps: dict[str, int] = field(default_factory=dict)  # number of the sleep that each loop is in
+    reconcilers: dict[str, Reconciler] = field(default_factory=dict)
+    is_dead: bool = True
+
+    def start(self) -> None:
+        """Begin a life, remembering nothing of the last one."""
+        self.life += 1
+        self.is_dead = False
+        world = self.world
+        account = FakeAccount(world, self.name)
+        store = FakeStore(world, is_shared=world.is_shared)
+        op = Sequencer(f"{self.name}{self.life}-")
+        time = Time(self, dice=world.dice.random)
+        for uid in self.uids:
+            book = Book(store, OWNER, self.name, op, self.wall)
+            turn = Turn(store, OWNER, uid, f"{self.name}-{self.life}", op, self.monotonic)
+            self.reconcilers[uid] = Reconciler(
+                uid,
+                book,
+                FakeClouds(Ec2Api(account, one_after_the_other)),
+                FakeBoxes(world),
+                turn,
+                time,
+                Quietly(self),
+            )
+            self.loops[uid] = self._loop(self.reconcilers[uid])
+            self._go_on(uid, self.life, None)
+
+    def die(self) -> None:
+        """End at once, wherever it stands."""
+        self.is_dead = True
+        self.life += 1
+        for loop in self.loops.values():
+            loop.close()
+        self.loops.clear()
+
+    def wake(self) -> None:
+        """End every sleep: something was asked for."""
+        for uid in list(self.loops):
+            if uid in self.naps:
+                self._go_on(uid, self.life, None)
+
+    # A Clock
+    def wall(self) -> float:
+        return self.world.now
+
+    def monotonic(self) -> float:
+        return self.world.now - START - self.slept
+
+    async def _loop(self, reconciler: Reconciler) -> None:
+        while True:
+            try:
+                delay = await reconciler.once()
+            except LoginNeeded:
+                delay = 30.0
+            except Conflict:
+                delay = 1.0
+            except DevboxError as error:
+                self.world.note(f"{self.name}   can not look: {error.message}")
+                delay = 5.0
+            if delay is None:
+                return
+            await wait_for(Request("sleep", lambda: None, seconds=delay * self.world.dice.uniform(0.9, 1.1)))
+
+    def _go_on(self, uid: str, life: int, answer: Any) -> None:
+        """Let one loop run up to its next request."""
+        if life != self.life or uid not in self.loops:
+            return
+        self.naps.pop(uid, None)
+        loop = self.loops[uid]
+        try:
+            request = loop.throw(answer) if isinstance(answer, BaseException) else loop.send(answer)
+        except StopIteration:
+            del self.loops[uid]
+            return
+        self._send(uid, request)
+
+    def _send(self, uid: str, request: Request) -> None:
+        world, life = self.world, self.life
+        if request.seconds is not None:
+            number = world.number()
+            self.naps[uid] = number
+            world.at(
+                max(request.seconds, 0.01),
+                lambda: self._go_on(uid, life, None) if self.naps.get(uid) == number else None,
+            )
+            return
+        fate = Fate.ARRIVES if request.is_read else world.fate(self, request)
+        if fate is not Fate.ARRIVES:
+            world.note(f"{self.name} {request.name}: {fate.name}")
+        if fate is Fate.DIES_BEFORE:
+            world.restart(self)
+            return
+        if fate is Fate.ARRIVES_LATE:
+            world.restart(self)
+            world.at(world.dice.uniform(5, 600), lambda: world.perform(request))
+            return
+        delay = world.latency() + max(0.0, self.asleep - world.now)
+        if self.asleep > world.now:
+            self.slept += self.asleep - world.now
+        world.at(delay, lambda: self._arrived(uid, life, request, fate))
+
+    def _arrived(self, uid: str, life: int, request: Request, fate: Fate) -> None:
+        world = self.world
+        lost = Unreachable("no answer")
+        answer: Any = lost if fate is Fate.REQUEST_LOST else world.perform(request)
+        if isinstance(answer, AnswerLost) and request.name.startswith("Commit"):
+            answer = lost
+        if fate is Fate.DIES_AFTER and life == self.life:
+            world.restart(self)
+            return
+        if fate in (Fate.ANSWER_LOST, Fate.REQUEST_LOST):
+            answer = AnswerLost(request.name, took_effect=True) if _is_ec2(request) else lost
+        world.at(world.latency(), lambda: self._go_on(uid, life, answer))
+
+
+def _is_ec2(request: Request) -> bool:
+    return request.name not in ("Hook", "Grow", "read") and not request.name.startswith("Commit")
+
+
+class World:
+    """Everything, and the present time."""
+
+    def __init__(
+        self, engine: Any, *, seed: int = 0, delays: Delays | None = None, is_shared: bool = False
+    ) -> None:
+        self.dice = random.Random(seed)
+        self.now = START
+        self.model = Ec2Model(now=START, seed=seed, delays=delays or QUICK, is_throttled=False, history=0)
+        self.engine = engine
+        self.is_shared = is_shared
+        self.daemons: list[Daemon] = []
+        self.trace: list[str] = []
+        self.unreachable = 0.0  # share of hooks that can not be run
+        self.fate: Callable[[Daemon, Request], Fate] = lambda daemon, request: Fate.ARRIVES
+        self.restarts: Callable[[Daemon], float | None] = lambda daemon: 5.0
+        self.on_call: Callable[[str, Mapping[str, Any], str], None] = lambda name, params, caller: None
+        self.on_commit: Callable[[Ledger | None, Ledger | None], None] = lambda before, after: None
+        self.after_event: Callable[[], None] = lambda: None
+        self.mutations = 0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count(1)
+
+    # Time
+
+    def number(self) -> int:
+        return next(self._numbers)
+
+    def at(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do something later."""
+        heapq.heappush(self._events, (self.now + seconds, self.number(), act))
+
+    def latency(self) -> float:
+        return self.dice.uniform(0.02, 0.4)
+
+    def step(self) -> None:
+        """The next thing happens."""
+        when, _, act = heapq.heappop(self._events)
+        self.now = max(self.now, when)
+        self.model.settle(self.now)
+        act()
+        self.after_event()
+
+    def run_for(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        self.at(seconds, lambda: None)
+        while self.now < end:
+            self.step()
+
+    def run_until(self, what: Callable[[], bool], most: float = 20_000.0) -> None:
+        """Let time pass until something is so."""
+        end = self.now + most
+        while not what():
+            if self.now > end:
+                raise AssertionError(f"it did not come about within {most:.0f} s")
+            self.step()
+
+    def note(self, line: str) -> None:
+        self.trace.append(f"{self.now - START:10.1f}  {line}")
+
+    def close(self) -> None:
+        """The end of the world."""
+        for daemon in self.daemons:
+            daemon.die()
+
+    # Requests
+
+    def perform(self, request: Request) -> Any:
+        """The request arrives. Returns its answer, or the exception that it is answered with."""
+        if not request.is_read:
+            self.mutations += 1
+        try:
+            return request.perform()
+        except (Ec2Error, AnswerLost, DevboxError) as error:
+            return error
+
+    def arrive(self, name: str, params: Mapping[str, Any], caller: str) -> dict[str, Any]:
+        """A call arrives at EC2."""
+        if name.startswith("Describe"):
+            return self.model.call(name, params, now=self.now, caller=caller)
+        self.on_call(name, params, caller)
+        shown = {k: v for k, v in params.items() if k not in ("TagSpecifications", "BlockDeviceMappings")}
+        try:
+            answer = self.model.call(name, params, now=self.now, caller=caller)
+        except Ec2Error as error:
+            self.note(f"{caller} {name} {shown} -> {error.code}")
+            raise
+        except AnswerLost as error:
+            self.note(f"{caller} {name} {shown} -> lost ({'done' if error.took_effect else 'not done'})")
+            raise
+        self.note(f"{caller} {name} {shown} -> {answer.get('ImageId') or 'ok'}")
+        return answer
+
+    def commit(self, owner: str, changes: Sequence[Change]) -> None:
+        """A commit arrives at the store."""
+        row = next((c.key.partition("#")[2] for c in changes if c.key.startswith("M#")), None)
+        before = self.ledger(row) if row else None
+        self.engine.commit_now(owner, changes)
+        if row:
+            self.on_commit(before, self.ledger(row))
+
+    def ledger(self, uid: str) -> Ledger | None:
+        """What is written down, now."""
+        return read(self.engine.read_now(OWNER, of_one(uid)))
+
+    def project(self, uid: str) -> Project:
+        """The row, now."""
+        found = self.ledger(uid)
+        assert found is not None
+        return found.project
+
+    # Daemons
+
+    def daemon(self, *uids: str) -> Daemon:
+        """Another daemon, started."""
+        made = Daemon(self, "ABCDEF"[len(self.daemons)], uids)
+        self.daemons.append(made)
+        made.start()
+        return made
+
+    def restart(self, daemon: Daemon) -> None:
+        """A daemon dies, and comes back in its time, or never."""
+        daemon.die()
+        if (delay := self.restarts(daemon)) is not None:
+            self.at(delay, daemon.start)
+
+    # The user
+
+    def create(self, uid: str = "p1", *, spec: Spec | None = None, policy: Policy | None = None) -> None:
+        """Define a project."""
+        from devboxd.model.ledger import Event, created
+
+        project = Project(
+            uid=uid,
+            name=f"project-{uid}",
+            owner=OWNER,
+            spec=spec or small_spec(),
+            policy=policy or Policy(warm_for=1800.0, grace=60.0),
+        )
+        self.commit(OWNER, created(project, f"create-{uid}", Event(self.now, "create", "user", "created")))
+
+    def ask(self, uid: str, text: str = "", **changes: Any) -> None:
+        """Change the wish, as a verb does: at once, and the daemons are woken."""
+        from devboxd.model.ledger import Event, written
+
+        known = self.ledger(uid)
+        assert known is not None
+        step = Write("wish", replace(known.project, **changes), text or str(changes))
+        self.note(f"user {uid}: {text or changes}")
+        op = f"user-{self.number():06d}"
+        self.commit(OWNER, written(known, step, op, Event(self.now, "wish", "user", step.event)))
+        for daemon in self.daemons:
+            daemon.wake()
+
+    def want(self, uid: str, want: Want) -> None:
+        self.ask(uid, f"want {want}", want=want)
+
+    def resume(self, uid: str) -> None:
+        """The user has looked at a BROKEN project, and says: go on."""
+        project = self.project(uid)
+        changed = resumed(project, self.now)
+        self.ask(uid, "go on", **{name: getattr(changed, name) for name in changed.__struct_fields__})
+
+    def console(self, name: str, **params: Any) -> str | None:
+        """Somebody does something in the console; returns the code where EC2 refuses."""
+        try:
+            self.model.call(name, params, now=self.now, caller="console")
+        except Ec2Error as error:
+            return error.code
+        self.note(f"console {name} {params}")
+        return None
+
+
+QUICK: Final = Delays(
+    pending=(3.0, 12.0),
+    stopping=(5.0, 25.0),
+    hanging=(600.0, 1200.0),
+    snapshot=(10.0, 60.0),
+    image=(2.0, 20.0),
+    volume_deleted=(1.0, 10.0),
+    deregistered_shown=(0.0, 20.0),
+)
+
+
+def small_spec(zones: int = 3) -> Spec:
+    """Two volumes of Ubuntu on the smallest arm64 type, in any zone."""
+    places = tuple(Place("t4g.small", f"us-east-1{zone}") for zone in "abcdef"[:zones])
+    return Spec(image=catalogue.newest("us-east-1", 1, "arm64"), places=places, disks=DISKS)
+
+
+@dataclass(slots=True)
+class Spy:
+    """Sees every decision: what was seen, and what followed. Installed by ``watch``."""
+
+    decided: Callable[[Seen, Step], None]
+
+    def __call__(self, seen: Seen) -> Step:
+        step = self.original(seen)
+        self.decided(seen, step)
+        return step
+
+    original: Callable[[Seen], Step] = reconcile.next_step
