@@ -75,9 +75,10 @@ def assigned(disks: tuple[Disk, ...], volumes: tuple[Volume, ...]) -> tuple[Disk
     placed: dict[str, Disk] = {}
     # What is known for certain first, or a guess would take it away.
     for disk in sorted(disks, key=lambda one: (one.volume is None, one.source is None, one.device)):
-        fits = next((volume for volume in left if _is_of(volume, disk)), None)
-        if fits is None:
+        likely = [volume for volume in left if disk.volume in (None, volume.id)]
+        if not likely:
             return f"the volume of {disk.device} is not there"
+        fits = min(likely, key=lambda volume: _unlike(volume.disk, disk))
         if fits.state != "available":
             return f"the volume of {disk.device} is still attached"
         left.remove(fits)
@@ -85,10 +86,14 @@ def assigned(disks: tuple[Disk, ...], volumes: tuple[Volume, ...]) -> tuple[Disk
     return tuple(placed[disk.device] for disk in disks) if placed else "the volumes are not there"
 
 
-def _is_of(volume: Volume, disk: Disk) -> bool:
-    if disk.volume is not None:
-        return volume.id == disk.volume
-    return volume.disk.source == disk.source and volume.disk.size_gib >= disk.size_gib
+def _unlike(volume: Disk, ordered: Disk) -> tuple[bool, ...]:
+    """How little a volume looks like the one that was ordered: less is better."""
+    return (
+        volume.size_gib != ordered.size_gib,
+        volume.source != ordered.source,
+        volume.type != ordered.type,
+        volume.iops != ordered.iops,
+    )
 
 
 def _snapshots(seen: Seen, run: Run, disks: tuple[Disk, ...]) -> Step:

@@ -34,6 +34,7 @@ class Oracle:
     uids: tuple[str, ...]
     lenient: frozenset[str] = frozenset()
     newest: dict[Key, int] = field(default_factory=dict)  # F: newest content of a bound instance, by device
+    devices: dict[str, str] = field(default_factory=dict)  # where a volume was attached
     lineage: dict[Key, set[int]] = field(default_factory=dict)  # all contents that a device ever had
     decided: dict[str, tuple[Seen, Step]] = field(default_factory=dict)  # the last decision, by project
     terminated_with: dict[str, set[float]] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Oracle:
         self.world.after_event = self.check
         self.world.on_call = self.called
         self.world.on_commit = self.committed
+        self.world.on_decision = self.saw
 
     def fail(self, rule: str, text: str) -> None:
         if rule not in self.lenient:
@@ -67,15 +69,13 @@ class Oracle:
                 self._one_box(ledger)
 
     def _follow(self, uid: str, ledger: Ledger) -> None:
-        """What bound instances hold on their media is what must never be lost."""
-        for instance in self.world.model.tables.instances.values():
-            token = instance.client_token
-            if token not in ledger.project.bound or instance.state.value not in ALIVE:
-                continue
-            for volume in self.world.model.tables.volumes_of(instance.id):
-                if volume.attachment is None:
-                    continue
-                key = (uid, volume.attachment.device)
+        """What volumes of bound launches hold is what must never be lost; the last writes come with the power cut."""
+        for volume in self.world.model.tables.volumes.values():
+            if volume.attachment is not None:
+                self.devices[volume.id] = volume.attachment.device
+            device = self.devices.get(volume.id)
+            if device is not None and volume.tags.get(tags.LAUNCH) in ledger.project.bound:
+                key = (uid, device)
                 self.lineage.setdefault(key, set()).add(volume.content)
                 self.newest[key] = max(self.newest.get(key, 0), volume.content)
 

@@ -12,10 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from devboxd.control.lifecycle import reconcile
 from devboxd.model.project import Phase, Want
-from devboxd.model.seen import Seen
-from devboxd.model.step import Step
 from tests.lifecycle.memory import MemoryStore
 from tests.lifecycle.oracle import Oracle
 from tests.lifecycle.world import Daemon, Fate, Request, World
@@ -29,20 +26,11 @@ def watched(world: World, *uids: str, lenient: Sequence[str] = ()) -> Iterator[O
     """An oracle that sees every decision; a failure shows the last of the trace."""
     oracle = Oracle(world, uids or (UID,), frozenset(lenient))
     oracle.install()
-    decide = reconcile.next_step
-
-    def spy(seen: Seen) -> Step:
-        step = decide(seen)
-        oracle.saw(seen, step)
-        return step
-
-    reconcile.next_step = spy
     try:
         yield oracle
     except AssertionError as error:
         raise AssertionError(f"{error}\n" + "\n".join(world.trace[-80:])) from error
     finally:
-        reconcile.next_step = decide
         world.close()
 
 

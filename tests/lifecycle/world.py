@@ -22,13 +22,13 @@ from msgspec.structs import replace
 from devboxd.aws.ec2 import Ec2Api
 from devboxd.aws.errors import translate
 from devboxd.control.base.time import Time
-from devboxd.control.lifecycle import reconcile
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.reconcile import Reconciler
 from devboxd.control.lifecycle.turns import Turn
 from devboxd.errors import Conflict, DevboxError, LoginNeeded, Unreachable
 from devboxd.model.change import resumed
 from devboxd.model.ledger import Change, Item, Ledger, Range, of_one, read
+from devboxd.model.pipeline import next_step
 from devboxd.model.project import Disk, Place, Policy, Project, Spec, Want
 from devboxd.model.seen import Hint, Observed, Seen
 from devboxd.model.step import Step, Write
@@ -67,7 +67,7 @@ class Request:
 
     @property
     def is_read(self) -> bool:
-        return self.name.startswith(READS)
+        return self.seconds is not None or self.name.startswith(READS)
 
 
 @coroutine
@@ -222,7 +222,8 @@ class Daemon:
     asleep: float = 0.0
     slept: float = 0.0  # seconds that its monotonic clock did not see
     loops: dict[str, Coroutine[Any, Any, Any]] = field(default_factory=dict)
-    naps: dict[str, int] = field(default_factory=dict)  # number of the sleep that each loop is in
+    tickets: dict[str, int] = field(default_factory=dict)  # what each loop waits for: one answer fits
+    sleeping: set[str] = field(default_factory=set)  # loops that wait for nothing but time
     reconcilers: dict[str, Reconciler] = field(default_factory=dict)
     is_dead: bool = True
 
@@ -246,9 +247,12 @@ class Daemon:
                 turn,
                 time,
                 Quietly(self),
+                world.decide,
             )
             self.loops[uid] = self._loop(self.reconcilers[uid])
-            self._go_on(uid, self.life, None)
+            self.sleeping.add(uid)
+            self.tickets[uid] = ticket = world.number()
+            self._go_on(uid, ticket, None)
 
     def die(self) -> None:
         """End at once, wherever it stands."""
@@ -257,12 +261,20 @@ class Daemon:
         for loop in self.loops.values():
             loop.close()
         self.loops.clear()
+        self.tickets.clear()
+        self.sleeping.clear()
+
+    def nap(self, seconds: float) -> None:
+        """The machine sleeps: nothing is sent and no answer is read, and its monotonic clock stands still."""
+        if not self.is_dead and self.asleep <= self.world.now:
+            self.world.note(f"{self.name} sleeps for {seconds:.0f} s")
+            self.asleep = self.world.now + seconds
+            self.slept += seconds
 
     def wake(self) -> None:
         """End every sleep: something was asked for."""
-        for uid in list(self.loops):
-            if uid in self.naps:
-                self._go_on(uid, self.life, None)
+        for uid in list(self.sleeping):
+            self._go_on(uid, self.tickets[uid], None)
 
     # A Clock
     def wall(self) -> float:
@@ -286,28 +298,34 @@ class Daemon:
                 return
             await wait_for(Request("sleep", lambda: None, seconds=delay * self.world.dice.uniform(0.9, 1.1)))
 
-    def _go_on(self, uid: str, life: int, answer: Any) -> None:
+    def _go_on(self, uid: str, ticket: int, answer: Any) -> None:
         """Let one loop run up to its next request."""
-        if life != self.life or uid not in self.loops:
+        if self.tickets.get(uid) != ticket:
+            return  # it has died or been woken since
+        if self.asleep > self.world.now:
+            late: Any = answer
+            if self.asleep - self.world.now > 60 and uid not in self.sleeping:
+                late = Unreachable("the connection was lost while the machine slept")
+            self.world.at(self.asleep - self.world.now, lambda: self._go_on(uid, ticket, late))
             return
-        self.naps.pop(uid, None)
+        self.sleeping.discard(uid)
         loop = self.loops[uid]
         try:
             request = loop.throw(answer) if isinstance(answer, BaseException) else loop.send(answer)
         except StopIteration:
-            del self.loops[uid]
+            del self.loops[uid], self.tickets[uid]
             return
-        self._send(uid, request)
+        self.tickets[uid] = self.world.number()
+        self._send(uid, self.tickets[uid], request)
 
-    def _send(self, uid: str, request: Request) -> None:
-        world, life = self.world, self.life
+    def _send(self, uid: str, ticket: int, request: Request) -> None:
+        world = self.world
+        if not request.is_read and world.dice.random() < world.naps:
+            # Between the decision and the packet: no check of ours can see it.
+            self.nap(world.dice.choice([30.0, 300.0, 3600.0]))
         if request.seconds is not None:
-            number = world.number()
-            self.naps[uid] = number
-            world.at(
-                max(request.seconds, 0.01),
-                lambda: self._go_on(uid, life, None) if self.naps.get(uid) == number else None,
-            )
+            self.sleeping.add(uid)
+            world.at(max(request.seconds, 0.01), lambda: self._go_on(uid, ticket, None))
             return
         fate = Fate.ARRIVES if request.is_read else world.fate(self, request)
         if fate is not Fate.ARRIVES:
@@ -320,26 +338,18 @@ class Daemon:
             world.at(world.dice.uniform(5, 600), lambda: world.perform(request))
             return
         delay = world.latency() + max(0.0, self.asleep - world.now)
-        if self.asleep > world.now:
-            self.slept += self.asleep - world.now
-        world.at(delay, lambda: self._arrived(uid, life, request, fate))
+        world.at(delay, lambda: self._arrived(uid, ticket, request, fate))
 
-    def _arrived(self, uid: str, life: int, request: Request, fate: Fate) -> None:
+    def _arrived(self, uid: str, ticket: int, request: Request, fate: Fate) -> None:
         world = self.world
         lost = Unreachable("no answer")
         answer: Any = lost if fate is Fate.REQUEST_LOST else world.perform(request)
-        if isinstance(answer, AnswerLost) and request.name.startswith("Commit"):
-            answer = lost
-        if fate is Fate.DIES_AFTER and life == self.life:
+        if fate is Fate.DIES_AFTER and self.tickets.get(uid) == ticket:
             world.restart(self)
             return
-        if fate in (Fate.ANSWER_LOST, Fate.REQUEST_LOST):
-            answer = AnswerLost(request.name, took_effect=True) if _is_ec2(request) else lost
-        world.at(world.latency(), lambda: self._go_on(uid, life, answer))
-
-
-def _is_ec2(request: Request) -> bool:
-    return request.name not in ("Hook", "Grow", "read") and not request.name.startswith("Commit")
+        if fate is Fate.ANSWER_LOST:
+            answer = lost
+        world.at(world.latency(), lambda: self._go_on(uid, ticket, answer))
 
 
 class World:
@@ -356,14 +366,22 @@ class World:
         self.daemons: list[Daemon] = []
         self.trace: list[str] = []
         self.unreachable = 0.0  # share of hooks that can not be run
+        self.naps = 0.0  # share of changes before which the machine falls asleep
         self.fate: Callable[[Daemon, Request], Fate] = lambda daemon, request: Fate.ARRIVES
         self.restarts: Callable[[Daemon], float | None] = lambda daemon: 5.0
         self.on_call: Callable[[str, Mapping[str, Any], str], None] = lambda name, params, caller: None
         self.on_commit: Callable[[Ledger | None, Ledger | None], None] = lambda before, after: None
+        self.on_decision: Callable[[Seen, Step], None] = lambda seen, step: None
         self.after_event: Callable[[], None] = lambda: None
         self.mutations = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
+
+    def decide(self, seen: Seen) -> Step:
+        """The decision of a daemon, seen by the oracle."""
+        step = next_step(seen)
+        self.on_decision(seen, step)
+        return step
 
     # Time
 
@@ -484,7 +502,7 @@ class World:
         )
         self.commit(OWNER, created(project, f"create-{uid}", Event(self.now, "create", "user", "created")))
 
-    def ask(self, uid: str, text: str = "", **changes: Any) -> None:
+    def ask(self, uid: str, text: str = "", /, **changes: Any) -> None:
         """Change the wish, as a verb does: at once, and the daemons are woken."""
         from devboxd.model.ledger import Event, written
 
@@ -531,17 +549,3 @@ def small_spec(zones: int = 3) -> Spec:
     """Two volumes of Ubuntu on the smallest arm64 type, in any zone."""
     places = tuple(Place("t4g.small", f"us-east-1{zone}") for zone in "abcdef"[:zones])
     return Spec(image=catalogue.newest("us-east-1", 1, "arm64"), places=places, disks=DISKS)
-
-
-@dataclass(slots=True)
-class Spy:
-    """Sees every decision: what was seen, and what followed. Installed by ``watch``."""
-
-    decided: Callable[[Seen, Step], None]
-
-    def __call__(self, seen: Seen) -> Step:
-        step = self.original(seen)
-        self.decided(seen, step)
-        return step
-
-    original: Callable[[Seen], Step] = reconcile.next_step

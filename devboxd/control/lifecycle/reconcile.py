@@ -6,6 +6,7 @@ politeness only: it may be lost at any moment.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, assert_never
 
@@ -29,6 +30,7 @@ from devboxd.model.step import (
     Erase,
     GrowFileSystem,
     RunHook,
+    Step,
     UnpinFork,
     Wait,
     Write,
@@ -109,6 +111,7 @@ class Reconciler:
     turn: Turn
     time: Time
     told: Told
+    decide: Callable[[Seen], Step] = next_step
     memory: Memory = field(default_factory=Memory)
     known: Ledger | None = None  # as of the last look
 
@@ -121,7 +124,7 @@ class Reconciler:
         seen = await self._look()
         if seen is None:
             return None
-        step = next_step(seen)
+        step = self.decide(seen)
         match step:
             case Wait():
                 self.told.waits(seen.project, step.why)

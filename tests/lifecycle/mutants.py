@@ -1,0 +1,169 @@
+"""Bad edits of the lifecycle, each of which the tests must see fail: run in a process of its own, by name.
+
+python -m tests.lifecycle.mutants NAME        exits with 0 when it was caught, and says by what
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).parents[2]
+SEEDS: Final = 120  # histories that a mutant may survive, at most
+
+
+class Edit(NamedTuple):
+    """One edit of one file; ``old`` must be there."""
+
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
+    # The eight of the first simulation.
+    "image-while-stopping": (
+        Edit("model/save.py", "            return _stopping(seen, box)", "            return _save_stopped(seen, box)"),
+    ),
+    "fixed-name": (
+        Edit("model/project.py", 'return f"devbox/{project.name}/{project.uid}-{save}"', 'return f"devbox/{project.name}"'),
+    ),
+    "commit-pending": (
+        Edit("model/save.py", 'if image.state in ("pending", "transient"):', 'if image.state == "transient":'),
+        Edit("model/save.py", 'if image.state != "available":\n        return again', 'if image.state not in ("available", "pending"):\n        return again'),
+    ),
+    "no-stamp-check": (Edit("model/release.py", "        and head.stamp == box.launched\n", ""),),
+    "no-reaper": (Edit("model/retention.py", "if box.is_alive and not is_own and can", "if False and can"),),
+    "row-before-ec2": (
+        Edit(
+            "control/lifecycle/reconcile.py",
+            "        ec2 = await self.clouds.look(known.project, hint(known.project, known.run))\n"
+            "        self.known = known = await self.book.load(self.uid)\n",
+            "        self.known = known = await self.book.load(self.uid)\n"
+            "        assert known\n"
+            "        ec2 = await self.clouds.look(known.project, hint(known.project, known.run))\n",
+        ),
+    ),
+    "absence-is-death": (
+        Edit("model/rescue.py", "if seen.waited_for(why) < LAG or not is_adrift(seen):", "if False:"),
+    ),
+    "dies-with-the-box": (
+        Edit("aws/ec2.py", '**_secret(disk), "DeleteOnTermination": False', '**_secret(disk), "DeleteOnTermination": True'),
+        Edit("model/running.py", "for one in box.attached if one.dies_with_box", "for one in box.attached if False"),
+    ),
+    # And more.
+    "one-phase-deletion": (
+        Edit("model/retention.py", "if one.garbage is None):\n", "if False):\n"),
+        Edit("model/retention.py", "((one.garbage or seen.at) + wait, one)", "((one.garbage or 0.0), one)"),
+    ),
+    "volumes-of-the-open-run": (
+        Edit("model/retention.py", "read.run <= seen.project.closed", "read.run <= seen.project.run"),
+    ),
+    "images-of-the-current-save": (
+        Edit("model/retention.py", " and save not in (project.save, project.snap)", ""),
+    ),
+    "every-token-is-surplus": (Edit("model/seen.py", "(read.run, read.attempt) < (project.run, project.attempt)", "True"),),
+    "bind-any-token": (
+        Edit("model/launch.py", "if one.token == project.token), None)", "if one.token and one.is_alive), None)"),
+    ),
+    "one-token-for-all-attempts": (
+        Edit("model/project.py", 'return f"{self.uid}-{self.run}-{self.attempt}"', 'return f"{self.uid}-{self.run}-0"'),
+    ),
+    "attempt-not-written": (
+        Edit("model/launch.py", "replace(project, attempt=following, reason=why)", "replace(project, reason=why)"),
+    ),
+    "closed-without-a-generation": (
+        Edit("model/release.py", "    if not is_saved(seen, box):\n        return begin_rescue(seen, box)\n", ""),
+    ),
+    "save-number-used-twice": (
+        Edit("model/change.py", "    number = project.saves + 1\n    changed = replace(project, saves=number, save=number, failures=failures)", "    number = project.saves\n    changed = replace(project, saves=number, save=number, failures=failures)"),
+    ),
+    "restart-not-noticed": (
+        Edit("model/change.py", "return box.launched is not None and (known is None or box.launched > known)", "return False"),
+    ),
+    "old-views-believed": (Edit("model/pipeline.py", "box.launched < known", "False"),),
+    "rescue-of-some": (
+        Edit("model/rescue.py", '            return f"the volume of {disk.device} is not there"\n', "            continue\n"),
+        Edit("model/rescue.py", "tuple(placed[disk.device] for disk in disks) if placed", "tuple(placed.values()) if placed"),
+    ),
+    "no-ena": (Edit("aws/ec2.py", '        "EnaSupport": bool(boot.ena),\n', ""),),
+    "reboots-for-an-image": (Edit("aws/ec2.py", '        "NoReboot": True,\n', ""),),
+    "untagged-volumes": (Edit("aws/ec2.py", 'call.tags, "instance", "volume", "network-interface"', 'call.tags, "instance"'),),
+    "no-protection-after-all": (Edit("model/running.py", "    if project.unprotected:\n        return Protect(box.id)\n", ""),),
+    "head-not-looked-at": (
+        Edit("model/retention.py", "return closed and seen.is_proven(seen.head)", "return closed"),
+        Edit("model/seen.py", "return available and all(", "return True or all("),
+    ),
+    "retire-what-is-launched-from": (
+        Edit("model/retention.py", "seen.at) | {project.head, project.rollback}", "seen.at) - {project.head}"),
+    ),
+}  # fmt: skip
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Gives edited source to those who import."""
+
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        self._sources: dict[str, str] = {}
+        for edit in edits:
+            path = ROOT / "devboxd" / edit.file
+            name = "devboxd." + edit.file.removesuffix(".py").replace("/", ".")
+            source = self._sources.get(name) or path.read_text("utf-8")
+            if edit.old not in source:
+                raise SystemExit(f"{edit.file} has no {edit.old!r} any more: renew the mutant")
+            self._sources[name] = source.replace(edit.old, edit.new)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in self._sources:
+            return None
+        file = str(ROOT / (fullname.replace(".", "/") + ".py"))
+        return importlib.util.spec_from_file_location(fullname, file, loader=_Loader(self, fullname, file))
+
+    def source(self, name: str) -> str:
+        return self._sources[name]
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    def __init__(self, finder: _Finder, fullname: str, path: str) -> None:
+        super().__init__(fullname, path)
+        self._finder = finder
+
+    def get_code(self, fullname: str) -> object:  # type: ignore[override]  # never a cached one
+        return compile(self._finder.source(fullname), self.path, "exec")
+
+
+def caught_by(name: str) -> str:
+    """Say what catches a mutant; empty: nothing does."""
+    sys.meta_path.insert(0, _Finder(MUTANTS[name]))
+    from tests.lifecycle import swarm, test_crashes  # only now: with the edit
+
+    try:
+        changes = test_crashes.run({}).mutations
+        for number in range(1, changes + 1, 3):
+            test_crashes.run({number: test_crashes.DEADLY[number % len(test_crashes.DEADLY)]})
+    except AssertionError as error:
+        return f"the script: {error}".splitlines()[0]
+    for seed in range(SEEDS):
+        try:
+            swarm.run(seed)
+        except AssertionError as error:
+            return f"seed {seed}: {error}".splitlines()[0]
+    return ""
+
+
+def main() -> int:
+    found = caught_by(sys.argv[1])
+    print(found or "it survived")
+    return 0 if found else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
