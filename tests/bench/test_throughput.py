@@ -16,6 +16,7 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.connect.plan import Plan, Quiet
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
+from devboxd.errors import SessionOver
 from devboxd.host.clock import Clock
 from devboxd.model.config import LinkSettings
 from devboxd.model.states import SessionKind
@@ -156,6 +157,10 @@ class Api:
 
     async def sign_upgrade(self, url: str) -> Mapping[str, str]:
         return {}
+
+    async def resume(self, session_id: str) -> Grant:
+        """The peer closes the link when it has counted, and where that took long we would come back."""
+        raise SessionOver("counted")
 
     async def terminate(self, session_id: str) -> None:
         """Nothing to end."""

@@ -180,11 +180,12 @@ class Carrier:
     async def _read(self) -> None:
         channel, lasting, apply = self._channel, self._lasting, self.apply
         receive, monotonic = self._link.receive, self._monotonic
-        while channel.state is not State.CLOSED:
+        closed, is_heard = State.CLOSED, False
+        while channel.state is not closed:
             data = await receive()
-            is_first = not self.heard_at
             now = self.heard_at = monotonic()
-            if is_first:
+            if not is_heard:
+                is_heard = True
                 lasting.take(Heard())
             apply(channel.received(data, now))
             if lasting.skip_after is not None and now - self._looked_at >= SKIP_LOOK:
