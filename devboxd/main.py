@@ -18,16 +18,15 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final, TextIO
 
-from watchfiles import awatch
-
 from devboxd import __version__
 from devboxd.api import wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
 from devboxd.api.views import failure
-from devboxd.aws.clients import Accounts, credential_sources
+from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.login import Login
+from devboxd.aws.watch import changes as credential_changes
 from devboxd.control.base.logins import LoginWatch
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.shared import Shared
@@ -59,7 +58,6 @@ from devboxd.text import rfc3339
 
 log = logging.getLogger(__name__)
 
-LOGIN_LOOK: Final = 1000  # milliseconds between two looks for a login that somebody made elsewhere
 LOG_LOOK: Final = 200  # log records between two looks at the size of the file
 NO_DAEMON: Final = 69  # EX_UNAVAILABLE: the exit status of a daemon that could not start
 
@@ -108,7 +106,7 @@ async def _run(
     files = ConfigFiles(paths, environment)
     loaded = files.load()
     _set_level(loaded.config)
-    accounts = Accounts(clock)
+    accounts = Accounts(clock, shared.logins.heard)
     dialer = Dialer(DialSettings.from_environment(environment))
     keys = LocalKeys(paths, memory)
     daemon = Daemon(
@@ -120,6 +118,7 @@ async def _run(
         memory,
         listeners,
     )
+    watch = LoginWatch(shared.time, shared.news, shared.logins, accounts, notice)
     current = _Current(loaded)
     doctor = Doctor(daemon)
     context = Context(
@@ -130,11 +129,10 @@ async def _run(
         stop=stopping.set,
         config=current.view,
         ssh_config=keys,
-        login=lambda asked: _login(accounts, shared, clock, asked),
+        login=lambda asked: _login(accounts, watch, clock, asked),
         doctor=lambda asked, box: _doctor(doctor, box),
     )
     _config_condition(shared, loaded)
-    watch = LoginWatch(shared, accounts.known, notice)
 
     async def follow_config() -> None:
         async for new in files.watch():
@@ -145,16 +143,9 @@ async def _run(
                 daemon.apply(new.config)
 
     async def follow_logins() -> None:
-        while True:
-            folders = [folder for folder in credential_sources() if folder.is_dir()]
-            if not folders:
-                await asyncio.sleep(60.0)
-                continue
-            async for _ in awatch(*folders, debounce=500, step=LOGIN_LOOK, recursive=False):
-                await accounts.refresh()
-                shared.bells.logins.ring()
-                if [folder for folder in credential_sources() if folder.is_dir()] != folders:
-                    break
+        async for _ in credential_changes(environment):
+            await watch.renew()
+            daemon.boxes.forget()  # another account may have other boxes of these names
 
     async def follow_network() -> None:
         async for wake in wakeups(clock):
@@ -163,7 +154,7 @@ async def _run(
             dialer.network_changed()
             await accounts.refresh()  # connections that wait for the next call lead nowhere any more
             shared.bells.network.ring()
-            shared.bells.logins.ring()  # a login may have ended meanwhile: look
+            shared.logins.changed.ring()  # a login may have ended meanwhile: look
 
     async def be_alive() -> None:
         interval = notifier.interval
@@ -267,7 +258,7 @@ def _remembered(journal: Journal, shared: Shared) -> Memory:
 
 
 async def _login(
-    accounts: Accounts, shared: Shared, clock: Clock, asked: wire.LoginRequest
+    accounts: Accounts, watch: LoginWatch, clock: Clock, asked: wire.LoginRequest
 ) -> AsyncIterator[wire.LoginStep]:
     """Run a login and pass its steps on; at the end, everything that waited for it goes on."""
     done = False
@@ -285,8 +276,9 @@ async def _login(
     except DevboxError as error:
         yield wire.LoginStep(LoginState.FAILED, error.message, failure=failure(error))
     if done:  # else there is nothing new, and every account would have to be set up again
-        await accounts.refresh()
-        shared.bells.logins.ring()
+        await watch.renew()
+    else:  # whoever asks for a login may have renewed other credentials by hand
+        watch.rearm()
 
 
 async def _doctor(doctor: Doctor, box: BoxRef | None) -> wire.Doctor:

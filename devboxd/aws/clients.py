@@ -15,7 +15,6 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,9 +28,13 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import validate_region_name
 
 from devboxd import __version__
-from devboxd.aws.errors import login_hint, region_missing, translate
-from devboxd.aws.sso import SsoProfile, cache_folder, cached_token, sso_profile
+from devboxd.aws.errors import region_missing, translate
+from devboxd.aws.source import METHODS, source_of
+from devboxd.aws.sso import SsoProfile, sso_profile
+from devboxd.aws.watch import Stamps, stamps
 from devboxd.errors import DevboxError, LoginNeeded
+from devboxd.model import box
+from devboxd.model.login import Method, Source, mend
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds
 READ_TIMEOUT: Final = 20.0  # seconds; StartSession has been seen to take some
@@ -47,6 +50,8 @@ _REGION: Final = re.compile(r"\.((?:[a-z]{2,}-){1,3}[a-z]+-\d+)\.")
 _LOADER: Final = create_loader()
 
 T = TypeVar("T")
+# Told of every call that was answered, and of every refusal of credentials.
+Heard = Callable[[box.Account, LoginNeeded | None], None]
 
 
 class WallClock(Protocol):
@@ -62,7 +67,7 @@ class _Generation:
 
     session: AioSession
     region: str
-    sources: frozenset[tuple[str, int, int]]
+    sources: Stamps
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _clients: dict[str, Any] = field(default_factory=dict)
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -116,6 +121,7 @@ class Account:
     profile: str | None
     asked_region: str | None
     clock: WallClock
+    heard: Heard = lambda account, refusal: None
     _generation: _Generation | None = None
     _renewed: float = float("-inf")  # loop time of the last rebuild after a failure
     is_sound: bool = False  # its profile exists and it has a region: both were seen to be so
@@ -191,20 +197,23 @@ class Account:
         expires: datetime | None = getattr(credentials, "_expiry_time", None)
         return None if expires is None else self._until(expires)
 
-    def login_expires_in(self) -> float | None:
-        """Seconds until the SSO login behind this profile ends; None where there is no SSO or no token.
+    @property
+    def key(self) -> box.Account:
+        """As it was asked for."""
+        return box.Account(self.profile, self.asked_region)
 
-        A token that can be refreshed lives longer than this says: see ``login_refreshable``.
+    @property
+    def profile_name(self) -> str:
+        """The profile that is used, also where none was asked for."""
+        return self._profile_name() or "default"
+
+    def source(self) -> Source:
+        """Where the credentials come from, and how long their login lasts. Asks no provider.
+
+        Raises: ProfileUnknown, RegionMissing or BadRequest.
         """
-        portal = self.sso()
-        token = cached_token(portal) if portal else None
-        return self._until(token.expires) if token else None
-
-    def login_refreshable(self) -> bool:
-        """Whether the SSO token can be renewed without a person."""
-        portal = self.sso()
-        token = cached_token(portal) if portal else None
-        return token is not None and token.refreshable
+        with self._translated("sts", "get_credentials"):
+            return source_of(self._current().session, self.profile, os.environ, self.clock.wall())
 
     def sso(self) -> SsoProfile | None:
         """The SSO portal of this profile, if it has one."""
@@ -230,17 +239,32 @@ class Account:
         act: Callable[[_Generation], Awaitable[T]],
         target: str | None,
     ) -> T:
-        """Run ``act``; after an authentication failure once more with a new session."""
+        """Run ``act``; after an authentication failure once more with a new session. Says what came of it."""
+        try:
+            answer = await self._attempt_twice(service, operation, act, target)
+        except LoginNeeded as error:
+            self.heard(self.key, error)
+            raise
+        self.heard(self.key, None)
+        return answer
+
+    async def _attempt_twice(
+        self,
+        service: str,
+        operation: str,
+        act: Callable[[_Generation], Awaitable[T]],
+        target: str | None,
+    ) -> T:
         generation = self._current()
         try:
             return await act(generation)
-        except (*_CAUGHT, *_BROKEN_CACHE, LoginNeeded) as error:
+        except (*_CAUGHT, *_BROKEN_CACHE, RuntimeError, LoginNeeded) as error:
             failure = self._failure(error, service, operation, target)
             if not isinstance(failure, LoginNeeded) or not await self._renew(generation):
                 raise failure from error
         try:
             return await act(self._current())
-        except (*_CAUGHT, *_BROKEN_CACHE, LoginNeeded) as error:
+        except (*_CAUGHT, *_BROKEN_CACHE, RuntimeError, LoginNeeded) as error:
             raise self._failure(error, service, operation, target) from error
 
     async def _renew(self, failed: _Generation) -> bool:
@@ -249,7 +273,7 @@ class Account:
             return True  # somebody else has done it
         now = asyncio.get_running_loop().time()
         # Without the limit, each poll of an expired login would cost a whole new set of clients.
-        if now - self._renewed < RENEW_EVERY and failed.sources == _sources(failed.session):
+        if now - self._renewed < RENEW_EVERY and failed.sources == stamps(os.environ):
             return False
         self._renewed = now
         await self.forget()
@@ -263,7 +287,7 @@ class Account:
                 # A test of the configuration: an unknown profile is refused here and now.
                 session.get_scoped_config()
                 region = self._region(session)
-                self._generation = _Generation(session, region, _sources(session))
+                self._generation = _Generation(session, region, stamps(os.environ))
                 self.is_sound = True
         return self._generation
 
@@ -290,10 +314,7 @@ class Account:
 
     def _no_credentials(self) -> LoginNeeded:
         where = f"for profile {self.profile!r}" if self.profile else "in the environment or in ~/.aws"
-        return LoginNeeded(
-            f"there are no AWS credentials {where}",
-            hint="set AWS_PROFILE, or name a profile in devbox's config.toml, then run: devboxctl login",
-        )
+        return LoginNeeded(f"there are no AWS credentials {where}", hint=mend(Method.NONE, self.profile))
 
     def _failure(
         self, error: BaseException, service: str, operation: str, target: str | None = None
@@ -301,17 +322,41 @@ class Account:
         if isinstance(error, _BROKEN_CACHE) and not isinstance(error, _CAUGHT):  # some are both
             if self.sso() is None:
                 raise error
-            error = LoginNeeded("the stored AWS login is damaged", hint=login_hint(self._profile_name()))
-        # What the session has resolved so far, without asking any provider again.
-        credentials = getattr(self._generation.session, "_credentials", None) if self._generation else None
+            error = LoginNeeded("the stored AWS login is damaged", hint=self._mend())
+        if isinstance(error, RuntimeError):
+            if not self._has_expired():
+                raise error
+            error = LoginNeeded("the AWS credentials have expired, and no newer ones came", hint=self._mend())
         return translate(
             error,
             service=service,
             operation=operation,
             profile=self._profile_name(),
-            method=getattr(credentials, "method", None),
+            login=self._mend(),
             target=target,
         )
+
+    @property
+    def _resolved(self) -> Any:
+        """The credentials that the session has resolved so far; no provider is asked."""
+        return getattr(self._generation.session, "_credentials", None) if self._generation else None
+
+    def _has_expired(self) -> bool:
+        """Say whether the credentials are past their time: botocore raises a bare RuntimeError over it."""
+        expires: datetime | None = getattr(self._resolved, "_expiry_time", None)
+        return expires is not None and self._until(expires) <= 0
+
+    def _mend(self) -> str:
+        """What a person has to do to get new credentials."""
+        method, name = METHODS.get(getattr(self._resolved, "method", None) or ""), self._profile_name()
+        if self._generation is not None:
+            with contextlib.suppress(*_CAUGHT):  # a broken configuration is reported as such
+                source = source_of(self._generation.session, self.profile, os.environ, self.clock.wall())
+                if source.method is not Method.NONE or method is None:
+                    method = source.method
+                holder = None if method is Method.SSO else source.name
+                return mend(method, name, holder)
+        return mend(method or Method.SSO, name)
 
     @contextlib.contextmanager
     def _translated(self, service: str, operation: str) -> Any:
@@ -326,13 +371,14 @@ class Accounts:
     """All accounts of the daemon. Build one; close it at the end."""
 
     clock: WallClock
+    heard: Heard = lambda account, refusal: None
     _kept: dict[tuple[str | None, str | None], Account] = field(default_factory=dict)
 
     def account(self, profile: str | None = None, region: str | None = None) -> Account:
         """The account of a profile in a region; None leaves the choice to the standard settings."""
         key = (profile or None, region or None)
         if key not in self._kept:
-            self._kept[key] = Account(*key, clock=self.clock)
+            self._kept[key] = Account(*key, self.clock, self.heard)
         return self._kept[key]
 
     def known(self) -> list[Account]:
@@ -354,24 +400,3 @@ class Accounts:
         """Close every client."""
         await self.refresh()
         self._kept.clear()
-
-
-def credential_sources() -> list[Path]:
-    """The folders whose change may mean a new login: for a watcher. They need not exist."""
-    return [Path.home() / ".aws", cache_folder(), Path.home() / ".aws" / "login" / "cache"]
-
-
-def _sources(session: AioSession) -> frozenset[tuple[str, int, int]]:
-    """The state of all files that credentials may come from."""
-    names = [session.get_config_variable("config_file"), session.get_config_variable("credentials_file")]
-    names.append(os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"))
-    paths = [Path(name).expanduser() for name in names if name]
-    for folder in credential_sources()[1:]:
-        with contextlib.suppress(OSError):
-            paths.extend(folder.glob("*.json"))
-    found = set()
-    for path in paths:
-        with contextlib.suppress(OSError):
-            status = path.stat()
-            found.add((str(path), status.st_mtime_ns, status.st_size))
-    return frozenset(found)

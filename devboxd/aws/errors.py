@@ -15,6 +15,7 @@ from botocore.parsers import ResponseParserError
 
 from devboxd.aws.codes import AwsFailed, cancelled, row
 from devboxd.errors import BadRequest, Conflict, DevboxError, LoginNeeded, Unreachable
+from devboxd.model.login import Method, mend
 from devboxd.text import one_line
 
 
@@ -43,26 +44,13 @@ def action(service: str, operation: str) -> str:
     return f"{_IAM_PREFIX.get(service, service)}:{name}"
 
 
-def login_hint(profile: str | None, method: str | None = None) -> str:
-    """Say what a person has to do to renew credentials of this kind (botocore's name of the provider)."""
-    if method == "env":
-        return "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, then restart devboxd"
-    if method in ("shared-credentials-file", "config-file"):
-        return f"renew the access key of profile {profile or 'default'!r} in ~/.aws/credentials"
-    if method == "custom-process":
-        return f"run the credential_process of profile {profile or 'default'!r} by hand to see what it lacks"
-    if method == "login":
-        return "run: aws login" + (f" --profile {profile}" if profile else "")
-    return "run: devboxctl login" + (f" --profile {profile}" if profile else "")
-
-
 def translate(
     error: BaseException,
     *,
     service: str,
     operation: str,
     profile: str | None = None,
-    method: str | None = None,
+    login: str | None = None,
     target: str | None = None,
 ) -> DevboxError:
     """Turn a failure of an AWS call into ours.
@@ -70,12 +58,13 @@ def translate(
     Args:
         error: what botocore, aiobotocore or the socket raised.
         service, operation: the client and its method, for the name of the IAM action.
-        profile, method: whose credentials, of which kind (``Credentials.method``), for the hint.
+        profile: whose credentials.
+        login: what renews them, in a sentence; None: as for SSO.
         target: the box that the call was about, if any.
     """
     if isinstance(error, DevboxError):
         return error
-    hint = login_hint(profile, method)
+    hint = login or mend(Method.SSO, profile)
     if isinstance(error, boto.ClientError):
         return _answered(error, service, action(service, operation), hint=hint, target=target)
     if isinstance(error, boto.BotoCoreError):

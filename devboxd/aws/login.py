@@ -27,6 +27,7 @@ from devboxd.aws.clients import CONNECT_TIMEOUT, READ_TIMEOUT, Account, WallCloc
 from devboxd.aws.errors import translate
 from devboxd.aws.sso import SsoProfile, cache_folder, cached_token
 from devboxd.errors import BadRequest, DevboxError, LoginNeeded
+from devboxd.model.login import mend
 from devboxd.model.states import LoginState
 from devboxd.text import parse_rfc3339, rfc3339
 
@@ -104,10 +105,10 @@ class Login:
         portal = self.account.sso()
         if portal is not None:
             return portal
-        name = self.account.profile or "default"
+        name, source = self.account.profile or "default", self.account.source()
         raise NotSso(
             f"profile {name!r} does not use SSO",
-            hint=f"renew its credentials the way you got them, or set up SSO: aws configure sso --profile {name}",
+            hint=mend(source.method, self.account.profile, source.name),
         )
 
     async def _registration(self, oidc: Any, portal: SsoProfile) -> dict[str, str]:

@@ -31,14 +31,20 @@ CONDITIONS: Final[dict[str, Kind]] = {
     "login-needed": Kind(
         "login needed",
         Severity.ERROR,
-        "the login of profile {name} has ended; open sessions go on, new links need a login",
+        "{problem}; open sessions go on, and what needs new links waits",
         "{mend}",
     ),
     "login-expiring": Kind(
         "a login ends soon",
         Severity.WARNING,
-        "the login of profile {name} ends in {minutes} min; open sessions go on",
+        "{problem}; open sessions go on",
         "{mend}",
+    ),
+    "resume-refused": Kind(
+        "AWS refuses to resume sessions",
+        Severity.ERROR,
+        "{problem}; {sessions} for it",
+        "{hint}",
     ),
     "config-invalid": Kind(
         "the configuration has an error",

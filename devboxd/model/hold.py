@@ -18,7 +18,15 @@ from typing import Final
 
 import msgspec
 
-from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, SessionOver, Throttled
+from devboxd.errors import (
+    BadRequest,
+    Denied,
+    DevboxError,
+    LoginNeeded,
+    NotConnected,
+    SessionOver,
+    Throttled,
+)
 from devboxd.model.retry import wait_before
 from devboxd.model.session import Ending
 from devboxd.model.states import KeepAlive
@@ -264,7 +272,8 @@ def resume_refused(error: DevboxError) -> Happened:
     """What a refused ResumeSession is to the table. Only the service's own word is the end."""
     if isinstance(error, LoginNeeded):
         return Happened.RESUME_LOGIN
-    if isinstance(error, Denied):
+    # BadRequest: the profile or its region is no longer in ~/.aws/config. Both want a person.
+    if isinstance(error, Denied | BadRequest):
         return Happened.RESUME_DENIED
     if isinstance(error, SessionOver):
         return Happened.RESUME_OVER

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from pathlib import Path
 
 import pytest
 
 from devboxd.aws import clients
-from devboxd.aws.clients import Account, Accounts, credential_sources
+from devboxd.aws.clients import Account, Accounts
 from devboxd.aws.errors import ProfileUnknown, RegionMissing
-from devboxd.errors import BadRequest, DevboxError, LoginNeeded, Throttled, Unreachable
+from devboxd.errors import BadRequest, Denied, DevboxError, LoginNeeded, Throttled, Unreachable
+from devboxd.model import box
 from tests.aws.conftest import FixedClock
 from tests.aws.fake import Call, FakeAws, error, fake_aws
 from tests.net.authority import make_authority
@@ -263,7 +263,6 @@ async def test_credentials_of_a_process_tell_when_they_expire(
     account = accounts.account()
     assert await account.credentials_expire_in() == 4102444800 - clock.now
     assert (await account.credentials()).access_key == "AKIDP"
-    assert account.login_expires_in() is None
     (home / "answer.json").unlink()
     await account.forget()
     with pytest.raises(LoginNeeded) as needed:
@@ -282,6 +281,31 @@ async def test_a_hint_names_the_variables_where_those_are_used(aws: FakeAws, acc
     assert "AWS_SESSION_TOKEN" in (needed.value.hint or "")
 
 
-def test_the_folders_of_logins_can_be_watched(home: Path) -> None:
-    assert home / ".aws" / "sso" / "cache" in credential_sources()
-    assert all(str(folder).startswith(os.environ["HOME"]) for folder in credential_sources())
+async def test_every_call_tells_whether_its_credentials_were_taken(aws: FakeAws, clock: FixedClock) -> None:
+    """Whoever waits for a login goes on with the first call that works, whoever makes it."""
+    heard: list[tuple[box.Account, str | None]] = []
+    accounts = Accounts(
+        clock, lambda account, refusal: heard.append((account, None if refusal is None else refusal.message))
+    )
+    account = accounts.account(None, "eu-north-1")
+    aws.on("GetConnectionStatus", OK, error("ExpiredTokenException", "expired"))
+    await ask(account)
+    with pytest.raises(LoginNeeded):
+        await ask(account)
+    aws.on("GetConnectionStatus", error("AccessDeniedException", "no"))
+    with pytest.raises(Denied):
+        await ask(account)
+    assert [bool(refusal) for _, refusal in heard] == [False, True], "a denied call says nothing of a login"
+    assert {account for account, _ in heard} == {box.Account(None, "eu-north-1")}
+    await accounts.close()
+
+
+async def test_credentials_that_are_past_their_time_are_a_login_and_no_internal_error(
+    aws: FakeAws, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """botocore raises a bare RuntimeError over AWS_CREDENTIAL_EXPIRATION."""
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2020-01-01T00:00:00Z")
+    aws.on("GetConnectionStatus", OK)
+    with pytest.raises(LoginNeeded) as needed:
+        await ask(accounts.account())
+    assert "AWS_SESSION_TOKEN" in (needed.value.hint or "")

@@ -14,7 +14,7 @@ from botocore import xform_name
 
 from devboxd.aws import codes, errors
 from devboxd.aws.codes import AwsFailed, ClockWrong, KeyUnusable
-from devboxd.aws.errors import action, login_hint, translate
+from devboxd.aws.errors import action, translate
 from devboxd.errors import (
     AlreadyExists,
     BadRequest,
@@ -45,11 +45,11 @@ def answered(
 ) -> DevboxError:
     response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
     error = boto.ClientError(response, "X")  # type: ignore[arg-type]
-    return translate(error, service=call[0], operation=call[1], profile="work", method="sso", target=BOX)
+    return translate(error, service=call[0], operation=call[1], profile="work", target=BOX)
 
 
 def failed(error: BaseException) -> DevboxError:
-    return translate(error, service="ssm", operation="start_session", profile="work", method="sso")
+    return translate(error, service="ssm", operation="start_session", profile="work")
 
 
 @pytest.mark.parametrize(
@@ -308,21 +308,6 @@ def test_every_failure_without_an_answer_has_its_kind_and_tells_no_secret(
 def test_our_own_errors_pass_unchanged() -> None:
     own = WrongState("x")
     assert failed(own) is own
-
-
-@pytest.mark.parametrize(
-    ("method", "word"),
-    [
-        ("sso", "devboxctl login --profile work"),
-        (None, "devboxctl login --profile work"),
-        ("env", "AWS_SESSION_TOKEN"),
-        ("shared-credentials-file", "~/.aws/credentials"),
-        ("custom-process", "credential_process"),
-        ("login", "aws login --profile work"),
-    ],
-)
-def test_the_way_to_renew_depends_on_where_credentials_come_from(method: str | None, word: str) -> None:
-    assert word in login_hint("work", method)
 
 
 def test_long_texts_and_control_characters_of_services_are_tamed() -> None:

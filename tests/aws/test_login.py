@@ -14,6 +14,7 @@ from devboxd.aws.login import Login, LoginStep, NotSso
 from devboxd.aws.sso import cached_token
 from devboxd.errors import LoginNeeded, Unreachable
 from devboxd.host.files import replace_file
+from devboxd.model.login import Method
 from tests.aws.conftest import FixedClock
 from tests.aws.fake import FakeAws, error, fake_aws
 
@@ -111,8 +112,10 @@ async def test_after_a_login_the_same_account_works(
     content = json.loads(file.read_text())
     assert content["accessToken"] == "ACCESS"
     assert content["expiresAt"].endswith("Z")
-    assert account.login_expires_in() == pytest.approx(28800)
-    assert account.login_refreshable()
+    source = account.source()
+    assert source.method is Method.SSO
+    assert source.expires_in == pytest.approx(28800)
+    assert source.renews
     if profile != "through":
         await account.call("ssm", "start_session", Target="i-1")
         (asked,) = portal.made("GET /federation/credentials")
@@ -211,6 +214,6 @@ async def test_a_broken_cache_file_is_no_login(
     folder = home / ".aws" / "sso" / "cache"
     folder.mkdir(parents=True)
     (folder / f"{sso.cache_key}.json").write_text(content)
-    assert account.login_expires_in() is None
+    assert account.source().expires_in is None
     with pytest.raises(LoginNeeded):
         await account.call("ssm", "start_session", Target="i-1")

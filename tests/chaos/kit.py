@@ -502,7 +502,7 @@ class Run:
             if traffic.problems or any(echo.problem for echo in traffic.echoes):
                 return
         await self.sim.fault("clear")
-        self.daemon.shared.bells.logins.ring()
+        self.daemon.shared.logins.renewed()
 
     async def _apply(self, cut: Cut) -> None:
         live = [one.id for one in self.sim.gateway.sessions.values() if not one.is_over]
@@ -514,7 +514,7 @@ class Run:
             await self._fault(name, parameters, session)
         if cut.relogin:
             await self.sim.fault("refuse", call="*", times=0)
-            self.daemon.shared.bells.logins.ring()
+            self.daemon.shared.logins.renewed()
 
     async def _fault(self, name: str, parameters: dict[str, object], session: str | None) -> None:
         await self.sim.fault(name, **parameters, **({"session": session} if name in OF_A_SESSION else {}))

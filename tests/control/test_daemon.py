@@ -285,7 +285,7 @@ async def test_sessions_of_a_daemon_that_crashed_are_ended(sim: Simulator, make_
     await until(lambda: journal.is_over and reason.is_over)
     assert not foreign.is_over
     await until(lambda: not remembered.open_sessions)
-    assert "sweep.ended" in [event.kind for event in new.shared.news.events()]
+    await until(lambda: "sweep.ended" in [event.kind for event in new.shared.news.events()])
 
 
 async def test_a_stale_session_that_cannot_be_ended_now_is_not_forgotten(

@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devboxd.errors import Denied, DevboxError, LoginNeeded, NotConnected, Unreachable, WrongState
+from devboxd.errors import (
+    BadRequest,
+    Denied,
+    DevboxError,
+    LoginNeeded,
+    NotConnected,
+    SessionOver,
+    Throttled,
+    Unreachable,
+    WrongState,
+)
 from devboxd.model.hold import (
     BEAT,
     TABLE,
@@ -50,19 +60,6 @@ def past(**what: object) -> Past:
 def step(before: Past, happened: Happened, at: float = START, dice: float = 0.5, **more: object) -> Step:
     more.setdefault("interest", Interest.NOBODY)
     return next_step(before, happened, at, dice, **more)[1]  # type: ignore[arg-type]
-
-
-class ServiceError(DevboxError):
-    """An error of an outer layer, known here by its code."""
-
-
-class SessionOver(ServiceError):
-    code = "session-over"
-
-
-class Throttled(ServiceError):
-    code = "throttled"
-    retryable = True
 
 
 # The page ----------------------------------------------------------------------------------------------
@@ -294,6 +291,7 @@ def test_what_was_asked_over_the_old_network_is_asked_over_the_new_one(happened:
         (SessionOver("no token"), Happened.RESUME_OVER),
         (LoginNeeded("expired"), Happened.RESUME_LOGIN),
         (Denied("revoked"), Happened.RESUME_DENIED),
+        (BadRequest("there is no AWS profile named x"), Happened.RESUME_DENIED),
         (Throttled("slow down"), Happened.RESUME_THROTTLED),
         (Unreachable("no network"), Happened.RESUME_TROUBLE),
         (WrongState("who knows"), Happened.RESUME_TROUBLE),

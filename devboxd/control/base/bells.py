@@ -75,4 +75,3 @@ class Bells:
 
     def __init__(self) -> None:
         self.network = Bell()  # wake from sleep, network change: try again now
-        self.logins = Bell()  # credentials changed

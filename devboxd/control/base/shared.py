@@ -9,6 +9,7 @@ from typing import Self
 
 from devboxd.control.base.bells import Bells
 from devboxd.control.base.gate import Gates
+from devboxd.control.base.logins import Logins
 from devboxd.control.base.needs import Clock
 from devboxd.control.base.news import News
 from devboxd.control.base.supervisor import Supervisor
@@ -24,9 +25,10 @@ class Shared:
     gates: Gates
     news: News
     tasks: Supervisor
+    logins: Logins
 
     @classmethod
     def of(cls, clock: Clock, *, dice: Callable[[], float] = random.random, api_width: int = 4) -> Self:
         """Make one. ``api_width``: calls about sessions that one account sees at once."""
         time = Time(clock, dice)
-        return cls(time, Bells(), Gates(api_width), News(time), Supervisor("devboxd"))
+        return cls(time, Bells(), Gates(api_width), News(time), Supervisor("devboxd"), Logins(time))

@@ -146,9 +146,9 @@ class Service:
         return Outcome(Happened.SILENT, failure.message, failure)
 
     async def login(self, why: DevboxError | None, longest: float) -> None:
-        """Wait until the credentials may work again, which were refused; for ``longest`` seconds at most."""
-        await self._shared.bells.logins.wait(longest)
-        await self._api.refresh()
+        """Wait until the credentials may work again; the longest waiting of all sessions for so many seconds."""
+        if await self._shared.logins.wait(self._plan.account, why, longest):
+            await self._api.refresh()  # a role may have been revoked whose cached credentials look good
 
     async def data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
         """GenerateDataKey: plaintext and ciphertext. Errors as every call of the API."""

@@ -134,10 +134,10 @@ async def test_a_patient_session_starts_when_the_login_arrives() -> None:
         assert one.session.detail == "the login has expired"
         del one.service.down["start"]
         began = now()
-        one.shared.bells.logins.ring()
+        one.shared.logins.renewed()
         await one.until(SessionState.ONLINE)
         assert now() == began
-        assert one.service.count["refresh"] > 0, "cached credentials would hide the new login"
+        assert one.service.count["refresh"] > 0, "the cached credentials of a revoked role look good"
 
 
 async def test_what_cannot_succeed_later_is_not_tried_again() -> None:
@@ -223,7 +223,7 @@ async def test_a_new_login_resumes_at_once(error: DevboxError) -> None:
         assert one.service.count["resume"] <= 2 + 2 * 3600 / 30, "asked every half minute, no faster"
         del one.service.down["resume"]
         began = now()
-        one.shared.bells.logins.ring()
+        one.shared.logins.renewed()
         await one.until(SessionState.ONLINE)
         assert now() == began
 
