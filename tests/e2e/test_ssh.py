@@ -106,6 +106,22 @@ def test_ssh_just_works_with_its_exit_status_and_clean_streams(world: World, ssh
     assert done.stderr == b"err\n"
 
 
+@pytest.mark.parametrize(
+    "host", ["ap.devbox", "API.devbox", "web-prod.devbox", "web/prod.devbox", "bu.devbox"]
+)
+def test_ssh_reaches_a_box_by_every_host_name_that_leads_to_it(world: World, ssh: Any, host: str) -> None:
+    """The beginning of a name, or the host name of one that ssh cannot take: resolved, and its key pinned."""
+    config = world.folder / "config" / "devbox" / "config.d" / "names.toml"
+    id_ = world.boxes["api"]["id"]
+    config.write_text(f'[boxes."web/prod"]\ntarget = "{id_}"\n[boxes."büro"]\ntarget = "{id_}"\n', "utf-8")
+    try:
+        until(lambda: b"buro.devbox" in world.run("ls").stdout, "the configuration is read")
+        done = ssh("ssh", host, "echo there")
+        assert (done.returncode, done.stdout) == (0, b"there\n"), done.stderr
+    finally:
+        config.unlink()
+
+
 def test_the_data_path_holds_no_python_process(world: World, ssh: Any, sshd: Sshd) -> None:
     """The descriptor was passed: ssh talks to the daemon by itself."""
     config = str(world.folder / "home" / ".ssh" / "config")

@@ -1,0 +1,183 @@
+"""Whatever a daemon passes on (names and tags of boxes, texts of AWS and of the far end), nothing of it drives
+the terminal, turns the line round or forges a line of ours: tried with every command and every route."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Union
+
+import msgspec
+import pytest
+
+from devboxctl.entry import run
+from devboxctl.fast.reply import escape
+from devboxd.api import wire
+from devboxd.api.routes import ROUTES, Route, Shape
+from devboxd.text import printable
+from tests.ctl.fake_daemon import FakeDaemon, Peer
+from tests.ctl.terminal import Tty
+
+# Control characters of both sets, direction, no width, a line of its own, half a pair, an accent tower.
+EVIL = (
+    "x\x1b]0;owned\x07\x9b2J\x1b[31m\u202egnp\u2066\u200bz\u00ad\u2800\r\nhint: rm -rf ~\u2028y\x85\x7fe"
+    + "\u0301" * 9
+)
+GONE = 2**22 + 3  # a process id that no process has
+
+COMMANDS = [
+    ["ls"],
+    ["ls", "--json"],
+    ["show", "gpu"],
+    ["status"],
+    ["ping", "gpu"],
+    ["events"],
+    ["doctor"],
+    ["doctor", "gpu"],
+    ["login"],
+    ["config", "show"],
+    ["config", "show", "--origin"],
+    ["config-ssh"],
+    ["config-ssh", "--check"],
+    ["config-ssh", "--remove"],
+    ["forward", "gpu", "8000"],
+    ["forward", "gpu", "8000", "--foreground"],
+    ["forward", "ls"],
+    ["forward", "rm", "all"],
+    ["forward", "rm", "nope"],
+    ["ssh", "gpu"],
+    ["attach", "gpu", "--raw"],
+    ["attach", "gpu"],
+    ["exec", "gpu", "true"],
+    ["daemon", "status"],
+    ["daemon", "start"],
+    ["daemon", "stop"],
+]
+
+
+def filled(kind: Any) -> Any:
+    """A value of a type of ``wire`` with hostile text wherever there is text, as JSON has it."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return filled(next(one for one in arguments if one is not type(None)))
+    if origin is list:
+        return [filled(arguments[0])]
+    if origin is dict:
+        return {EVIL: filled(arguments[1])}
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return {field.name: filled(field.type) for field in msgspec.structs.fields(kind)}
+    return {str: EVIL, int: GONE, float: 1.5, bool: True}.get(kind, EVIL)
+
+
+def status_of(peer: Peer, exit_: dict[str, Any]) -> None:
+    """A stream that says hostile things and ends."""
+    peer.upgrade()
+    for state in ("reconnecting", "reopening", "waiting", "notice", EVIL):
+        peer.status(state, text=EVIL, mux=EVIL, since=EVIL)
+    peer.exit(**exit_)
+
+
+@pytest.fixture
+def hostile(daemon: FakeDaemon, home: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
+    """A daemon all of whose answers are hostile."""
+    programs = home / "bin"  # no browser; an ssh that does nothing
+    programs.mkdir()
+    (programs / "ssh").write_text("#!/bin/sh\necho ssh ran\n")
+    (programs / "ssh").chmod(0o700)
+    monkeypatch.setenv("PATH", str(programs))
+    for route in ROUTES.values():
+        path = route.path.removeprefix("/v1/").format(box="gpu", id=escape(EVIL))
+        answer = filled(route.answer)
+        if route.shape is Shape.VALUE:
+            daemon.routes[f"{route.method} {path}"] = answer
+        elif route.shape is Shape.LINES:
+            daemon.routes[f"{route.method} {path}"] = [answer]
+        else:
+            end = {"status": None, "reason": EVIL, "failure": filled(wire.Failure)}
+            daemon.streams[path] = lambda peer, _, end=end: status_of(peer, end)  # type: ignore[misc]
+    return daemon
+
+
+def check(output: str) -> None:
+    """Nothing that a terminal obeys or that deceives, and no line of the far end's own."""
+    assert output == printable(output, keep="\n\t")
+    assert not re.search(r"^(?:hint|error|warning): rm", output, re.MULTILINE)
+
+
+def check_in_a_pipe(words: list[str], environ: dict[str, str]) -> None:
+    """Run a command where no terminal is."""
+    line = [sys.executable, "-m", "devboxctl", *words]
+    done = subprocess.run(
+        line, capture_output=True, timeout=60, check=False, stdin=subprocess.DEVNULL, env=environ
+    )
+    said = done.stdout + done.stderr
+    assert said, "the test has seen nothing"
+    assert b"Traceback" not in said
+    check(done.stdout.decode())
+    check(done.stderr.decode())
+
+
+def check_on_a_terminal(words: list[str], environ: dict[str, str]) -> None:
+    """A person sees tables and progress that a pipe does not."""
+    with Tty(words, environ, size=(100, 30)) as tty:
+        tty.wait()
+    check(tty.screen.decode().replace("\r\n", "\n"))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_no_answer_reaches_the_terminal_unfiltered(hostile: FakeDaemon, words: list[str]) -> None:
+    """``ls`` in an account where a stranger may tag instances must be as safe as ``ls`` in one's home."""
+    environ = {**os.environ, "NO_COLOR": "1"}
+    check_in_a_pipe(words, environ)
+    check_on_a_terminal(words, environ)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_no_failure_reaches_the_terminal_unfiltered(hostile: FakeDaemon, words: list[str]) -> None:
+    """The message of an error often quotes the service, or the box."""
+    failure = (409, {**filled(wire.Failure), "exit_status": 5})
+    for name in list(hostile.routes):
+        hostile.routes[name] = failure
+    for name in list(hostile.streams):
+        hostile.routes[f"POST {name}"] = failure
+    check_in_a_pipe(words, dict(os.environ))
+
+
+def test_the_trial_reaches_every_route(hostile: FakeDaemon) -> None:
+    """A new route is tried, too, or says here why not."""
+    untried = {
+        "GET /openapi.json",
+        "POST /v1/proxy",
+        "DELETE /v1/sessions/{id}",
+    }  # a file, bytes, by api only
+    for words in COMMANDS:
+        if words[0] == "ssh":  # becomes ssh
+            line = [sys.executable, "-m", "devboxctl", *words]
+            subprocess.run(line, capture_output=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+        else:
+            run(words)
+    seen = {(method, path.partition("?")[0]) for method, path, _ in hostile.requests}
+    missing = {f"{route.method} {route.path}" for route in _unseen(seen)}
+    assert missing - untried == set()
+
+
+def _unseen(seen: set[tuple[str, str]]) -> Iterator[Route[Any, Any]]:
+    for route in ROUTES.values():
+        path = route.path.removeprefix("/v1/").format(box="gpu", id=escape(EVIL))
+        if (route.method, path) not in seen:
+            yield route
+
+
+def test_json_stays_exact_and_harmless(hostile: FakeDaemon) -> None:
+    """Programs get what there is, and a person who looks at it gets ASCII."""
+    line = [sys.executable, "-m", "devboxctl", "--json", "ls"]
+    done = subprocess.run(line, capture_output=True, timeout=60, check=True, stdin=subprocess.DEVNULL)
+    assert done.stdout.isascii()
+    assert json.loads(done.stdout)["boxes"][0]["name"] == EVIL
