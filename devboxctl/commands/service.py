@@ -138,10 +138,9 @@ def _systemctl(*words: str, quiet: bool = True) -> bool:
 def _write(file: str, text: str) -> None:
     if _content(file) == text:
         return
-    temporary = f"{file}.new"
-    with open(temporary, "w", encoding="utf-8") as new:
+    # Nobody reads it before the reload that follows, and to install again writes it again.
+    with open(file, "w", encoding="utf-8") as new:
         new.write(text)
-    os.replace(temporary, file)
     show.say(f"wrote {file}")
 
 

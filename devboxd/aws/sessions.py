@@ -20,10 +20,8 @@ from devboxd.aws.clients import Account
 from devboxd.aws.codes import AwsFailed
 from devboxd.aws.keys import generate_data_key
 from devboxd.errors import Denied, SessionOver
-from devboxd.model.names import REASON_PREFIX
+from devboxd.model.names import REASON_MAX, REASON_PREFIX
 from devboxd.model.states import Connection
-
-REASON_MAX: Final = 256  # characters
 
 _ENDED: Final = frozenset({"Terminated", "Terminating", "Failed"})
 _SCHEMES: Final = {"wss": "https", "ws": "http"}

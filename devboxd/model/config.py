@@ -7,21 +7,19 @@ that an error can name its source, and lays them over each other, the later one 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import msgspec
 
 from devboxd.errors import BadRequest
 from devboxd.model.box import Account, BoxRef
-from devboxd.model.names import USER_PATTERN, is_name
+from devboxd.model.names import is_name, is_user
 from devboxd.model.states import KeepAlive, LogLevel, Mux
 
 BUILT_IN: Final = "default"
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-User = Annotated[str, msgspec.Meta(pattern=USER_PATTERN)]
 
 
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +27,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     profile: Text | None = None
     region: Text | None = None
-    user: User | None = None
+    user: Text | None = None
     mux: Mux | None = None
     keep_alive: KeepAlive = KeepAlive.AUTO
 
@@ -40,7 +38,7 @@ class BoxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: Text | None = None
     profile: Text | None = None
     region: Text | None = None
-    user: User | None = None
+    user: Text | None = None
     mux: Mux | None = None
     keep_alive: KeepAlive | None = None
     warm: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
@@ -174,69 +172,61 @@ VARIABLES: Final = {
     "DEVBOX_LOG": ("log", "level"),
 }
 
-_CHOICES: Final[dict[str, tuple[str, ...]]] = {
-    "mux": tuple(Mux),
-    "keep_alive": tuple(KeepAlive),
-    "level": tuple(LogLevel),
-}
-_PLACE: Final = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?\Z", re.DOTALL)
-
 
 def _problems(layer: Layer) -> Iterator[str]:
     """What is wrong with one layer, each in a sentence that begins with its origin."""
-    unknown = list(_unknown_keys(layer.data, Config, ""))
-    yield from (f"{layer.origin}: {problem}" for problem in unknown)
-    boxes = layer.data.get("boxes")
-    for name, box in boxes.items() if isinstance(boxes, Mapping) else ():
-        if not is_name(name):
-            yield f"{layer.origin}: {name!r} can not be the name of a box"
-        target = box.get("target") if isinstance(box, Mapping) else None
-        if isinstance(target, str) and not is_name(target):
-            yield f"{layer.origin}: boxes.{name}.target is neither an instance id nor a name"
-    if unknown:
-        return  # the converter would stop at the first of them
-    for name, part in _parts(layer.data):
+    for problem in _wrong("", layer.data, Config):
+        yield f"{layer.origin}: {problem}"
+
+
+def _wrong(where: str, value: Any, kind: Any) -> Iterator[str]:
+    """What is wrong with a value of this type, and with each value in it: one bad value hides no other.
+
+    Args:
+        where: its dotted name; empty for the whole layer.
+    """
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield from _wrong_table(where, value, kind)
+    elif get_origin(kind) is dict and isinstance(value, Mapping):
+        for name, settings in value.items():
+            if not is_name(name):
+                yield f"{name!r} can not be the name of a box"
+            yield from _wrong(f"{where}.{name}", settings, get_args(kind)[1])
+    elif get_origin(kind) is tuple and isinstance(value, list):
+        for number, item in enumerate(value, 1):
+            yield from _wrong(f"{where}, number {number}", item, get_args(kind)[0])
+    else:
         try:
-            msgspec.convert(part, Config)
+            msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            match = _PLACE.fullmatch(str(error))
-            assert match is not None
-            # The converter does not name the keys of a table of tables.
-            where = (match["where"] or name).replace("[...]", "." + name.partition(".")[2])
-            choices = _CHOICES.get(where.rpartition(".")[2], ())
+            choices = next((one for one in (kind, *get_args(kind)) if one in (Mux, KeepAlive, LogLevel)), ())
             expected = f"; one of: {', '.join(choices)}" if choices else ""
-            yield f"{layer.origin}: {where}: {match['what'].replace('`', '')}{expected}"
+            yield f"{where}: {str(error).replace('`', '')}{expected}"
 
 
-def _parts(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Value by value (box by box), so that one bad value does not hide the next."""
-    for section, values in data.items():
-        if isinstance(values, Mapping) and values:
-            for name, value in values.items():
-                yield f"{section}.{name}", {section: {name: value}}
-        else:
-            yield section, {section: values}
-
-
-def _unknown_keys(data: Any, kind: type[msgspec.Struct], prefix: str) -> Iterator[str]:
-    known = kind.__struct_fields__
-    for name, value in data.items() if isinstance(data, Mapping) else ():
+def _wrong_table(where: str, value: Any, kind: type[msgspec.Struct]) -> Iterator[str]:
+    """What is wrong with a table of settings."""
+    if not isinstance(value, Mapping):
+        yield f"{where}: Expected a table, got {type(value).__name__}"
+        return
+    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    prefix = f"{where}." if where else ""
+    for name, setting in value.items():
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
             meant = f"; did you mean {prefix}{close[0]}?" if close else f"; known are {', '.join(known)}"
             yield f"there is no setting {prefix}{name}{meant}"
-        elif prefix == "" and name == "boxes":
-            for box, settings in value.items() if isinstance(value, Mapping) else ():
-                yield from _unknown_keys(settings, BoxSettings, f"boxes.{box}.")
-        elif prefix == "":
-            yield from _unknown_keys(value, _SECTIONS[name], f"{name}.")
+        elif (rule := _RULES.get(name)) is not None and isinstance(setting, str):
+            if not rule[0](setting):
+                yield f"{prefix}{name}: {setting!r} {rule[1]}"
+        else:
+            yield from _wrong(f"{prefix}{name}", setting, known[name])
 
 
-_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
-    "defaults": Defaults,
-    "forward": ForwardSettings,
-    "link": LinkSettings,
-    "log": LogSettings,
+# Texts that are more than a text: whether one will do, and what to say of one that will not.
+_RULES: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
+    "user": (is_user, "cannot be a user's name"),
+    "target": (is_name, "is neither an instance id nor a name"),
 }
 
 

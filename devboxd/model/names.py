@@ -32,8 +32,7 @@ _INSTANCE_ID: Final = re.compile(r"(i-[0-9a-f]{8}(?:[0-9a-f]{9})?|mi-[0-9a-f]{17
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 # What useradd, SSSD and winbind (without a domain's backslash) call users, and no shell or ssh gives a
 # meaning. A leading hyphen would be an option.
-USER_PATTERN: Final = r"\A[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?\Z"
-_USER: Final = re.compile(USER_PATTERN)
+_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?\Z")
 _HOST_KEY_TYPE: Final = re.compile(r"(?:sk-)?(?:ssh|ecdsa-sha2)-[A-Za-z0-9@.-]+\Z")
 _CERTIFICATE: Final = "-cert-v0"  # known_hosts takes certificates by their authority only
 _PATTERN: Final = frozenset(" *?!,|@#[]:;\"'\\`$&<>(){}")

@@ -97,7 +97,7 @@ def test_global_options_do_not_leak_into_the_next_command(daemon: FakeDaemon, ca
 
 def test_ls_on_a_terminal_is_a_table(daemon: FakeDaemon) -> None:
     daemon.routes["GET boxes"] = {"boxes": [GPU, EVIL]}
-    with Tty(["ls"], {**os.environ, "NO_COLOR": "1"}, size=(120, 30)) as tty:
+    with Tty(["ls"], {**os.environ, "NO_COLOR": "1", "COLUMNS": "0"}, size=(120, 30)) as tty:
         assert tty.wait() == 0
     lines = tty.screen.decode().split("\r\n")
     assert lines[0].split() == ["name", "state", "connection", "type", "zone", "id", "sessions", "forwards"]
