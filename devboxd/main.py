@@ -40,7 +40,7 @@ from devboxd.host.config import ConfigFiles, Loaded
 from devboxd.host.files import replace_file
 from devboxd.host.journal import Journal
 from devboxd.host.keys import LocalKeys
-from devboxd.host.logfile import trim
+from devboxd.host.logfile import Repeats, trim
 from devboxd.host.notify import notice
 from devboxd.host.paths import Paths
 from devboxd.host.starter import Starter
@@ -53,6 +53,7 @@ from devboxd.model.states import LoginState
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.net.listen import Listener, adopt
+from devboxd.net.room import ROOM, limit, raise_limit
 from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
 from devboxd.text import rfc3339
 
@@ -65,6 +66,7 @@ NO_DAEMON: Final = 69  # EX_UNAVAILABLE: the exit status of a daemon that could 
 def main() -> int:
     """Run the daemon; returns its exit status."""
     os.umask(0o077)
+    raise_limit()
     environment = os.environ
     starter = Starter.from_environment(environment)
     inherited = inherited_sockets(environment)
@@ -133,6 +135,7 @@ async def _run(
         doctor=lambda asked, box: _doctor(doctor, box),
     )
     _config_condition(shared, loaded)
+    ROOM.on_change = lambda is_short: _room_condition(shared, is_short)
 
     async def follow_config() -> None:
         async for new in files.watch():
@@ -213,6 +216,13 @@ def _config_condition(shared: Shared, loaded: Loaded) -> None:
     else:
         error = loaded.error
         shared.news.raise_condition("config-invalid", problem=error.message, hint=error.hint)
+
+
+def _room_condition(shared: Shared, is_short: bool) -> None:
+    if is_short:
+        shared.news.raise_condition("descriptors-short", limit=limit())
+    else:
+        shared.news.clear_condition("descriptors-short")
 
 
 class _Listeners(ListenerStore):
@@ -337,6 +347,7 @@ class _ToStderr(logging.StreamHandler[TextIO]):
 
 def _set_up_logging(level: str, path: Path) -> None:
     handler = _ToStderr(path)
+    handler.addFilter(Repeats())
     handler.setFormatter(_Lines(journald="JOURNAL_STREAM" in os.environ))
     root = logging.getLogger()
     root.handlers[:] = [handler]

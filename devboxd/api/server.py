@@ -22,7 +22,10 @@ from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.routes import ROUTES, Route, Shape
 from devboxd.api.views import failure
+from devboxd.control.base.supervisor import Supervisor
 from devboxd.errors import BadRequest, DevboxError, Unreachable, http_status
+from devboxd.net.listen import BACKLOG
+from devboxd.net.room import FULL, ROOM, NoDescriptors, accept_all
 from devboxd.net.unix import PeerDenied, check_peer
 
 log = logging.getLogger(__name__)
@@ -30,7 +33,12 @@ _http_log = logging.getLogger(f"{__name__}.http")
 
 BODY_LIMIT: Final = 1 << 20  # bytes of a request
 BODY_TIMEOUT: Final = 10.0  # seconds for a client to send them
+IDLE: Final = (
+    1.0  # seconds after which a connection that has asked nothing may be closed where there are too many
+)
 KEPT: Final = 60.0  # seconds that a connection may wait for its next request
+
+_answering: Final[set[web.RequestHandler]] = set()  # connections on which a request is being answered
 
 RequestT = TypeVar("RequestT", bound=msgspec.Struct)
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -154,6 +162,7 @@ async def guard(request: web.Request, handler: Serve) -> web.StreamResponse:
     transport = request.transport
     if transport is None:
         return web.Response(status=400)
+    _answering.add(request.protocol)
     try:
         check_peer(transport.get_extra_info("socket"))
         return await handler(request)
@@ -172,10 +181,17 @@ async def guard(request: web.Request, handler: Serve) -> web.StreamResponse:
     except ConnectionError as error:
         log.info("request %s %s: the client left (%s)", request.method, request.path, error)
         return web.Response(status=400)  # nobody reads it
-    except Exception:  # the last line: a bug in one request must not take the daemon's sessions along
+    except (
+        Exception
+    ) as error:  # the last line: a bug in one request must not take the daemon's sessions along
+        if isinstance(error, OSError) and error.errno in FULL:
+            ROOM.ran_out()
+            return answer(failure(NoDescriptors()), http_status(NoDescriptors.kind))
         log.exception("request %s %s failed", request.method, request.path)
         hint = "devboxctl daemon logs has the details"
         return answer(wire.Failure("internal", "the daemon failed at this request", hint), 500)
+    finally:
+        _answering.discard(request.protocol)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -184,6 +200,28 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 _http_log.addFilter(_is_ours)
+
+
+class _Clients:
+    """The connections to the control socket."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
+        self._since: dict[web.RequestHandler, float] = {}
+
+    async def take(self, accepted: socket.socket) -> None:
+        """Serve one more."""
+        loop = asyncio.get_running_loop()
+        _, handler = await loop.connect_accepted_socket(self._server, accepted)
+        known = self._server.connections
+        self._since = {one: self._since[one] for one in known if one in self._since} | {handler: loop.time()}
+
+    def hang_up_on_idle(self) -> None:
+        """Close the connections on which nothing is being answered."""
+        now = asyncio.get_running_loop().time()
+        for handler, since in self._since.items():
+            if handler not in _answering and now - since > IDLE:
+                handler.force_close()
 
 
 @asynccontextmanager
@@ -200,8 +238,16 @@ async def serving(application: web.Application, listener: socket.socket) -> Asyn
         logger=_http_log,
     )
     await runner.setup()
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    accepting = Supervisor("api")
     try:
-        await web.SockSite(runner, listener).start()
+        server = runner.server
+        assert server is not None, "setup makes it"
+        clients = _Clients(server)
+        accepting.spawn("accept", accept_all(listener, clients.take, clients.hang_up_on_idle))
         yield
     finally:
+        await accepting.stop()
+        listener.close()
         await runner.cleanup()

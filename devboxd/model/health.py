@@ -73,6 +73,12 @@ CONDITIONS: Final[dict[str, Kind]] = {
         "{name} failed and is started again: {problem}",
         "devboxctl daemon logs has the details",
     ),
+    "descriptors-short": Kind(
+        "devboxd has few descriptors left",
+        Severity.WARNING,
+        "nearly all of the {limit} descriptors that devboxd may have are in use: new connections to forwards wait",
+        "end connections that nobody needs, or raise the limit: LimitNOFILE= in the unit, or ulimit -Hn",
+    ),
     "ec2-unavailable": Kind("EC2 cannot be asked", Severity.WARNING, "{problem}", "{hint}"),
 }
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from devboxd.errors import BadRequest, DevboxError, PortDenied, PortInUse
+from devboxd.net import peer
+from devboxd.net.room import FULL, ROOM
 
 BACKLOG: Final = 1024  # a browser or test run may open hundreds at once, and a full queue costs them a second
 READ_LIMIT: Final = 65536  # bytes that are read ahead of their consumer
-FULL_PAUSE: Final = 0.2  # seconds to wait when this process has no descriptors left
 PATH_MAX: Final = 103  # bytes of a socket path that every system takes (Linux 107, macOS 103)
 PORT_TRIES: Final = 8  # for one free port in two address families
 
@@ -51,6 +52,10 @@ class Connection:
         self._writer.write(data)
         await self._writer.drain()
 
+    def has_left(self) -> bool:
+        """Whether everything was read that will ever come, and nobody is there to be answered."""
+        return self._reader.at_eof() and peer.has_left(self._writer.get_extra_info("socket")) is True
+
     def finish(self) -> None:
         """Say that no more will be written (half-close); reading goes on."""
         with contextlib.suppress(OSError):
@@ -79,6 +84,7 @@ class Listener:
         self.sockets = tuple(sockets)
         self.path = path
         self._file = _identity(path) if path is not None else None
+        self._room = ROOM
         self._closed = False
         self._waiting: asyncio.Future[None] | None = None
         for one in self.sockets:
@@ -98,8 +104,12 @@ class Listener:
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def accept(self) -> Connection:
-        """Wait for a connection. One task at a time. Raises ListenerClosed."""
+        """Wait for a connection. One task at a time. Raises ListenerClosed.
+
+        While this process has few descriptors left, connections wait in the system's queue.
+        """
         while True:
+            await self._room.wait()
             if self._closed:
                 raise ListenerClosed(self.address if self.path else "closed")
             for one in self.sockets:
@@ -108,9 +118,10 @@ class Listener:
                 except BlockingIOError:
                     continue
                 except OSError as error:
-                    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                        await asyncio.sleep(FULL_PAUSE)  # the connection stays in the queue
+                    if error.errno in FULL:
+                        self._room.ran_out()
                     continue  # else: the peer gave up while it was waiting
+                self._room.seen(accepted.fileno())
                 try:
                     return await _connection(accepted, address)
                 except OSError:  # reset before we looked (macOS: EINVAL): the next ones are none the worse

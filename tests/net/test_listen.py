@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from devboxd.errors import BadRequest, PortDenied, PortInUse
-from devboxd.net import listen
+from devboxd.net import listen, room
 from devboxd.net.listen import Connection, Listener, ListenerClosed, adopt, expanded, listen_tcp, listen_unix
 
 
@@ -196,7 +196,7 @@ async def test_an_accept_that_is_cancelled_loses_no_connection() -> None:
 async def test_a_process_without_descriptors_waits_instead_of_spinning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(listen, "FULL_PAUSE", 0.01)
+    monkeypatch.setattr(room, "FIRST_PAUSE", 0.01)
     listener = await listen_tcp()
     full = [OSError(24, "Too many open files")] * 3
     real = listener.sockets[0]

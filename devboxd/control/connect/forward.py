@@ -25,7 +25,7 @@ from devboxd.control.connect.audience import Audience
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.port import PortPool, PortTarget
 from devboxd.control.connect.socks import FAILED, OK, REFUSED, Buffered, SocksError, accept, reply
-from devboxd.control.connect.splice import Connection, splice
+from devboxd.control.connect.splice import LOOK, Connection, splice
 from devboxd.control.connect.stream import ConnectionRefused, Stream
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError, PortDenied, PortInUse
@@ -235,7 +235,10 @@ class Forward:
         try:
             assert self._pool is not None
             try:
-                stream = await self._pool.connect(self._wait())
+                stream = await self._connect(self._pool, connection)
+            except TimeoutError:
+                connection.reset()
+                return
             except DevboxError as error:
                 self.note(error)
                 connection.reset()
@@ -246,6 +249,30 @@ class Forward:
             raise
         finally:
             self._open -= 1
+
+    async def _connect(self, pool: PortPool, connection: Connection) -> Stream:
+        """Wait for a session, as long as the client does.
+
+        Raises:
+            TimeoutError: the client has left.
+            DevboxError: there is no session in time.
+        """
+        loop = asyncio.get_running_loop()
+        next_look: list[asyncio.TimerHandle] = []
+        async with asyncio.timeout(None) as waiting:
+
+            def look() -> None:
+                if connection.has_left():
+                    waiting.reschedule(loop.time())
+                else:
+                    next_look[:] = [loop.call_later(LOOK, look)]
+
+            look()
+            try:
+                return await pool.connect(self._wait())
+            finally:
+                for handle in next_look:
+                    handle.cancel()
 
     async def _carry(self, connection: Connection, stream: Stream) -> None:
         counted = _Counted(connection, self)
@@ -265,7 +292,7 @@ class Forward:
             here = host in ("localhost", "127.0.0.1", "::1")
             pool = self._pools(PortTarget(self.box, port, None if here else host))
             try:
-                stream = await pool.connect(self._wait())
+                stream = await self._connect(pool, buffered)
             except DevboxError as error:
                 self.note(error)
                 await buffered.write(reply(REFUSED if isinstance(error, ConnectionRefused) else FAILED))
@@ -277,8 +304,9 @@ class Forward:
         except asyncio.CancelledError:
             connection.reset()
             raise
-        except OSError as error:
+        except OSError as error:  # TimeoutError is one, too
             log.info("forward %s: the local client left: %s", self.id, error)
+            connection.reset()
         finally:
             self._open -= 1
 
@@ -309,6 +337,9 @@ class _Counted:
 
     def reset(self) -> None:
         self._connection.reset()
+
+    def has_left(self) -> bool:
+        return self._connection.has_left()
 
 
 class AutoForward:

@@ -57,6 +57,10 @@ class Buffered:
         """As ``Connection.reset``."""
         self._connection.reset()
 
+    def has_left(self) -> bool:
+        """As ``Connection.has_left``."""
+        return not self._held and self._connection.has_left()
+
 
 def reply(code: int) -> bytes:
     """A reply with a bound address of zero: nobody needs ours."""

@@ -16,6 +16,7 @@ from devboxd.ssm.mux import HEADER
 
 READ_SIZE: Final = 2 * ((32 << 10) - HEADER.size)  # bytes: fills two of the largest frames, with smux headers
 LINGER: Final = 60.0  # seconds of silence after the local side ended, before the far end is closed
+FIRST_LOOK, LOOK = 0.1, 1.0  # seconds between two looks whether the local side is gone for good
 
 
 class Connection(Protocol):
@@ -33,6 +34,9 @@ class Connection(Protocol):
     def reset(self) -> None:
         """Cut: the local side sees a reset, not an end."""
 
+    def has_left(self) -> bool:
+        """Whether all input was read and the local program is known to have closed the connection altogether."""
+
 
 async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
     """Carry bytes both ways until one side is done. Both are closed on return.
@@ -46,7 +50,7 @@ async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
     is_orderly = False  # a connection that is cut in the middle must not look like one that has ended
     try:
         await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-        if not down.done() and up.exception() is None and not await _linger(stream, down):
+        if not down.done() and up.exception() is None and not await _linger(connection, stream, down):
             failure = StreamReset("the far end gave no answer after the local side had ended")
         for task in (down, up):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
@@ -81,14 +85,18 @@ async def _down(connection: Connection, stream: Stream) -> None:
         await connection.write(data)
 
 
-async def _linger(stream: Stream, down: asyncio.Future[None]) -> bool:
+async def _linger(connection: Connection, stream: Stream, down: asyncio.Future[None]) -> bool:
     """The local side has ended its input: wait for the far end as long as it talks. False: it does not.
 
-    While the link is down nothing can be heard; that is no silence.
+    While the link is down nothing can be heard; that is no silence. Nobody waits for whom nobody is there.
     """
-    while not down.done():
+    silent, pause = 0.0, min(FIRST_LOOK, LINGER)
+    while True:
         before = stream.received
-        await asyncio.wait({down}, timeout=LINGER)
-        if not down.done() and stream.received == before and stream.is_online:
+        await asyncio.wait({down}, timeout=pause)
+        if down.done() or connection.has_left():
+            return True
+        silent = silent + pause if stream.received == before and stream.is_online else 0.0
+        if silent >= LINGER:
             return False
-    return True
+        pause = min(LOOK, LINGER)

@@ -141,7 +141,7 @@ class Local:
     def __init__(self) -> None:
         self.typed: asyncio.Queue[bytes] = asyncio.Queue()
         self.got = bytearray()
-        self.was_reset = self.was_closed = False
+        self.was_reset = self.was_closed = self.is_gone = False
         self.stuck = asyncio.Event()
         self.stuck.set()
 
@@ -157,6 +157,9 @@ class Local:
 
     def reset(self) -> None:
         self.was_reset = True
+
+    def has_left(self) -> bool:
+        return self.is_gone
 
 
 async def test_an_answer_that_is_still_being_made_survives_the_end_of_our_input(
@@ -202,6 +205,27 @@ async def test_a_silent_far_end_is_closed_some_time_after_our_input_ended(
         assert failure is not None
         assert "no answer" in failure.message, "an answer that never came must not look like an empty one"
         await asyncio.wait_for(ended.wait(), 10)
+
+
+async def test_nobody_lingers_for_a_client_that_is_gone(daemon: Daemon, sim: Simulator) -> None:
+    """A program that was ended in the middle would hold its descriptor, and the far end's, for a minute."""
+    arrived, ended = bytearray(), asyncio.Event()
+
+    async def patient(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.extend(await reader.read())
+        ended.set()
+        writer.close()
+
+    async with server(sim, 4005, patient):
+        stream = await (await pool_to(daemon, sim, 4005)).connect(20.0)
+        local = Local()
+        local.typed.put_nowait(b"last words")
+        local.typed.put_nowait(b"")
+        local.is_gone = True
+        assert await asyncio.wait_for(splice(local, stream), 5) is None
+        assert local.was_closed
+        await asyncio.wait_for(ended.wait(), 5)
+        assert bytes(arrived) == b"last words"
 
 
 async def test_what_the_far_end_said_before_it_closed_arrives_although_we_still_talk(
