@@ -45,8 +45,8 @@ IMPURE_NAMES = {
     "print": "output is an effect",
 }
 
-# Folders of one person's machine. The two homes are made up, for tests of paths.
-ONE_MACHINE = re.compile(r"(?<![\w.-])/(?:root|work|Users|home(?!/(?:u|me)\b))/[A-Za-z]")
+# Folders of one person's machine. Two homes are made up, for tests of paths, and one is Homebrew's.
+ONE_MACHINE = re.compile(r"(?<![\w.-])/(?:root|work|Users|home(?!/(?:u|me|linuxbrew)\b))/[A-Za-z]")
 REGISTRY = re.compile(
     r"(?i)\w+://[^\s\"'<>]*(?:pypi|/simple\b|artifactory|nexus|registry|mirror)"
     r"|--(?:extra-)?index-url|--find-links|--trusted-host"

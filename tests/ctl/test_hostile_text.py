@@ -56,6 +56,7 @@ COMMANDS = [
     ["attach", "gpu", "--raw"],
     ["attach", "gpu"],
     ["exec", "gpu", "true"],
+    ["api", "GET", "boxes"],
     ["daemon", "status"],
     ["daemon", "start"],
     ["daemon", "stop"],
