@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 import logging
 import os
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
-from typing import Final, TextIO
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
 
 from devboxd import __version__
-from devboxd.api import wire
+from devboxd.api import views, wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
 from devboxd.api.views import failure
@@ -29,6 +27,7 @@ from devboxd.aws.login import Login
 from devboxd.aws.watch import changes as credential_changes
 from devboxd.control.base.logins import LoginWatch
 from devboxd.control.base.memory import Memory
+from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.connect.forward import ListenerStore
@@ -40,14 +39,13 @@ from devboxd.host.config import ConfigFiles, Loaded
 from devboxd.host.files import replace_file
 from devboxd.host.journal import Journal
 from devboxd.host.keys import LocalKeys
-from devboxd.host.logfile import Repeats, trim
+from devboxd.host.logging import set_level, set_up
 from devboxd.host.notify import notice
 from devboxd.host.paths import Paths
 from devboxd.host.starter import Starter
 from devboxd.host.systemd import Notifier
 from devboxd.host.wake import wakeups
-from devboxd.model.box import BoxRef
-from devboxd.model.config import Config
+from devboxd.model.box import Account, BoxRef
 from devboxd.model.memory import recalled
 from devboxd.model.states import LoginState
 from devboxd.net.dial import DialSettings
@@ -59,7 +57,6 @@ from devboxd.text import rfc3339
 
 log = logging.getLogger(__name__)
 
-LOG_LOOK: Final = 200  # log records between two looks at the size of the file
 NO_DAEMON: Final = 69  # EX_UNAVAILABLE: the exit status of a daemon that could not start
 
 
@@ -72,7 +69,7 @@ def main() -> int:
     inherited = inherited_sockets(environment)
     notifier = Notifier.from_environment(environment)
     paths = Paths.from_environment(environment)
-    _set_up_logging("info", paths.log)
+    set_up(paths.log, journald="JOURNAL_STREAM" in environment)
     try:
         paths.prepare()
         listening = open_daemon_socket(paths.socket, inherited, state=paths.state)
@@ -107,7 +104,9 @@ async def _run(
     memory = _remembered(Journal(paths.journal), shared)
     files = ConfigFiles(paths, environment)
     loaded = files.load()
-    _set_level(loaded.config)
+    set_level(loaded.config.log.level)
+    settings = Settings(shared.news, loaded.config)
+    settings.take(loaded.config, loaded.error, is_whole=loaded.is_whole)
     accounts = Accounts(clock, shared.logins.heard)
     dialer = Dialer(DialSettings.from_environment(environment))
     keys = LocalKeys(paths, memory)
@@ -116,12 +115,12 @@ async def _run(
         AwsCloud(accounts),
         dialer,
         keys,
-        loaded.config,
+        settings,
         memory,
         listeners,
     )
     watch = LoginWatch(shared.time, shared.news, shared.logins, accounts, notice)
-    current = _Current(loaded)
+    current = _Current(files, loaded, settings, daemon.reconfigured)
     doctor = Doctor(daemon)
     context = Context(
         daemon=daemon,
@@ -131,19 +130,14 @@ async def _run(
         stop=stopping.set,
         config=current.view,
         ssh_config=keys,
-        login=lambda asked: _login(accounts, watch, clock, asked),
+        login=lambda asked: _login(accounts, settings, watch, clock, asked),
         doctor=lambda asked, box: _doctor(doctor, box),
     )
-    _config_condition(shared, loaded)
     ROOM.on_change = lambda is_short: _room_condition(shared, is_short)
 
     async def follow_config() -> None:
         async for new in files.watch():
-            current.loaded = new
-            _config_condition(shared, new)
-            if new.error is None:
-                _set_level(new.config)
-                daemon.apply(new.config)
+            current.take(new)
 
     async def follow_logins() -> None:
         async for _ in credential_changes(environment):
@@ -195,27 +189,27 @@ async def _run(
 
 
 class _Current:
-    """The configuration in force, for ``devboxctl config show``."""
+    """The files of the configuration: what they say now, and for ``devboxctl config show``."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self.loaded = loaded
+    def __init__(
+        self, files: ConfigFiles, loaded: Loaded, settings: Settings, changed: Callable[[], None]
+    ) -> None:
+        self._files = files
+        self._loaded = loaded
+        self._settings = settings
+        self._changed = changed
 
-    def view(self) -> wire.ConfigView:
-        """As clients see it."""
-        loaded = self.loaded
-        return wire.ConfigView(
-            settings=[wire.Setting(item.name, item.value, item.origin) for item in loaded.merged.settings()],
-            files=[str(path) for path in loaded.files],
-            error=failure(loaded.error) if loaded.error is not None else None,
-        )
+    def take(self, loaded: Loaded) -> None:
+        """They have changed."""
+        self._loaded = loaded
+        if self._settings.take(loaded.config, loaded.error, is_whole=loaded.is_whole):
+            set_level(loaded.config.log.level)
+            self._changed()
 
-
-def _config_condition(shared: Shared, loaded: Loaded) -> None:
-    if loaded.error is None:
-        shared.news.clear_condition("config-invalid")
-    else:
-        error = loaded.error
-        shared.news.raise_condition("config-invalid", problem=error.message, hint=error.hint)
+    async def view(self) -> wire.ConfigView:
+        """As they are at this moment: an editor was closed just now, and the watcher may not have seen it."""
+        self.take(await asyncio.to_thread(self._files.load))
+        return views.config(self._loaded)
 
 
 def _room_condition(shared: Shared, is_short: bool) -> None:
@@ -268,12 +262,13 @@ def _remembered(journal: Journal, shared: Shared) -> Memory:
 
 
 async def _login(
-    accounts: Accounts, watch: LoginWatch, clock: Clock, asked: wire.LoginRequest
+    accounts: Accounts, settings: Settings, watch: LoginWatch, clock: Clock, asked: wire.LoginRequest
 ) -> AsyncIterator[wire.LoginStep]:
     """Run a login and pass its steps on; at the end, everything that waited for it goes on."""
     done = False
     try:
-        async for step in Login(accounts.account(asked.profile, asked.region), clock, replace_file).run():
+        account = settings.for_aws().account_of(Account(asked.profile, asked.region))
+        async for step in Login(accounts.account(account.profile, account.region), clock, replace_file).run():
             done = step.state is LoginState.DONE
             yield wire.LoginStep(
                 state=step.state,
@@ -294,62 +289,3 @@ async def _login(
 async def _doctor(doctor: Doctor, box: BoxRef | None) -> wire.Doctor:
     findings = await (doctor.machine() if box is None else doctor.box(box))
     return wire.Doctor([wire.Check(f.name, f.result, f.text, f.hint, f.seconds) for f in findings])
-
-
-# Logging ------------------------------------------------------------------------------------------------
-
-
-class _Lines(logging.Formatter):
-    """One JSON object a line; under systemd with the priority in front that journald reads."""
-
-    _PRIORITY: Final = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
-
-    def __init__(self, *, journald: bool) -> None:
-        super().__init__()
-        self._journald = journald
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Everything that is known, nothing that is secret: messages are written with that in mind."""
-        fields: dict[str, object] = {
-            "time": rfc3339(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if (box := getattr(record, "box", None)) is not None:
-            fields["box"] = box
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        line = json.dumps(fields, ensure_ascii=False)
-        return f"<{self._PRIORITY.get(record.levelname, 6)}>{line}" if self._journald else line
-
-
-def _set_level(config: Config) -> None:
-    logging.getLogger("devboxd").setLevel(config.log.level.upper())
-
-
-class _ToStderr(logging.StreamHandler[TextIO]):
-    """Writes to standard error; where that is our own log file, keeps it from growing without bound."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(sys.stderr)
-        self._path = path
-        self._until_look = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        if self._until_look <= 0:
-            self._until_look = LOG_LOOK
-            trim(2, self._path)
-        self._until_look -= 1
-        super().emit(record)
-
-
-def _set_up_logging(level: str, path: Path) -> None:
-    handler = _ToStderr(path)
-    handler.addFilter(Repeats())
-    handler.setFormatter(_Lines(journald="JOURNAL_STREAM" in os.environ))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)  # libraries at debug print requests, and those hold secrets
-    logging.getLogger("devboxd").setLevel(level.upper())

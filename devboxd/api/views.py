@@ -6,6 +6,7 @@ from devboxd.api import wire
 from devboxd.control.connect.forward import Facts
 from devboxd.control.connect.session import HeldSession
 from devboxd.errors import DevboxError, exit_status
+from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import Condition, Event
@@ -36,6 +37,15 @@ def ssh_config(value: SshConfigState, files: SshFiles) -> wire.SshConfigResult:
         included=value.included,
         current=value.current,
         changed=[str(path) for path in value.changed],
+    )
+
+
+def config(value: Loaded) -> wire.ConfigView:
+    """The configuration in force, and what is wrong with the files."""
+    return wire.ConfigView(
+        settings=[wire.Setting(item.name, item.value, item.origin) for item in value.merged.settings()],
+        files=[str(path) for path in value.files],
+        error=failure(value.error) if value.error is not None else None,
     )
 
 

@@ -44,7 +44,8 @@ async def changes(environment: Mapping[str, str]) -> AsyncGenerator[None, None]:
     before = stamps(environment)
     while True:
         watched = folders(environment)
-        looking = awatch(*watched, debounce=DEBOUNCE, step=LOOK_EVERY, recursive=False)
+        # Every few seconds it yields without a change, too: not every file system tells of one.
+        looking = awatch(*watched, debounce=DEBOUNCE, step=LOOK_EVERY, recursive=False, yield_on_timeout=True)
         async with aclosing(looking):
             async for _ in looking:
                 # Others keep files in these folders, too.

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from devboxd.control.base.boxes import Boxes
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.needs import Cloud, Dialer
+from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.connect.attach import Attach
@@ -43,14 +44,14 @@ class Daemon:
         cloud: Cloud,
         dialer: Dialer,
         keys: Keys,
-        config: Config,
+        settings: Settings,
         memory: Memory,
         listeners: ListenerStore | None = None,
         *,
         idle_after: float = IDLE_AFTER,
     ) -> None:
         self.shared = shared
-        self.config = config
+        self.settings = settings
         self.attached = 0
         self.piped = 0
         self._cloud = cloud
@@ -59,7 +60,7 @@ class Daemon:
         self._idle_after = idle_after
         self._pools: dict[PortTarget, PortPool] = {}
         self._warm: list[PortPool] = []
-        self.boxes = Boxes(shared.time, cloud, memory, lambda: self.config)
+        self.boxes = Boxes(shared.time, cloud, memory, settings.for_aws)
         self.forwards = Forwards(
             shared,
             self.pool,
@@ -109,12 +110,15 @@ class Daemon:
                 pool.warm()
                 self._warm.append(pool)
 
-    def apply(self, config: Config) -> None:
-        """Use a new configuration from now on; what is open stays as it is."""
-        self.config = config
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.settings.config
+
+    def reconfigured(self) -> None:
+        """Another configuration is in force; what is open stays as it is."""
         self.boxes.forget()
         self.shared.tasks.spawn("warm ports", self._warm_up())
-        self.shared.news.tell("config.loaded", "the configuration was read again")
 
     # Sessions ---------------------------------------------------------------------------------------
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from watchfiles import Change, awatch
 
+from devboxd.host.files import replace_if_changed
 from devboxd.host.paths import Paths
 from devboxd.model.config import Config, ConfigInvalid, Layer, Merged, environment_layer, merge
 
@@ -28,43 +30,84 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What is in force. ``error`` is set while the files on disk are worse than that."""
+    """What is in force. ``error`` is set while the files on disk are worse than that.
+
+    Not ``is_whole``: there is no good configuration, neither now nor from an earlier daemon.
+    """
 
     merged: Merged
     files: tuple[Path, ...]
     error: ConfigInvalid | None = None
+    is_whole: bool = True
 
     @property
     def config(self) -> Config:
         return self.merged.config
 
 
+class _Kept(msgspec.Struct):
+    """The files as they were when they were good; ``main`` is the path of config.toml or what stood for it."""
+
+    main: str
+    layers: list[Layer]
+
+
 @dataclass(slots=True)
 class ConfigFiles:
-    """config.toml, config.d/*.toml and perhaps a project's devbox.toml, below DEVBOX_* and flags."""
+    """config.toml, config.d/*.toml and perhaps a project's devbox.toml, below DEVBOX_* and flags.
+
+    The last good state of the files is kept in the state folder, for a daemon that finds bad ones at its start.
+    """
 
     paths: Paths
     environment: Mapping[str, str]
     project: Path | None = None  # a devbox.toml, see find_project_file
     flags: Mapping[str, Any] = field(default_factory=dict)
     _good: Merged | None = None
+    _seen: tuple[object, ...] = ()  # the files as they were when they were last read
 
     def load(self) -> Loaded:
         """Read everything anew. Never raises: a bad file leaves the last good configuration in force."""
-        files = self._files()
+        files, self._seen = self._files(), self._stamps()
         try:
             layers = [Layer(str(path), _read(path)) for path in files]
-            layers += [environment_layer(self.environment), Layer("flag", self.flags)]
-            self._good = merge(layers)
+            self._good = merge([*layers, *self._above()])
         except ConfigInvalid as error:
             log.warning("configuration: %s", "; ".join(error.problems))
             if self._good is None:
-                self._good = _without_files(self.environment)
-            return Loaded(self._good, tuple(files), error)
+                self._good = self._recall()
+            return Loaded(self._good or merge([]), tuple(files), error, self._good is not None)
+        self._keep(layers)
         return Loaded(self._good, tuple(files))
 
+    def _above(self) -> list[Layer]:
+        return [environment_layer(self.environment), Layer("flag", self.flags)]
+
+    def _keep(self, layers: list[Layer]) -> None:
+        """Remember the files for the next daemon. Without a word where that fails: it is a second parachute."""
+        data = msgspec.json.encode({"main": str(self._main()), "layers": layers})
+        try:
+            replace_if_changed(self.paths.config_copy, data)
+        except OSError as error:
+            log.info("the last good configuration could not be kept: %s", error)
+
+    def _recall(self) -> Merged | None:
+        """What was good at last, below what this daemon's own environment says; None where there is nothing."""
+        try:
+            kept = msgspec.json.decode(self.paths.config_copy.read_bytes(), type=_Kept)
+            if kept.main != str(self._main()):
+                return None  # of another file, which DEVBOX_CONFIG named
+            return merge([*kept.layers, *self._above()])
+        except (OSError, msgspec.MsgspecError, ConfigInvalid) as error:
+            log.info("there is no last good configuration: %s", error)
+            return None
+
     async def watch(self, stop: asyncio.Event | None = None) -> AsyncGenerator[Loaded, None]:
-        """Yield again after each change of a file, until ``stop``; about half a second after the change."""
+        """Yield again after each change of a file, until ``stop``; about half a second after the change.
+
+        Also after one that nobody was told of (before the watch began, on a network file system): every few
+        seconds watchfiles wakes up anyway.
+        """
         while stop is None or not stop.is_set():
             folders = self._folders()
             changes = awatch(
@@ -74,9 +117,12 @@ class ConfigFiles:
                 debounce=200,
                 step=LOOK_EVERY,
                 recursive=False,
+                yield_on_timeout=True,
             )
             async with contextlib.aclosing(changes):
-                async for _ in changes:
+                async for told in changes:
+                    if not told and self._stamps() == self._seen:
+                        continue
                     yield await asyncio.to_thread(self.load)
                     if self._folders() != folders:
                         break  # a folder has come or gone: watch the new set
@@ -86,9 +132,25 @@ class ConfigFiles:
     def _files(self) -> list[Path]:
         """All files there are, the weakest first."""
         override = self.environment.get("DEVBOX_CONFIG")
-        main = Path(override).expanduser() if override else self.paths.config_file
         parts = sorted(self.paths.config_parts.glob("*.toml")) if not override else []
-        return [path for path in (main, *parts, *([self.project] if self.project else ())) if path.exists()]
+        return [
+            path
+            for path in (self._main(), *parts, *([self.project] if self.project else ()))
+            if path.exists()
+        ]
+
+    def _stamps(self) -> tuple[object, ...]:
+        """What shows that a file has changed, come or gone."""
+        found: list[object] = []
+        for path in self._files():
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                found.append((path, status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(found)
+
+    def _main(self) -> Path:
+        override = self.environment.get("DEVBOX_CONFIG")
+        return Path(override).expanduser() if override else self.paths.config_file
 
     def _folders(self) -> list[Path]:
         """What to watch: folders, since editors replace files, also those behind symbolic links."""
@@ -128,18 +190,10 @@ def _read(path: Path) -> dict[str, Any]:
             data = file.read(SIZE_MAX + 1)
         if len(data) > SIZE_MAX:
             raise ConfigInvalid([f"{path}: is larger than a configuration can be"])
-        return tomllib.loads(data.decode())
+        return tomllib.loads(data.decode("utf-8-sig"))  # some editors put a byte order mark in front
     except OSError as error:
         raise ConfigInvalid([f"{path}: can not be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigInvalid([f"{path}: is not UTF-8 text"]) from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigInvalid([f"{path}: is not TOML: {error}"]) from error
-
-
-def _without_files(environment: Mapping[str, str]) -> Merged:
-    """What holds when the very first configuration is bad: the environment where that is good."""
-    try:
-        return merge([environment_layer(environment)])
-    except ConfigInvalid:
-        return merge([])

@@ -53,6 +53,11 @@ class Paths:
         return self.config / "config.d"
 
     @property
+    def config_copy(self) -> Path:
+        """The last good configuration."""
+        return self.state / "config.last.json"
+
+    @property
     def journal(self) -> Path:
         return self.state / "journal.json"
 

@@ -49,7 +49,7 @@ CONDITIONS: Final[dict[str, Kind]] = {
     "config-invalid": Kind(
         "the configuration has an error",
         Severity.ERROR,
-        "{problem}; the last good configuration stays in force",
+        "{problem}; {follows}",
         "{hint}",
         after=1.0,  # some editors write a file in two steps
     ),

@@ -183,6 +183,9 @@ async def make_server() -> AsyncIterator[MakeServer]:
         async def doctor(asked: wire.Target, box: BoxRef | None) -> wire.Doctor:
             return wire.Doctor([wire.Check("box" if box else "machine", "ok", box.name if box else "here")])
 
+        async def config() -> wire.ConfigView:
+            return wire.ConfigView([wire.Setting("defaults.mux", "tmux", "flag")])
+
         async def make(daemon: Daemon) -> Server:
             path = folder / f"s{len(list(folder.iterdir()))}"
             listener: socket.socket = bind_unix(path)
@@ -198,7 +201,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 activation="foreground",
                 started=1_700_000_000.5,
                 stop=stop,
-                config=lambda: wire.ConfigView([wire.Setting("defaults.mux", "tmux", "flag")]),
+                config=config,
                 ssh_config=Files(),
                 login=login,
                 doctor=doctor,

@@ -22,6 +22,7 @@ import pytest
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
 from devboxd.control.base.memory import Memory
+from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.daemon import Daemon
@@ -90,7 +91,7 @@ async def daemon_on(
         AwsCloud(accounts),
         dialer,
         NoKeys(),
-        Config(link=LinkSettings(frames_per_second=0)),
+        Settings(shared.news, Config(link=LinkSettings(frames_per_second=0))),
         Memory(shared.news, Nowhere(), state or State(owner="chaos")),
     )
     await daemon.start()

@@ -13,6 +13,7 @@ import pytest_asyncio
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
 from devboxd.control.base.memory import Memory
+from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.port import IDLE_AFTER
 from devboxd.control.daemon import Daemon
@@ -45,6 +46,12 @@ async def sim(simulator: MakeSimulator) -> Simulator:
     return await simulator()
 
 
+def reconfigure(daemon: Daemon, config: Config) -> None:
+    """A file has changed."""
+    daemon.settings.take(config, None)
+    daemon.reconfigured()
+
+
 @pytest_asyncio.fixture
 async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaemon]:
     """Daemons that talk to a simulator, stopped at the end of the test."""
@@ -73,7 +80,7 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
             AwsCloud(accounts),
             dialer,
             NoKeys(),
-            Config(**config),
+            Settings(shared.news, Config(**config)),
             Memory(shared.news, Nowhere(), state),
             idle_after=idle_after,
         )

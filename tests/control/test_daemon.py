@@ -18,7 +18,7 @@ from devboxd.model.memory import State
 from devboxd.model.names import is_host_name
 from devboxd.model.states import Mux
 from devboxd.simulator.world import Simulator
-from tests.control.conftest import MakeDaemon
+from tests.control.conftest import MakeDaemon, reconfigure
 from tests.control.kit import Screen
 from tests.kit.sim import MakeSimulator
 from tests.kit.tasks import beside
@@ -232,7 +232,7 @@ async def test_a_configured_box_wins_over_tags(sim: Simulator, make_daemon: Make
     assert (db.name, db.target, db.user, db.mux) == ("db", sim.box("data").id, "root", "zellij")
     api = await daemon.boxes.resolve("api", HERE)
     assert (api.target, api.user) == (sim.box("api").id, "bob")
-    daemon.apply(Config(defaults=Defaults(user="eve")))
+    reconfigure(daemon, Config(defaults=Defaults(user="eve")))
     assert (await daemon.boxes.resolve("api", HERE)).user == "eve"
 
 

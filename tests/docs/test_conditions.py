@@ -59,6 +59,6 @@ def test_whoever_states_a_condition_fills_in_all_that_its_texts_leave_open() -> 
 
 
 def test_a_hint_that_comes_to_nothing_is_left_out() -> None:
-    assert condition("config-invalid", 5.0, problem="no", hint=None).hint is None
-    stated = condition("config-invalid", 5.0, problem="{x} %s", hint="{y}")
-    assert (stated.text.partition(";")[0], stated.hint, stated.since) == ("{x} %s", "{y}", 5.0)
+    assert condition("forward-failed", 5.0, problem="no", hint=None).hint is None
+    stated = condition("forward-failed", 5.0, problem="{x} %s", hint="{y}")
+    assert (stated.text, stated.hint, stated.since) == ("{x} %s", "{y}", 5.0)

@@ -317,9 +317,11 @@ class World:
         return subprocess.Popen([*self._near_prefix, CTL, *words], env=self.env, cwd=self.folder, **more)
 
     @contextlib.contextmanager
-    def terminal(self, *words: str, size: tuple[int, int] = (100, 30)) -> Iterator[Terminal]:
+    def terminal(
+        self, *words: str, size: tuple[int, int] = (100, 30), env: dict[str, str] | None = None
+    ) -> Iterator[Terminal]:
         """Run ``devboxctl words…`` on a terminal; killed at the end if it still runs."""
-        with Terminal([*self._near_prefix, CTL, *words], self.env, size=size) as terminal:
+        with Terminal([*self._near_prefix, CTL, *words], self.env | (env or {}), size=size) as terminal:
             yield terminal
 
     @contextlib.contextmanager

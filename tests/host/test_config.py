@@ -16,6 +16,7 @@ from devboxd.host.paths import Paths
 def paths(tmp_path: Path) -> Paths:
     paths = Paths.from_environment({"HOME": str(tmp_path)})
     paths.config_parts.mkdir(parents=True)
+    paths.state.mkdir(parents=True)
     return paths
 
 
@@ -73,12 +74,60 @@ def test_a_bad_file_leaves_the_last_good_configuration_in_force(paths: Paths, ba
     assert (profile(files.load()), files.load().error) == ("better", None)
 
 
-def test_a_bad_file_at_the_start_leaves_the_environment_in_force(paths: Paths) -> None:
+BAD = [b"[defaults", b"\xff", b"defaults = 5\n", b'[defaults]\nprofil = "x"\n']
+
+
+@pytest.mark.parametrize("bad", BAD, ids=["unclosed table", "not text", "wrong type", "typo"])
+@pytest.mark.parametrize("part", [False, True], ids=["config.toml", "config.d"])
+def test_a_bad_file_at_the_start_leaves_what_the_last_daemon_had_in_force(
+    paths: Paths, bad: bytes, part: bool
+) -> None:
+    """The command ran in the default profile's account, on another box, without a word."""
+    paths.config_file.write_text('[defaults]\nprofile = "good"\nuser = "ana"\n')
+    assert profile(ConfigFiles(paths, {}).load()) == "good"
+    (paths.config_parts / "10.toml" if part else paths.config_file).write_bytes(bad)
+    files = ConfigFiles(paths, {"DEVBOX_USER": "ben"})
+    for loaded in (files.load(), files.load()):
+        assert profile(loaded) == "good"
+        assert loaded.config.defaults.user == "ben", "this daemon's own environment still wins"
+        assert loaded.error is not None
+        assert loaded.is_whole
+        assert loaded.merged.origins["defaults.profile"] == str(paths.config_file)
+
+
+def test_without_a_good_one_from_before_nobody_knows_what_was_set(paths: Paths, tmp_path: Path) -> None:
+    """Then it says so: what is built in could be another account."""
     paths.config_file.write_text("[nonsense")
     loaded = ConfigFiles(paths, {"DEVBOX_PROFILE": "e"}).load()
-    assert profile(loaded) == "e"
     assert loaded.error is not None
-    assert profile(ConfigFiles(paths, {"DEVBOX_PROFILE": "e", "DEVBOX_MUX": "screen"}).load()) is None
+    assert not loaded.is_whole
+    other = tmp_path / "other.toml"
+    other.write_text('[defaults]\nprofile = "other"\n')
+    assert ConfigFiles(paths, {"DEVBOX_CONFIG": str(other)}).load().is_whole
+    assert not ConfigFiles(paths, {}).load().is_whole, "what was good is another file"
+
+
+def test_a_bad_environment_is_no_good_configuration(paths: Paths) -> None:
+    """Without it, DEVBOX_PROFILE would be left out, too."""
+    paths.config_file.write_text('[defaults]\nprofile = "good"\n')
+    assert ConfigFiles(paths, {}).load().is_whole
+    loaded = ConfigFiles(paths, {"DEVBOX_PROFILE": "e", "DEVBOX_MUX": "screen"}).load()
+    assert loaded.error is not None
+    assert not loaded.is_whole
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"main": 5}'])
+def test_a_copy_that_makes_no_sense_is_none(paths: Paths, content: bytes) -> None:
+    paths.config_copy.write_bytes(content)
+    paths.config_file.write_text("[nonsense")
+    assert not ConfigFiles(paths, {}).load().is_whole
+
+
+def test_a_byte_order_mark_is_no_error(paths: Paths) -> None:
+    """Notepad, and PowerShell's redirection, put one in front."""
+    paths.config_file.write_text('[defaults]\nprofile = "good"\n', encoding="utf-8-sig")
+    loaded = ConfigFiles(paths, {}).load()
+    assert (profile(loaded), loaded.error) == ("good", None)
 
 
 async def test_changes_are_seen_also_behind_a_link(paths: Paths, tmp_path: Path) -> None:
@@ -110,6 +159,17 @@ async def test_changes_are_seen_also_behind_a_link(paths: Paths, tmp_path: Path)
         await until("2", dotfiles / "devbox.toml")
         await until("3", paths.config_parts / "10.toml")
         stop.set()
+
+
+async def test_a_change_that_nobody_told_of_is_seen_all_the_same(paths: Paths) -> None:
+    """It came before the watch began, or the home folder is on another machine."""
+    files, stop = ConfigFiles(paths, {}), asyncio.Event()
+    files.load()
+    paths.config_file.write_text('[defaults]\nprofile = "before"\n')
+    async with asyncio.timeout(15):
+        async for loaded in files.watch(stop):
+            assert profile(loaded) == "before"
+            break
 
 
 def test_a_project_file_is_found_upward(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Context(msgspec.Struct):
     activation: str
     started: float  # Unix seconds
     stop: Callable[[], None]
-    config: Callable[[], wire.ConfigView]
+    config: Callable[[], Awaitable[wire.ConfigView]]
     ssh_config: SshConfig
     login: Callable[[wire.LoginRequest], AsyncIterator[wire.LoginStep]]
     doctor: Callable[[wire.Target, BoxRef | None], Awaitable[wire.Doctor]]

@@ -52,7 +52,7 @@ async def events(context: Context, asked: wire.EventsRequest) -> AsyncIterator[w
 @answers(routes.CONFIG)
 async def config(context: Context, asked: wire.Nothing) -> wire.ConfigView:
     """The settings in force."""
-    return context.config()
+    return await context.config()
 
 
 @tells(routes.LOGIN)

@@ -185,15 +185,15 @@ async def test_what_mends_itself_in_time_is_never_shown() -> None:
     """An editor writes a file in two steps: nobody has to hear of the first."""
     news, after = Shared.of(LoopClock()).news, CONDITIONS["config-invalid"].after
     assert after > 0
-    news.raise_condition("config-invalid", problem="half a file", hint=None)
+    news.raise_condition("config-invalid", problem="half a file", follows="", hint=None)
     await asyncio.sleep(after / 2)
     assert news.conditions() == []
     news.clear_condition("config-invalid")
     await asyncio.sleep(2 * after)
     assert (news.conditions(), news.events()) == ([], [])
-    news.raise_condition("config-invalid", problem="half a file", hint=None)
+    news.raise_condition("config-invalid", problem="half a file", follows="", hint=None)
     await asyncio.sleep(after / 2)
-    news.raise_condition("config-invalid", problem="a typing error", hint=None)
+    news.raise_condition("config-invalid", problem="a typing error", follows="", hint=None)
     await asyncio.sleep(after)
     (shown,) = news.conditions()
     (event,) = news.events()

@@ -23,7 +23,7 @@ from devboxd.model.forward import ForwardState, Saved, Spec
 from devboxd.model.memory import State, Unusable, kept, recalled
 from devboxd.net.listen import Listener, listen_tcp
 from devboxd.simulator.world import Simulator
-from tests.control.conftest import MakeDaemon
+from tests.control.conftest import MakeDaemon, reconfigure
 from tests.control.kit import Nowhere
 from tests.kit.sim import MakeSimulator
 from tests.kit.tasks import beside
@@ -431,7 +431,7 @@ async def test_the_wait_is_the_configured_one_at_the_time(daemon: Daemon, sim: S
     await add(daemon, sim, port=ECHO)
     (forward,) = daemon.forwards._all.values()
     assert forward._wait() == 30.0
-    daemon.apply(Config(forward=ForwardSettings(wait=3.0)))
+    reconfigure(daemon, Config(forward=ForwardSettings(wait=3.0)))
     assert forward._wait() == 3.0
 
 
