@@ -224,6 +224,6 @@ def _matching(word: str, known: list[wire.Forward]) -> str:
         f.id for f in known if f.local == word or f.local.rpartition(":")[2] == word
     ]
     if len(matches) != 1:
-        problem = "several forwards answer" if matches else "no forward answers"
-        raise ForwardNotFound(f"{problem} to {word}", "devboxctl forward ls shows them")
+        problem = f"several forwards answer to {word}: {', '.join(matches)}" if matches else None
+        raise ForwardNotFound(problem or f"no forward answers to {word}", "devboxctl forward ls shows them")
     return matches[0]

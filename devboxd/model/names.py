@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, Protocol
 
 import msgspec
@@ -29,6 +30,7 @@ LABEL_MAX: Final = 48  # characters of a derived host name, before its digits
 CLOSE_MAX: Final = 3  # names offered for a misspelt one
 
 _INSTANCE_ID: Final = re.compile(r"(i-[0-9a-f]{8}(?:[0-9a-f]{9})?|mi-[0-9a-f]{17})\Z")
+_LONG: Final = re.compile(r"-[0-9a-f]{6}\Z")  # how every long label ends
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 # What useradd, SSSD and winbind (without a domain's backslash) call users, and no shell or ssh gives a
 # meaning. A leading hyphen would be an option.
@@ -157,6 +159,7 @@ def long_label(name: str) -> str:
     return f"{_plain(name) or 'box'}-{digits}"
 
 
+@lru_cache(maxsize=4096)
 def _plain(name: str) -> str:
     """What of a name is left in the letters of a host name: it may be nothing."""
     plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
@@ -322,7 +325,10 @@ def _callables(boxes: Sequence[Named], configured: Mapping[str, str]) -> dict[st
 
 def _is_host(text: str, name: str, target: str, label: str) -> bool:
     same = unicodedata.normalize("NFC", text) == unicodedata.normalize("NFC", name)
-    return same or text.lower() in (label.lower(), host_label(name).lower(), long_label(name))
+    low = text.lower()
+    if same or low in (label.lower(), host_label(name).lower()):
+        return True
+    return _LONG.search(low) is not None and low == long_label(name)
 
 
 def _begins(text: str, name: str, target: str, label: str) -> bool:

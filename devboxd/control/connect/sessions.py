@@ -11,7 +11,7 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.connect.plan import Plan, Sink
 from devboxd.control.connect.service import Service
 from devboxd.control.connect.session import HeldSession
-from devboxd.errors import BoxNotFound
+from devboxd.errors import BadRequest, BoxNotFound
 from devboxd.model.box import Account
 from devboxd.model.config import LinkSettings
 from devboxd.model.hold import BEAT
@@ -79,10 +79,15 @@ class Sessions:
         """The running session whose id begins so.
 
         Raises:
-            BoxNotFound: none does, or several do.
+            BoxNotFound: none does.
+            BadRequest: several do.
         """
         found = [session for session in self.running if session.id and session.id.startswith(start)]
-        if len(found) != 1:
+        found = [session for session in found if session.id == start] or found
+        if len(found) > 1:
+            ids = ", ".join(sorted(str(session.id) for session in found))
+            raise BadRequest(f"{start!r} is the beginning of {len(found)} sessions: {ids}")
+        if not found:
             raise BoxNotFound(f"no session is called {start!r}", hint="devboxctl status lists them")
         return found[0]
 

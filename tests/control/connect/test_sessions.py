@@ -12,7 +12,7 @@ from devboxd.control.connect.ping import ping
 from devboxd.control.connect.plan import Plan, Quiet
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.sweep import sweep
-from devboxd.errors import BoxNotFound, Denied, NotConnected, SessionOver, Unreachable
+from devboxd.errors import BadRequest, BoxNotFound, Denied, NotConnected, SessionOver, Unreachable
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config, LinkSettings
 from devboxd.model.states import SessionKind
@@ -60,9 +60,11 @@ async def test_a_session_is_known_for_as_long_as_it_runs_and_found_by_its_start(
         assert sessions.running == [first, second]
         assert kept.open == {"s-0": HERE, "s-1": HERE}
         assert sessions.find("s-1") is second
-        for start in ("s-", "", "s-7"):
-            with pytest.raises(BoxNotFound):
+        for start in ("s-", ""):
+            with pytest.raises(BadRequest, match=r"2 sessions: s-0, s-1"):
                 sessions.find(start)
+        with pytest.raises(BoxNotFound):
+            sessions.find("s-7")
         service.hang.add("terminate")
         await first.stop()
         assert sessions.running == [second], "what has ended is no longer shown, though AWS may not know yet"
