@@ -70,6 +70,9 @@ Box = Annotated[
 User = Annotated[str | None, typer.Option("--user", "-l", metavar="USER", help="User on the box.")]
 
 
+Wide = Annotated[bool, typer.Option("--wide", "-w", help="Leave no column out.")]
+
+
 def default_box(given: str | None) -> str | None:
     """Take the box of the command line, or else the one in ``DEVBOX_BOX``."""
     return given or os.environ.get(BOX_VARIABLE) or None

@@ -18,7 +18,7 @@ from typing import Final
 
 from devboxd import __version__
 from devboxd.api import views, wire
-from devboxd.api.handlers.context import Context
+from devboxd.api.handlers.context import Context, account
 from devboxd.api.server import build, serving
 from devboxd.api.views import failure
 from devboxd.aws.clients import Accounts
@@ -131,7 +131,7 @@ async def _run(
         config=current.view,
         ssh_config=keys,
         login=lambda asked: _login(accounts, settings, watch, clock, asked),
-        doctor=lambda asked, box: _doctor(doctor, box),
+        doctor=lambda asked, box: _doctor(doctor, account(asked), box),
     )
     ROOM.on_change = lambda is_short: _room_condition(shared, is_short)
 
@@ -286,6 +286,6 @@ async def _login(
         watch.rearm()
 
 
-async def _doctor(doctor: Doctor, box: BoxRef | None) -> wire.Doctor:
-    findings = await (doctor.machine() if box is None else doctor.box(box))
+async def _doctor(doctor: Doctor, of: Account, box: BoxRef | None) -> wire.Doctor:
+    findings = await (doctor.machine(of) if box is None else doctor.box(box))
     return wire.Doctor([wire.Check(f.name, f.result, f.text, f.hint, f.seconds) for f in findings])

@@ -16,6 +16,7 @@ import typer.main
 
 from devboxctl import explain
 from devboxctl.app import app
+from devboxctl.fast import complete
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "devboxctl" / "fast" / "table.py"
@@ -97,7 +98,7 @@ def options(command: Any) -> str:
         value = ""
         if not param.is_flag:
             metavar = param.metavar or ""
-            value = "=" + (metavar if is_choice(metavar) else "")
+            value = "=" + (metavar if is_choice(metavar) or metavar in complete.VALUES else "")
         found += [name + value for name in sorted(param.opts)]
     return " ".join([*found, "--help", "-h"])
 

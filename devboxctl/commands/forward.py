@@ -177,7 +177,7 @@ def _show_end(end: wire.StreamExit) -> None:
         show.say(end.reason)
 
 
-def list_() -> None:
+def list_(wide: options.Wide = False) -> None:
     """List the forwards."""
     found = ask.ask(routes.LIST_FORWARDS)
     if settings.json:
@@ -192,6 +192,8 @@ def list_() -> None:
             )
             for f in found.forwards
         ],
+        dispensable=("total", "up", "down", "open", "error", "id", "remote"),
+        wide=wide,
     )
 
 

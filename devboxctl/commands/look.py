@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from devboxctl import ask, grammar, options, show
+from devboxctl.commands import sessions
 from devboxctl.fast import reply
-from devboxctl.fast.boxes import COLUMNS
+from devboxctl.fast.boxes import COLUMNS, Wanted
 from devboxctl.options import default_box, settings
 from devboxd import __version__
 from devboxd.api import client, routes, wire
@@ -20,28 +21,68 @@ DOCTOR = 180.0  # seconds for all checks
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     look, account = grammar.LOOK, grammar.ACCOUNT
-    grammar.add(app, "ls", list_boxes, section=look, examples=["devboxctl ls", "devboxctl ls --json"])
+    grammar.add(
+        app,
+        "ls",
+        list_boxes,
+        section=look,
+        examples=[
+            "devboxctl ls",
+            "devboxctl ls --state running 'web-*'",
+            "devboxctl ls --tag team=search --json",
+        ],
+    )
     grammar.add(app, "show", show_box, section=look, examples=["devboxctl show api"])
     grammar.add(app, "status", status, section=look, examples=["devboxctl status"])
     grammar.add(app, "ping", ping, section=look, examples=["devboxctl ping api", "devboxctl ping -c 10 api"])
     grammar.add(app, "events", events, section=look, examples=["devboxctl events", "devboxctl events -f"])
     grammar.add(app, "doctor", doctor, section=look, examples=["devboxctl doctor", "devboxctl doctor api"])
+    grammar.add(
+        app, "whoami", whoami, section=account, examples=["devboxctl whoami", "devboxctl whoami -p work"]
+    )
     grammar.add(app, "login", login, section=account, examples=["devboxctl login -p work"])
 
 
-def list_boxes(profile: options.Profile = None, region: options.Region = None) -> None:
+def list_boxes(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[BOX]...", help="Names, beginnings of names, patterns like 'web-*', ids."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="KEY[=VALUE]", help="Only those with this tag; may repeat."),
+    ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="Only those in this state, as running; may repeat."),
+    ] = None,
+    wide: options.Wide = False,
+    profile: options.Profile = None,
+    region: options.Region = None,
+) -> None:
     """List your boxes."""
     found = ask.boxes()
+    wanted = Wanted(names or [], tag or [], state or [])
+    found.boxes = [box for box in found.boxes if wanted.has(show.plain(box))]
     if settings.json:
         show.print_json(found)
+        wanted.check()
         return
     show.conditions(found.conditions)
     if found.stale_since:
         show.say(f"warning: AWS could not be asked; this is from {found.stale_since}")
-    columns = list(COLUMNS)
-    if show.is_terminal() and all(b.host in (None, f"{b.name}.devbox") for b in found.boxes):
-        columns.remove("host")  # the names say it
-    show.print_table(columns, [[getattr(b, name) for name in columns] for b in found.boxes])
+    headers = list(COLUMNS)
+    if show.is_terminal() and all(box.connection == "unknown" for box in found.boxes):
+        headers.remove("connection")  # nobody may ask, so there is nothing to show
+    if show.is_terminal() and all(box.host in (None, f"{box.name}.devbox") for box in found.boxes):
+        headers.remove("host")  # the names say it
+    rows = [[getattr(box, name) for name in headers] for box in found.boxes]
+    if found.boxes or not show.is_terminal():
+        dispensable = ("zone", "forwards", "sessions", "type", "connection", "host")
+        show.print_table(headers, rows, dispensable=dispensable, wide=wide)
+    else:
+        show.say("there is no box" + (" like that" if names or tag or state else ""))
+    wanted.check()
 
 
 def show_box(
@@ -60,12 +101,12 @@ def show_box(
     show.print_fields([(f"tag {key}", value) for key, value in sorted(found.tags.items())])
 
 
-def status() -> None:
+def status(wide: options.Wide = False) -> None:
     """Say what the daemon holds, and how it is doing."""
     found = ask.ask(routes.STATUS)
-    sessions = ask.ask(routes.LIST_SESSIONS).sessions
+    held = ask.ask(routes.LIST_SESSIONS).sessions
     if settings.json:
-        show.print_json({**show.plain(found), "held_sessions": show.plain(sessions)})
+        show.print_json({**show.plain(found), "held_sessions": show.plain(held)})
         return
     show.conditions(found.conditions)
     if found.daemon_version != __version__:
@@ -81,17 +122,8 @@ def status() -> None:
             ("holding", f"{found.sessions} sessions, {found.forwards} forwards, {found.attached} terminals"),
         ]
     )
-    if sessions:
-        show.print_table(
-            ("session", "box", "kind", "state", "detail", "since", "resumes", "up", "down"),
-            [
-                (
-                    *(s.id, s.box, s.kind, s.state, s.detail, s.since, s.resumes),
-                    *(show.size(s.bytes_up), show.size(s.bytes_down)),
-                )
-                for s in sessions
-            ],
-        )
+    if held:
+        sessions.print_sessions(held, wide=wide)
 
 
 def ping(
@@ -176,6 +208,32 @@ def doctor(
 def target(box: str) -> wire.Target:
     """A box, with the AWS settings of this command line."""
     return wire.Target(box=box, profile=settings.profile, region=settings.region)
+
+
+def whoami(profile: options.Profile = None, region: options.Region = None) -> None:
+    """Say who you are for AWS, and for how long."""
+    found = ask.ask(routes.IDENTITY, wire.Account(settings.profile, settings.region))
+    if settings.json:
+        show.print_json(found)
+        return
+    who = f"{found.kind} {found.name}".strip() + (f", as {found.session}" if found.session else "")
+    show.print_fields(
+        [
+            ("account", found.account),
+            ("identity", who),
+            ("region", found.region),
+            ("profile", found.profile or "none: the credentials of the daemon's environment"),
+            ("credentials until", found.expires or "they do not expire"),
+            ("login until", _login_end(found)),
+            ("arn", found.arn),
+        ]
+    )
+
+
+def _login_end(found: wire.Identity) -> str | None:
+    if found.login_ends is None:
+        return None
+    return found.login_ends + (", and renews itself" if found.login_renews else "")
 
 
 def login(

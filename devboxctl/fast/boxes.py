@@ -6,6 +6,7 @@ import sys
 
 from devboxctl.fast import reply, words
 from devboxd.api import client
+from devboxd.errors import Kind
 from devboxd.text import printable
 
 TYPE_CHECKING = False
@@ -33,14 +34,19 @@ BOX: Json = {
     "host": None,
 }
 CONDITION: Json = {"code": "", "title": "", "text": "", "hint": None, "since": None, "severity": "warning"}
+STATES = ("running", "stopped", "pending", "stopping", "shutting-down", "terminated", "unknown")
 COLUMNS = ("name", "state", "connection", "type", "zone", "id", "sessions", "forwards", "host")
 
 
 def main(line: list[str]) -> int | None:
     """Run from the words after ``ls``; None leaves them (and a table for a person) to the full parser."""
     given = words.parse(line, "ls")
-    if given is None or given.arguments:
+    if given is None:
         return None
+    try:
+        wanted = Wanted(given.arguments, given.repeated.get("tag", []), given.repeated.get("state", []))
+    except reply.UsageError as error:
+        return reply.show_failure(reply.usage_failure(error))
     as_json = "json" in given.flags
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     if is_terminal and not as_json:
@@ -52,6 +58,7 @@ def main(line: list[str]) -> int | None:
         found = {**LIST, **json.loads(client.call("GET", "boxes" + query))}
         found["boxes"] = [{**BOX, **box} for box in found["boxes"]]
         found["conditions"] = [{**CONDITION, **condition} for condition in found["conditions"]]
+        found["boxes"] = [box for box in found["boxes"] if wanted.has(box)]
     except client.ClientError as error:
         return reply.show_failure(reply.failure_of(error))
     except (ValueError, TypeError, KeyError):
@@ -63,11 +70,63 @@ def main(line: list[str]) -> int | None:
         text = "".join("\t".join(_cell(box[column]) for column in COLUMNS) + "\n" for box in found["boxes"])
     try:
         reply.write(text)
+        wanted.check()
     except client.ClientError as error:
         return reply.show_failure(reply.failure_of(error))
     except reply.ReaderGone:
         return 128 + 13
     return 0
+
+
+class Wanted:
+    """Which boxes: those whose name (or its beginning, or a pattern of it) or id is among ``names``, that have all
+    ``tags`` and one of ``states``. What is not given is not asked for.
+    """
+
+    def __init__(self, names: list[str], tags: list[str], states: list[str]) -> None:
+        self._names = dict.fromkeys(names, False)  # and whether something was found
+        self._tags = [tag.partition("=") for tag in tags]
+        self._states = [state for text in states for state in text.split(",")]
+        for state in self._states:
+            if state not in STATES:
+                raise reply.UsageError(f"{state!r} is no state of a box", f"one of: {', '.join(STATES)}")
+
+    def has(self, box: Json) -> bool:
+        """Say whether this one is wanted."""
+        tags = box["tags"]
+        if self._states and box["state"] not in self._states:
+            return False
+        for key, equals, value in self._tags:
+            found = tags.get(key) if isinstance(tags, dict) else None
+            if found is None or (equals and not like(str(found), value)):
+                return False
+        hit = False
+        for name in self._names:
+            if like(str(box["name"]), name, beginning=True) or str(box["id"]) == name:
+                self._names[name] = hit = True
+        return hit or not self._names
+
+    def check(self) -> None:
+        """Raises NoSuchBox when a name has found nothing."""
+        if missing := [name for name, found in self._names.items() if not found]:
+            raise NoSuchBox(f"there is no box like {', '.join(missing)}", "devboxctl ls shows all of them")
+
+
+class NoSuchBox(client.ClientError):
+    """A name in a list of boxes that none of them has."""
+
+    code = "no-such-box"
+    kind = Kind.NOT_FOUND
+    retryable = False
+
+
+def like(text: str, pattern: str, *, beginning: bool = False) -> bool:
+    """Compare with a pattern of the shell's kind; with ``beginning`` the beginning of a name will do."""
+    if not any(c in "*?[" for c in pattern):
+        return text.startswith(pattern) if beginning else text == pattern
+    from fnmatch import fnmatchcase
+
+    return fnmatchcase(text, pattern)
 
 
 def _warn(found: Json) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ANSWER = 0.1  # seconds for the daemon
 NAMES_MAX = 500
 HIDDEN = ("proxy",)
+VALUES = {"STATE": "running|stopped|pending|stopping"}  # of options whose help would be too long with them
 # What a word in capitals stands for: where the daemon lists it, and which field names it.
 NAMES = {
     "BOX": ("boxes", "boxes", "name"),
@@ -55,7 +56,7 @@ def candidates(line: list[str], index: int) -> list[str]:
         else:
             seen += 1
     if waiting is not None:
-        return _beginning(waiting.split("|"), current)
+        return _beginning(VALUES.get(waiting, waiting).split("|"), current)
     if "COMMAND" in arguments[:seen]:
         return []
     if current.startswith("-"):

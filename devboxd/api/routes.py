@@ -93,6 +93,7 @@ EVENTS: Final = Route(
     Shape.LINES,
 )
 CONFIG: Final = Route("GET", "/v1/config", wire.Nothing, wire.ConfigView, "The settings in force.")
+IDENTITY: Final = Route("GET", "/v1/identity", wire.Account, wire.Identity, "Who we are for AWS.")
 LOGIN: Final = Route(
     "POST", "/v1/login", wire.LoginRequest, wire.LoginStep, "Renew the login of a profile.", Shape.LINES
 )

@@ -10,6 +10,7 @@ from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import Condition, Event
+from devboxd.model.identity import Identity, principal
 from devboxd.model.names import Listing
 from devboxd.model.states import Connection
 from devboxd.text import rfc3339
@@ -89,6 +90,27 @@ def session(value: HeldSession) -> wire.Session:
         bytes_down=value.tally.bytes_down,
         round_trip=value.round_trip,
         agent_version=(channel.agent_version or None) if channel is not None else None,
+        name=value.plan.name,
+        target=value.plan.target,
+        profile=value.plan.account.profile,
+        region=value.plan.account.region,
+    )
+
+
+def identity(value: Identity) -> wire.Identity:
+    """Who we are."""
+    who = principal(value.arn)
+    return wire.Identity(
+        account=value.number,
+        arn=value.arn,
+        kind=who.kind,
+        name=who.name,
+        session=who.session,
+        profile=value.account.profile,
+        region=value.region,
+        expires=None if value.expires is None else rfc3339(value.expires),
+        login_ends=None if value.login_ends is None else rfc3339(value.login_ends),
+        login_renews=value.login_renews,
     )
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from devboxd.aws.clients import Accounts
 from devboxd.aws.connect_keys import send_ssh_public_key
+from devboxd.aws.identity import identity
 from devboxd.aws.instances import InstanceApi
 from devboxd.aws.sessions import SessionApi
 from devboxd.model.box import Account
+from devboxd.model.identity import Identity
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +29,10 @@ class AwsCloud:
     def instances(self, account: Account) -> InstanceApi:
         """EC2."""
         return InstanceApi(self.accounts.account(account.profile, account.region))
+
+    async def identity(self, account: Account) -> Identity:
+        """STS: who we are there."""
+        return await identity(self.accounts.account(account.profile, account.region))
 
     async def send_ssh_key(self, account: Account, instance_id: str, user: str, public_key: str) -> None:
         """EC2 Instance Connect: the key logs in for a minute."""

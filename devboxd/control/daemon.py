@@ -29,6 +29,7 @@ from devboxd.errors import BoxNotFound, DevboxError, Unreachable
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config
+from devboxd.model.identity import Identity
 from devboxd.model.states import InstanceState
 from devboxd.model.terminal import Leaving
 
@@ -119,6 +120,10 @@ class Daemon:
         """Another configuration is in force; what is open stays as it is."""
         self.boxes.forget()
         self.shared.tasks.spawn("warm ports", self._warm_up())
+
+    async def identity(self, account: Account) -> Identity:
+        """Who we are for AWS with these settings."""
+        return await self._cloud.identity(self._settings.for_aws().account_of(account))
 
     # Sessions ---------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.daemon import Daemon
 from devboxd.errors import Denied, DevboxError
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.identity import principal
 from devboxd.model.states import Connection, Result, Severity
 
 LOOK_TIMEOUT: Final = 45.0  # seconds for one check
@@ -41,8 +42,8 @@ class Doctor:
         self._daemon = daemon
         self._clock = daemon.shared.time
 
-    async def machine(self) -> list[Finding]:
-        """What needs no box."""
+    async def machine(self, account: Account) -> list[Finding]:
+        """What needs no box: this machine, and the AWS settings that were asked for."""
         findings = [
             Finding(
                 "condition",
@@ -61,19 +62,29 @@ class Doctor:
             )
         )
 
+        async def identity() -> Finding:
+            who = await self._daemon.identity(account)
+            me = principal(who.arn)
+            through = f"profile {who.account.profile}" if who.account.profile else "no profile"
+            return Finding(
+                "aws",
+                Result.OK,
+                f"you are {me.kind} {me.name} in account {who.number}, {who.region}, through {through}",
+            )
+
         async def list_boxes() -> Finding:
-            instances, account, since = await self._daemon.boxes.all(Account())
+            instances, _, since = await self._daemon.boxes.all(account)
             if since is not None:
                 return Finding("ec2", Result.WARNING, "EC2 could not be asked; names come from memory")
-            where = account.profile or "default"
-            return Finding("ec2", Result.OK, f"EC2 shows {len(instances)} instances to profile {where}")
+            return Finding("ec2", Result.OK, f"EC2 shows {len(instances)} instances")
 
+        findings.append(await self._checked("aws", identity))
         findings.append(await self._checked("ec2", list_boxes, denied_is=Result.WARNING))
         return findings
 
     async def box(self, box: BoxRef) -> list[Finding]:
         """What one box needs to be reached."""
-        findings = await self.machine()
+        findings = await self.machine(box.account)
 
         async def state() -> Finding:
             instance = await self._daemon.boxes.instance(box)

@@ -7,7 +7,7 @@ from devboxd.aws.cloud import AwsCloud
 from devboxd.control.base import needs
 from devboxd.model.box import Account
 from devboxd.net.link import Dialer
-from tests.aws.fake import FakeAws
+from tests.aws.fake import FakeAws, xml
 
 BOX = "i-0123456789abcdef0"
 
@@ -25,3 +25,16 @@ async def test_a_key_goes_to_the_account_of_its_box(aws: FakeAws, accounts: Acco
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkX5rVpDmJgZ1lQkzOqVxN8C6bUeA0sX8n0z4c1oHhB devbox"
     await AwsCloud(accounts).send_ssh_key(Account(region="eu-west-2"), BOX, "ubuntu", key)
     assert "/eu-west-2/" in aws.calls[0].headers["Authorization"]
+
+
+async def test_we_are_who_sts_says(aws: FakeAws, accounts: Accounts) -> None:
+    arn = "arn:aws:sts::123456789012:assumed-role/dev/ann"
+    answer = (
+        '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
+        f"<Arn>{arn}</Arn><UserId>AROA:ann</UserId><Account>123456789012</Account>"
+        "</GetCallerIdentityResult></GetCallerIdentityResponse>"
+    )
+    aws.on("GetCallerIdentity", xml(answer))
+    found = await AwsCloud(accounts).identity(Account(region="eu-west-2"))
+    assert (found.number, found.arn, found.region) == ("123456789012", arn, "eu-west-2")
+    assert (found.expires, found.login_ends) == (None, None), "a key pair does not end"

@@ -142,6 +142,25 @@ async def test_the_connection_status_may_be_forbidden_to_ask(aws: FakeAws, sessi
     assert await sessions.connection_status(BOX) is None
 
 
+async def test_all_connections_come_in_one_list(aws: FakeAws, sessions: SessionApi) -> None:
+    """`ls` must not ask once for each box."""
+    first = [
+        {"InstanceId": "i-1", "PingStatus": "Online"},
+        {"InstanceId": "mi-2", "PingStatus": "ConnectionLost"},
+    ]
+    second = [{"InstanceId": "i-3", "PingStatus": "Inactive"}]
+    aws.on(
+        "DescribeInstanceInformation",
+        {"InstanceInformationList": first, "NextToken": "more"},
+        {"InstanceInformationList": second},
+        error("AccessDeniedException", "no"),
+    )
+    found = await sessions.connections()
+    assert found == {"i-1": "connected", "mi-2": "notconnected", "i-3": "notconnected"}
+    assert aws.counts["DescribeInstanceInformation"] == 2
+    assert await sessions.connections() == {}, "not allowed to ask is no error"
+
+
 async def test_a_data_key_is_64_bytes_for_the_given_context(aws: FakeAws, sessions: SessionApi) -> None:
     plain, sealed = bytes(range(64)), b"sealed"
     aws.on(

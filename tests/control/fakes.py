@@ -259,6 +259,10 @@ class FakeService:
         await self._call("connection_status")
         return Connection.CONNECTED
 
+    async def connections(self) -> Mapping[str, Connection]:
+        await self._call("connections")
+        return {}
+
     async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
         await self._call("generate_data_key")
         assert self.kms is not None

@@ -87,6 +87,63 @@ def test_the_short_way_of_ls_says_the_same(daemon: FakeDaemon, capsys: Capture) 
     assert boxes.main([]) is None
 
 
+TAGGED = [
+    {**GPU, "tags": {"team": "search", "env": "dev"}},
+    {**GPU, "name": "web-1", "id": "i-0c", "state": "stopped", "tags": {"team": "web"}},
+    {**GPU, "name": "web-2", "id": "i-0d", "tags": {"team": "web", "env": ""}},
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("", "gpu web-1 web-2"),
+        ("--state running", "gpu web-2"),
+        ("--state running --state stopped", "gpu web-1 web-2"),
+        ("--state stopped,running", "gpu web-1 web-2"),
+        ("--state=pending", ""),
+        ("--tag team=web", "web-1 web-2"),
+        ("--tag team=web --state stopped", "web-1"),
+        ("--tag env", "gpu web-2"),
+        ("--tag env=", "web-2"),
+        ("--tag team=s*", "gpu"),
+        ("--tag nothing", ""),
+        ("--tag team=web --tag env", "web-2"),
+        ("gpu", "gpu"),
+        ("we", "web-1 web-2"),
+        ("web-?", "web-1 web-2"),
+        ("i-0c", "web-1"),
+        ("gpu web-1", "gpu web-1"),
+        ("web-* --state running", "web-2"),
+    ],
+)
+def test_ls_shows_what_is_asked_for(daemon: FakeDaemon, capsys: Capture, words: str, names: str) -> None:
+    """And both ways of it agree."""
+    daemon.routes["GET boxes"] = {"boxes": TAGGED}
+    assert run(["ls", *words.split()]) == 0
+    slow = capsys.readouterr()
+    assert [line.split("\t")[0] for line in slow.out.splitlines()] == names.split()
+    assert boxes.main(words.split()) == 0
+    assert capsys.readouterr() == slow
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["nosuch"], 3, "there is no box like nosuch"),
+        (["gpu", "nosuch", "x*"], 3, "there is no box like nosuch, x*"),
+        (["--state", "asleep"], 2, "'asleep' is no state"),
+    ],
+)
+def test_ls_says_what_it_cannot_find(
+    daemon: FakeDaemon, capsys: Capture, words: list[str], status: int, said: str
+) -> None:
+    daemon.routes["GET boxes"] = {"boxes": TAGGED}
+    for short in (run, lambda line: boxes.main(line[1:])):
+        assert short(["ls", *words]) == status
+        assert said in capsys.readouterr().err
+
+
 def test_global_options_do_not_leak_into_the_next_command(daemon: FakeDaemon, capsys: Capture) -> None:
     daemon.routes["GET boxes"] = {"boxes": []}
     run(["--json", "-p", "x", "ls"])
@@ -103,6 +160,47 @@ def test_ls_on_a_terminal_is_a_table(daemon: FakeDaemon) -> None:
     assert lines[0].split() == ["name", "state", "connection", "type", "zone", "id", "sessions", "forwards"]
     assert lines[1].split() == ["gpu", "running", "connected", "g5.xlarge", "-", "i-0a", "0", "0"]
     assert b"\x1b]0;" not in tty.screen
+
+
+LONG = {
+    "name": "a-box-with-a-long-name",
+    "id": "i-0123456789abcdef0",
+    "state": "shutting-down",
+    "connection": "notconnected",
+    "type": "c7gd.16xlarge",
+    "zone": "ap-southeast-2a",
+}
+
+
+@pytest.mark.parametrize("columns", [200, 100, 80, 70, 60, 40, 20])
+def test_ls_breaks_no_id_however_narrow_the_terminal(daemon: FakeDaemon, columns: int) -> None:
+    daemon.routes["GET boxes"] = {"boxes": [LONG, {**GPU, "connection": "unknown"}]}
+    with Tty(["ls"], {**os.environ, "NO_COLOR": "1"}, size=(columns, 30)) as tty:
+        assert tty.wait() == 0
+    lines = tty.screen.decode().split("\r\n")
+    assert any(LONG["id"] in line for line in lines)
+    data = [line for line in lines if not line.startswith("left out")]
+    if columns >= 60:
+        assert max(map(len, data)) <= columns
+        assert lines[0].startswith("name")
+    else:
+        assert lines[0] == LONG["name"], "too narrow for a table: a list"
+    if columns == 80:
+        assert lines[-2].startswith("left out for lack of room:")
+        assert "zone" in lines[-2]
+        with Tty(["ls", "-w"], {**os.environ, "NO_COLOR": "1"}, size=(columns, 30)) as wide:
+            assert wide.wait() == 0
+        assert b"ap-southeast-2a" in wide.screen
+        assert b"left out" not in wide.screen
+
+
+def test_a_column_that_nobody_may_fill_is_not_shown(daemon: FakeDaemon) -> None:
+    """Unknown in every row says nothing but that something is wrong, which it is not."""
+    daemon.routes["GET boxes"] = {"boxes": [{**GPU, "connection": "unknown"}]}
+    with Tty(["ls"], os.environ, size=(200, 30)) as tty:
+        assert tty.wait() == 0
+    assert b"connection" not in tty.screen
+    assert b"unknown" not in tty.screen
 
 
 @pytest.mark.parametrize(
@@ -393,6 +491,81 @@ def test_status_shows_what_to_do_first(daemon: FakeDaemon, capsys: Capture) -> N
     assert json.loads(capsys.readouterr().out)["held_sessions"][0]["id"] == "s1"
 
 
+SESSIONS = [
+    {
+        "id": "ann-0a",
+        "box": "gpu",
+        "kind": "mux",
+        "state": "online",
+        "name": "main",
+        "target": "i-0a",
+        "profile": "w",
+    },
+    {"id": "ann-0b", "box": "gpu", "kind": "port", "state": "online", "target": "i-0a"},
+    {"id": "ann-1c", "box": "web", "kind": "exec", "state": "online", "target": "i-0b"},
+    {"id": "", "box": "new", "kind": "mux", "state": "starting"},
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "ended"),
+    [
+        (["gpu"], ["ann-0a", "ann-0b"]),
+        (["ann-1"], ["ann-1c"]),
+        (["ann-0a", "web"], ["ann-0a", "ann-1c"]),
+        (["i-0b"], ["ann-1c"]),
+        (["*"], ["ann-0a", "ann-0b", "ann-1c"]),
+        (["ann-0"], None),
+        (["nosuch"], None),
+        (["new"], None),
+    ],
+)
+def test_sessions_are_ended_by_box_or_by_id(
+    daemon: FakeDaemon, capsys: Capture, words: list[str], ended: list[str] | None
+) -> None:
+    daemon.routes["GET sessions"] = {"sessions": SESSIONS}
+    for one in SESSIONS:
+        daemon.routes[f"DELETE sessions/{one['id']}"] = one
+    assert run(["sessions", "end", *words, "--json"]) == (3 if ended is None else 0)
+    asked = [path.removeprefix("sessions/") for method, path, _ in daemon.requests if method == "DELETE"]
+    assert asked == (ended or [])
+
+
+def test_sessions_say_whose_and_what_they_are(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.routes["GET sessions"] = {"sessions": SESSIONS}
+    assert run(["sessions", "ls", "gpu"]) == 0
+    first, second = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert (first[:4], first[-2:]) == (["ann-0a", "gpu", "main", "mux"], ["w", ""])
+    assert second[2] == ""
+
+
+def test_whoami_says_account_role_region_and_how_long(daemon: FakeDaemon, capsys: Capture) -> None:
+    daemon.routes["GET identity"] = {
+        "account": "123456789012",
+        "arn": "arn:aws:sts::123456789012:assumed-role/dev/ann",
+        "kind": "role",
+        "name": "dev",
+        "session": "ann",
+        "profile": "work",
+        "region": "eu-central-1",
+        "expires": "2026-01-01T00:00:00Z",
+        "login_ends": "2026-01-02T00:00:00Z",
+        "login_renews": True,
+    }
+    assert run(["whoami", "-p", "work"]) == 0
+    assert capsys.readouterr().out.splitlines()[:6] == [
+        "account\t123456789012",
+        "identity\trole dev, as ann",
+        "region\teu-central-1",
+        "profile\twork",
+        "credentials until\t2026-01-01T00:00:00Z",
+        "login until\t2026-01-02T00:00:00Z, and renews itself",
+    ]
+    assert daemon.requests[-1][1] == "identity?profile=work"
+    daemon.routes["GET identity"] = (401, failure("login-needed", 4, hint="devboxctl login"))
+    assert run(["whoami"]) == 4
+
+
 def test_ping_without_an_answer_is_unreachable(daemon: FakeDaemon, capsys: Capture) -> None:
     daemon.routes["POST boxes/gpu/ping"] = {"box": "gpu", "round_trips": [0.0213], "session_start": 1.5}
     assert run(["ping", "gpu", "-c", "1"]) == 0
@@ -423,6 +596,8 @@ def test_doctor_fails_when_a_check_does(daemon: FakeDaemon, capsys: Capture) -> 
     daemon.routes["POST doctor"] = {"checks": [good]}
     daemon.routes["POST boxes/gpu/doctor"] = {"checks": [good, bad]}
     assert run(["doctor"]) == 0
+    assert run(["doctor", "-p", "work", "-r", "eu"]) == 0
+    assert daemon.requests[-1][2] == {"profile": "work", "region": "eu"}
     assert run(["doctor", "gpu"]) == 1
     out = capsys.readouterr().out
     assert out.endswith("FAILED   agent: silent\n         hint: reboot\n")

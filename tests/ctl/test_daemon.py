@@ -286,6 +286,7 @@ def test_completion_offers_commands_options_and_names(daemon: FakeDaemon) -> Non
     assert candidates(["devboxctl", "exec", "-n", "g"], 3) == ["gpu"]
     assert candidates(["devboxctl", "daemon", "logs", "-n", ""], 4) == []
     assert candidates(["devboxctl", "help", "at"], 2) == ["attach"]
+    assert candidates(["devboxctl", "ls", "--state", "st"], 3) == ["stopped", "stopping"]
     assert candidates(["devboxctl", "completion", ""], 2) == ["bash", "zsh", "fish"]
 
 

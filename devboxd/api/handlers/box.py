@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from devboxd.api import routes, views, wire
@@ -12,7 +13,7 @@ from devboxd.errors import BoxNotFound, Denied, DevboxError, Unreachable
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import condition
 from devboxd.model.names import HOST_SUFFIX, Listing, is_user
-from devboxd.model.states import InstanceState
+from devboxd.model.states import Connection, InstanceState
 from devboxd.text import rfc3339
 
 
@@ -24,15 +25,20 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
     conditions: list[wire.Condition] = []
     since: float | None = None
     instances: list[Instance] = []
+    connecting = asyncio.gather(daemon.boxes.connections(of))  # at the same time
     try:
         instances, of, since = await daemon.boxes.all(of)
     except DevboxError as error:
         if not isinstance(error, Denied | Unreachable):
+            connecting.cancel()
             raise
         # Session Manager alone reaches a box; EC2 is a comfort. Show what is known without it.
         now = daemon.shared.time.wall()
         raised = condition("ec2-unavailable", now, problem=error.message, hint=error.hint)
         conditions.append(views.condition(raised))
+    (connections,) = await connecting
+    # With an answer, a box that is not in it has no agent that ever reported.
+    absent = Connection.NOT_CONNECTED if connections else Connection.UNKNOWN
     listings = daemon.boxes.listings(instances)
     sessions, forwards = _sessions(daemon), _forwards(daemon)
     found = [
@@ -40,6 +46,7 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
             instance,
             of,
             listings.get(instance.id),
+            connection=connections.get(instance.id, absent),
             sessions=sessions[instance.id],
             forwards=forwards[instance.id],
         )
@@ -54,7 +61,12 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
             listing = listings.get(target) or Listing(in_use[target], target, f"{target}{HOST_SUFFIX}")
             found.append(
                 views.box(
-                    Instance(target), Account(), listing, sessions=sessions[target], forwards=forwards[target]
+                    Instance(target),
+                    Account(),
+                    listing,
+                    connection=connections.get(target, Connection.UNKNOWN),
+                    sessions=sessions[target],
+                    forwards=forwards[target],
                 )
             )
     found.sort(key=lambda box: (box.name, box.id))

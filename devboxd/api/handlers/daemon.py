@@ -8,7 +8,7 @@ from typing import Any
 
 from devboxd import __version__
 from devboxd.api import describe, routes, views, wire
-from devboxd.api.handlers.context import Context
+from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, tells
 from devboxd.text import rfc3339
 
@@ -53,6 +53,12 @@ async def events(context: Context, asked: wire.EventsRequest) -> AsyncIterator[w
 async def config(context: Context, asked: wire.Nothing) -> wire.ConfigView:
     """The settings in force."""
     return await context.config()
+
+
+@answers(routes.IDENTITY)
+async def identity(context: Context, asked: wire.Account) -> wire.Identity:
+    """Ask AWS who we are."""
+    return views.identity(await context.daemon.identity(account(asked)))
 
 
 @tells(routes.LOGIN)

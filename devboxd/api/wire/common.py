@@ -128,6 +128,22 @@ class ConfigView(msgspec.Struct, omit_defaults=True):
     version: int = API_VERSION
 
 
+class Identity(msgspec.Struct, omit_defaults=True):
+    """Who we are for AWS."""
+
+    account: str  # its number
+    arn: str
+    kind: str  # role, user, root, federated-user
+    name: str  # of the role (or permission set), or of the user
+    session: str = ""  # who uses the role
+    profile: str | None = None  # None: no profile, the credentials of the daemon's environment
+    region: str = ""
+    expires: str | None = None  # the credentials
+    login_ends: str | None = None  # the login at IAM Identity Center that renews them
+    login_renews: bool = False  # and that renews itself
+    version: int = API_VERSION
+
+
 class LoginRequest(Account, omit_defaults=True):
     """Renew the login of a profile."""
 

@@ -187,6 +187,10 @@ class Session(msgspec.Struct, omit_defaults=True):
     bytes_down: int = 0
     round_trip: float | None = None  # seconds
     agent_version: str | None = None
+    name: str | None = None  # of the session on the box that a terminal is joined to
+    target: str | None = None  # instance id
+    profile: str | None = None
+    region: str | None = None
 
 
 class SessionList(msgspec.Struct, omit_defaults=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from devboxd.control.base.memory import Memory
@@ -174,6 +174,14 @@ class Boxes:
                 f"there is no instance {box.target} in this account and region", hint="see: devboxctl ls"
             )
         return found
+
+    async def connections(self, account: Account) -> Mapping[str, Connection]:
+        """Whether the agents of an account's boxes are connected, by instance id; empty if nobody can tell."""
+        try:
+            return await self._cloud.sessions(self._config().account_of(account)).connections()
+        except DevboxError as error:
+            log.debug("no connections: %s", error)
+            return {}
 
     async def connection(self, box: BoxRef) -> Connection:
         """Whether the agent of a box is connected."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from devboxd.model.box import Account, Instance
+from devboxd.model.identity import Identity
 from devboxd.model.ledger import Change, Item, Range
 from devboxd.model.project import Project
 from devboxd.model.seen import Hint, Observed
@@ -75,6 +76,9 @@ class SessionApi(Protocol):
     async def connection_status(self, target: str) -> Connection | None:
         """Whether the agent is connected; None where that may not be asked."""
 
+    async def connections(self) -> Mapping[str, Connection]:
+        """Whether agents are connected, by instance id; empty where that may not be asked."""
+
     async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
         """A 64-byte data key: plaintext and ciphertext."""
 
@@ -128,6 +132,9 @@ class Cloud(Protocol):
 
     def sessions(self, account: Account) -> SessionApi: ...
     def instances(self, account: Account) -> Instances: ...
+    async def identity(self, account: Account) -> Identity:
+        """Who we are for AWS."""
+
     async def send_ssh_key(self, account: Account, instance_id: str, user: str, public_key: str) -> None:
         """Let EC2 Instance Connect offer a key to a box's sshd for a minute."""
 

@@ -216,6 +216,7 @@ class Attach:
             box=spec.box.name,
             account=spec.box.account,
             kind=SessionKind.SHELL if spec.raw else SessionKind.MUX,
+            name=None if spec.raw or spec.command else spec.session,
             document=documents.INTERACTIVE if direct else None,
             parameters={"command": command} if direct else {},
             limits=SHELL,

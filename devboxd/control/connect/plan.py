@@ -28,6 +28,7 @@ class Plan(msgspec.Struct, frozen=True):
     target: str
     box: str  # the box's name, for people
     kind: SessionKind
+    name: str | None = None  # of the session on the box, for people
     account: Account = Account()
     document: str | None = None
     parameters: Mapping[str, str] = {}
