@@ -97,20 +97,23 @@ def session(value: HeldSession) -> wire.Session:
     )
 
 
-def identity(value: Identity) -> wire.Identity:
-    """Who we are."""
+def identity(value: Identity, now: float) -> wire.Identity:
+    """Who we are. ``now`` is Unix seconds."""
     who = principal(value.arn)
+    source = value.source
     return wire.Identity(
         account=value.number,
         arn=value.arn,
         kind=who.kind,
         name=who.name,
         session=who.session,
-        profile=value.account.profile,
+        profile=value.profile,
         region=value.region,
-        expires=None if value.expires is None else rfc3339(value.expires),
-        login_ends=None if value.login_ends is None else rfc3339(value.login_ends),
-        login_renews=value.login_renews,
+        method=source.method,
+        source=source.name,
+        expires=None if value.expires_in is None else rfc3339(now + value.expires_in),
+        login_ends=None if source.expires_in is None else rfc3339(now + source.expires_in),
+        login_renews=source.renews,
     )
 
 

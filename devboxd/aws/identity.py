@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from devboxd.aws.clients import Account
-from devboxd.model import box
 from devboxd.model.identity import Identity
 
 
@@ -14,14 +13,11 @@ async def identity(account: Account) -> Identity:
     """
     answer = await account.call("sts", "get_caller_identity")
     left = await account.credentials_expire_in()
-    login = account.login_expires_in()
-    now = account.clock.wall()
     return Identity(
-        account=box.Account(account.profile, account.asked_region),
+        profile=account.profile_name,
         region=account.region,
         number=str(answer.get("Account", "")),
         arn=str(answer.get("Arn", "")),
-        expires=None if left is None else now + left,
-        login_ends=None if login is None else now + login,
-        login_renews=account.login_refreshable(),
+        source=account.source(),
+        expires_in=left,
     )

@@ -65,12 +65,8 @@ class Doctor:
         async def identity() -> Finding:
             who = await self._daemon.identity(account)
             me = principal(who.arn)
-            through = f"profile {who.account.profile}" if who.account.profile else "no profile"
-            return Finding(
-                "aws",
-                Result.OK,
-                f"you are {me.kind} {me.name} in account {who.number}, {who.region}, through {through}",
-            )
+            text = f"you are {me.kind} {me.name} in account {who.number}, {who.region}"
+            return Finding("aws", Result.OK, f"{text}, by profile {who.profile}")
 
         async def list_boxes() -> Finding:
             instances, _, since = await self._daemon.boxes.all(account)

@@ -7,21 +7,20 @@ from typing import Final
 
 import msgspec
 
-from devboxd.model.box import Account
+from devboxd.model.login import Source
 
 _IDENTITY_CENTER: Final = re.compile(r"AWSReservedSSO_(.+)_[0-9a-f]{16}")
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """The identity that calls are made with. Times are Unix seconds; None: it does not end, or nobody knows."""
+    """The identity that calls are made with."""
 
-    account: Account
+    profile: str
     region: str
     number: str  # of the AWS account
     arn: str
-    expires: float | None = None  # the credentials
-    login_ends: float | None = None  # the login at IAM Identity Center that renews them
-    login_renews: bool = False  # and that renews itself
+    source: Source  # where the credentials come from, and how long their login lasts
+    expires_in: float | None = None  # seconds that the credentials have left; None: they do not end
 
 
 class Principal(msgspec.Struct, frozen=True):

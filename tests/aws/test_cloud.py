@@ -37,4 +37,4 @@ async def test_we_are_who_sts_says(aws: FakeAws, accounts: Accounts) -> None:
     aws.on("GetCallerIdentity", xml(answer))
     found = await AwsCloud(accounts).identity(Account(region="eu-west-2"))
     assert (found.number, found.arn, found.region) == ("123456789012", arn, "eu-west-2")
-    assert (found.expires, found.login_ends) == (None, None), "a key pair does not end"
+    assert found.expires_in is None, "a key pair does not end"

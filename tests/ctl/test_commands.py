@@ -548,16 +548,19 @@ def test_whoami_says_account_role_region_and_how_long(daemon: FakeDaemon, capsys
         "session": "ann",
         "profile": "work",
         "region": "eu-central-1",
+        "method": "sso",
+        "source": "corp",
         "expires": "2026-01-01T00:00:00Z",
         "login_ends": "2026-01-02T00:00:00Z",
         "login_renews": True,
     }
     assert run(["whoami", "-p", "work"]) == 0
-    assert capsys.readouterr().out.splitlines()[:6] == [
+    assert capsys.readouterr().out.splitlines()[:7] == [
         "account\t123456789012",
         "identity\trole dev, as ann",
         "region\teu-central-1",
         "profile\twork",
+        "credentials from\tsso corp",
         "credentials until\t2026-01-01T00:00:00Z",
         "login until\t2026-01-02T00:00:00Z, and renews itself",
     ]

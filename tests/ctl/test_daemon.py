@@ -453,7 +453,7 @@ def test_a_hung_daemon_is_ended(frozen: int, words: list[str], stand_in: Path, h
     if words == ["daemon", "stop"]:
         assert (done.returncode, started(home)) == (0, [])
     else:
-        assert started(home) != []
+        assert started(home) != [], done.stderr
 
 
 def test_a_restart_says_what_it_cuts_and_asks(daemon: FakeDaemon) -> None:

@@ -58,7 +58,8 @@ async def config(context: Context, asked: wire.Nothing) -> wire.ConfigView:
 @answers(routes.IDENTITY)
 async def identity(context: Context, asked: wire.Account) -> wire.Identity:
     """Ask AWS who we are."""
-    return views.identity(await context.daemon.identity(account(asked)))
+    daemon = context.daemon
+    return views.identity(await daemon.identity(account(asked)), daemon.shared.time.wall())
 
 
 @tells(routes.LOGIN)

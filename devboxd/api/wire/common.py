@@ -136,10 +136,12 @@ class Identity(msgspec.Struct, omit_defaults=True):
     kind: str  # role, user, root, federated-user
     name: str  # of the role (or permission set), or of the user
     session: str = ""  # who uses the role
-    profile: str | None = None  # None: no profile, the credentials of the daemon's environment
+    profile: str = "default"
     region: str = ""
-    expires: str | None = None  # the credentials
-    login_ends: str | None = None  # the login at IAM Identity Center that renews them
+    method: str = "none"  # where the credentials come from: sso, keys, process, environment, machine, …
+    source: str = ""  # the profile that holds them, or the SSO session
+    expires: str | None = None  # the credentials; None: they do not
+    login_ends: str | None = None  # the login that renews them
     login_renews: bool = False  # and that renews itself
     version: int = API_VERSION
 
