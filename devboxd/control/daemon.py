@@ -123,7 +123,7 @@ class Daemon:
 
     async def identity(self, account: Account) -> Identity:
         """Who we are for AWS with these settings."""
-        return await self._cloud.identity(self._settings.for_aws().account_of(account))
+        return await self._cloud.identity(self.settings.for_aws().account_of(account))
 
     # Sessions ---------------------------------------------------------------------------------------
 
