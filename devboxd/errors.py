@@ -121,6 +121,12 @@ class WrongState(DevboxError):
     kind = Kind.STATE
 
 
+class BoxStopped(WrongState):
+    """The box is switched off, or on its way there: it can be started again."""
+
+    code = "box-stopped"
+
+
 class StateNotSaved(DevboxError):
     """Something that is to outlive the daemon could not be written: a full or read-only disk, as a rule."""
 

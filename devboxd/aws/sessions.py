@@ -18,10 +18,12 @@ from botocore.credentials import ReadOnlyCredentials
 
 from devboxd.aws.clients import Account
 from devboxd.aws.codes import AwsFailed
+from devboxd.aws.instances import InstanceApi
 from devboxd.aws.keys import generate_data_key
-from devboxd.errors import Denied, SessionOver
-from devboxd.model.names import REASON_MAX, REASON_PREFIX
+from devboxd.errors import BoxStopped, Denied, DevboxError, NotConnected, SessionOver, WrongState
+from devboxd.model.names import REASON_MAX, REASON_PREFIX, is_instance_id
 from devboxd.model.states import Connection
+from devboxd.text import one_line
 
 _ENDED: Final = frozenset({"Terminated", "Terminating", "Failed"})
 _SCHEMES: Final = {"wss": "https", "ws": "http"}
@@ -85,7 +87,7 @@ class SessionApi:
             parameters: the document's; the API wants lists, so a plain text becomes a list of one.
             reason: shown in the account's session list, cut to 256 characters.
 
-        Raises: NotConnected (try again for a while after a start), DocumentInvalid, and as ``call``.
+        Raises: BoxStopped, NotConnected (try again for a while after a start), DocumentInvalid, and as ``call``.
         """
         request: dict[str, Any] = {"Target": target, "Reason": reason[:REASON_MAX]}
         if document is not None:
@@ -94,11 +96,28 @@ class SessionApi:
             request["Parameters"] = {
                 name: [value] if isinstance(value, str) else list(value) for name, value in parameters.items()
             }
-        answer = await self.account.call("ssm", "start_session", target=target, **request)
+        try:
+            answer = await self.account.call("ssm", "start_session", target=target, **request)
+        except NotConnected as error:
+            raise await self._why_not_connected(target, error) from error
         grant = _grant(answer)
         if not grant.token or not grant.stream_url:
             raise AwsFailed("ssm:StartSession answered without a token or an address")
         return grant
+
+    async def _why_not_connected(self, target: str, error: NotConnected) -> DevboxError:
+        """Session Manager says the same of a box that starts and of one that is switched off; EC2 knows more."""
+        try:
+            instance = await InstanceApi(self.account).get(target) if is_instance_id(target) else None
+        except DevboxError:
+            return error  # we may not ask
+        if instance is None or not (instance.state.is_stopped or instance.state.is_gone):
+            return error
+        name = one_line(instance.name or target)
+        if instance.state.is_gone:
+            return WrongState(f"{name} ({target}) has been terminated", hint="devboxctl ls shows what exists")
+        hint = f"start it: aws ec2 start-instances --instance-ids {target}"
+        return BoxStopped(f"{name} is {instance.state.value}", hint=hint)
 
     async def resume(self, session_id: str) -> Grant:
         """Get leave to connect to a session again.

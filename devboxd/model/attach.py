@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from devboxd.errors import DevboxError, Unreachable, WrongState
+from devboxd.errors import BoxStopped, DevboxError, Unreachable, WrongState
 from devboxd.model.box import BoxRef
 from devboxd.model.session import Ending, SessionEnd, SessionState
 from devboxd.model.states import InstanceState, KeepAlive, Mux, StreamState
@@ -185,6 +185,8 @@ class Attachment:
             return Leaving(error=problem(*seen.problem, box=spec.box.name))
         if self._keep_alive is KeepAlive.NEVER and "inactivity" in end.reason.lower():
             return Leaving(reason=end.reason, reattach=not spec.raw)  # the account wants it so
+        if isinstance(end.error, BoxStopped) and self.phase is Phase.REOPENING:
+            return Reopen(end.error.message, at_once=False)  # as soon as somebody starts it
         useless, program_ended = self._useless, seen.program_ended
         match after_end(end, mux=self._has_mux(seen), program_ended=program_ended, useless_starts=useless):
             case AfterEnd.LEAVE if end.ending is Ending.FINISHED and not (seen.started or program_ended):

@@ -60,14 +60,13 @@ class Service:
         self._heartbeat = heartbeat
         self._asking = Supervisor(f"start of a session to {plan.box}")
 
-    async def start(self, began: float) -> Outcome:
-        """StartSession, which was first asked for at ``began``."""
+    async def start(self) -> Outcome:
+        """StartSession."""
         plan = self._plan
         async with self._shared.gates.of(self._api).enter(plan.priority):
             answer = await self._ask_start()
         if isinstance(answer, NotConnected):
-            waited = self._shared.time.monotonic() - began
-            text = f"{plan.box} is not connected to Session Manager yet ({waited:.0f} s)"
+            text = f"{plan.box} is not connected to Session Manager yet"  # its client says for how long
             return Outcome(start_refused(answer), text, answer)
         if isinstance(answer, DevboxError):
             return Outcome(start_refused(answer), answer.message, answer)

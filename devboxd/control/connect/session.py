@@ -241,7 +241,7 @@ class HeldSession:
                     step = Step(Do.START)
                     continue
                 case Do.START:
-                    outcome = await service.start(self._past.began)
+                    outcome = await service.start()
                 case Do.DIAL:
                     assert outcome.grant is not None
                     # The address of a resumed session may be left out: it is the old one then.
