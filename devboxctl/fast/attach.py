@@ -21,13 +21,15 @@ import signal
 import sys
 import time
 
-from devboxctl.fast import framed, reply, screen, words
+from devboxctl.fast import framed, reply, screen, status, words
 from devboxctl.fast.escape import HELP, HELP_TEXT, LEAVE, SUSPEND, Escapes, escape_character
 from devboxctl.fast.framed import Framed
 from devboxctl.fast.pump import Left, Pump, notice
-from devboxctl.fast.terminal import Signals, Terminal, size, stop_self
+from devboxctl.fast.status import Status
+from devboxctl.fast.terminal import Signals, Terminal, is_dumb, size, stop_self
 from devboxd.api import client
 from devboxd.text import printable
+from devboxd.typed import INTERRUPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,9 +43,6 @@ SPAWN_GAP, SPAWN_EVERY = 1.0, 15.0  # seconds before the next, doubling; the las
 ANSWER = 30.0  # seconds for a daemon that accepts to answer
 LINE_AFTER = 0.3  # seconds that trouble must last before it is shown
 LEAVE_AFTER = 1.0  # seconds for the daemon to confirm that we leave
-UNATTENDED = 60.0  # seconds without a daemon before a client without a terminal gives up
-AWAY = ("reopening",)  # states in which keys are dropped
-QUIET = ("online", "ending")  # states without a line
 
 
 class Attach(Pump):
@@ -62,19 +61,16 @@ class Attach(Pump):
         super().__init__(interactive=terminal, stdin=stdin, credit_output=path == "exec")
         self.request = request
         self.path = path
-        self._joined = False  # once: from then on a lost daemon is waited for
-        self.state = "starting"
+        self.joined = False  # once: from then on a lost daemon is waited for
         self.modes = screen.Modes()
         self._rejoins = rejoins
         self._escape = escape
         self._escapes = Escapes(escape if terminal else None)
         self._terminal = Terminal() if terminal else None
-        self._shows = os.isatty(1)
-        self._text = ""
-        self._state_since = time.monotonic()
-        self._line_shown = ""
-        self._line_rows = 0
-        self._line_at: float | None = None
+        self._shows = os.isatty(1) and not is_dumb()
+        place = status.TITLE if request.get("raw") else status.BOTTOM
+        leaves = "" if escape is None else f"; {chr(escape)}. leaves"
+        self.status = Status(place if self._shows else status.WORDS, notice, after=LINE_AFTER, leaves=leaves)
         self._seen_output = False
         self._redraw_at: float | None = None
         self._bell_at = 0.0
@@ -104,7 +100,7 @@ class Attach(Pump):
                 self._give_back()
 
     def _give_back(self) -> None:
-        undo = self._line(None) + self.modes.undo()
+        undo = self.status.clear() + self.modes.undo()
         if self._shows and undo:
             self.output.put(undo)
         if self.interactive:  # bounded: a window that takes nothing is left as it is
@@ -142,15 +138,13 @@ class Attach(Pump):
         self.disconnected()
         if self._leaving:
             raise Left(0)
-        if not self._rejoins or (self._lost_at is None and not self._joined):
+        if not self._rejoins or (self._lost_at is None and not self.joined):
             raise error
         now = time.monotonic()
         if self._lost_at is None:
             self._lost_at = now
             self._spawn_at, self._spawn_gap = now + SPAWN_AFTER, SPAWN_GAP
             self._set_state("lost", "the daemon is gone: waiting for it")
-        elif not self.interactive and now - self._lost_at > UNATTENDED:
-            raise error
         self._retry_at = now + self._retry_delay
         self._retry_delay = min(LAST_RETRY, self._retry_delay * 2)
 
@@ -160,7 +154,7 @@ class Attach(Pump):
 
         path = client.socket_path()
         if starting.is_stopped(path):
-            self._text = "devboxd was stopped: devboxctl daemon start brings it back"
+            self.status.text = "devboxd was stopped: devboxctl daemon start brings it back"
             self.on_lost(client.ClientError("devboxd was stopped"))
             return
         try:
@@ -179,7 +173,7 @@ class Attach(Pump):
                         self._starting.release()
                     self._starting = starting.Starting(path)
                 except client.ClientError as failure:
-                    self._text = failure.message
+                    self.status.text = failure.message
             self.on_lost(client.ClientError("devboxd is gone and did not come back"))
 
     def _one_is_coming(self, now: float) -> bool:
@@ -193,7 +187,7 @@ class Attach(Pump):
         failure = reply.failure_of(error)
         if not failure.get("retryable") and error.status < 500:
             return False
-        self._text = str(failure["message"])
+        self.status.text = str(failure["message"])
         self.on_lost(error)
         return True
 
@@ -205,32 +199,32 @@ class Attach(Pump):
                 raise
 
     def on_hung(self, error: client.NotAnswering) -> None:
-        if self._joined or self._lost_at is not None:
+        if self.joined or self._lost_at is not None:
             self._set_state("silent", error.message)  # keys go to it all the same: it may only be slow
         else:
             super().on_hung(error)
 
     def on_answering(self) -> None:
-        if self.state == "silent":
+        if self.status.state == "silent":
             self._set_state("online", "")
 
     # News and output.
 
     def on_output(self, data: bytes) -> None:
-        if self._line_shown:
-            self.output.put(self._line(None))
-        self._seen_output = self._joined = True
-        if self.state not in QUIET:  # what is shown is what is typed at again
-            self.state, self._line_at = "online", None
+        self.output.put(self.status.make_way(time.monotonic()))
+        self._seen_output = self.joined = True
         if self._shows:
             self.modes.watch(data)
         self.output.put(data)
 
-    def on_status(self, status: Json) -> None:
-        self._joined = self._joined or status.get("state") == "online"
-        text = printable(str(status.get("text") or ""))
-        self._set_state(str(status.get("state")), text)
-        if text and self.state == "online" and status.get("mux") in (None, "none"):
+    def on_status(self, news: Json) -> None:
+        state, text = str(news.get("state")), printable(str(news.get("text") or ""))
+        if state == "notice":
+            self.status.tell(text, time.monotonic())
+            return
+        self.joined = self.joined or state == "online"
+        self._set_state(state, text)
+        if text and state == "online" and news.get("mux") in (None, "none"):
             # No mux, so no screen to spoil: a plain shell is joined and there is something to know about it.
             if self._shows:
                 self.output.put(f"\r\n[devbox: {text}]\r\n".encode())
@@ -238,54 +232,21 @@ class Attach(Pump):
                 notice(text)
 
     def _set_state(self, state: str, text: str) -> None:
-        before, self.state = self.state, state
-        self._text = text
         now = time.monotonic()
-        if state != before:
-            self._state_since = now
-        if state in QUIET:
-            self._line_at = None
-            if self._line_shown:
-                self.output.put(self._line(None))
-                self._redraw(now)
-            elif not self._shows and before not in ("starting", *QUIET):
-                notice("back")
-        elif not self._shows:
-            if state not in (before, "starting"):
-                notice(text or state)
-        elif self._line_at is None:
-            self._line_at = now if self._line_shown else now + LINE_AFTER
+        self.output.put(self.status.set(state, text, now))
+        self._draw_again(now)
 
-    def _line(self, text: str | None) -> bytes:
-        """Build what shows ``text`` as our one line, or takes it away."""
-        if text is None:
-            shown, self._line_shown = self._line_shown, ""
-            if not shown:
-                return b""
-            return (
-                screen.former_title()
-                if self.request.get("raw")
-                else screen.erased_bottom_line(self._line_rows)
-            )
-        former, self._line_shown = self._line_shown, text
-        if self.request.get("raw"):
-            return (screen.former_title() if former else b"") + screen.title(text)
-        columns, self._line_rows = size()
-        return screen.bottom_line(text, columns, self._line_rows)
+    def _draw_again(self, now: float) -> None:
+        if self.status.erased:
+            self.status.erased = False
+            self._redraw(now)
 
     def _draw(self, now: float) -> None:
-        self._line_at = now + 1.0
-        if self.output.waiting:
-            return  # the window is stuck, or output is still coming
-        seconds = int(now - self._state_since)
-        text = self._text or self.state
-        if seconds >= 2:
-            text += f" ({seconds} s)"
-        if self._keys_are_dropped():
-            text += "; keys are ignored"
-        if self._escape is not None:
-            text += f"; {chr(self._escape)}. leaves"
-        self.output.put(self._line(f"devbox: {text}"))
+        if self.output.waiting:  # the window is stuck, or output is still coming
+            self.status.due = now + 1.0
+            return
+        self.output.put(self.status.draw(now))
+        self._draw_again(now)
 
     def _redraw(self, now: float) -> None:
         """Make the mux draw everything again: it ignores a size that does not change, so change it twice."""
@@ -304,9 +265,12 @@ class Attach(Pump):
     # Keys and signals.
 
     def _keys_are_dropped(self) -> bool:
-        return self._lost_at is not None or self.state in AWAY
+        return self._lost_at is not None or self.status.drops_keys
 
     def on_input(self, data: bytes) -> None:
+        if self.interactive and not self.joined and INTERRUPT in data:
+            self._detach()  # nothing is on the screen yet that it could be meant for
+            raise Left(128 + signal.SIGINT)
         for item in self._escapes.feed(data):
             if isinstance(item, bytes):
                 if self.interactive and self._keys_are_dropped():
@@ -326,8 +290,7 @@ class Attach(Pump):
         if self._shows and now - self._bell_at > 1.0 and not self.output.waiting:
             self._bell_at = now
             self.output.put(b"\a")
-            if self._line_at is not None:
-                self._line_at = now
+            self.status.hurry(now)
 
     def on_end_of_input(self) -> None:
         if self.interactive:
@@ -345,25 +308,28 @@ class Attach(Pump):
 
     def on_signal(self, number: int) -> None:
         if number == signal.SIGWINCH:
-            if self._line_shown:
-                self._line_at = time.monotonic()
+            self.status.hurry(time.monotonic())
             self._send_size()
         elif number == signal.SIGTSTP:
             self._suspend(whole_group=False)
         elif number == signal.SIGCONT:
             self._resumed()
         else:
-            if self.connection is not None and self.connection.open:
-                self.connection.send(framed.DETACH)
-                try:
-                    self.connection.flush()
-                except client.ClientError:
-                    pass
+            self._detach()
             raise Left(128 + number)
+
+    def _detach(self) -> None:
+        """Tell the daemon that we leave, without waiting for its answer."""
+        if self.connection is not None and self.connection.open:
+            self.connection.send(framed.DETACH)
+            try:
+                self.connection.flush()
+            except client.ClientError:
+                pass
 
     def _suspend(self, *, whole_group: bool) -> None:
         if self._shows:
-            self.output.put(self._line(None) + self.modes.undo())
+            self.output.put(self.status.clear() + self.modes.undo())
             self.output.flush()
         if self._terminal is not None:
             self._terminal.restore()
@@ -385,7 +351,7 @@ class Attach(Pump):
 
     def next_deadline(self) -> float | None:
         times = (
-            *(self._line_at, self._redraw_at, self._retry_at, self._answer_by, self._leave_by),
+            *(self.status.due, self._redraw_at, self._retry_at, self._answer_by, self._leave_by),
             super().next_deadline(),
         )
         return min((t for t in times if t is not None), default=None)
@@ -402,7 +368,7 @@ class Attach(Pump):
             self._answer_by = None
             self.on_lost(client.DaemonLost("devboxd does not answer"))
         super().on_time(now)
-        if self._line_at is not None and now >= self._line_at:
+        if self.status.due is not None and now >= self.status.due:
             self._draw(now)
 
 
@@ -462,6 +428,12 @@ def attach(
         "region": region,
     }
 
+    if not os.isatty(0):
+        hint = f"to run a command: devboxctl exec {reply.shell_word(box)} -- COMMAND"
+        return reply.show_failure(
+            reply.usage_failure(reply.UsageError("attach needs a terminal as its standard input", hint))
+        )
+
     def run() -> int:
         session_of = Attach(request, escape=escape, rejoins=not raw)
         place = f"{session} on {box}" if not raw else f"the shell on {box}"
@@ -469,7 +441,9 @@ def attach(
         try:
             session_of.attach()
         except Left as left:
-            if left.status < 128 or sys.stderr.isatty():
+            if not session_of.joined and left.status >= 128:
+                notice(f"left before {place} was there")
+            elif left.status < 128 or sys.stderr.isatty():
                 text = f"detached from {place}" if not raw else f"left {place}"
                 notice(text + ("" if raw else f"; attach again with: {again}"))
             return left.status

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from devboxctl.fast import framed, reply, words
 from devboxctl.fast.attach import Attach
 from devboxctl.fast.framed import Framed
 from devboxctl.fast.pipe import Output
 from devboxctl.fast.pump import Left, Pump, notice
-from devboxctl.fast.terminal import Signals
+from devboxctl.fast.status import LINE, Status
+from devboxctl.fast.terminal import Signals, is_dumb
 from devboxd.api import client
+from devboxd.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from devboxctl.fast.pump import Json
     from devboxctl.fast.reply import Value
 
 LOST = 255
+LINE_AFTER = 1.0  # seconds before a wait is shown: a session takes one to start
 # Programs that read what is typed at them: the first always, the others where they are given nothing to read.
 FILTERS = ("tee", "tr", "xargs")
 READERS = (
@@ -64,10 +69,13 @@ class Execute(Pump):
 
     def __init__(self, request: bytes, *, stdin: bool) -> None:
         super().__init__(interactive=False, stdin=stdin, credit_output=True)
-        self.error_output = Output(2)
+        self.error_output = self._beside = Output(2)
         self.has_output = False
         self._request = request
         self._interrupts = 0
+        # Only people are told how the session does: standard error belongs to the command.
+        is_shown = os.isatty(2) and not is_dumb()
+        self._status = Status(LINE, notice, after=LINE_AFTER) if is_shown else None
 
     def execute(self) -> None:
         """Run to the end of the command. Raises Left, ClientError."""
@@ -77,8 +85,42 @@ class Execute(Pump):
                 self.connected(Framed(connection, "exec", self._request))
                 self.pump(signals)
             finally:
+                self._make_way()
                 if self.connection is not None:
                     self.connection.close()
+
+    def on_status(self, news: Json) -> None:
+        state, text = str(news.get("state")), printable(str(news.get("text") or ""))
+        if state == "notice":
+            self._make_way()
+            notice(text)
+        elif self._status is not None:
+            self._write(self._status.set(state, text, time.monotonic()))
+
+    def _on_frame(self, kind: int, payload: bytes) -> None:
+        if kind in (framed.OUTPUT, framed.ERROR_OUTPUT, framed.EXIT):
+            self._make_way()
+        super()._on_frame(kind, payload)
+
+    def _make_way(self) -> None:
+        """Take our line away: the command has something to say."""
+        if self._status is not None:
+            self._write(self._status.make_way(time.monotonic()))
+
+    def _write(self, data: bytes) -> None:
+        """Write our line beside the output, ahead of what comes next: both may be one terminal."""
+        if data:
+            self._beside.put(data)
+            self._beside.flush()
+
+    def next_deadline(self) -> float | None:
+        times = (super().next_deadline(), None if self._status is None else self._status.due)
+        return min((at for at in times if at is not None), default=None)
+
+    def on_time(self, now: float) -> None:
+        super().on_time(now)
+        if self._status is not None and self._status.due is not None and now >= self._status.due:
+            self._write(self._status.draw(now))
 
     def on_output(self, data: bytes) -> None:
         self.has_output = True

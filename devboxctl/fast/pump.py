@@ -70,7 +70,7 @@ class Pump(Loop):
     def on_open(self) -> None:
         """Act on the daemon's 101."""
 
-    def on_status(self, status: Json) -> None:
+    def on_status(self, news: Json) -> None:
         """Act on news of the session."""
 
     def on_output(self, data: bytes) -> None:

@@ -57,7 +57,8 @@ class Modes:
         body, final = data[at + 2 : end], data[end]
         if body.startswith(b"?") and final in b"hl":
             for mode in body[1:].split(b";"):
-                self._changed[mode] = final == ord("h")
+                if mode in _OFF_AT_END or mode in _ON_AT_END:  # the rest is of no interest, and without end
+                    self._changed[mode] = final == ord("h")
         elif final == ord("u") and body[:1] in (b">", b"<"):
             step = int(body[1:]) if body[:1] == b"<" and body[1:].isdigit() else 1
             self._keyboards = max(0, self._keyboards + (1 if body[:1] == b">" else -step))
@@ -90,6 +91,16 @@ def bottom_line(text: str, columns: int, rows: int) -> bytes:
 def erased_bottom_line(rows: int) -> bytes:
     """Take the line away again. What stood there is redrawn by the mux."""
     return f"\x1b7\x1b[{rows};1H\x1b[0m\x1b[2K\x1b8".encode()
+
+
+def line(text: str, columns: int) -> bytes:
+    """Show ``text`` in the line where the cursor is, in place of what stood there."""
+    return f"\r\x1b[0m{text[: max(0, columns - 1)]}\x1b[K".encode()
+
+
+def erased_line() -> bytes:
+    """Take that line away."""
+    return b"\r\x1b[K"
 
 
 def title(text: str) -> bytes:

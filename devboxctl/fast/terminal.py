@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import termios
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FALLBACK = (80, 24)
+DUMB = ("", "dumb", "unknown")
 
 
 def size() -> tuple[int, int]:
@@ -26,6 +28,11 @@ def size() -> tuple[int, int]:
     return FALLBACK
 
 
+def is_dumb() -> bool:
+    """Say whether the user's terminal can do no more than show one line after another."""
+    return os.environ.get("TERM", "") in DUMB
+
+
 class Terminal:
     """Standard input as a terminal. ``raw`` and ``restore`` may be called in any order and number."""
 
@@ -34,7 +41,20 @@ class Terminal:
         self._saved: list[Any] | None = None
 
     def raw(self) -> None:
-        """Pass every key on: no echo, no line editing, no signals from the keyboard."""
+        """Pass every key on: no echo, no line editing, no signals from the keyboard.
+
+        In the background this stops the process until it is in the foreground again, and then the call is
+        broken off: all of it is done again, because the shell has had the terminal meanwhile.
+        """
+        while True:
+            try:
+                self._make_raw()
+                return
+            except termios.error as error:
+                if error.args[0] != errno.EINTR:
+                    raise
+
+    def _make_raw(self) -> None:
         before: list[Any] = termios.tcgetattr(self._descriptor)
         mode = [*before[:6], list(before[6])]
         mode[0] &= ~(
@@ -51,20 +71,28 @@ class Terminal:
         mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
         mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
         mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
-        if self._saved is None:
-            self._saved = before
         # NOW and not DRAIN or FLUSH: a stuck terminal must not stop us, and keys typed early count.
         termios.tcsetattr(self._descriptor, termios.TCSANOW, mode)
+        if self._saved is None:
+            self._saved = before
 
     def restore(self) -> None:
         """Give the terminal back as it was."""
-        if self._saved is None:
-            return
         saved, self._saved = self._saved, None
+        while saved is not None and self._is_ours():
+            try:
+                termios.tcsetattr(self._descriptor, termios.TCSANOW, saved)
+                return
+            except termios.error as error:
+                if error.args[0] != errno.EINTR:
+                    return  # the terminal is gone (hang-up): there is nothing left to restore
+
+    def _is_ours(self) -> bool:
+        """Say whether we are in the foreground: in the background the terminal is somebody else's by now."""
         try:
-            termios.tcsetattr(self._descriptor, termios.TCSANOW, saved)
-        except termios.error:
-            pass  # the terminal is gone (hang-up): there is nothing left to restore
+            return os.tcgetpgrp(self._descriptor) == os.getpgrp()
+        except OSError:
+            return True  # it is not the terminal that controls us, so there is no background
 
 
 class Signals:

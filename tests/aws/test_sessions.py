@@ -15,7 +15,15 @@ from devboxd.aws.codes import AwsFailed, KeyUnusable
 from devboxd.aws.connect_keys import send_ssh_public_key
 from devboxd.aws.instances import InstanceApi
 from devboxd.aws.sessions import Grant, SessionApi, is_signed, upgrade_headers
-from devboxd.errors import BoxNotFound, Denied, NotConnected, SessionOver, WrongState
+from devboxd.errors import (
+    BoxNotFound,
+    BoxStopped,
+    Denied,
+    DevboxError,
+    NotConnected,
+    SessionOver,
+    WrongState,
+)
 from tests.aws.fake import FakeAws, ec2_error, error, xml
 
 BOX = "i-0123456789abcdef0"
@@ -299,3 +307,41 @@ async def test_a_key_is_sent_for_a_minute(aws: FakeAws, accounts: Accounts) -> N
     for expected in (AwsFailed, BoxNotFound, WrongState):
         with pytest.raises(expected):
             await send_ssh_public_key(accounts.account(), BOX, "ubuntu", key)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "text"),
+    [
+        ("stopped", BoxStopped, "gpu is stopped"),
+        ("stopping", BoxStopped, "gpu is stopping"),
+        ("terminated", WrongState, f"gpu ({BOX}) has been terminated"),
+        ("shutting-down", WrongState, f"gpu ({BOX}) has been terminated"),
+        ("running", NotConnected, "is not connected"),
+        ("pending", NotConnected, "is not connected"),
+        ("strange", NotConnected, "is not connected"),
+    ],
+)
+async def test_a_box_that_is_off_is_called_off(
+    aws: FakeAws, sessions: SessionApi, state: str, expected: type[DevboxError], text: str
+) -> None:
+    """Session Manager says "not connected" of both; one of them is worth waiting for."""
+    aws.on("StartSession", error("TargetNotConnected", f"{BOX} is not connected."))
+    answer = RESERVATIONS.format(id=BOX, next="").replace("<name>running</name>", f"<name>{state}</name>")
+    aws.on("DescribeInstances", xml(answer))
+    with pytest.raises(expected, match=re.escape(text)) as failure:
+        await sessions.start(BOX)
+    assert type(failure.value) is expected
+    if expected is BoxStopped:
+        assert failure.value.hint == f"start it: aws ec2 start-instances --instance-ids {BOX}"
+        assert not failure.value.retryable
+
+
+@pytest.mark.parametrize("target", [BOX, "mi-0123456789abcdef0"])
+async def test_who_may_not_ask_ec2_hears_what_session_manager_says(
+    aws: FakeAws, sessions: SessionApi, target: str
+) -> None:
+    """A hybrid machine is none of EC2's, either."""
+    aws.on("StartSession", error("TargetNotConnected", "not connected"))
+    aws.on("DescribeInstances", ec2_error("UnauthorizedOperation", "no", 403))
+    with pytest.raises(NotConnected):
+        await sessions.start(target)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -381,6 +382,170 @@ def test_suspend_gives_the_shell_a_sane_terminal_and_fg_comes_back(daemon: FakeD
         tty.wait()
 
 
+def job(daemon: FakeDaemon) -> Tty:
+    """An interactive shell with job control, in which an attach runs."""
+    environ = {**os.environ, "PS1": "shell> ", "HISTFILE": "/dev/null"}
+    tty = Tty(["bash", "--norc", "--noprofile", "-i"], environ, run=SHELL)
+    tty.wait_for(b"shell> ")
+    tty.type(f"{sys.executable} -m devboxctl attach gpu\r".encode())
+    tty.wait_for(b"welcome")
+    return tty
+
+
+def until_raw(tty: Tty) -> None:
+    """Wait until the attach has the terminal."""
+    until = time.monotonic() + PATIENCE
+    while not tty.is_raw():
+        assert time.monotonic() < until, tty.screen[-1000:]
+        tty.read(0.02)
+
+
+def ends_well(tty: Tty) -> None:
+    """The attach still works, and gives the shell's own terminal back."""
+    tty.type(b"still here\r")
+    tty.wait_for(b"still here\r")
+    assert tty.is_raw()
+    tty.type(b"exit\r")
+    tty.wait_for(b"has ended]")
+    tty.wait_for(b"shell> ")
+    tty.type(b"stty -a | tr ';' '\\n' | grep -w -e icanon -e echo; echo $((40+2))\r")
+    tty.wait_for(b"42\r\n")
+    tty.type(b"exit\r")
+    tty.wait()
+
+
+def test_suspend_background_foreground(daemon: FakeDaemon) -> None:
+    """``bg`` lets it ask for the terminal, which stops it again; ``fg`` broke that call off, and it died."""
+    with job(daemon) as tty:
+        for _ in range(3):
+            tty.type(b"~\x1a")
+            tty.wait_for(b"shell> ")
+            tty.type(b"bg\r")
+            tty.wait_for(b"attach gpu &")
+            time.sleep(0.3)
+            tty.type(b"jobs\r")
+            tty.wait_for(b"Stopped")
+            tty.wait_for(b"shell> ")
+            tty.type(b"fg\r")
+            until_raw(tty)
+            tty.type(b"\r")
+        ends_well(tty)
+
+
+def test_stopped_and_continued_from_elsewhere(daemon: FakeDaemon) -> None:
+    """A debugger, a batch system, a laptop's power saver: in the foreground, and in the background."""
+    with job(daemon) as tty:
+        shell = tty.program.pid
+        attached = int(
+            subprocess.run(
+                ["pgrep", "-P", str(shell)], capture_output=True, text=True, check=True
+            ).stdout.split()[0]
+        )
+        for _ in range(5):
+            os.kill(attached, signal.SIGSTOP)
+            tty.wait_for(b"shell> ")
+            os.kill(attached, signal.SIGCONT)  # in the background: it wants the terminal and is stopped
+            time.sleep(0.2)
+            tty.type(b"fg\r")
+            until_raw(tty)
+        ends_well(tty)
+
+
+def test_a_job_that_is_killed_while_suspended_leaves_the_terminal_to_its_shell(daemon: FakeDaemon) -> None:
+    """It wanted to give back a terminal that was not its own any more, and was stopped by that."""
+    with job(daemon) as tty:
+        tty.type(b"~\x1a")
+        tty.wait_for(b"shell> ")
+        tty.type(b"kill %1; sleep 0.5; fg\r")
+        tty.wait_for(b"shell> ")
+        tty.type(b"jobs; echo left-$((40+2))\r")
+        tty.wait_for(b"left-42")
+        assert b"Stopped" not in tty.screen
+        tty.type(b"exit\r")
+        tty.wait()
+
+
+def test_started_in_the_background_it_waits_for_the_foreground(daemon: FakeDaemon) -> None:
+    """``attach &`` and then ``fg``."""
+    environ = {**os.environ, "PS1": "shell> ", "HISTFILE": "/dev/null"}
+    with Tty(["bash", "--norc", "--noprofile", "-i"], environ, run=SHELL) as tty:
+        tty.wait_for(b"shell> ")
+        tty.type(f"{sys.executable} -m devboxctl attach gpu &\r".encode())
+        time.sleep(1.0)
+        tty.type(b"fg\r")
+        tty.wait_for(b"welcome")
+        ends_well(tty)
+
+
+@pytest.mark.parametrize("words", [["attach", "gpu"], ["exec", "-t", "gpu", "--", "top"]])
+def test_ctrl_c_leaves_a_wait_in_which_nothing_is_on_the_screen_yet(
+    daemon: FakeDaemon, words: list[str]
+) -> None:
+    """It went to a box that was not there, and the user waited two minutes."""
+    gone = threading.Event()
+
+    def waits(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.status("starting", text="gpu is not connected to Session Manager yet")
+        try:
+            while peer.receive()[0] != DETACH:
+                pass
+            gone.set()
+        except Gone:
+            gone.set()
+
+    daemon.streams["attach"] = daemon.streams["exec"] = waits
+    with Tty(words, os.environ) as tty:
+        tty.wait_for(b"gpu is not connected to Session Manager yet")
+        tty.type(b"\x03")
+        assert tty.wait() == 130
+        assert tty.mode == tty.before
+    assert gone.wait(5)
+
+
+def test_a_notice_is_seen_and_changes_nothing(daemon: FakeDaemon) -> None:
+    """It came just before "online", and was gone before it was drawn."""
+
+    def tells(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.status("notice", text="gpu does not know the terminal foo")
+        peer.status("online", mux="tmux")
+        peer.send(OUTPUT, b"\x1b[?1049hwelcome")
+        while peer.receive()[0] != DETACH:
+            pass
+        peer.exit(reattach=True)
+
+    daemon.streams["attach"] = tells
+    with Tty(["attach", "gpu"], os.environ) as tty:
+        tty.wait_for(b"devbox: gpu does not know the terminal foo")
+        tty.wait_for(b"\x1b[2K")  # taken away again
+        tty.type(b"~.")
+        assert tty.wait() == 0
+
+
+@pytest.mark.parametrize("term", ["dumb", "", "unknown"])
+def test_a_dumb_terminal_gets_words_and_no_sequences(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, term: str
+) -> None:
+    """Emacs' shell shows them as rubbish."""
+
+    def tells(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.status("starting", text="gpu is not connected yet")
+        peer.status("online", mux="none", text="this terminal is dumb")
+        peer.send(OUTPUT, b"$ ")
+        peer.status("reconnecting", text="no network")
+        peer.status("online", mux="none")
+        peer.exit(status=0)
+
+    daemon.streams["attach"] = tells
+    with Tty(["attach", "gpu"], {**os.environ, "TERM": term}) as tty:
+        assert tty.wait() == 0
+        for text in (b"gpu is not connected yet", b"this terminal is dumb", b"no network", b"back"):
+            assert tty.screen.count(b"[devbox: " + text) == 1
+        assert b"\x1b" not in tty.screen
+
+
 def run_piped(*words: str, typed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "devboxctl", *words],
@@ -391,15 +556,46 @@ def run_piped(*words: str, typed: bytes = b"") -> subprocess.CompletedProcess[by
     )
 
 
-def test_it_works_without_a_terminal(daemon: FakeDaemon) -> None:
-    done = run_piped("attach", "gpu", typed=b"hello ~.\nexit\r")
-    assert done.returncode == 0
-    assert b"hello ~.\nexit\r" in done.stdout
-    assert b"[devbox" not in done.stdout
-    assert (daemon.requests[0][2]["columns"], daemon.requests[0][2]["rows"]) == (80, 24)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["attach", "gpu"],
+        ["attach", "gpu", "work1"],
+        ["attach", "gpu", "--raw"],
+        ["attach", "gpu", "--command", "top"],
+        ["attach", "gpu", "--escape", "none"],
+        ["attach", "gpu", "--region", "eu-west-1"],
+    ],
+)
+@pytest.mark.parametrize("stdin", ["nothing", "pipe", "closed"])
+def test_without_a_terminal_attach_refuses_and_no_session_hears_of_it(
+    daemon: FakeDaemon, words: list[str], stdin: str
+) -> None:
+    """``attach web work1 </dev/null`` typed an end of file into the shell that other terminals had open."""
+    line = [sys.executable, "-m", "devboxctl", *words]
+    if stdin == "closed":
+        line = ["sh", "-c", 'exec "$@" <&-', "sh", *line]
+    typed = b"exit\n" if stdin == "pipe" else b""
+    done = subprocess.run(line, input=typed, capture_output=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 2
+    assert b"error: attach needs a terminal" in done.stderr
+    assert b"devboxctl exec gpu -- COMMAND" in done.stderr
+    assert not done.stdout
+    assert not daemon.requests
 
 
-def test_end_of_input_is_passed_on(daemon: FakeDaemon) -> None:
+def test_a_box_from_the_environment_refuses_as_well(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slow way through the full parser ends at the same place."""
+    monkeypatch.setenv("DEVBOX_BOX", "gpu")
+    assert run_piped("attach").returncode == 2
+    assert not [path for method, path, _ in daemon.requests if method == "POST"]
+
+
+def test_the_end_of_a_pipe_is_passed_on_to_a_command_of_its_own(daemon: FakeDaemon) -> None:
+    """``exec -t`` runs what nobody shares."""
+
     def wait_for_end(peer: Peer, _: FakeDaemon) -> None:
         peer.upgrade()
         kinds: list[int] = []
@@ -407,8 +603,8 @@ def test_end_of_input_is_passed_on(daemon: FakeDaemon) -> None:
             kinds.append(peer.receive()[0])
         peer.exit(status=3)
 
-    daemon.streams["attach"] = wait_for_end
-    assert run_piped("attach", "gpu").returncode == 3
+    daemon.streams["exec"] = wait_for_end
+    assert run_piped("exec", "-t", "gpu", "--", "cat", typed=b"x").returncode == 3
 
 
 def test_a_refusal_never_touches_the_terminal(daemon: FakeDaemon) -> None:

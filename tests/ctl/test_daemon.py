@@ -380,14 +380,17 @@ fake_daemon.wait_for_ever()
 def test_a_daemon_that_is_stopped_is_named_within_seconds(frozen: int, words: list[str]) -> None:
     """A command that hangs without a word leaves its user with Ctrl-C and no idea."""
     begin = time.monotonic()
+    master, slave = os.openpty()  # attach wants a terminal
     done = subprocess.run(
         [sys.executable, "-m", "devboxctl", *words],
         capture_output=True,
         text=True,
         check=False,
-        stdin=subprocess.DEVNULL,
+        stdin=slave,
         timeout=PATIENCE,
     )
+    os.close(slave)
+    os.close(master)
     assert time.monotonic() - begin < 2 + 3  # two busy cores
     assert f"devboxd (pid {frozen}) does not answer" in done.stderr
     assert "daemon restart" in done.stderr

@@ -235,3 +235,58 @@ def test_keys_are_left_to_the_shell_when_the_command_has_no_terminal(daemon: Fak
     daemon.streams["exec"] = command
     with Tty(["exec", "gpu", "--", "cat"], os.environ) as tty:
         assert tty.wait() == 0
+
+
+def test_a_wait_shows_itself_on_a_terminal_and_goes_when_the_command_speaks(daemon: FakeDaemon) -> None:
+    """Two minutes of silence for a box that was not there."""
+
+    def slow(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.status("starting", text="gpu is not connected to Session Manager yet")
+        time.sleep(2.5)
+        peer.status("online")
+        peer.send(OUTPUT, b"hello\r\n")
+        peer.exit(status=0)
+
+    daemon.streams["exec"] = slow
+    with Tty(["exec", "gpu", "--", "true"], os.environ) as tty:
+        tty.wait_for(b"devbox: gpu is not connected to Session Manager yet")
+        assert tty.wait() == 0
+        assert b"yet (2 s)" in tty.screen
+        assert tty.screen.endswith(b"\r\x1b[Khello\r\r\n"), "nothing of it is left"
+
+
+def test_a_script_hears_nothing_of_a_wait_but_notices(daemon: FakeDaemon) -> None:
+    """Standard error belongs to the command."""
+
+    def slow(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.status("starting", text="not connected yet")
+        time.sleep(1.3)
+        peer.status("notice", text="python3 is not on the box")
+        peer.send(ERROR_OUTPUT, b"its own\n")
+        peer.exit(status=0)
+
+    daemon.streams["exec"] = slow
+    line = [sys.executable, "-m", "devboxctl", "exec", "gpu", "--", "true"]
+    done = subprocess.run(line, capture_output=True, timeout=PATIENCE, check=False, stdin=subprocess.DEVNULL)
+    assert sorted(done.stderr.splitlines()) == [b"[devbox: python3 is not on the box]", b"its own"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_ends_a_wait(daemon: FakeDaemon, number: signal.Signals) -> None:
+    """It was passed on to a command that did not run."""
+
+    def waits(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.status("starting", text="not connected yet")
+        kind, payload = peer.receive()
+        while kind != SIGNAL:
+            kind, payload = peer.receive()
+        peer.exit(status=128 + payload[0], reason="ended before the command ran")  # as the real one does
+
+    daemon.streams["exec"] = waits
+    with Tty(["exec", "gpu", "--", "true"], os.environ) as tty:
+        tty.wait_for(b"not connected yet")
+        tty.program.send_signal(number)
+        assert tty.wait() == 128 + number

@@ -84,7 +84,10 @@ def test_the_fast_commands_import_next_to_nothing(daemon: FakeDaemon, words: lis
     # -S: site-packages may hold start-up hooks (editable installs have) that are not ours.
     code = "from devboxctl.entry import main; main()"
     line = [sys.executable, "-S", "-X", "importtime", "-c", code, *words]
-    done = subprocess.run(line, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    master, slave = os.openpty()  # attach wants a terminal
+    done = subprocess.run(line, capture_output=True, check=False, stdin=slave)
+    os.close(slave)
+    os.close(master)
     assert done.returncode == 0, done.stderr
     loaded = set(re.findall(r"^import time:[\s\d|]*\| +(\S+)$", done.stderr.decode(), re.MULTILINE))
     bare = subprocess.run(

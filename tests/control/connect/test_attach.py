@@ -14,12 +14,12 @@ import pytest
 from devboxd.boxside.shell import Mark
 from devboxd.control.connect import screen as screen_module
 from devboxd.control.daemon import Daemon
-from devboxd.errors import Denied, NotConnected, Unreachable, WrongState
+from devboxd.errors import BoxStopped, Denied, NotConnected, Unreachable, WrongState, exit_status
 from devboxd.model import attach as attach_decisions
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account
 from devboxd.model.session import SessionState
-from devboxd.model.terminal import Detach, Leaving, Resize
+from devboxd.model.terminal import Detach, EndOfInput, Leaving, Resize
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.kit import Screen
@@ -343,16 +343,83 @@ async def test_a_denied_start_is_the_error(daemon: Daemon, sim: Simulator) -> No
     assert isinstance(leaving.error, Denied)
 
 
-async def test_a_box_that_is_off_is_an_error_after_the_wait(
+async def test_a_box_that_is_off_is_called_off_at_once(
     simulator: MakeSimulator, make_daemon: MakeDaemon
 ) -> None:
-    """Bounded at the first start."""
+    """Two minutes of waiting told nobody what to do."""
     sim = await simulator(stopped=["api"])
     daemon = await make_daemon(sim)
+    screen = Screen()
+    async with attached(daemon, sim, screen, wait=120.0) as work:
+        leaving = await asyncio.wait_for(work, 10)
+    assert isinstance(leaving.error, BoxStopped)
+    assert leaving.error.message == "api is stopped"
+    assert exit_status(leaving.error.kind) == 5
+
+
+async def test_a_box_whose_agent_is_away_is_an_error_after_the_wait(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """Bounded at the first start, and its user is told what is waited for, without a second clock."""
+    sim = await simulator()
+    daemon = await make_daemon(sim)
+    await sim.fault("refuse-start", code="TargetNotConnected", times=None)
     screen = Screen()
     async with attached(daemon, sim, screen, wait=0.2) as work:
         leaving = await asyncio.wait_for(work, 10)
     assert isinstance(leaving.error, NotConnected)
+    waits = [line for line in screen.lines if "not connected to Session Manager yet" in line.text]
+    assert waits
+    assert not re.search(r"\d+ s", waits[0].text)
+
+
+async def test_the_end_of_a_clients_input_ends_nobodys_shell(daemon: Daemon, sim: Simulator) -> None:
+    """``attach web work1 </dev/null``: the session was gone, for every terminal that had it open."""
+    one, other = Screen(), Screen()
+    async with attached(daemon, sim, one), attached(daemon, sim, other) as work:
+        pid = await shell_pid(one)
+        other.say(EndOfInput())
+        other.say(EndOfInput())
+        assert await shell_pid(other) == pid
+        other.say(None)
+        await asyncio.wait_for(work, 15)
+        assert await shell_pid(one) == pid
+
+
+async def test_a_command_of_its_own_does_hear_the_end_of_its_input(daemon: Daemon, sim: Simulator) -> None:
+    """``echo x | exec -t BOX -- cat``."""
+    screen = Screen()
+    async with attached(daemon, sim, screen, command="cat; echo ended-$?") as work:
+        await screen.until_state("online")
+        screen.type(b"typed\n")
+        await screen.until(b"typed\r\ntyped")
+        screen.say(EndOfInput())
+        assert (await asyncio.wait_for(work, 15)).status == 0
+    assert b"ended-0" in screen.out
+
+
+async def test_what_is_typed_before_the_next_session_is_there_is_dropped_and_said(
+    daemon: Daemon, sim: Simulator
+) -> None:
+    """The old screen stands, but it is a picture: what comes next may not be what was typed at."""
+    screen = Screen()
+    async with attached(daemon, sim, screen):
+        await shell_pid(screen)
+        await sim.fault("refuse-start", code="InternalServerError", status=500, times=None)
+        await sim.fault("terminate", session="last")
+        await screen.until_state("reopening")
+        await until(lambda: len(screen.lines) > 2 and screen.lines[-1].state == "reopening")
+        before = screen.credited
+        screen.type(b"echo must-not-run > ran\n")
+        await until(lambda: screen.credited >= before + 24)
+        assert any(
+            "what is typed before the session is back is not kept" in line.text for line in screen.lines
+        )
+        await sim.fault("clear")
+        daemon.shared.bells.network.ring()
+        await until_online(screen)
+        await shell_pid(screen)
+        assert not (sim.box("api").disk / "ran").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ import pytest
 from devboxd.boxside.relay import OUTPUT_WINDOW
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.daemon import Daemon
-from devboxd.errors import WrongState
+from devboxd.errors import BoxStopped, WrongState
 from devboxd.model.box import Account
 from devboxd.model.terminal import EndOfInput, Leaving, Signal, Taken
 from devboxd.simulator.world import Simulator
+from tests.control.conftest import MakeDaemon
 from tests.control.kit import Screen
+from tests.kit.sim import MakeSimulator
 from tests.kit.tasks import beside
 
 
@@ -165,3 +167,68 @@ async def test_a_command_that_ended_while_nobody_read_is_still_heard_to_its_last
     leaving = await asyncio.wait_for(work, 20)
     assert leaving.status == 0
     assert bytes(screen.out) == data
+
+
+@pytest.mark.parametrize("number", [2, 15])
+async def test_a_signal_before_the_command_runs_ends_the_wait(
+    daemon: Daemon, sim: Simulator, number: int
+) -> None:
+    """It was kept for a command that never came, and the first Ctrl-C did nothing for two minutes."""
+    await sim.fault("refuse-start", code="TargetNotConnected", times=None)
+    screen = Screen()
+    screen.type(b"input that came first\n")
+    box = await daemon.boxes.resolve(sim.box("api").id, Account())
+    work = beside(daemon.execute(ExecSpec(box=box, argv=["true"]), screen))
+    await screen.until_state("starting")
+    screen.say(Signal(number))
+    leaving = await asyncio.wait_for(work, 10)
+    assert (leaving.status, leaving.error) == (128 + number, None)
+    assert not daemon.sessions()
+
+
+async def test_a_client_that_leaves_before_the_command_runs_ends_the_wait(
+    daemon: Daemon, sim: Simulator
+) -> None:
+    """Also with input on its way, which waited for the command."""
+    await sim.fault("refuse-start", code="TargetNotConnected", times=None)
+    screen = Screen()
+    screen.type(b"input that came first\n")
+    box = await daemon.boxes.resolve(sim.box("api").id, Account())
+    work = beside(daemon.execute(ExecSpec(box=box, argv=["true"]), screen))
+    await screen.until_state("starting")
+    screen.say(None)
+    await asyncio.wait_for(work, 10)
+    assert not daemon.sessions()
+
+
+async def test_a_box_that_is_off_is_called_off_at_once(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """exec was silent for 120 seconds."""
+    sim = await simulator(stopped=["api"])
+    daemon = await make_daemon(sim)
+    leaving, _ = await asyncio.wait_for(run(daemon, sim, "true"), 10)
+    assert isinstance(leaving.error, BoxStopped)
+
+
+async def test_a_connection_to_a_box_that_is_off_fails_at_once(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """ssh waited for 118 seconds."""
+    sim = await simulator(stopped=["api"])
+    daemon = await make_daemon(sim)
+    box = await daemon.boxes.resolve(sim.box("api").id, Account())
+    with pytest.raises(BoxStopped, match="api is stopped"):
+        await asyncio.wait_for(daemon.connect(box, 22, None, 120.0), 10)
+
+
+async def test_a_first_session_that_dies_costs_no_input(daemon: Daemon, sim: Simulator) -> None:
+    """Nothing of it was sent, so the next try has it still."""
+    work = beside(run(daemon, sim, "cat", stdin=b"precious\n"))
+    while not sim.gateway.sessions:
+        await asyncio.sleep(0.001)
+    await sim.fault("terminate", session="last")
+    leaving, screen = await asyncio.wait_for(work, 20)
+    assert (leaving.status, leaving.error) == (0, None)
+    assert bytes(screen.out) == b"precious\n"
+    assert len(sim.gateway.sessions) == 2
