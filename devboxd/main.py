@@ -34,6 +34,7 @@ from devboxd.control.connect.forward import ListenerStore
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Doctor
 from devboxd.errors import DevboxError
+from devboxd.host.bridge_key import bridge_secrets
 from devboxd.host.clock import Clock
 from devboxd.host.config import ConfigFiles, Loaded
 from devboxd.host.files import replace_file
@@ -118,6 +119,7 @@ async def _run(
         settings,
         memory,
         listeners,
+        bridge_secret=bridge_secrets(paths.bridge_key),
     )
     watch = LoginWatch(shared.time, shared.news, shared.logins, accounts, notice)
     current = _Current(files, loaded, settings, daemon.reconfigured)

@@ -7,12 +7,14 @@ runs on a box can be looked at. ``--check`` writes nothing and fails where a fil
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import python_minifier
 
 ROOT = Path(__file__).parents[1]
+OWN_IMPORT = re.compile(r"^from (devboxd\.[\w.]+) import (?:\([^)]*\)|[^(\n]*)\n", re.MULTILINE)
 FOLDER = ROOT / "devboxd" / "boxside" / "programs"
 
 
@@ -27,12 +29,21 @@ def shortened(source: str) -> str:
     return text + "\n"
 
 
+def whole(source: Path) -> str:
+    """The program with the parts of ours that it imports in front of it, in the place of those imports."""
+    text = source.read_text("utf-8")
+    for match in list(OWN_IMPORT.finditer(text)):
+        part = ROOT / (match[1].replace(".", "/") + ".py")
+        text = part.read_text("utf-8") + "\n" + text.replace(match[0], "")
+    return text
+
+
 def main() -> int:
     """Write the files, or look at them."""
     stale = []
     for source in sorted(FOLDER.glob("*.py")):
         target = source.with_suffix(".min")
-        text = shortened(source.read_text("utf-8"))
+        text = shortened(whole(source))
         if target.exists() and target.read_text("utf-8") == text:
             continue
         stale.append(target.name)

@@ -17,7 +17,7 @@ from aiohttp import web
 from devboxd.api import wire
 from devboxd.api.stream import StreamTerminal
 from devboxd.control.connect.splice import splice
-from devboxd.control.connect.stream import Stream
+from devboxd.control.connect.stream import Duplex
 from devboxd.errors import BadRequest
 from devboxd.model.terminal import Leaving
 from devboxd.net.listen import Connection
@@ -54,7 +54,7 @@ class Piped:
         count: told 1 when it begins to carry and -1 when it ends.
     """
 
-    stream: Stream
+    stream: Duplex
     count: Callable[[int], None]
     fd_pass: bool = False
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
 
+from devboxd.boxside import bridgehead
 from devboxd.control.base.boxes import Boxes
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.needs import Cloud, Dialer
@@ -14,6 +17,8 @@ from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.connect.attach import Attach
+from devboxd.control.connect.bridge import BridgeFacts, Bridges
+from devboxd.control.connect.bridged import BridgedExecution
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forward import Forwards, ListenerStore
 from devboxd.control.connect.ping import Pinged, ping
@@ -22,7 +27,7 @@ from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.ssh import Keys, SshAccess
 from devboxd.control.connect.sshagent import SshAgents
-from devboxd.control.connect.stream import Stream
+from devboxd.control.connect.stream import Duplex
 from devboxd.control.connect.sweep import sweep
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import BoxNotFound, DevboxError, Unreachable
@@ -33,6 +38,7 @@ from devboxd.model.identity import Identity
 from devboxd.model.states import InstanceState
 from devboxd.model.terminal import Leaving
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -50,7 +56,9 @@ class Daemon:
         listeners: ListenerStore | None = None,
         *,
         idle_after: float = IDLE_AFTER,
+        bridge_secret: Callable[[str], bytes] | None = None,
     ) -> None:
+        """Make it. ``bridge_secret``: 32 bytes that belong to a name, the same after a restart; None: no bridges."""
         self.shared = shared
         self.settings = settings
         self.attached = 0
@@ -59,6 +67,15 @@ class Daemon:
         self._memory = memory
         self._sessions = Sessions(shared, cloud.sessions, dialer, memory, owner=memory.owner)
         self._idle_after = idle_after
+        self._bridges: Bridges | None = None
+        if bridge_secret is not None:
+            self._bridges = Bridges(
+                self._sessions,
+                self.execute_directly,
+                bridge_secret,
+                secrets.token_bytes(16),
+                lambda: self.config,
+            )
         self._pools: dict[PortTarget, PortPool] = {}
         self._warm: list[PortPool] = []
         self.boxes = Boxes(shared.time, cloud, memory, settings.for_aws)
@@ -88,6 +105,8 @@ class Daemon:
         """End all sessions at AWS's side, too; within a few seconds."""
         await self.forwards.stop()
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        if self._bridges is not None:
+            await self._bridges.stop()
         await self.shared.tasks.stop()
 
     async def _warm_up(self) -> None:
@@ -171,7 +190,16 @@ class Daemon:
             self.shared.news.tell("attach.left", f"a terminal left {spec.session}", box=spec.box.name)
 
     async def execute(self, spec: ExecSpec, terminal: Terminal) -> Leaving:
-        """Run a command on a box."""
+        """Run a command on a box: over the bridge where there can be one."""
+        if self._bridges is not None:
+            bridged = BridgedExecution(self._bridges, spec, terminal)
+            leaving = await self.held(f"exec on {spec.box.name}", bridged.run())
+            if leaving is not None:
+                return leaving
+        return await self.execute_directly(spec, terminal)
+
+    async def execute_directly(self, spec: ExecSpec, terminal: Terminal) -> Leaving:
+        """Run a command in a session of its own."""
         execution = Execution(
             self._sessions,
             spec,
@@ -180,12 +208,12 @@ class Daemon:
         )
         return await self.held(f"exec on {spec.box.name}", execution.run())
 
-    async def held(self, name: str, work: Coroutine[None, None, Leaving]) -> Leaving:
+    async def held(self, name: str, work: Coroutine[None, None, T]) -> T:
         """Run a client's stream among our own tasks: ``stop`` ends it, and its session at AWS's side."""
         if self.shared.tasks.is_closing:
             work.close()
             raise Unreachable("devboxd is stopping")
-        task: asyncio.Task[Leaving] = self.shared.tasks.spawn(name, work)
+        task: asyncio.Task[T] = self.shared.tasks.spawn(name, work)
         return await task
 
     def pool(self, target: PortTarget) -> PortPool:
@@ -196,9 +224,20 @@ class Daemon:
                 target,
                 self.config,
                 idle_after=self._idle_after,
+                bridged=self._bridged if self._bridges is not None else None,
             )
             pool.on_empty = lambda: self._forget(target)
         return pool
+
+    def bridges(self) -> list[BridgeFacts]:
+        """All bridges as they stand."""
+        return self._bridges.facts() if self._bridges is not None else []
+
+    async def _bridged(self, target: PortTarget, wait: float | None) -> Duplex | None:
+        assert self._bridges is not None
+        return await self._bridges.stream(
+            target.box, bridgehead.tcp(target.host or "localhost", target.port), wait
+        )
 
     def _forget(self, target: PortTarget) -> None:
         """Drop a pool that nobody uses: a SOCKS client may see thousands of hosts."""
@@ -206,7 +245,7 @@ class Daemon:
         if pool is not None and not pool.kept and not pool.sessions:
             del self._pools[target]
 
-    async def connect(self, box: BoxRef, port: int, host: str | None, wait: float | None) -> Stream:
+    async def connect(self, box: BoxRef, port: int, host: str | None, wait: float | None) -> Duplex:
         """Open a connection to a port of a box."""
         return await self.pool(PortTarget(box, port, host)).connect(wait)
 

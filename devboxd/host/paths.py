@@ -80,6 +80,11 @@ class Paths:
         return self.state / "id_ed25519"
 
     @property
+    def bridge_key(self) -> Path:
+        """The secret of the bridges."""
+        return self.state / "bridge.key"
+
+    @property
     def user_ssh_config(self) -> Path:
         return self.home / ".ssh" / "config"
 

@@ -15,7 +15,7 @@ import msgspec
 from devboxd.errors import BadRequest
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.names import is_name, is_user
-from devboxd.model.states import KeepAlive, LogLevel, Mux
+from devboxd.model.states import BridgeUse, KeepAlive, LogLevel, Mux
 
 BUILT_IN: Final = "default"
 
@@ -58,6 +58,13 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frames_per_second: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 900
 
 
+class BridgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``use``: auto carries streams over many sessions where the box can; ``max_lanes``: sessions of one bridge."""
+
+    use: BridgeUse = BridgeUse.AUTO
+    max_lanes: Annotated[int, msgspec.Meta(ge=1, le=16)] = 8
+
+
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What goes to the log."""
 
@@ -71,6 +78,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boxes: dict[str, BoxSettings] = {}
     forward: ForwardSettings = ForwardSettings()
     link: LinkSettings = LinkSettings()
+    bridge: BridgeSettings = BridgeSettings()
     log: LogSettings = LogSettings()
 
     def account_of(self, asked: Account, box: str | None = None) -> Account:

@@ -83,6 +83,13 @@ class KeepAlive(StrEnum):
     NEVER = "never"
 
 
+class BridgeUse(StrEnum):
+    """Whether streams are carried over many sessions."""
+
+    AUTO = "auto"  # where the box can
+    NEVER = "never"
+
+
 class Severity(StrEnum):
     """How much a condition matters."""
 

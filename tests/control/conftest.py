@@ -62,6 +62,7 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
         *,
         state: State | None = None,
         owner: str = "test",
+        bridge_secret: Any = None,
         idle_after: float = IDLE_AFTER,
         **config: Any,
     ) -> Daemon:
@@ -83,6 +84,7 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
             Settings(shared.news, Config(**config)),
             Memory(shared.news, Nowhere(), state),
             idle_after=idle_after,
+            bridge_secret=bridge_secret,
         )
         await daemon.start()
         stack.push_async_callback(daemon.stop)

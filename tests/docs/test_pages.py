@@ -9,6 +9,7 @@ import shlex
 import textwrap
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -23,6 +24,8 @@ from devboxd.api.describe import table
 from devboxd.aws.errors import action
 from devboxd.errors import STATUS, Kind
 from devboxd.model import config
+from devboxd.model.policy import Audience
+from devboxd.model.policy import policy as model_policy
 from devboxd.ssm import documents
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +155,33 @@ def test_the_policy_allows_exactly_what_is_called_to_connect() -> None:
                 ):
                     called.add(action(service, operation))
     assert allowed == called
+
+
+def test_every_call_is_in_some_policy() -> None:
+    """What init account deploys must do, or people hunt for permissions one by one."""
+    allowed = [
+        one
+        for audience in Audience
+        for statement in model_policy(audience)["Statement"]
+        for one in flat(statement["Action"])
+    ]
+    called = set()
+    for path in (ROOT / "devboxd" / "aws").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr="call" | "pages"),
+                    args=[ast.Constant(value=str(service)), ast.Constant(value=str(operation)), *_],
+                ):
+                    called.add(action(service, operation))
+    unsigned = {"sso-oauth:CreateToken", "sso-oauth:RegisterClient", "sso-oauth:StartDeviceAuthorization"}
+    # A transaction needs the permissions of what is in it.
+    made_of_others = {"dynamodb:TransactWriteItems"}
+    assert [
+        one
+        for one in sorted(called - unsigned - made_of_others)
+        if not any(fnmatchcase(one, pattern) for pattern in allowed)
+    ] == []
 
 
 def test_the_policy_names_every_document() -> None:

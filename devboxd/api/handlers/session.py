@@ -12,7 +12,7 @@ from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, frames, pipes
 from devboxd.api.upgrade import Framed, Piped
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.stream import Stream
+from devboxd.control.connect.stream import Duplex
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.attach import AttachSpec
@@ -124,7 +124,7 @@ async def _prepare(daemon: Daemon, box: BoxRef, user: str, port: int, hosts: Seq
             daemon.shared.news.tell("ssh.problem", problem, box=box.name)
 
 
-async def _caught(work: Awaitable[Stream]) -> Stream | DevboxError:
+async def _caught(work: Awaitable[Duplex]) -> Duplex | DevboxError:
     """Keep a failure out of the task group: it must not cancel what runs beside it."""
     try:
         return await work

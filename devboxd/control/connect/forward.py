@@ -26,7 +26,7 @@ from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.port import PortPool, PortTarget
 from devboxd.control.connect.socks import FAILED, OK, REFUSED, Buffered, SocksError, accept, reply
 from devboxd.control.connect.splice import LOOK, Connection, splice
-from devboxd.control.connect.stream import ConnectionRefused, Stream
+from devboxd.control.connect.stream import ConnectionRefused, Duplex
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError, PortDenied, PortInUse
 from devboxd.model.box import BoxRef
@@ -250,7 +250,7 @@ class Forward:
         finally:
             self._open -= 1
 
-    async def _connect(self, pool: PortPool, connection: Connection) -> Stream:
+    async def _connect(self, pool: PortPool, connection: Connection) -> Duplex:
         """Wait for a session, as long as the client does.
 
         Raises:
@@ -274,7 +274,7 @@ class Forward:
                 for handle in next_look:
                     handle.cancel()
 
-    async def _carry(self, connection: Connection, stream: Stream) -> None:
+    async def _carry(self, connection: Connection, stream: Duplex) -> None:
         counted = _Counted(connection, self)
         self.note(await splice(counted, stream))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from devboxd.control.connect.fate import SessionEnded
 from devboxd.control.connect.plan import Message, Plan, Quiet
 from devboxd.control.connect.sessions import Sessions
-from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, Stream, StreamReset
+from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, Duplex, Stream, StreamReset
 from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
@@ -317,6 +317,9 @@ def _is_dead_target(session: PortSession) -> bool:
     return session.multiplexed is False and end is not None and end.ending is Ending.BROKEN
 
 
+Bridged = Callable[[PortTarget, float | None], Awaitable[Duplex | None]]
+
+
 class PortPool:
     """The sessions to one target, and which of them a new connection gets."""
 
@@ -327,7 +330,9 @@ class PortPool:
         config: Config,
         *,
         idle_after: float = IDLE_AFTER,
+        bridged: Bridged | None = None,
     ) -> None:
+        """Make one. ``bridged``: opens a stream over the bridge to the box; None from it: there is no bridge."""
         self.target = target
         self.sessions: list[PortSession] = []
         self.kept = 0  # how many want one session to stay warm
@@ -337,10 +342,11 @@ class PortPool:
         self._shared = directory.shared
         self._config = config
         self._idle_after = idle_after
+        self._bridged = bridged
         self._documents = [documents.PORT, documents.SSH] if target.host is None else [documents.REMOTE_PORT]
         self._reaper: asyncio.Task[None] | None = None
 
-    async def connect(self, wait: float | None = 120.0) -> Stream:
+    async def connect(self, wait: float | None = 120.0) -> Duplex:
         """Open a connection to the target.
 
         Args:
@@ -350,6 +356,8 @@ class PortPool:
             ConnectionRefused comes later, from ``Stream.read``: the far end tells only then.
             DevboxError: the session could not be opened.
         """
+        if self._bridged is not None and (stream := await self._bridged(self.target, wait)) is not None:
+            return stream
         deadline = None if wait is None else self._shared.time.monotonic() + wait
         delays = backoff(self._shared.time.dice)
         while True:

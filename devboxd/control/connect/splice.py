@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from devboxd.control.connect.stream import Stream, StreamReset
+from devboxd.control.connect.stream import Duplex, StreamReset
 from devboxd.errors import DevboxError
 from devboxd.ssm.mux import HEADER
 
@@ -38,7 +38,7 @@ class Connection(Protocol):
         """Whether all input was read and the local program is known to have closed the connection altogether."""
 
 
-async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
+async def splice(connection: Connection, stream: Duplex) -> DevboxError | None:
     """Carry bytes both ways until one side is done. Both are closed on return.
 
     Returns the reason where the stream was cut; the local connection was reset then.
@@ -50,7 +50,7 @@ async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
     is_orderly = False  # a connection that is cut in the middle must not look like one that has ended
     try:
         await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-        if not down.done() and up.exception() is None and not await _linger(connection, stream, down):
+        if not down.done() and up.exception() is None and not await _rest(connection, stream, down):
             failure = StreamReset("the far end gave no answer after the local side had ended")
         for task in (down, up):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
@@ -70,7 +70,7 @@ async def splice(connection: Connection, stream: Stream) -> DevboxError | None:
             connection.reset()
 
 
-async def _up(connection: Connection, stream: Stream) -> None:
+async def _up(connection: Connection, stream: Duplex) -> None:
     while data := await connection.read(READ_SIZE):
         try:
             await stream.write(data)
@@ -80,12 +80,21 @@ async def _up(connection: Connection, stream: Stream) -> None:
             return  # nobody reads it any more, but what the far end said before it closed is still delivered
 
 
-async def _down(connection: Connection, stream: Stream) -> None:
+async def _down(connection: Connection, stream: Duplex) -> None:
     while data := await stream.read():
         await connection.write(data)
 
 
-async def _linger(connection: Connection, stream: Stream, down: asyncio.Future[None]) -> bool:
+async def _rest(connection: Connection, stream: Duplex, down: asyncio.Future[None]) -> bool:
+    """The local side has ended its input: let the far end know where that can be, and wait for its answer."""
+    if not stream.finish():
+        return await _linger(connection, stream, down)
+    while not down.done() and not connection.has_left():
+        await asyncio.wait({down}, timeout=LOOK)
+    return True
+
+
+async def _linger(connection: Connection, stream: Duplex, down: asyncio.Future[None]) -> bool:
     """The local side has ended its input: wait for the far end as long as it talks. False: it does not.
 
     While the link is down nothing can be heard; that is no silence. Nobody waits for whom nobody is there.

@@ -27,6 +27,11 @@ class StreamReset(DevboxError):
     code = "stream-reset"
     kind = Kind.UNREACHABLE
 
+    def __init__(self, message: str, symbol: str = "") -> None:
+        """Make it. ``symbol``: the far end's name of the error (``ENOENT``), where it said one."""
+        super().__init__(message)
+        self.symbol = symbol
+
 
 class Backlog:
     """Bytes that wait on all connections of a session."""
@@ -103,6 +108,34 @@ class Arrivals:
         return waiting
 
 
+class Duplex(Protocol):
+    """A connection to something on a box, whatever carries it. ``read`` and ``write`` each by one task at a time."""
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the far end's close. Raises as ``Arrivals.read``."""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; waits where it must. Raises StreamReset."""
+
+    def finish(self) -> bool:
+        """Send no more, and still read: False where what carries it knows no half-close, and nothing was done."""
+
+    def close(self) -> None:
+        """Close both directions."""
+
+    @property
+    def received(self) -> int:
+        """Bytes that the far end has ever sent."""
+
+    @property
+    def is_online(self) -> bool:
+        """Whether it is carried now."""
+
+    @property
+    def finished(self) -> bool:
+        """The far end has closed."""
+
+
 class Carrier(Protocol):
     """What a stream needs of its session."""
 
@@ -148,6 +181,10 @@ class Stream:
             part = data[at : at + self._session.turn_size]
             await self._session.write(self.number, part)
             at += len(part)
+
+    def finish(self) -> bool:
+        """Never: smux version 1 knows no half-close."""
+        return False
 
     def close(self) -> None:
         """Close both directions. What the far end still sends is dropped (smux knows no half-close)."""

@@ -1,0 +1,117 @@
+"""One lane of a bridge: a port session of its own to the bridgehead, from the greeting to the last frame."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Final, Protocol
+
+from devboxd.boxside import bridgehead
+from devboxd.control.base.time import Time
+from devboxd.control.connect.port import PortSession
+from devboxd.control.connect.stream import Stream, StreamReset
+from devboxd.model.bridge import Bridge
+from devboxd.model.session import SessionState
+
+GREETING_TIME: Final = 15.0  # seconds that the bridgehead has for its answer
+FEW: Final = 4 << 10  # bytes that keep-alives and small talk stay below
+
+
+class Pipe(Protocol):
+    """An ordered pipe to the bridgehead."""
+
+    async def read(self) -> bytes:
+        """Bytes; empty at the end."""
+
+    async def write(self, data: bytes) -> None: ...
+
+
+class NotOurs(Exception):
+    """What answers at the bridgehead's port does not know the secret."""
+
+
+class Lane:
+    """One lane. ``run`` it; it ends when its session does, or its bridge says so."""
+
+    def __init__(self, number: int, session: PortSession, time: Time) -> None:
+        self.number = number
+        self.session = session
+        self.is_up = False
+        self._time = time
+        self._wake = asyncio.Event()
+        self._busy_at = time.monotonic()
+        self._carried = 0
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._wake.set()
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether its session has a link."""
+        return self.session.held.state is SessionState.ONLINE
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since it carried more than small talk."""
+        return self._time.monotonic() - self._busy_at
+
+    async def open(self, secret: bytes, life: bytes) -> Stream:
+        """Open the session and show each other who we are.
+
+        Raises:
+            NotOurs: somebody else listens there.
+            ConnectionRefused: nobody does.
+            DevboxError: the session could not be opened.
+        """
+        stream = await self.session.open()
+        greeting = bridgehead.greeting(life, self.number, secrets.token_bytes(32))
+        await stream.write(greeting)
+        answer = b""
+        async with asyncio.timeout(GREETING_TIME):
+            while len(answer) < bridgehead.ANSWER.size:
+                if not (part := await stream.read()):
+                    raise StreamReset("the bridgehead hung up")
+                answer += part
+        proof = bridgehead.proof(secret, greeting, answer[: bridgehead.ANSWER.size])
+        if proof is None or len(answer) > bridgehead.ANSWER.size:
+            raise NotOurs("what answers on the box is not our bridgehead")
+        await stream.write(proof)
+        return stream
+
+    async def carry(self, bridge: Bridge, pipe: Pipe, happened: Happened) -> None:
+        """Carry frames both ways until the pipe ends.
+
+        Raises:
+            BridgeError: the box said what can not be.
+            DevboxError: the session ended.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(self._write(bridge, pipe), name=f"lane {self.number}: write")
+            try:
+                while data := await pipe.read():
+                    self._note(len(data))
+                    bridge.received(self.number, data, self._time.monotonic())
+                    happened()
+            finally:
+                writer.cancel()
+
+    async def _write(self, bridge: Bridge, pipe: Pipe) -> None:
+        while True:
+            while data := bridge.outgoing(self.number, self._time.monotonic()):
+                self._note(len(data))
+                await pipe.write(data)
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _note(self, size: int) -> None:
+        self._carried += size
+        if self._carried > FEW:
+            self._carried = 0
+            self._busy_at = self._time.monotonic()
+
+
+class Happened(Protocol):
+    """Called when the bridge may have events, or may want to send."""
+
+    def __call__(self) -> None: ...

@@ -1,0 +1,403 @@
+"""The bridgehead for real: a process of its own, reached over sockets as lanes reach it."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devboxd.boxside import bridgehead
+from devboxd.model.bridge import Bridge, Data, Ended, Opened, Room, WasReset
+
+
+class Near:
+    """The daemon's end, with plain sockets as lanes."""
+
+    def __init__(self, folder: Path, *, secret: bytes | None = None, life: bytes | None = None) -> None:
+        self.folder = folder
+        self.secret = secret or secrets.token_bytes(32)
+        self.life = life or secrets.token_bytes(16)
+        self.bridge = Bridge(near=True)
+        self.lanes: dict[int, socket.socket] = {}
+        self.count = 0
+        self.got: dict[int, bytearray] = defaultdict(bytearray)
+        self.ended: set[int] = set()
+        self.resets: dict[int, str] = {}
+        self.purposes: dict[int, Any] = {}
+        self.note: dict[str, Any] = {}
+
+    def start(self, program: Path, *, linger: float = 20.0, python: str = sys.executable) -> dict[str, Any]:
+        want = {"id": "t1", "secret": self.secret.hex(), "linger": linger}
+        done = subprocess.run(
+            [python, "-I", program, "start", self.folder],
+            input=json.dumps(want) + "\n",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+        )
+        assert done.returncode == 0, done.stderr
+        self.note = json.loads(done.stdout)
+        return self.note
+
+    def lane(self, *, unix: bool = False) -> int:
+        if unix:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(self.note["path"])
+        else:
+            sock = socket.create_connection(("127.0.0.1", self.note["port"]))
+        sock.settimeout(5)
+        self.count += 1
+        hello = bridgehead.greeting(self.life, self.count, secrets.token_bytes(32))
+        sock.sendall(hello)
+        answer = b""
+        while len(answer) < bridgehead.ANSWER.size:
+            part = sock.recv(bridgehead.ANSWER.size - len(answer))
+            assert part, "the bridgehead hung up"
+            answer += part
+        shown = bridgehead.proof(self.secret, hello, answer)
+        if shown is None:
+            sock.close()
+            raise PermissionError("not our bridgehead")
+        sock.sendall(shown)
+        sock.setblocking(False)
+        self.lanes[self.count] = sock
+        self.bridge.lane_up(self.count, time.monotonic())
+        return self.count
+
+    def cut(self, number: int) -> None:
+        self.lanes.pop(number).close()
+        self.bridge.lane_down(number)
+
+    def until(self, done: Callable[[], object], seconds: float = 20.0) -> None:
+        end = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < end, (dict(self.resets), {k: len(v) for k, v in self.got.items()})
+            self.step()
+
+    def step(self) -> None:
+        now = time.monotonic()
+        for number in self.bridge.order():
+            while data := self.bridge.outgoing(number, now):
+                self.lanes[number].setblocking(True)
+                self.lanes[number].sendall(data)
+                self.lanes[number].setblocking(False)
+        ready, _, _ = select.select(list(self.lanes.values()), [], [], 0.02)
+        for number, sock in list(self.lanes.items()):
+            if sock in ready:
+                data = sock.recv(1 << 20)
+                if data:
+                    self.bridge.received(number, data, time.monotonic())
+                else:
+                    self.cut(number)
+        for event in self.bridge.events():
+            match event:
+                case Data(stream, data):
+                    self.got[stream] += data
+                    self.bridge.consumed(stream, len(data), time.monotonic())
+                case Ended(stream):
+                    self.ended.add(stream)
+                case WasReset(stream, reason):
+                    self.resets[stream] = reason
+                case Opened(stream, purpose):
+                    self.purposes[stream] = json.loads(purpose)
+                case Room():
+                    pass
+
+    def send(self, number: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self.bridge.write(number, bytes(view)) :]
+            self.step()
+
+    def records(self, number: int) -> dict[int, bytes]:
+        """What a command said, by kind."""
+        found: dict[int, bytes] = defaultdict(bytes)
+        for kind, data, _ in bridgehead.Records().feed(bytes(self.got[number])):
+            found[kind] += data
+        return found
+
+    def run(self, *argv: str, **more: Any) -> tuple[int, bytes, bytes]:
+        number = self.bridge.open(bridgehead.command(argv, **more))
+        self.bridge.finish(number)
+        self.until(lambda: number in self.ended or number in self.resets)
+        found = self.records(number)
+        return json.loads(found[bridgehead.EXIT])["status"], found[1], found[2]
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("head") / "bridgehead.py"
+    path.write_text(bridgehead.program(), "utf-8")
+    return path
+
+
+@pytest.fixture
+def near(tmp_path: Path, program: Path) -> Iterator[Near]:
+    one = Near(tmp_path / "box")
+    one.start(program)
+    yield one
+    for sock in one.lanes.values():
+        sock.close()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(one.note["pid"], signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def echo_server() -> Iterator[int]:
+    """Says back what it hears, and then that it has heard the end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError):
+            while data := sock.recv(65536):
+                sock.sendall(data)
+            sock.sendall(b"<end>")
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                threading.Thread(target=serve, args=(sock,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield listener.getsockname()[1]
+    listener.close()
+
+
+def test_it_is_written_in_the_python_of_old_boxes() -> None:
+    """Amazon Linux 2 has 3.7, RHEL 8 has 3.6."""
+    ast.parse(bridgehead.program(), feature_version=(3, 6))
+    assert "devboxd" not in bridgehead.program().replace("devboxd/", "")
+
+
+@pytest.mark.parametrize("unix", [False, True])
+def test_a_connection_goes_through_and_half_closes(near: Near, unix: bool) -> None:
+    near.lane(unix=unix)
+    with echo_server() as port:
+        number = near.bridge.open(bridgehead.tcp("127.0.0.1", port))
+        near.send(number, b"hello")
+        near.bridge.finish(number)
+        near.until(lambda: number in near.ended)
+    assert bytes(near.got[number]) == b"hello<end>"
+
+
+def test_a_refused_port_is_a_reset_with_its_reason(near: Near) -> None:
+    near.lane()
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    number = near.bridge.open(bridgehead.tcp("127.0.0.1", port))
+    near.until(lambda: number in near.resets)
+    assert near.resets[number] == "ECONNREFUSED Connection refused"
+
+
+def test_many_megabytes_survive_lanes_that_die(near: Near) -> None:
+    """Byte for byte, while every lane is cut again and again."""
+    for _ in range(3):
+        near.lane()
+    data = os.urandom(1 << 20) * 12
+    with echo_server() as port:
+        number = near.bridge.open(bridgehead.tcp("127.0.0.1", port))
+        sent, cuts = 0, 0
+        while len(near.got[number]) < len(data):
+            if sent < len(data):
+                sent += near.bridge.write(number, data[sent : sent + (1 << 18)])
+            near.step()
+            if len(near.got[number]) > (cuts + 1) * 700_000:
+                cuts += 1
+                near.cut(near.bridge.order()[cuts % len(near.lanes)])
+                near.lane()
+        assert cuts > 10
+    assert hashlib.sha256(near.got[number]).digest() == hashlib.sha256(data).digest()
+
+
+def test_a_command_has_separate_streams_a_status_and_its_input(near: Near) -> None:
+    near.lane()
+    assert near.run("sh", "-c", "echo out; echo err >&2; exit 37") == (37, b"out\n", b"err\n")
+    assert near.run("sh", "-c", "kill -9 $$")[0] == 137
+    assert near.run("sh", "-c", 'echo "$A" $(pwd)', env={"A": "b c"}, cwd="/")[1] == b"b c /\n"
+    number = near.bridge.open(bridgehead.command(["sort"]))
+    near.send(
+        number, bridgehead.record(bridgehead.STDIN, b"b\na\n") + bridgehead.record(bridgehead.STDIN_END, b"")
+    )
+    near.until(lambda: number in near.ended)
+    assert near.records(number)[bridgehead.STDOUT] == b"a\nb\n"
+
+
+def test_a_command_that_is_not_there_says_so(near: Near) -> None:
+    near.lane()
+    number = near.bridge.open(bridgehead.command(["no-such-command"]))
+    near.until(lambda: number in near.resets)
+    assert near.resets[number].startswith("ENOENT ")
+
+
+def test_output_waits_for_its_reader_and_a_signal_overtakes_input(near: Near) -> None:
+    near.lane()
+    number = near.bridge.open(bridgehead.command(["sleep", "100"]))
+    for _ in range(10):
+        near.bridge.write(number, bridgehead.record(bridgehead.STDIN, bytes(16_000)) * 10)
+        near.step()
+    control = near.bridge.open(bridgehead.control(number))
+    near.bridge.write(control, bridgehead.record(bridgehead.SIGNAL, b"15"))
+    near.until(lambda: number in near.ended)
+    assert json.loads(near.records(number)[bridgehead.EXIT]) == {"status": 143}
+
+
+def test_a_terminal_has_a_size_and_outlives_its_lane(near: Near) -> None:
+    first = near.lane()
+    number = near.bridge.open(bridgehead.command(["sh"], tty=(33, 101), env={"PS1": "ready> "}))
+    near.send(number, bridgehead.record(bridgehead.STDIN, b"stty size\n"))
+    near.until(lambda: b"33 101" in near.records(number)[1])
+    near.cut(first)
+    near.lane()
+    control = near.bridge.open(bridgehead.control(number))
+    near.bridge.write(control, bridgehead.record(bridgehead.SIZE, b"[40, 90]"))
+    near.send(number, bridgehead.record(bridgehead.STDIN, b"stty size; exit 5\n"))
+    near.until(lambda: number in near.ended)
+    found = near.records(number)
+    assert b"40 90" in found[1]
+    assert json.loads(found[bridgehead.EXIT]) == {"status": 5}
+
+
+def test_a_closed_terminal_hangs_its_program_up(near: Near, tmp_path: Path) -> None:
+    """As when a window is closed: nothing runs on unseen."""
+    near.lane()
+    mark = tmp_path / "hung-up"
+    script = f"trap 'echo x > {mark}; exit' HUP; echo on; while :; do sleep 0.05; done"
+    number = near.bridge.open(bridgehead.command(["sh", "-c", script], tty=(24, 80)))
+    near.until(lambda: b"on" in near.records(number)[1])
+    near.bridge.reset(number, "closed")
+    near.until(mark.exists)
+
+
+def _serve_here(near: Near, purpose: bytes) -> None:
+    number = near.bridge.open(purpose)
+    near.until(lambda: b"\n" in near.got[number])
+    where = json.loads(near.got[number])
+    if where["path"]:
+        assert oct(Path(where["path"]).stat().st_mode & 0o777) == "0o600"
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(where["path"])
+    else:
+        client = socket.create_connection(("127.0.0.1", where["port"]))
+    with client:
+        client.sendall(b"from the box")
+        near.until(lambda: any(one["of"] == number for one in near.purposes.values()))
+        accepted = max(near.purposes)
+        near.until(lambda: bytes(near.got[accepted]) == b"from the box")
+        near.send(accepted, b"and back")
+        assert client.recv(100) == b"and back"
+    near.bridge.finish(number)
+    near.until(lambda: number in near.ended)
+
+
+def test_a_listener_on_the_box_opens_streams_here(near: Near, tmp_path: Path) -> None:
+    """A reverse forward; and a lent ssh agent, at a path."""
+    near.lane()
+    path = tmp_path / "agent.sock"
+    for purpose in (bridgehead.listen(port=0), bridgehead.listen(path=str(path))):
+        _serve_here(near, purpose)
+    assert not path.exists()
+
+
+def test_ports_are_told_as_they_change(near: Near) -> None:
+    """Nobody polls through a session."""
+    near.lane()
+    number = near.bridge.open(bridgehead.watch())
+    near.until(lambda: b"\n" in near.got[number])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        near.until(lambda: port in json.loads(near.got[number].splitlines()[-1])["ports"])
+    near.until(lambda: port not in json.loads(near.got[number].splitlines()[-1])["ports"])
+
+
+def test_a_second_start_finds_the_first(near: Near, program: Path) -> None:
+    before = near.note
+    assert near.start(program) == {**before, "was": True}
+
+
+def test_a_new_life_of_the_daemon_begins_with_no_streams(near: Near) -> None:
+    """What the old life had open is closed on the box."""
+    near.lane()
+    with echo_server() as port:
+        number = near.bridge.open(bridgehead.tcp("127.0.0.1", port))
+        near.send(number, b"x")
+        near.until(lambda: near.got[number])
+        again = Near(near.folder, secret=near.secret)
+        again.note = near.note
+        again.lane()
+        assert again.run("true")[0] == 0
+        near.until(lambda: not near.lanes)
+        for sock in again.lanes.values():
+            sock.close()
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n" * 10,
+        b"DBX1" + bytes(52),
+        b"DBX1" + bytes(52 + 32),
+        bytes(range(256)) * 2,
+    ],
+)
+def test_a_stranger_learns_nothing_and_blocks_nothing(near: Near, says: bytes) -> None:
+    """Other users of the box may connect to a loopback port, too."""
+    strangers = [socket.create_connection(("127.0.0.1", near.note["port"])) for _ in range(80)]
+    for one in strangers:
+        with contextlib.suppress(OSError):
+            one.sendall(says)
+    near.lane()
+    assert near.run("echo", "hi")[1] == b"hi\n"
+    for one in strangers:
+        one.settimeout(10)
+        with contextlib.suppress(ConnectionError):
+            heard = one.recv(1000)
+            assert len(heard) in (0, bridgehead.ANSWER.size)
+        one.close()
+
+
+def test_a_wrong_secret_opens_nothing(near: Near) -> None:
+    """And the bridgehead proves itself, too: somebody else's listener on the port is noticed."""
+    wrong = Near(near.folder, secret=bytes(32))
+    wrong.note = near.note
+    with pytest.raises(PermissionError):
+        wrong.lane()
+
+
+def test_the_secret_stands_nowhere(near: Near) -> None:
+    near.lane()
+    text = near.secret.hex()
+    for name in ("cmdline", "environ"):
+        assert text.encode() not in Path(f"/proc/{near.note['pid']}/{name}").read_bytes()
+    for path in near.folder.iterdir():
+        assert path.stat().st_mode & 0o077 == 0
+        if path.is_file():
+            assert text not in path.read_text("utf-8")
+
+
+def test_nobody_expected_it_ends_and_leaves_nothing(tmp_path: Path, program: Path) -> None:
+    one = Near(tmp_path / "box")
+    one.start(program, linger=0.2)
+    for _ in range(1000):
+        if not list(one.folder.iterdir()):
+            break
+        time.sleep(0.1)
+    assert list(one.folder.iterdir()) == []

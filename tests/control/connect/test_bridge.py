@@ -1,0 +1,216 @@
+"""Bridges for real: our daemon, the simulator's agent, and the bridgehead as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from devboxd.control.connect.audience import Capture
+from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.stream import ConnectionRefused, Duplex, StreamReset
+from devboxd.control.daemon import Daemon
+from devboxd.model.box import Account, BoxRef
+from devboxd.model.config import BridgeSettings, ForwardSettings
+from devboxd.model.forward import Spec
+from devboxd.model.states import BridgeUse
+from devboxd.model.terminal import Leaving
+from devboxd.simulator.world import Simulator
+from tests.control.conftest import MakeDaemon
+
+
+def secret(name: str) -> bytes:
+    return hashlib.sha256(b"test" + name.encode()).digest()
+
+
+@pytest_asyncio.fixture
+async def bridged(sim: Simulator, make_daemon: MakeDaemon) -> Daemon:
+    """A daemon with bridges."""
+    return await make_daemon(sim, bridge_secret=secret)
+
+
+async def api(daemon: Daemon) -> BoxRef:
+    return await daemon.boxes.resolve("api", Account())
+
+
+@contextlib.asynccontextmanager
+async def echo() -> AsyncIterator[int]:
+    """On the box: says back what it hears, and then that it heard the end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            writer.write(b"<end>")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def to_the_end(stream: Duplex) -> bytes:
+    got = bytearray()
+    while data := await stream.read():
+        got += data
+    return bytes(got)
+
+
+async def run(daemon: Daemon, *argv: str, stdin: bytes = b"", **more: object) -> tuple[Leaving, bytes, bytes]:
+    terminal = Capture(stdin)
+    spec = ExecSpec(box=await api(daemon), argv=list(argv), **more)  # type: ignore[arg-type]  # as the test says
+    leaving = await daemon.execute(spec, terminal)
+    return leaving, bytes(terminal.stdout), bytes(terminal.stderr)
+
+
+async def test_a_connection_half_closes_and_gets_its_answer(bridged: Daemon) -> None:
+    """``echo … | nc`` loses its answer over smux; not over a bridge."""
+    async with echo() as port:
+        stream = await bridged.connect(await api(bridged), port, None, 30)
+        await stream.write(b"question")
+        assert stream.finish()
+        assert await to_the_end(stream) == b"question<end>"
+        stream.close()
+
+
+async def test_a_refused_port_is_refused(bridged: Daemon) -> None:
+    async with echo() as port:
+        pass
+    stream = await bridged.connect(await api(bridged), port, None, 30)
+    with pytest.raises(ConnectionRefused):
+        await stream.read()
+    stream.close()
+
+
+async def test_a_stream_outlives_its_sessions(bridged: Daemon) -> None:
+    """An idle time-out, TerminateSession, a restart of the agent: a held connection goes on."""
+    async with echo() as port:
+        stream = await bridged.connect(await api(bridged), port, None, 30)
+        for turn in range(4):
+            await asyncio.gather(*(session.stop() for session in bridged.sessions()))
+            await stream.write(b"turn %d" % turn)
+            got = b""
+            async with asyncio.timeout(30):
+                while len(got) < 6:
+                    got += await stream.read()
+            assert got == b"turn %d" % turn
+        stream.close()
+
+
+async def test_bulk_survives_sessions_that_end_and_uses_several(bridged: Daemon) -> None:
+    """Every byte once and in order, over more lanes than one."""
+    data, most = os.urandom(6 << 20), 0
+    async with echo() as port, asyncio.TaskGroup() as tasks:
+        stream = await bridged.connect(await api(bridged), port, None, 30)
+
+        async def send() -> None:
+            await stream.write(data)
+            stream.finish()
+
+        tasks.create_task(send())
+        got, cuts = bytearray(), 0
+        while part := await stream.read():
+            got += part
+            most = max(most, len(bridged.sessions()))
+            if len(got) > (cuts + 1) << 20:
+                cuts += 1
+                await bridged.sessions()[cuts % len(bridged.sessions())].stop()
+        stream.close()
+    assert bytes(got) == data + b"<end>"
+    assert cuts >= 5
+    assert most > 2
+
+
+async def test_a_command_is_what_exec_gives(bridged: Daemon) -> None:
+    """Separate streams, input, status; as without a bridge."""
+    assert await run(bridged, "sh", "-c", "echo out; echo err >&2; exit 37") == (
+        Leaving(status=37), b"out\n", b"err\n",
+    )  # fmt: skip
+    assert await run(bridged, "sort", stdin=b"b\na\n") == (Leaving(status=0), b"a\nb\n", b"")
+    leaving, _, stderr = await run(bridged, "no-such-command")
+    assert (leaving.status, b"no-such-command" in stderr) == (127, True)
+    leaving, _, _ = await run(bridged, "pwd", cwd="/no/such/folder")
+    assert leaving.error is not None
+    assert leaving.error.code == "wrong-state"
+
+
+async def test_a_command_outlives_its_session(bridged: Daemon) -> None:
+    """Output and status are complete although every session ends in the middle."""
+    await run(bridged, "true")
+    script = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done; exit 9"
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(run(bridged, "sh", "-c", script))
+        for _ in range(4):
+            await asyncio.sleep(0.5)
+            await asyncio.gather(*(session.stop() for session in bridged.sessions()))
+    assert running.result() == (Leaving(status=9), b"1\n2\n3\n4\n5\n6\n", b"")
+
+
+async def test_a_box_without_python_goes_todays_way(
+    sim: Simulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that works today may stop working; and it is said once."""
+    monkeypatch.setattr(
+        "devboxd.control.connect.bridge_start.load", lambda name, common: "echo problem no python3"
+    )
+    daemon = await make_daemon(sim, bridge_secret=secret)
+    async with echo() as port:
+        stream = await daemon.connect(await api(daemon), port, None, 30)
+        assert not stream.finish()  # smux
+        await stream.write(b"x")
+        assert await stream.read() == b"x"
+        stream.close()
+    assert (await run(daemon, "echo", "hi"))[1] == b"hi\n"
+    told = [event for event in daemon.shared.news.events() if event.kind == "bridge.without"]
+    assert [event.text for event in told] == ["no bridge to api: no python3 (api)"]
+
+
+async def test_never_means_never(sim: Simulator, make_daemon: MakeDaemon) -> None:
+    daemon = await make_daemon(sim, bridge_secret=secret, bridge=BridgeSettings(use=BridgeUse.NEVER))
+    assert (await run(daemon, "echo", "hi"))[1] == b"hi\n"
+    assert daemon.bridges() == []
+
+
+async def test_a_killed_bridgehead_resets_its_streams_and_comes_back(bridged: Daemon) -> None:
+    """A box that was started again: what was open is gone, what comes next is not."""
+    async with echo() as port:
+        box = await api(bridged)
+        stream = await bridged.connect(box, port, None, 30)
+        await stream.write(b"x")
+        assert await stream.read() == b"x"
+        leaving, pid, _ = await run(bridged, "sh", "-c", "echo $PPID")
+        assert leaving.status == 0
+        os.kill(int(pid), 9)
+        async with asyncio.timeout(60):
+            with pytest.raises(StreamReset):
+                await to_the_end(stream)
+            stream.close()
+            again = await bridged.connect(box, port, None, 30)
+            await again.write(b"again")
+            assert await again.read() == b"again"
+        again.close()
+
+
+async def test_a_forward_goes_over_the_bridge(sim: Simulator, make_daemon: MakeDaemon) -> None:
+    """And says so, and survives the end of its sessions with its connections open."""
+    daemon = await make_daemon(sim, bridge_secret=secret, forward=ForwardSettings(wait=20))
+    async with echo() as port:
+        [facts] = await daemon.forwards.add(
+            await api(daemon), [Spec(port=port, local_port=0)], auto=False, ephemeral=False
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(facts.local.rpartition(":")[2]))
+        for turn in (b"1", b"2", b"3"):
+            writer.write(turn)
+            async with asyncio.timeout(30):
+                assert await reader.readexactly(1) == turn
+            await asyncio.gather(*(session.stop() for session in daemon.sessions()))
+        writer.write_eof()
+        assert await reader.read() == b"<end>"
+        writer.close()
