@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from devboxctl import ask, grammar, options
+from devboxctl import ask, grammar, options, several
 from devboxctl.fast import attach as attaching
 from devboxctl.fast import execute as executing
 from devboxctl.fast import proxy as proxying
+from devboxctl.fast import words
 from devboxctl.fast.escape import escape_character
 from devboxctl.fast.reply import UsageError
 
@@ -28,9 +29,11 @@ def add_to(app: typer.Typer) -> None:
         "exec",
         execute,
         section=grammar.CONNECT,
-        cls=grammar.RunCommand,
+        cls=ExecCommand,
         examples=[
             "devboxctl exec api uname -a",
+            "devboxctl exec api,web uptime",
+            "devboxctl exec --tag team=search -- systemctl is-active app",
             "echo hello | devboxctl exec api tr a-z A-Z",
             "devboxctl exec -t api htop",
             "devboxctl exec --cwd /srv/app --env CI=1 api make test",
@@ -38,6 +41,17 @@ def add_to(app: typer.Typer) -> None:
         ],
     )
     grammar.add(app, "proxy", proxy, hidden=True, examples=["devboxctl proxy api 22"])
+
+
+class ExecCommand(grammar.RunCommand):
+    """With ``--tag`` there is no BOX, so the first word is the command's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See ``RunCommand``."""
+        ours, rest = words.cut(args, self.valued(), 0)
+        if any(word == "--tag" or word.startswith("--tag=") for word in ours):
+            args = [*ours, "--", *rest]
+        return super().parse_args(ctx, args)
 
 
 def attach(
@@ -96,14 +110,23 @@ def execute(
     env: Annotated[
         list[str] | None, typer.Option("--env", metavar="NAME[=VALUE]", help="Set a variable; may repeat.")
     ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag", metavar="KEY[=VALUE]", help="On all boxes with this tag, instead of BOX; may repeat."
+        ),
+    ] = None,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
-    """Run a command on a box.
+    """Run a command on a box, or on several.
 
     Output comes byte for byte, errors apart from it, and standard input is passed on. The exit status is the
     command's own; 255 says that it could not be run or was lost. Everything after BOX that follows the first
     word of the command belongs to the command.
+
+    BOX may be names with commas between them and patterns like 'web-*'. Then each line begins with the name of
+    its box, there is no standard input, and the exit status is the highest.
     """
     rest = grammar.rest_of(context)
     if not rest:
@@ -112,6 +135,12 @@ def execute(
         environment = dict(executing.pair(text) for text in env or [])
     except ValueError as error:
         raise UsageError(f"--env {error} is neither NAME=VALUE nor a variable set here") from None
+    if several.is_several(box, tag or []):
+        if tty:
+            raise UsageError("-t is for one box", "leave it out, or name one")
+        request = {"argv": rest, "user": user, "cwd": cwd, "env": environment or None}
+        request |= {"profile": profile, "region": region}
+        return several.execute(several.chosen(box, tag or []), request)
     return executing.execute(
         ask.chosen(box),
         rest,

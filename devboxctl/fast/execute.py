@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devboxctl.fast.pump import Json
     from devboxctl.fast.reply import Value
+    from devboxctl.fast.words import Words
 
 LOST = 255
 LINE_AFTER = 1.0  # seconds before a wait is shown: a session takes one to start
@@ -138,7 +139,7 @@ def main(line: list[str]) -> int | None:
     """Run from the words after ``exec``; None leaves them to the full parser."""
     line, command = words.cut(line, words.valued("exec"), 1)
     given = words.parse(line, "exec")
-    if given is None or not command or len(given.arguments) != 1:
+    if given is None or not command or len(given.arguments) != 1 or is_several(given):
         return None
     options = given.options
     try:
@@ -156,6 +157,11 @@ def main(line: list[str]) -> int | None:
         profile=options.get("profile"),
         region=options.get("region"),
     )
+
+
+def is_several(given: Words) -> bool:
+    """Tell whether more than one box may be meant; ``devboxctl.several`` sees to that."""
+    return "tag" in given.repeated or any(c in ",*?[" for c in given.arguments[0])
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
         "-l": ("user", VALUE),
         "--cwd": ("cwd", VALUE),
         "--env": ("env", VALUES),
+        "--tag": ("tag", VALUES),
         "--profile": ("profile", VALUE),
         "-p": ("profile", VALUE),
         "--region": ("region", VALUE),
@@ -62,7 +63,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh ls show status ping events doctor whoami login api completion version help forward sessions config daemon",)),
     "attach": ("--raw --command= --user= -l= --mux=zellij|tmux|none --escape= -e= -A --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
-    "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
+    "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --tag= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "proxy": ("--fdpass --ssh-user= --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
     "ssh": ("--user= -l= --port= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "config-ssh": ("--check --remove --json --help -h", ()),
