@@ -20,8 +20,8 @@ from devboxd.aws.clients import Account
 from devboxd.aws.codes import AwsFailed
 from devboxd.aws.instances import InstanceApi
 from devboxd.aws.keys import generate_data_key
-from devboxd.errors import BoxStopped, Denied, DevboxError, NotConnected, SessionOver, WrongState
-from devboxd.model.names import REASON_MAX, REASON_PREFIX, is_instance_id
+from devboxd.errors import BoxNotFound, BoxStopped, Denied, DevboxError, NotConnected, SessionOver, WrongState
+from devboxd.model.names import REASON_MAX, REASON_PREFIX
 from devboxd.model.states import Connection
 from devboxd.text import one_line
 
@@ -87,7 +87,7 @@ class SessionApi:
             parameters: the document's; the API wants lists, so a plain text becomes a list of one.
             reason: shown in the account's session list, cut to 256 characters.
 
-        Raises: BoxStopped, NotConnected (try again for a while after a start), DocumentInvalid, and as ``call``.
+        Raises: BoxNotFound, BoxStopped, NotConnected (try again for a while after a start), DocumentInvalid, and as ``call``.
         """
         request: dict[str, Any] = {"Target": target, "Reason": reason[:REASON_MAX]}
         if document is not None:
@@ -107,11 +107,17 @@ class SessionApi:
 
     async def _why_not_connected(self, target: str, error: NotConnected) -> DevboxError:
         """Session Manager says the same of a box that starts and of one that is switched off; EC2 knows more."""
+        if not target.startswith("i-"):
+            return error  # a hybrid node is none of EC2's
         try:
-            instance = await InstanceApi(self.account).get(target) if is_instance_id(target) else None
+            instance = await InstanceApi(self.account).get(target)
         except DevboxError:
             return error  # we may not ask
-        if instance is None or not (instance.state.is_stopped or instance.state.is_gone):
+        if instance is None:
+            return BoxNotFound(
+                f"there is no instance {target} in this account and region", hint="see: devboxctl ls"
+            )
+        if not (instance.state.is_stopped or instance.state.is_gone):
             return error
         name = one_line(instance.name or target)
         if instance.state.is_gone:

@@ -336,6 +336,17 @@ async def test_a_box_that_is_off_is_called_off(
         assert not failure.value.retryable
 
 
+async def test_a_box_that_is_nowhere_is_not_waited_for(aws: FakeAws, sessions: SessionApi) -> None:
+    """An id with a slip in it, or of an instance that went yesterday: two minutes of waiting for nobody."""
+    aws.on("StartSession", error("TargetNotConnected", f"{BOX} is not connected."))
+    aws.on(
+        "DescribeInstances",
+        ec2_error("InvalidInstanceID.NotFound", f"The instance ID '{BOX}' does not exist", 400),
+    )
+    with pytest.raises(BoxNotFound, match=BOX):
+        await sessions.start(BOX)
+
+
 @pytest.mark.parametrize("target", [BOX, "mi-0123456789abcdef0"])
 async def test_who_may_not_ask_ec2_hears_what_session_manager_says(
     aws: FakeAws, sessions: SessionApi, target: str
