@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
 from devboxd.aws.calls import Calls
-from devboxd.aws.look import Together, look
+from devboxd.aws.look import Together, found, look
 from devboxd.model.project import Disk
 from devboxd.model.seen import Hint, Observed
 from devboxd.model.step import (
@@ -24,6 +24,7 @@ from devboxd.model.step import (
     MakeImageOf,
     MakeSnapshot,
     Protect,
+    Reboot,
     Release,
     Start,
     Stop,
@@ -45,71 +46,79 @@ class Ec2Api:
         """Everything of these projects, by uid. Errors are those of ``Calls``."""
         return await look(self.account, wanted, together=self.together)
 
+    async def found(self, owner: str) -> dict[str, Observed]:
+        """Everything of one owner, by uid. Errors are those of ``Calls``."""
+        return await found(self.account, owner, together=self.together)
+
     async def act(self, call: Ec2Call) -> None:
-        """Make one call. Errors are those of ``Calls``."""
+        """Make one call of the table. Errors are those of ``Calls``."""
+        for operation, parameters in self.requests(call):
+            target = parameters.get("InstanceId") or next(iter(parameters.get("InstanceIds", ())), None)
+            await self.account.call("ec2", operation, target=target, **parameters)
+
+    def requests(self, call: Ec2Call) -> list[tuple[str, dict[str, Any]]]:
+        """What this is at EC2: methods of its client and their parameters, in order."""
         match call:
             case Launch():
-                await self._ec2("run_instances", **launch(call))
+                return [("run_instances", launch(call))]
             case Start(instance=instance):
-                await self._ec2("start_instances", instance, InstanceIds=[instance])
+                return [("start_instances", {"InstanceIds": [instance]})]
             case Stop(instance=instance, force=force):
-                await self._ec2("stop_instances", instance, InstanceIds=[instance], Force=force)
+                return [("stop_instances", {"InstanceIds": [instance], "Force": force})]
+            case Reboot(instance=instance):
+                return [("reboot_instances", {"InstanceIds": [instance]})]
             case Release(instance=instance):
-                await self._attribute(instance, DisableApiTermination={"Value": False})
-                await self._ec2("terminate_instances", instance, InstanceIds=[instance])
+                return [
+                    _attribute(instance, DisableApiTermination={"Value": False}),
+                    ("terminate_instances", {"InstanceIds": [instance]}),
+                ]
             case Protect(instance=instance):
-                await self._attribute(instance, InstanceInitiatedShutdownBehavior={"Value": "stop"})
-                await self._attribute(instance, DisableApiTermination={"Value": True})
+                return [
+                    _attribute(instance, InstanceInitiatedShutdownBehavior={"Value": "stop"}),
+                    _attribute(instance, DisableApiTermination={"Value": True}),
+                ]
             case KeepVolumes(instance=instance, devices=devices):
                 keep = [{"DeviceName": name, "Ebs": {"DeleteOnTermination": False}} for name in devices]
-                await self._attribute(instance, BlockDeviceMappings=keep)
+                return [_attribute(instance, BlockDeviceMappings=keep)]
             case ChangeType(instance=instance, type=wanted):
-                await self._attribute(instance, InstanceType={"Value": wanted})
+                return [_attribute(instance, InstanceType={"Value": wanted})]
             case _:
-                await self._act_on_disks(call)
+                return [_of_disks(call)]
 
-    async def _act_on_disks(
-        self,
-        call: GrowVolume
-        | MakeImage
-        | MakeSnapshot
-        | MakeImageOf
-        | Tag
-        | DropVolume
-        | DropImage
-        | DropSnapshot,
-    ) -> None:
-        match call:
-            case GrowVolume(volume=volume, size_gib=size):
-                await self._ec2("modify_volume", VolumeId=volume, Size=size)
-            case MakeImage():
-                await self._ec2("create_image", call.instance, **image(call))
-            case MakeSnapshot(volume=volume):
-                await self._ec2(
-                    "create_snapshot",
-                    VolumeId=volume,
-                    Description=f"devbox: {call.device}",
-                    TagSpecifications=_tagged(call.tags, "snapshot"),
-                )
-            case MakeImageOf():
-                await self._ec2("register_image", **image_of(call))
-            case Tag(resources=resources):
-                await self._ec2("create_tags", Resources=list(resources), Tags=_pairs(call.tags))
-            case DropVolume(volume=volume):
-                await self._ec2("delete_volume", VolumeId=volume)
-            case DropImage(image=name):
-                await self._ec2("deregister_image", ImageId=name)
-            case DropSnapshot(snapshot=snapshot):
-                await self._ec2("delete_snapshot", SnapshotId=snapshot)
-            case _:
-                assert_never(call)
 
-    async def _attribute(self, instance: str, **attribute: Any) -> None:
-        """ModifyInstanceAttribute takes one attribute a call."""
-        await self._ec2("modify_instance_attribute", instance, InstanceId=instance, **attribute)
+DiskCall = GrowVolume | MakeImage | MakeSnapshot | MakeImageOf | Tag | DropVolume | DropImage | DropSnapshot
 
-    async def _ec2(self, operation: str, target: str | None = None, /, **parameters: Any) -> None:
-        await self.account.call("ec2", operation, target=target, **parameters)
+
+def _of_disks(call: DiskCall) -> tuple[str, dict[str, Any]]:
+    match call:
+        case GrowVolume(volume=volume, size_gib=size):
+            return "modify_volume", {"VolumeId": volume, "Size": size}
+        case MakeImage():
+            return "create_image", image(call)
+        case MakeSnapshot(volume=volume, device=device):
+            tagged = _tagged(call.tags, "snapshot")
+            return "create_snapshot", {
+                "VolumeId": volume,
+                "Description": f"devbox: {device}",
+                "TagSpecifications": tagged,
+            }
+        case MakeImageOf():
+            return "register_image", image_of(call)
+        case Tag(resources=resources):
+            return "create_tags", {"Resources": list(resources), "Tags": _pairs(call.tags)}
+        case DropVolume(volume=volume):
+            return "delete_volume", {"VolumeId": volume}
+        case DropImage(image=name):
+            return "deregister_image", {"ImageId": name}
+        case DropSnapshot(snapshot=snapshot):
+            return "delete_snapshot", {"SnapshotId": snapshot}
+        case _:
+            assert_never(call)
+
+
+def _attribute(instance: str, **attribute: Any) -> tuple[str, dict[str, Any]]:
+    """ModifyInstanceAttribute takes one attribute a call."""
+    return "modify_instance_attribute", {"InstanceId": instance, **attribute}
 
 
 def launch(call: Launch) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Any, Final
 from devboxd.aws.calls import Calls
 from devboxd.model import tags
 from devboxd.model.project import Boot, Disk
-from devboxd.model.seen import Attached, Box, BoxState, Hint, Image, Observed, Snapshot, Volume
+from devboxd.model.seen import Attached, Box, Hint, Image, Observed, Snapshot, Volume
+from devboxd.model.states import InstanceState
 
 PAGE: Final = {"PageSize": 1000}
 MOST_VALUES: Final = 200  # of one filter (EC2 User Guide, Filter your resources)
@@ -45,6 +46,23 @@ async def look(
     unseen = named - {item["VolumeId"] for item in volumes}
     volumes = [*volumes, *await _by_id(account, "describe_volumes", "Volumes", "volume-id", unseen)]
     return {uid: _observed(uid, hint, instances, volumes, snapshots, images) for uid, hint in wanted.items()}
+
+
+async def found(account: Calls, owner: str, *, together: Together = asyncio.gather) -> dict[str, Observed]:
+    """Everything that carries this owner's tag, by uid. Errors are those of ``Calls``."""
+    name, values = f"tag:{tags.OWNER}", [owner]
+    reservations, volumes, snapshots, images = await together(
+        _filtered(account, "describe_instances", "Reservations", name, values),
+        _filtered(account, "describe_volumes", "Volumes", name, values),
+        _filtered(account, "describe_snapshots", "Snapshots", name, values, OwnerIds=["self"]),
+        _filtered(account, "describe_images", "Images", name, values, Owners=["self"]),
+    )
+    instances = _instances(reservations)
+    uids = {_uid(item) for item in (*instances, *volumes, *snapshots, *images)} - {None}
+    return {
+        uid: _observed(uid, Hint(), instances, volumes, snapshots, images)
+        for uid in sorted(filter(None, uids))
+    }
 
 
 async def _by_tag(
@@ -110,7 +128,7 @@ def box(item: Item) -> Box:
     by_key = _tags(item)
     return Box(
         id=item["InstanceId"],
-        state=BoxState(item.get("State", {}).get("Name", "unknown")),
+        state=InstanceState.read(item.get("State", {}).get("Name")),
         launched=_seconds(item.get("LaunchTime")),
         type=item.get("InstanceType", ""),
         zone=item.get("Placement", {}).get("AvailabilityZone"),

@@ -18,7 +18,8 @@ from devboxd.model.project import (
     Span,
     Want,
 )
-from devboxd.model.seen import Box, BoxState, Seen
+from devboxd.model.seen import Box, Seen
+from devboxd.model.states import InstanceState
 from devboxd.model.step import (
     Step,
     Wait,
@@ -84,9 +85,9 @@ def started_by_somebody(seen: Seen, box: Box) -> Step:
     """The instance has run since: what was saved of it, if anything, is not what it holds now."""
     if box.is_up:
         return running_again(seen, box, "was started by somebody")
-    if box.state is BoxState.TERMINATED:
+    if box.state is InstanceState.TERMINATED:
         return begin_rescue(seen, box)
-    if box.state is BoxState.SHUTTING_DOWN:
+    if box.state is InstanceState.SHUTTING_DOWN:
         return Wait(BRISK, "the instance is shutting down")
     return begin(seen, "it ran again since the last save")
 

@@ -79,6 +79,20 @@ CONDITIONS: Final[dict[str, Kind]] = {
         "nearly all of the {limit} descriptors that devboxd may have are in use: new connections to forwards wait",
         "end connections that nobody needs, or raise the limit: LimitNOFILE= in the unit, or ulimit -Hn",
     ),
+    "store-failed": Kind("the projects cannot be read", Severity.ERROR, "{problem}", "{hint}", after=5.0),
+    "project-broken": Kind(
+        "a project needs you",
+        Severity.ERROR,
+        "project {name} needs you: {why}",
+        "mend it and run: devboxctl ops resume {name}",
+    ),
+    "project-refused": Kind(
+        "a project does not get on",
+        Severity.WARNING,
+        "project {name}: {problem}; it is tried again",
+        "{hint}",
+        after=60.0,
+    ),
     "ec2-unavailable": Kind("EC2 cannot be asked", Severity.WARNING, "{problem}", "{hint}"),
 }
 

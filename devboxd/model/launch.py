@@ -19,7 +19,8 @@ from devboxd.model.project import (
 )
 from devboxd.model.release import ended
 from devboxd.model.rescue import assigned, missing
-from devboxd.model.seen import LAG, Box, BoxState, Seen
+from devboxd.model.seen import LAG, Box, Seen
+from devboxd.model.states import InstanceState
 from devboxd.model.step import (
     ChangeType,
     Launch,
@@ -122,6 +123,7 @@ def begin_launch(seen: Seen) -> Step:
         unprotected=False,
         failures=0,
         shunned=None,
+        bounce=False,
         reason="",
     )
     source = f"generation {head.number}" if head else spec.base or image
@@ -168,11 +170,11 @@ def launching(seen: Seen) -> Step:
     if box is None:
         return _not_launched(seen, run)
     match box.state:
-        case BoxState.RUNNING if found(seen, box) is None and seen.waited_for(_UNSEEN) < LAG:
+        case InstanceState.RUNNING if found(seen, box) is None and seen.waited_for(_UNSEEN) < LAG:
             return Wait(BRISK, _UNSEEN)
-        case BoxState.RUNNING | BoxState.STOPPING | BoxState.STOPPED:
+        case InstanceState.RUNNING | InstanceState.STOPPING | InstanceState.STOPPED:
             return _bound(seen, run, box)
-        case BoxState.TERMINATED:
+        case InstanceState.TERMINATED:
             # It never ran, or somebody ended it: then there may be work on its volumes.
             return after_failure(seen, box.reason) if box.reason in NEVER_RAN else _bound(seen, run, box)
         case _:
@@ -272,15 +274,15 @@ def starting(seen: Seen) -> Step:
     box = seen.box
     if box is None:
         return missing(seen)
-    if box.state is BoxState.TERMINATED:
+    if box.state is InstanceState.TERMINATED:
         return ended(seen, box)
     if is_restarted(seen, box):
-        if box.state is BoxState.RUNNING:
+        if box.state is InstanceState.RUNNING:
             return running_again(seen, box, "runs again")
-        if box.state in (BoxState.STOPPED, BoxState.STOPPING):
+        if box.state in (InstanceState.STOPPED, InstanceState.STOPPING):
             return begin(seen, "started, and stopped again")
         return Wait(BRISK, f"the instance is {box.state}")
-    if box.state is not BoxState.STOPPED:
+    if box.state is not InstanceState.STOPPED:
         return Wait(BRISK, f"the instance is {box.state}")
     if (wanted := _other_type(seen, box)) is not None:
         return ChangeType(box.id, wanted)

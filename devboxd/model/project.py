@@ -218,6 +218,7 @@ class Project(msgspec.Struct, frozen=True):
     unprotected: bool = False  # termination protection may be off
     bound: tuple[str, ...] = ()  # launch tokens that were bound
     rollback: int | None = None  # generation to go back to before the next launch
+    bounce: bool = False  # stop it and start it again: another type takes effect only so
     snap: int | None = None  # save number of an image of the running box
     label: str = ""  # for the next generation
     adopted: bool = False  # tags of an instance that we did not launch are still to be written
@@ -233,8 +234,8 @@ class Project(msgspec.Struct, frozen=True):
 
     @property
     def is_cycle(self) -> bool:
-        """Say whether the box must be saved and released although it is wanted up."""
-        return self.rollback is not None
+        """Say whether the box must go down first although it is wanted up."""
+        return self.rollback is not None or self.bounce
 
     @property
     def is_wanted_up(self) -> bool:

@@ -14,7 +14,8 @@ from devboxd.model.project import (
     Want,
 )
 from devboxd.model.rescue import missing
-from devboxd.model.seen import Box, BoxState, Seen
+from devboxd.model.seen import Box, Seen
+from devboxd.model.states import InstanceState
 from devboxd.model.step import (
     Release,
     Step,
@@ -30,12 +31,12 @@ def warm(seen: Seen) -> Step:
         return missing(seen)
     if is_restarted(seen, box):
         return started_by_somebody(seen, box)
-    if box.state is BoxState.TERMINATED:
+    if box.state is InstanceState.TERMINATED:
         return ended(seen, box)
-    if box.state is not BoxState.STOPPED:
+    if box.state is not InstanceState.STOPPED:
         return Wait(BRISK, "EC2 shows an old view")
-    if project.is_wanted_up:
-        changed = replace(project, phase=Phase.STARTING, since=seen.at, reason="")
+    if project.want is Want.UP and project.rollback is None:
+        changed = replace(project, phase=Phase.STARTING, since=seen.at, bounce=False, reason="")
         return Write("start", changed, "starting again")
     if not is_saved(seen, box):
         return begin(seen, "it holds more than the newest generation")
@@ -50,7 +51,7 @@ def warm(seen: Seen) -> Step:
 def _warm_for(seen: Seen) -> float:
     """Seconds that the stopped box is still kept."""
     project = seen.project
-    if project.is_cycle or project.want in (Want.COLD, Want.GONE):
+    if project.rollback is not None or project.want in (Want.COLD, Want.GONE):
         return 0.0
     window = project.policy.warm_for
     return float("inf") if window is None else project.since + window - seen.at
@@ -83,9 +84,9 @@ def releasing(seen: Seen) -> Step:
         return missing(seen)
     if is_restarted(seen, box):
         return started_by_somebody(seen, box)
-    if box.state is BoxState.TERMINATED:
+    if box.state is InstanceState.TERMINATED:
         return ended(seen, box)
-    if box.state is not BoxState.STOPPED:
+    if box.state is not InstanceState.STOPPED:
         return Wait(BRISK, f"the instance is {box.state}")
     if not is_saved(seen, box):
         return begin(seen, "it holds more than the newest generation")

@@ -16,7 +16,8 @@ from devboxd.model import tags
 from devboxd.model.change import BRISK
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import Generation, GenerationState, Phase, Policy, Project, Quality, read_token
-from devboxd.model.seen import BoxState, Image, Seen, Snapshot, Volume, can_never_be_bound
+from devboxd.model.seen import Image, Seen, Snapshot, Volume, can_never_be_bound
+from devboxd.model.states import InstanceState
 from devboxd.model.step import (
     DropImage,
     DropSnapshot,
@@ -229,7 +230,7 @@ def deleting(seen: Seen) -> Step:
     ready = [one for one in left if one.state in ("available", "completed", "error", "failed", "invalid")]
     if (step := _collected(seen, ready, grace=0.0)) is not None:
         return step
-    if left or any(box.state is not BoxState.TERMINATED for box in seen.ec2.boxes):
+    if left or any(box.state is not InstanceState.TERMINATED for box in seen.ec2.boxes):
         return Wait(BRISK, "what is left is still in use")
     if seen.waited_for(_NOTHING) < GONE_AFTER:
         return Wait(BRISK, _NOTHING)

@@ -11,10 +11,12 @@ from devboxd.model.project import (
     Phase,
     Quality,
     Run,
+    Want,
     image_name,
 )
 from devboxd.model.rescue import missing
-from devboxd.model.seen import LAG, Box, BoxState, Seen
+from devboxd.model.seen import LAG, Box, Seen
+from devboxd.model.states import InstanceState
 from devboxd.model.step import (
     GrowFileSystem,
     GrowVolume,
@@ -33,18 +35,20 @@ def running(seen: Seen) -> Step:
     project, run, box = seen.project, seen.run, seen.box
     if box is None or run is None:
         return missing(seen)
-    if box.state is BoxState.TERMINATED:
+    if box.state is InstanceState.TERMINATED:
         return begin_rescue(seen, box)
-    if box.state is BoxState.SHUTTING_DOWN:
+    if box.state is InstanceState.SHUTTING_DOWN:
         return Wait(BRISK, "the instance is shutting down")
     if is_restarted(seen, box) and box.is_up:
         return running_again(seen, box, "was stopped and started by somebody")
+    if project.adopted:
+        return _adopted(seen, run, box)
     if not box.is_up:
         return begin(seen, "the box has stopped")
     if (mend := _mended(seen, run, box)) is not None:
         return mend
     if not project.is_wanted_up:
-        return begin(seen, "asked to stop")
+        return begin(seen, "asked to stop" if project.want is not Want.UP else "it is to come back changed")
     if project.snap is not None:
         return live_image(seen, run, box)
     return Wait(CALM, "running")
@@ -53,8 +57,6 @@ def running(seen: Seen) -> Step:
 def _mended(seen: Seen, run: Run, box: Box) -> Step | None:
     """What static safety lacks: tags, protection, volumes that would die with the box, the list of volumes."""
     project = seen.project
-    if project.adopted:
-        return _adopted(seen, run, box)
     if project.unprotected:
         return Protect(box.id)
     if mortal := tuple(one.device for one in box.attached if one.dies_with_box):

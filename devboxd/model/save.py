@@ -27,7 +27,8 @@ from devboxd.model.project import (
     image_name,
 )
 from devboxd.model.rescue import missing
-from devboxd.model.seen import Box, BoxState, Seen
+from devboxd.model.seen import Box, Seen
+from devboxd.model.states import InstanceState
 from devboxd.model.step import (
     MakeImage,
     RunHook,
@@ -46,13 +47,13 @@ def saving(seen: Seen) -> Step:
     if is_restarted(seen, box):
         return started_by_somebody(seen, box)
     match box.state:
-        case BoxState.RUNNING:
+        case InstanceState.RUNNING:
             return _stop(seen, box)
-        case BoxState.STOPPING:
+        case InstanceState.STOPPING:
             return _stopping(seen, box)
-        case BoxState.STOPPED:
+        case InstanceState.STOPPED:
             return _save_stopped(seen, box)
-        case BoxState.TERMINATED:
+        case InstanceState.TERMINATED:
             return _ended_while_saving(seen, box)
         case _:
             return Wait(BRISK, f"the instance is {box.state}")

@@ -6,35 +6,19 @@ delete it. Views of EC2 may be old or lack what exists: absence is not death.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
 import msgspec
 
 from devboxd.model.project import TOKENS_KEPT, Boot, Disk, Generation, Project, Run, read_token
+from devboxd.model.states import InstanceState
 
 LAG: Final = 300.0  # seconds after which a view of EC2 is taken to be up to date. EC2 promises no bound
 
 
-class BoxState(StrEnum):
-    """Instance states."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-    SHUTTING_DOWN = "shutting-down"
-    TERMINATED = "terminated"
-    UNKNOWN = "unknown"
-
-    @classmethod
-    def _missing_(cls, value: object) -> BoxState:
-        return cls.UNKNOWN  # a state that EC2 has added since
-
-
-_ALIVE: Final = (BoxState.PENDING, BoxState.RUNNING, BoxState.STOPPING, BoxState.STOPPED)
-_UP: Final = (BoxState.PENDING, BoxState.RUNNING)
+_ALIVE: Final = (InstanceState.PENDING, InstanceState.RUNNING, InstanceState.STOPPING, InstanceState.STOPPED)
+_UP: Final = (InstanceState.PENDING, InstanceState.RUNNING)
 
 
 class Attached(msgspec.Struct, frozen=True):
@@ -49,7 +33,7 @@ class Box(msgspec.Struct, frozen=True, dict=True):
     """An instance with our tags, or one that the row names."""
 
     id: str
-    state: BoxState
+    state: InstanceState
     launched: float | None  # LaunchTime
     type: str = ""
     zone: str | None = None

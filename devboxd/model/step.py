@@ -76,6 +76,12 @@ class Stop(msgspec.Struct, frozen=True):
     force: bool = False
 
 
+class Reboot(msgspec.Struct, frozen=True):
+    """RebootInstances: asked by a person, never by a decision."""
+
+    instance: str
+
+
 class Release(msgspec.Struct, frozen=True):
     """(11, 12) termination protection off, then TerminateInstances, in the same pass. Repeatable."""
 
@@ -172,6 +178,7 @@ Ec2Call = (
     Launch
     | Start
     | Stop
+    | Reboot
     | Release
     | Protect
     | KeepVolumes

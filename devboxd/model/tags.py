@@ -5,6 +5,7 @@ All tags are set in the call that makes the resource. ``devbox:gen`` and Name ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from devboxd.model.project import Generation, Project, Run
@@ -23,10 +24,10 @@ GARBAGE: Final = (
 )
 
 
-def of_project(project: Project) -> dict[str, str]:
+def of_project(project: Project, own: Mapping[str, str]) -> dict[str, str]:
     """What every resource carries, the user's own tags among them: those can not replace ours."""
     return {
-        **project.spec.tags,
+        **own,
         "Name": project.name,
         MANAGED: "devbox",
         OWNER: project.owner,
@@ -37,13 +38,13 @@ def of_project(project: Project) -> dict[str, str]:
 
 def of_launch(project: Project, run: Run) -> dict[str, str]:
     """Instance, volumes and network interface of one attempt. A repeat must say the same: no clock, no count."""
-    return {**of_project(project), **run.tags, RUN: str(run.number), LAUNCH: project.token}
+    return {**of_project(project, run.tags), RUN: str(run.number), LAUNCH: project.token}
 
 
 def of_save(project: Project, number: int) -> dict[str, str]:
     """Image and snapshots of one save."""
     stamp = "" if project.stamp is None else f"{project.stamp:.0f}"
-    return {**of_project(project), RUN: str(project.run), SAVE: str(number), STAMP: stamp}
+    return {**of_project(project, project.spec.tags), RUN: str(project.run), SAVE: str(number), STAMP: stamp}
 
 
 def of_generation(generation: Generation) -> dict[str, str]:

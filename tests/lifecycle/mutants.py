@@ -37,6 +37,7 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
     "commit-pending": (
         Edit("model/save.py", 'if image.state in ("pending", "transient"):', 'if image.state == "transient":'),
         Edit("model/save.py", 'if image.state != "available":\n        return again', 'if image.state not in ("available", "pending"):\n        return again'),
+        Edit("model/commit.py", "if one.id == named and one.save == number", "if one.save == number"),
     ),
     "no-stamp-check": (Edit("model/release.py", "        and head.stamp == box.launched\n", ""),),
     "no-reaper": (Edit("model/retention.py", "if box.is_alive and not is_own and can", "if False and can"),),

@@ -37,6 +37,7 @@ class Oracle:
     devices: dict[str, str] = field(default_factory=dict)  # where a volume was attached
     lineage: dict[Key, set[int]] = field(default_factory=dict)  # all contents that a device ever had
     decided: dict[str, tuple[Seen, Step]] = field(default_factory=dict)  # the last decision, by project
+    stamps: dict[str, set[float]] = field(default_factory=dict)  # of generations, by launch token
     terminated_with: dict[str, set[float]] = field(default_factory=dict)
     _checked: int = -1
     _commits: int = 0
@@ -189,10 +190,9 @@ class Oracle:
 
     def _may_terminate(self, instance: Instance, ledger: Ledger) -> None:
         """S2: never bound, or all of it in a generation, by its stamp at the deciding look."""
-        if instance.client_token not in ledger.project.bound:
+        if instance.client_token not in ledger.project.bound or instance.state.value not in ALIVE:
             return
-        run = read_token(instance.client_token)
-        stamps = {one.stamp for one in ledger.generations if run is not None and one.run == run.run}
+        stamps = self.stamps.get(instance.client_token, set())
         if not self.terminated_with.get(instance.id, set()) <= stamps:
             self.fail("S2", f"{instance.id} is terminated, and no generation has its stamp")
 
@@ -229,6 +229,9 @@ class Oracle:
         if after.project.closed < before.project.closed or after.project.saves < before.project.saves:
             self.fail("S5", "a counter goes back")
         now = {one.number: one for one in after.generations}
+        for one in after.generations:
+            if one.stamp is not None and after.run is not None and one.run == after.run.number:
+                self.stamps.setdefault(after.run.token, set()).add(one.stamp)
         for one in before.generations:
             other = now.get(one.number)
             if other is None and not one.is_ok:

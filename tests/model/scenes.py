@@ -19,7 +19,8 @@ from devboxd.model.project import (
     Spec,
     Want,
 )
-from devboxd.model.seen import Attached, Box, BoxState, Image, Observed, Seen, Snapshot, Volume
+from devboxd.model.seen import Attached, Box, Image, Observed, Seen, Snapshot, Volume
+from devboxd.model.states import InstanceState
 from devboxd.model.step import Step
 
 AT = 1_700_000_000.0  # Unix seconds: now
@@ -79,12 +80,12 @@ def project(phase: Phase, **changes: Any) -> Project:
     return replace(row, **changes)
 
 
-def box(state: BoxState | str = BoxState.RUNNING, **changes: Any) -> Box:
+def box(state: InstanceState | str = InstanceState.RUNNING, **changes: Any) -> Box:
     """The project's instance."""
     attached = tuple(Attached(disk.device, disk.volume or "", False) for disk in DISKS)
     one = Box(
         "i-1",
-        BoxState(state),
+        InstanceState(state),
         LAUNCHED,
         "m8g.xlarge",
         "us-east-1a",

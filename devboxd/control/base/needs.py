@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from devboxd.model.box import Account, Instance
 from devboxd.model.identity import Identity
 from devboxd.model.ledger import Change, Item, Range
+from devboxd.model.offer import Base, Ground, MachineType
 from devboxd.model.project import Project
 from devboxd.model.seen import Hint, Observed
 from devboxd.model.states import Connection
@@ -166,6 +167,12 @@ class Compute(Protocol):
     async def look(self, wanted: Mapping[str, Hint]) -> dict[str, Observed]:
         """All that EC2 shows of these projects, by uid. May be old, and lack what exists."""
 
+    async def found(self, owner: str) -> dict[str, Observed]:
+        """All that EC2 shows of one owner, by uid: for making rows anew, and for finding what no row knows."""
+
+    def requests(self, call: Ec2Call) -> list[tuple[str, dict[str, Any]]]:
+        """What a call is at EC2: operations and their parameters, in order. For showing it."""
+
     async def act(self, call: Ec2Call) -> None:
         """Make one call. Raises a ``DevboxError``, whose class says what kind of refusal it is."""
 
@@ -181,3 +188,41 @@ class BoxCommands(Protocol):
 
     async def grow(self, project: Project, instance: str, device: str) -> None:
         """Let the file system of this device fill its volume."""
+
+
+class Ran(Protocol):
+    """A command that ended on a box: its exit status, and what it printed."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def output(self) -> str: ...
+
+
+class RunOnBox(Protocol):
+    """Runs a shell script on a project's box, as its user, over a session."""
+
+    async def __call__(
+        self, project: Project, instance: str, script: str, *arguments: str, timeout: float
+    ) -> Ran:
+        """Raises a ``DevboxError`` where it can not be run, or has not ended after ``timeout`` seconds."""
+
+
+class Offers(Protocol):
+    """What EC2 offers in one account and region. Raises ``BadRequest`` for what it does not."""
+
+    async def base(self, name: str, architecture: str) -> Base:
+        """The newest image of this name, or the image of this id."""
+
+    async def types(self, names: Sequence[str]) -> tuple[MachineType, ...]:
+        """These instance types, in this order."""
+
+    async def ground(self, types: Sequence[str], zone: str | None = None) -> Ground:
+        """Where these types can be launched into."""
+
+
+class Computes(Protocol):
+    """EC2 and its offers, by account."""
+
+    def compute(self, account: Account) -> Compute: ...
+    def offers(self, account: Account) -> Offers: ...

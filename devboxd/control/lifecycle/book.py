@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from devboxd.control.base.needs import Store
-from devboxd.errors import AlreadyExists, Conflict, DevboxError
+from devboxd.errors import Conflict, DevboxError
 from devboxd.model import ledger
 from devboxd.model.ledger import Change, Event, Ledger, Range
 from devboxd.model.project import Project, Run
 from devboxd.model.step import Erase, Write
+from devboxd.model.wish import taken
 
 EVENTS_SHOWN: Final = 100
 
@@ -58,7 +59,7 @@ class Book:
         try:
             await self._commit(project.uid, changes, op)
         except Conflict as error:
-            raise AlreadyExists(f"there is a project named {project.name} already") from error
+            raise taken(project.name) from error
 
     async def write(self, known: Ledger, step: Write) -> Ledger:
         """Make a step of the table; returns the project as it is then."""
@@ -71,7 +72,7 @@ class Book:
         """Give a project another name. Raises AlreadyExists."""
         op, old_key = self.op(), ledger.name_key(known.project.name)
         if name.lower() != known.project.name.lower() and await self.find(name) is not None:
-            raise AlreadyExists(f"there is a project named {name} already")
+            raise taken(name)
         held = [one for one in await self.store.read(self.owner, Range(old_key)) if one.key == old_key]
         event = self._event("rename", f"renamed from {known.project.name} to {name}")
         changes = ledger.renamed(known, name, op, event, held[0] if held else None)

@@ -1,0 +1,79 @@
+"""What a project needs done on its box: the user's hooks before a stop, a report of unsaved work, a larger disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from devboxd.boxside.script import load
+from devboxd.control.base.needs import RunOnBox
+from devboxd.errors import DevboxError
+from devboxd.model.answer import BoxSaysNo
+from devboxd.model.project import Project
+from devboxd.text import one_line
+
+HOOK_LIMIT: Final = 60.0  # seconds that each hook may take
+HOOKS_LIMIT: Final = 300.0  # all of them, and the sync
+REPORT_LIMIT: Final = 30.0  # seconds; what is not found by then is not reported
+GROW_LIMIT: Final = 120.0
+ANSWER_LIMIT: Final = 20.0
+REPOSITORIES: Final = 100  # git repositories that are looked at
+
+
+class Unsaved(msgspec.Struct, frozen=True):
+    """A git repository on the box with work that is nowhere else."""
+
+    path: str
+    files: int  # not committed
+    commits: int  # on no remote
+    stashes: int
+
+    def __str__(self) -> str:
+        parts = [(self.files, "uncommitted"), (self.commits, "unpushed"), (self.stashes, "stashed")]
+        return f"{self.path}: " + ", ".join(f"{count} {word}" for count, word in parts if count)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxWork:
+    """``control.base.needs.BoxCommands`` over something that runs a script on a box."""
+
+    run: RunOnBox
+
+    async def before_stop(self, project: Project, instance: str) -> None:
+        """See ``control.base.needs.BoxCommands``."""
+        script = load("before_stop.sh", common=False)
+        await self._succeed(project, instance, script, f"{HOOK_LIMIT:.0f}", limit=HOOKS_LIMIT)
+
+    async def grow(self, project: Project, instance: str, device: str) -> None:
+        """See ``control.base.needs.BoxCommands``. The root device is the only one that grows."""
+        await self._succeed(project, instance, load("grow.sh", common=False), limit=GROW_LIMIT)
+
+    async def answers(self, project: Project, instance: str) -> bool:
+        """Say whether a session to the box answers: that is what ready means."""
+        try:
+            ran = await self.run(project, instance, "echo ready", timeout=ANSWER_LIMIT)
+        except DevboxError:
+            return False
+        return ran.status == 0 and "ready" in ran.output
+
+    async def unsaved(self, project: Project, instance: str) -> list[Unsaved]:
+        """Git work that is on the box only. Raises what running a command raises."""
+        script = load("unsaved.sh", common=False)
+        ran = await self.run(project, instance, script, str(REPOSITORIES), timeout=REPORT_LIMIT)
+        return [found for line in ran.output.splitlines() if (found := _unsaved(line)) is not None]
+
+    async def _succeed(
+        self, project: Project, instance: str, script: str, *arguments: str, limit: float
+    ) -> None:
+        ran = await self.run(project, instance, script, *arguments, timeout=limit)
+        if ran.status != 0:
+            raise BoxSaysNo(one_line(ran.output) or f"it exited with {ran.status}")
+
+
+def _unsaved(line: str) -> Unsaved | None:
+    path, *counts = line.rsplit("\t", 3)
+    if len(counts) != 3 or not all(count.isascii() and count.isdigit() for count in counts):
+        return None  # whatever else the box printed
+    return Unsaved(one_line(path), *(int(count[:9]) for count in counts))

@@ -1,0 +1,246 @@
+"""All projects of one owner: a loop for each, woken by whoever changes something, and looks that are shared.
+
+A thousand projects cost one describe for every two hundred of them, not one each: those that want to look within
+the same moment look together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from devboxd.control.base.bells import Bell
+from devboxd.control.base.needs import BoxCommands, Compute, Computes
+from devboxd.control.base.shared import Shared
+from devboxd.control.base.steady import steadily
+from devboxd.control.lifecycle.book import Book
+from devboxd.control.lifecycle.reconcile import LONGEST, Reconciler
+from devboxd.control.lifecycle.turns import Turn
+from devboxd.errors import Conflict, DevboxError, LoginNeeded
+from devboxd.model.box import Account
+from devboxd.model.project import Phase, Project
+from devboxd.model.seen import Hint, Observed
+
+LIST_EVERY: Final = 120.0  # seconds: projects that another machine has made are seen by then
+TOGETHER: Final = 0.05  # seconds that a look waits for others to join it
+WITH_SESSIONS: Final = 30.0  # seconds between looks at a box that somebody is connected to
+AT_ONCE: Final = 4  # looks of one account that are under way
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How far a project is. ``why``: what is waited for; ``problem``: what AWS said no to, last."""
+
+    project: Project
+    why: str = ""
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Lookout:
+    """Looks at EC2 for many at once: ``reconcile.Clouds``."""
+
+    shared: Shared
+    computes: Computes
+    _waiting: dict[Account, dict[str, tuple[Hint, asyncio.Future[Observed]]]] = field(default_factory=dict)
+
+    def of(self, project: Project) -> Compute:
+        """EC2 of a project's account."""
+        return self.computes.compute(project.account)
+
+    async def look(self, project: Project, hint: Hint) -> Observed:
+        """One project's share of a look that begins after this was called."""
+        answer: asyncio.Future[Observed] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(project.account, {})
+        if not waiting:
+            self.shared.tasks.spawn("look", self._together(project.account))
+        elif project.uid in waiting:
+            return await asyncio.shield(waiting[project.uid][1])
+        waiting[project.uid] = (hint, answer)
+        return await answer
+
+    async def _together(self, account: Account) -> None:
+        await asyncio.sleep(TOGETHER)
+        async with self.shared.gates.of(("look", account)).enter():
+            asked = self._waiting.pop(account, {})
+            try:
+                found = await self.computes.compute(account).look(
+                    {uid: one for uid, (one, _) in asked.items()}
+                )
+            except BaseException as error:
+                for _, answer in asked.values():
+                    if not answer.done():
+                        answer.set_exception(error if isinstance(error, DevboxError) else _ended(error))
+                        answer.exception()  # nobody may be left to ask for it
+                if not isinstance(error, DevboxError):
+                    raise
+                return
+        for uid, (_, answer) in asked.items():
+            if not answer.done():
+                answer.set_result(found[uid])
+
+
+def _ended(error: BaseException) -> BaseException:
+    """A bug, or the end of the daemon: whoever waits must not wait for ever."""
+    return (
+        asyncio.CancelledError() if isinstance(error, asyncio.CancelledError) else RuntimeError(repr(error))
+    )
+
+
+class Fleet:
+    """The loops. ``me`` is this machine and this start of it; ``op`` gives ids that are never given twice."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        book: Book,
+        computes: Computes,
+        boxes: BoxCommands,
+        *,
+        me: str,
+        op: Callable[[], str],
+        is_used: Callable[[Project], bool] = lambda project: False,
+    ) -> None:
+        self.book = book
+        self._shared = shared
+        self._clouds = Lookout(shared, computes)
+        self._boxes = boxes
+        self._me, self._op = me, op
+        self._is_used = is_used
+        self._bells: dict[str, Bell] = {}
+        self._statuses: dict[str, Status] = {}
+        self._told = Bell()
+
+    # For whoever asks
+
+    def statuses(self) -> list[Status]:
+        """How far all projects are, as last seen, by name."""
+        return sorted(self._statuses.values(), key=lambda one: one.project.name)
+
+    def status(self, uid: str) -> Status | None:
+        """How far one project is, as last seen."""
+        return self._statuses.get(uid)
+
+    async def changed(self, timeout: float | None) -> bool:
+        """Wait until anything of any project changes; False when ``timeout`` seconds went by first."""
+        return await self._told.wait(timeout)
+
+    def wake(self, uid: str) -> None:
+        """Look at a project now: its row has changed."""
+        if uid not in self._bells:
+            self._begin(uid)
+        else:
+            self._bells[uid].ring()
+
+    # Life
+
+    async def run(self) -> None:
+        """Keep a loop going for every project there is."""
+        while True:
+            try:
+                self._meet(await self.book.projects())
+            except DevboxError as error:
+                self._shared.news.raise_condition("store-failed", problem=error.message, hint=error.hint)
+            else:
+                self._shared.news.clear_condition("store-failed")
+            await self._shared.bells.network.wait(LIST_EVERY)
+
+    def _meet(self, projects: Iterable[Project]) -> None:
+        for project in projects:
+            if project.uid not in self._bells:
+                self._statuses.setdefault(project.uid, Status(project))
+                self._begin(project.uid)
+
+    def _begin(self, uid: str) -> None:
+        self._bells[uid] = Bell()
+        work = steadily(self._shared, f"project {uid}", lambda: self._loop(uid))
+        self._shared.tasks.spawn(f"project {uid}", work)
+
+    def reconciler(self, uid: str) -> Reconciler:
+        """A loop's passes, without the loop: also for ``devboxd reconcile --once``."""
+        time, store = self._shared.time, self.book.store
+        turn = Turn(store, self.book.owner, uid, self._me, self._op, time.monotonic)
+        return Reconciler(uid, self.book, self._clouds, self._boxes, turn, time, self)
+
+    async def _loop(self, uid: str) -> None:
+        one, failures = self.reconciler(uid), 0
+        try:
+            while True:
+                bell = self._bells[uid]
+                rings = bell.rings
+                delay, failures = await self._pass(one, failures)
+                if delay is None:
+                    break
+                if bell.rings == rings:  # nobody has rung while we worked
+                    await bell.wait(self._paced(one, delay))
+        finally:
+            del self._bells[uid]
+        self._forget(uid)
+
+    async def _pass(self, one: Reconciler, failures: int) -> tuple[float | None, int]:
+        """One pass; seconds until the next one, and how many in a row have failed by now."""
+        try:
+            return await one.once(), 0
+        except LoginNeeded as error:
+            self._problem(one, error)
+            await self._shared.bells.logins.wait(LONGEST)
+            return 0.0, 0
+        except Conflict:
+            return 1.0, failures
+        except DevboxError as error:
+            self._problem(one, error)
+            return min(LONGEST, 2.0 * 2.0 ** min(failures, 8)), failures + 1
+
+    def _paced(self, one: Reconciler, delay: float) -> float:
+        """Jittered, and soon where somebody is connected."""
+        project = one.known.project if one.known is not None else None
+        if delay > WITH_SESSIONS and project is not None and self._is_used(project):
+            delay = WITH_SESSIONS
+        return delay * (0.9 + 0.2 * self._shared.time.dice())
+
+    def _forget(self, uid: str) -> None:
+        status = self._statuses.pop(uid, None)
+        if status is not None:
+            self._withdraw(status.project)
+        self._told.ring()
+
+    # A reconcile.Told
+
+    def happened(self, project: Project, what: str, text: str) -> None:
+        """A step was written down."""
+        self._statuses[project.uid] = Status(project)
+        self._shared.news.tell(f"project.{what}", text, box=project.name)
+        self._withdraw(project)
+        if project.phase is Phase.BROKEN:
+            self._shared.news.raise_condition(
+                "project-broken", project.name, name=project.name, why=project.reason
+            )
+        self._told.ring()
+
+    def waits(self, project: Project, why: str) -> None:
+        """Nothing to do but wait."""
+        before = self._statuses.get(project.uid)
+        if before is None or (before.project, before.why, before.problem) != (project, why, ""):
+            self._statuses[project.uid] = Status(project, why)
+            self._shared.news.clear_condition("project-refused", project.name)
+            self._told.ring()
+
+    def refused(self, project: Project, error: DevboxError) -> None:
+        """AWS refused a call, or did not answer."""
+        self._statuses[project.uid] = Status(project, problem=error.message)
+        self._shared.news.raise_condition(
+            "project-refused", project.name, name=project.name, problem=error.message, hint=error.hint
+        )
+        self._told.ring()
+
+    def _problem(self, one: Reconciler, error: DevboxError) -> None:
+        if one.known is not None:
+            self.refused(one.known.project, error)
+
+    def _withdraw(self, project: Project) -> None:
+        self._shared.news.clear_condition("project-refused", project.name)
+        if project.phase is not Phase.BROKEN:
+            self._shared.news.clear_condition("project-broken", project.name)

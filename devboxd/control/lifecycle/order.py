@@ -1,0 +1,87 @@
+"""What a launch is to be like: what was asked, what is remembered, and what EC2 offers, put together."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+from devboxd.control.base.needs import Offers
+from devboxd.errors import BadRequest
+from devboxd.model import offer
+from devboxd.model.box import Account
+from devboxd.model.ledger import Ledger
+from devboxd.model.offer import Ground
+from devboxd.model.project import Generation, Policy, Spec
+
+
+class LaunchWish(msgspec.Struct, frozen=True):
+    """What somebody asks of a launch. What is not said stays as it was at the last one.
+
+    ``types``: in order of preference. ``base``: a name or an image id, for a new project only. ``generation``:
+    one to go back to (negative: counted back from the newest). ``profile``: instance profile, name or ARN.
+    """
+
+    types: tuple[str, ...] = ()
+    gib: int | None = None
+    base: str | None = None
+    generation: int | None = None
+    zone: str | None = None
+    profile: str | None = None
+    user_data: str | None = None
+    tags: dict[str, str] | None = None
+    spot: bool | None = None
+    until_up: bool | None = None
+    account: Account | None = None
+    policy: Policy | None = None
+
+
+async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spec:
+    """The spec of a launch.
+
+    Raises:
+        BadRequest: what was asked can not be, with what could.
+    """
+    old = known.project.spec if known is not None else Spec()
+    source = _source(known)
+    if wish.base is not None and source is not None:
+        raise BadRequest(
+            f"{known.project.name if known else ''} is saved already: a base image is for a new project",
+            hint="leave --base out, or launch another project",
+        )
+    spec = replace(
+        old,
+        root_gib=wish.gib or old.root_gib or offer.DEFAULT_GIB,
+        user_data=old.user_data if wish.user_data is None else wish.user_data,
+        tags=old.tags if wish.tags is None else wish.tags,
+        spot=old.spot if wish.spot is None else wish.spot,
+        until_up=old.until_up if wish.until_up is None else wish.until_up,
+    )
+    types = wish.types or tuple(dict.fromkeys(one.type for one in old.places)) or (offer.DEFAULT_TYPE,)
+    machines = await offers.types(types)
+    architecture = offer.architecture_of(machines, source.boot.architecture if source else None)
+    if wish.types or wish.zone or not old.places:
+        spec = _placed(spec, await offers.ground(types, wish.zone), wish)
+    elif wish.profile is not None:
+        spec = replace(spec, profile=wish.profile)
+    if source is None and (wish.base is not None or not spec.image):
+        base = await offers.base(wish.base or offer.DEFAULT_BASE, architecture)
+        disks = offer.ordered_disks(base, spec.root_gib)
+        spec = replace(spec, image=base.image, base=wish.base or offer.DEFAULT_BASE, disks=disks)
+    return spec
+
+
+def _source(known: Ledger | None) -> Generation | None:
+    """The generation that a launch would come from."""
+    if known is None:
+        return None
+    return next((one for one in known.generations if one.number == known.project.head), None)
+
+
+def _placed(spec: Spec, ground: Ground, wish: LaunchWish) -> Spec:
+    profile = wish.profile or ground.profile or spec.profile
+    if profile is None:
+        raise BadRequest(
+            "a box without an instance profile can not be reached through Session Manager",
+            hint="name one with --profile, or let devboxctl init account make one",
+        )
+    return replace(spec, places=ground.places, groups=ground.groups, profile=profile)

@@ -1,0 +1,391 @@
+"""What can be asked of projects: the verbs behind ``devboxctl launch``, ``up``, ``stop``, ``terminate`` and the rest.
+
+A verb checks, writes the wish down, wakes the project's loop and returns the project as it is then; the work is the
+loop's, and goes on without whoever asked. All verbs are idempotent. Errors of all of them: those of the store, and
+``ProjectNotFound`` for a name that nobody has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import msgspec
+
+from devboxd.control.base.needs import Computes
+from devboxd.control.base.shared import Shared
+from devboxd.control.lifecycle.book import Book
+from devboxd.control.lifecycle.boxwork import BoxWork, Unsaved
+from devboxd.control.lifecycle.fleet import Fleet, Status
+from devboxd.control.lifecycle.order import LaunchWish, ordered
+from devboxd.errors import AlreadyExists, BadRequest, Conflict, DevboxError, WrongState
+from devboxd.model import tags, wish
+from devboxd.model.box import Account
+from devboxd.model.change import found
+from devboxd.model.launch import begin_launch
+from devboxd.model.ledger import Event, Ledger
+from devboxd.model.leftover import Leftover, leftovers
+from devboxd.model.project import Generation, Phase, Policy, Project, Run, Want
+from devboxd.model.seen import Hint, Observed, Seen, hint
+from devboxd.model.step import Launch, Reboot, Write
+from devboxd.model.wish import ProjectNotFound
+
+TRIES: Final = 6  # of a change that others overtake
+ANSWER_EVERY: Final = 3.0  # seconds between two tries of a session while a box boots
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a launch would call at AWS, in order, and what it would be like."""
+
+    project: Project
+    calls: tuple[tuple[str, dict[str, Any]], ...]
+
+
+class NotSaved(WrongState):
+    """There is git work on the box that is nowhere else, and a clean box was asked for. ``work`` lists it."""
+
+    code = "work-not-saved"
+
+    def __init__(self, name: str, work: list[Unsaved]) -> None:
+        listed = "; ".join(str(one) for one in work[:5])
+        super().__init__(
+            f"{name} has git work that is nowhere else: {listed}",
+            hint="it is saved all the same without --require-clean",
+        )
+        self.work = work
+
+
+class Projects:
+    """The verbs. ``uid`` gives names that are never given twice: ten of ``a-z0-9``."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        book: Book,
+        fleet: Fleet,
+        computes: Computes,
+        boxes: BoxWork,
+        *,
+        uid: Callable[[], str],
+    ) -> None:
+        self._shared = shared
+        self._book = book
+        self._fleet = fleet
+        self._computes = computes
+        self._boxes = boxes
+        self._uid = uid
+
+    # Look -------------------------------------------------------------------------------------------
+
+    async def all(self) -> list[Project]:
+        """Every project of this owner, by name."""
+        return sorted(await self._book.projects(), key=lambda project: project.name)
+
+    async def get(self, name: str) -> Ledger:
+        """One project with its generations and its run."""
+        uid = await self._book.find(name)
+        known = await self._book.load(uid) if uid is not None else None
+        if known is None:
+            raise ProjectNotFound(f"there is no project named {name!r}", hint=f"try: devboxctl launch {name}")
+        return known
+
+    async def events(self, name: str, most: int = 100) -> list[Event]:
+        """What happened to a project, oldest first."""
+        return await self._book.events((await self.get(name)).project.uid, most)
+
+    async def runs(self, name: str) -> list[Run]:
+        """All runs of a project, with the times in which they were billed."""
+        return await self._book.runs((await self.get(name)).project.uid)
+
+    async def generations(self, name: str) -> list[Generation]:
+        """The generations of a project that can be launched, newest first."""
+        known = await self.get(name)
+        return sorted((one for one in known.generations if one.is_ok), key=lambda one: -one.number)
+
+    def operations(self) -> list[Status]:
+        """What is under way, and what is waited for or refused meanwhile."""
+        return [one for one in self._fleet.statuses() if not _is_at_rest(one.project) or one.problem]
+
+    async def follow(self, name: str) -> AsyncIterator[Status]:
+        """How far a project is, now and at each change, until it is as wanted or needs a person.
+
+        Leaving early leaves the work to the daemon.
+        """
+        uid, last = (await self.get(name)).project.uid, None
+        self._fleet.wake(uid)
+        while True:
+            known = await self._book.load(uid)
+            if known is None:
+                return
+            seen = self._fleet.status(uid)
+            status = Status(known.project, seen.why if seen else "", seen.problem if seen else "")
+            if status != last:
+                yield status
+                last = status
+            if _is_at_rest(known.project):
+                return
+            await self._fleet.changed(10.0)
+
+    async def ready(self, name: str) -> bool:
+        """Wait until a session to the running box answers; False when it does not run any more."""
+        while True:
+            project = (await self.get(name)).project
+            if project.phase is not Phase.RUNNING or project.instance is None:
+                return False
+            if await self._boxes.answers(project, project.instance):
+                return True
+            await self._shared.bells.network.wait(ANSWER_EVERY)
+
+    # Up and down ------------------------------------------------------------------------------------
+
+    async def launch(self, name: str, asked: LaunchWish) -> Project:
+        """Define a project and bring it up, or bring one up with other choices than last time.
+
+        Raises:
+            BadRequest: what was asked can not be.
+            GenerationNotFound, WrongState.
+        """
+        known = await self._known(name)
+        if known is None:
+            made = await self._defined(name, asked)
+            try:
+                await self._book.create(made, f"launch from {made.spec.base}")
+            except AlreadyExists:
+                known = await self.get(name)  # somebody else made it at the same moment
+            else:
+                self._fleet.wake(made.uid)
+                return made
+        spec = await ordered(known, asked, self._computes.offers(known.project.account))
+        goal = None
+        if asked.generation is not None:
+            goal = wish.generation(known, asked.generation).number
+        return await self._change(name, lambda now: wish.up(now, spec=spec, rollback=goal))
+
+    async def plan(self, name: str, asked: LaunchWish) -> Plan:
+        """What ``launch`` would do. Nothing is changed, anywhere."""
+        known = await self._known(name)
+        if known is None:
+            known = Ledger(await self._defined(name, asked))
+        else:
+            spec = await ordered(known, asked, self._computes.offers(known.project.account))
+            step = wish.up(known, spec=spec)
+            known = Ledger(step.project if step else known.project, known.run, known.generations)
+        ready = msgspec.structs.replace(known.project, phase=Phase.READY)
+        seen = Seen(ready, known.run, known.generations, Observed(), self._shared.time.wall())
+        begun = begin_launch(seen)
+        if not isinstance(begun, Write) or begun.run is None:
+            raise WrongState(f"{name} can not be launched: {known.project.reason}")
+        run, row = begun.run, begun.project
+        call = Launch(row.token, run.place(0), run, tags.of_launch(row, run))
+        return Plan(row, tuple(self._computes.compute(row.account).requests(call)))
+
+    async def up(self, name: str) -> Project:
+        """Bring a project up as it was: start it, launch it, or cancel what takes it down."""
+        return await self._change(name, wish.up)
+
+    async def stop(self, name: str, *, require_clean: bool = False) -> Project:
+        """Save the box and keep it stopped for the warm window, so that starting it again is fast.
+
+        Raises:
+            NotSaved: ``require_clean``, and there is git work that is nowhere else.
+        """
+        return await self._down(name, Want.WARM, require_clean)
+
+    async def terminate(self, name: str, *, require_clean: bool = False) -> Project:
+        """Save the box and keep nothing but the generation. Raises as ``stop``."""
+        return await self._down(name, Want.COLD, require_clean)
+
+    async def reboot(self, name: str) -> Project:
+        """Reboot the box: same instance, same volumes.
+
+        Raises:
+            WrongState: it does not run.
+        """
+        project = (await self.get(name)).project
+        if project.phase is not Phase.RUNNING or project.instance is None:
+            raise WrongState(f"{name} is {project.phase}: there is nothing to reboot")
+        await self._computes.compute(project.account).act(Reboot(project.instance))
+        return project
+
+    async def delete(self, name: str, *, force: bool = False) -> Project:
+        """Delete a project: its box, its volumes, all its generations. There is no way back.
+
+        Raises:
+            WrongState: a fork of it has no generation of its own yet; not with ``force``.
+        """
+        return await self._change(name, lambda known: wish.gone(known, force=force))
+
+    async def unsaved(self, name: str) -> list[Unsaved]:
+        """Git work that is on the box only. Empty where nothing runs; raises where it can not be asked."""
+        project = (await self.get(name)).project
+        if project.phase is not Phase.RUNNING or project.instance is None:
+            return []
+        return await self._boxes.unsaved(project, project.instance)
+
+    async def resume(self, name: str) -> Project:
+        """Go on with a project that needed a person."""
+        return await self._change(name, lambda known: wish.resume(known, self._shared.time.wall()))
+
+    async def abandon(self, name: str) -> Project:
+        """Give up what could not be saved: the newest generation is what there is."""
+        return await self._change(name, lambda known: wish.abandon(known, self._shared.time.wall()))
+
+    # Generations ------------------------------------------------------------------------------------
+
+    async def snapshot(self, name: str, label: str = "") -> Project:
+        """Make a generation of the box as it is now, running or not."""
+        return await self._change(name, lambda known: wish.snapshot(known, label))
+
+    async def rollback(self, name: str, number: int) -> Project:
+        """Bring the project up from an old generation. The present is saved first, as one of its own."""
+
+        def decide(known: Ledger) -> Write | None:
+            return wish.up(known, rollback=wish.generation(known, number).number)
+
+        return await self._change(name, decide)
+
+    async def describe(
+        self, name: str, number: int, *, label: str | None = None, pinned: bool | None = None
+    ) -> Project:
+        """Label a generation; pin it, so that it is kept, or unpin it."""
+        return await self._change(
+            name, lambda known: wish.describe(known, number, label=label, pinned=pinned)
+        )
+
+    async def drop(self, name: str, number: int, *, force: bool = False) -> Project:
+        """Delete a generation before its time. Raises WrongState where something needs it."""
+        return await self._change(name, lambda known: wish.drop(known, number, force=force))
+
+    # Identity ---------------------------------------------------------------------------------------
+
+    async def fork(self, name: str, other: str, number: int | None = None) -> Project:
+        """Make another project out of a generation (the newest). The generation is kept until the first save of it."""
+        origin = await self.get(name)
+        if not origin.project.head:
+            raise WrongState(f"{name} has no generation yet", hint=f"devboxctl snapshot {name} makes one")
+        wanted = origin.project.head if number is None else number
+        made = wish.forked(origin, wanted, self._uid(), other, self._shared.time.wall())
+        if await self._book.find(other) is not None:
+            raise wish.taken(other)
+        await self._change(name, lambda known: wish.pinned_for(known, wanted, f"fork:{made.uid}"))
+        await self._book.create(made, f"forked from {name}, generation {made.fork_of and made.fork_of[1]}")
+        self._fleet.wake(made.uid)
+        return made
+
+    async def rename(self, name: str, other: str) -> Project:
+        """Give a project another name. Raises WrongState while something is being made under the old one."""
+        wish.check_name(other)
+        known = await self.get(name)
+        wish.can_be_renamed(known)
+        await self._book.rename(known, other)
+        self._fleet.wake(known.project.uid)
+        return (await self.get(other)).project
+
+    async def resize(self, name: str, *, types: tuple[str, ...] = (), gib: int | None = None) -> Project:
+        """Another type, or a larger disk with the file system on it. A running box restarts for another type."""
+        known = await self.get(name)
+        places = None
+        if types:
+            offers = self._computes.offers(known.project.account)
+            places = (await ordered(known, LaunchWish(types=types), offers)).places
+        return await self._change(name, lambda now: wish.resize(now, places=places, root_gib=gib))
+
+    async def settle(self, name: str, policy: Policy) -> Project:
+        """Another policy about saving and keeping."""
+        return await self._change(name, lambda known: wish.settle(known, policy=policy))
+
+    async def adopt(
+        self, instance: str, name: str, *, account: Account | None = None, policy: Policy | None = None
+    ) -> Project:
+        """Make a project of an instance that is there already: it is tagged, protected and saved as any other.
+
+        Raises:
+            BadRequest: there is no such instance.
+            WrongState: it can not be one of ours.
+        """
+        where, uid = account or Account(), self._uid()
+        seen = (await self._computes.compute(where).look({uid: Hint(boxes=(instance,))}))[uid]
+        box = next((one for one in seen.boxes if one.id == instance), None)
+        if box is None:
+            raise BadRequest(f"there is no instance {instance} in this account and region")
+        at = self._shared.time.wall()
+        made = Project(
+            uid, wish.check_name(name), self._book.owner, where, Want.UP, since=at, policy=policy or Policy()
+        )
+        disks = found(Seen(made, None, (), seen, at), box) or ()
+        row, run = wish.adopted(made, box, disks)
+        await self._book.create(row, f"adopted {instance}", run=run)
+        self._fleet.wake(uid)
+        return row
+
+    # Leftovers --------------------------------------------------------------------------------------
+
+    async def leftovers(self, name: str) -> list[Leftover]:
+        """What belongs to a project and is in use by nothing: what goes by itself soon, and why the rest does not."""
+        known = await self.get(name)
+        project = known.project
+        wanted = {project.uid: hint(project, known.run)}
+        ec2 = (await self._computes.compute(project.account).look(wanted))[project.uid]
+        now = await self._book.load(project.uid) or known  # EC2 first, then the row
+        at = self._shared.time.wall()
+        return leftovers(Seen(now.project, now.run, now.generations, ec2, at))
+
+    # ------------------------------------------------------------------------------------------------
+
+    async def _known(self, name: str) -> Ledger | None:
+        try:
+            return await self.get(name)
+        except ProjectNotFound:
+            return None
+
+    async def _defined(self, name: str, asked: LaunchWish) -> Project:
+        wish.check_name(name)
+        account = asked.account or Account()
+        if asked.generation is not None:
+            raise ProjectNotFound(f"there is no project named {name!r}, so it has no generation")
+        spec = await ordered(None, asked, self._computes.offers(account))
+        return wish.new(
+            self._uid(),
+            name,
+            self._book.owner,
+            account=account,
+            spec=spec,
+            policy=asked.policy or Policy(),
+            at=self._shared.time.wall(),
+        )
+
+    async def _down(self, name: str, want: Want, require_clean: bool) -> Project:
+        if require_clean and (work := await self.unsaved(name)):
+            raise NotSaved(name, work)
+        return await self._change(name, lambda known: wish.down(known, want))
+
+    async def _change(self, name: str, decide: Callable[[Ledger], Write | None]) -> Project:
+        """Write a wish down, again where somebody else was faster."""
+        last: DevboxError | None = None
+        for _ in range(TRIES):
+            known = await self.get(name)
+            step = decide(known)
+            try:
+                project = (await self._book.write(known, step)).project if step else known.project
+            except Conflict as error:
+                last = error
+                continue
+            self._fleet.wake(project.uid)
+            return project
+        assert last is not None
+        raise last
+
+
+def _is_at_rest(project: Project) -> bool:
+    """Say whether a project is as wanted, or needs a person."""
+    match project.phase:
+        case Phase.BROKEN:
+            return True
+        case Phase.READY | Phase.ABSENT:
+            return project.want in (Want.COLD, Want.WARM) and project.rollback is None
+        case Phase.WARM:
+            return project.want is Want.WARM and project.rollback is None
+        case Phase.RUNNING:
+            return project.is_wanted_up and project.snap is None and not project.adopted
+        case _:
+            return False

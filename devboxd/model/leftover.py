@@ -1,0 +1,77 @@
+"""What belongs to a project and is in use by nothing, what it costs, and when it goes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from devboxd.model.project import read_token
+from devboxd.model.retention import is_spent, is_unwanted_image, is_unwanted_snapshot
+from devboxd.model.seen import Seen, Snapshot, Volume, can_never_be_bound
+
+# US dollars per GiB and month: us-east-1, gp3 and standard snapshots (of whole size: what is changed is not known).
+VOLUME_GIB: Final = 0.08
+SNAPSHOT_GIB: Final = 0.05
+
+
+class Leftover(msgspec.Struct, frozen=True):
+    """One resource. ``goes``: Unix seconds when it is deleted; None: not by itself, and ``why`` says why."""
+
+    id: str
+    kind: str  # instance, volume, image, snapshot
+    why: str
+    gib: int = 0
+    usd_month: float = 0.0
+    goes: float | None = None
+
+
+def leftovers(seen: Seen) -> list[Leftover]:
+    """All of them, in the order in which they go."""
+    grace = seen.project.policy.grace
+    found = [
+        Leftover(box.id, "instance", "it was launched twice", goes=seen.at)
+        for box in seen.ec2.boxes
+        if box.is_alive and box.id != seen.project.instance and can_never_be_bound(box.token, seen.project)
+    ]
+    for volume in seen.ec2.volumes:
+        if is_spent(seen, volume):
+            found.append(_volume(volume, "its run is saved", _when(volume.garbage, seen.at, grace)))
+        elif why := _kept_because(seen, volume):
+            found.append(_volume(volume, why, None))
+    for image in seen.ec2.images:
+        if is_unwanted_image(seen, image):
+            goes = _when(image.garbage, seen.at, grace)
+            found.append(Leftover(image.id, "image", "no generation has it", goes=goes))
+    found += [
+        _snapshot(snapshot, _when(snapshot.garbage, seen.at, grace))
+        for snapshot in seen.ec2.snapshots
+        if is_unwanted_snapshot(seen, snapshot)
+    ]
+    return sorted(found, key=lambda one: (one.goes is None, one.goes or 0.0, one.id))
+
+
+def _when(marked: float | None, at: float, grace: float) -> float:
+    return (at if marked is None else marked) + grace
+
+
+def _kept_because(seen: Seen, volume: Volume) -> str:
+    """Why a free volume of ours is not deleted; empty where it is in use or not ours."""
+    if volume.state != "available" or any(volume.id == one.id for one in seen.own_volumes):
+        return ""
+    read = read_token(volume.token)
+    if read is None or read.uid != seen.project.uid:
+        return ""
+    if read.run <= seen.project.closed:
+        return "the newest generation does not show whole: this may be the last copy"
+    return "its run is not saved"
+
+
+def _volume(volume: Volume, why: str, goes: float | None) -> Leftover:
+    gib = volume.disk.size_gib
+    return Leftover(volume.id, "volume", why, gib, round(gib * VOLUME_GIB, 2), goes)
+
+
+def _snapshot(snapshot: Snapshot, goes: float) -> Leftover:
+    gib = snapshot.size_gib
+    return Leftover(snapshot.id, "snapshot", "no generation has it", gib, round(gib * SNAPSHOT_GIB, 2), goes)

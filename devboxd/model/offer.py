@@ -1,0 +1,149 @@
+"""What EC2 offers: base images by name, machine types, and places to launch into."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from devboxd.errors import BadRequest
+from devboxd.model.project import Boot, Disk, Place
+
+DEFAULT_TYPE: Final = "t4g.medium"
+DEFAULT_BASE: Final = "ubuntu-24.04"
+DEFAULT_GIB: Final = 40  # of the root volume
+
+ARM: Final = "arm64"
+INTEL: Final = "x86_64"
+
+
+class Base(msgspec.Struct, frozen=True):
+    """An image to begin with. ``disks`` are the volumes it makes, each with the snapshot it comes from."""
+
+    image: str
+    name: str
+    boot: Boot
+    disks: tuple[Disk, ...]
+
+
+class MachineType(msgspec.Struct, frozen=True):
+    """An instance type."""
+
+    name: str
+    architectures: tuple[str, ...]
+    vcpus: int = 0
+    memory_gib: float = 0.0
+
+
+class Ground(msgspec.Struct, frozen=True):
+    """Where boxes can be launched into, and with what. No group: the network's default one."""
+
+    places: tuple[Place, ...]
+    groups: tuple[str, ...] = ()
+    profile: str | None = None
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A public SSM parameter that holds an image id."""
+
+    path: str
+
+
+class Search(msgspec.Struct, frozen=True):
+    """The newest image of this owner whose name fits this pattern."""
+
+    owner: str
+    pattern: str
+
+
+_AMI: Final = re.compile(r"ami-[0-9a-f]{8}(?:[0-9a-f]{9})?\Z")
+_DPKG: Final = {ARM: "arm64", INTEL: "amd64"}
+_UNAME: Final = {ARM: "aarch64", INTEL: "x86_64"}
+_UBUNTU: Final = "/aws/service/canonical/ubuntu/server/{version}/stable/current/{dpkg}/hvm/ebs-{disk}/ami-id"
+_NAMES: Final[dict[str, Parameter | Search]] = {
+    "ubuntu-26.04": Parameter(_UBUNTU.replace("{version}", "26.04").replace("{disk}", "gp3")),
+    "ubuntu-24.04": Parameter(_UBUNTU.replace("{version}", "24.04").replace("{disk}", "gp3")),
+    "ubuntu-22.04": Parameter(_UBUNTU.replace("{version}", "22.04").replace("{disk}", "gp2")),
+    "debian-12": Parameter("/aws/service/debian/release/12/latest/{dpkg}"),
+    "debian-13": Parameter("/aws/service/debian/release/13/latest/{dpkg}"),
+    "al2023": Parameter("/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{arch}"),
+    "nixos-25.05": Search("427812963091", "nixos/25.05*-{uname}-linux"),
+    "nixos-25.11": Search("427812963091", "nixos/25.11*-{uname}-linux"),
+    "deep-learning": Parameter(
+        "/aws/service/deeplearning/ami/{arch}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+    ),
+}
+NAMES: Final = tuple(_NAMES)
+_SHORT: Final = {
+    "ubuntu": "ubuntu-24.04",
+    "debian": "debian-13",
+    "amazon-linux": "al2023",
+    "nixos": "nixos-25.11",
+    "dlami": "deep-learning",
+}
+
+
+def is_image_id(text: str) -> bool:
+    """Say whether this is an image's id."""
+    return _AMI.match(text) is not None
+
+
+def where(name: str, architecture: str) -> Parameter | Search:
+    """Say where the newest base image of this name is found.
+
+    Raises:
+        BadRequest: nobody knows such a name.
+    """
+    known = _NAMES.get(_SHORT.get(name, name))
+    if known is None:
+        raise BadRequest(
+            f"there is no base image named {name!r}", hint=f"an image id, or one of: {', '.join(NAMES)}"
+        )
+    words = {"dpkg": _DPKG[architecture], "arch": architecture, "uname": _UNAME[architecture]}
+    if isinstance(known, Parameter):
+        return Parameter(known.path.format(**words))
+    return Search(known.owner, known.pattern.format(**words))
+
+
+def architecture_of(types: tuple[MachineType, ...], wanted: str | None) -> str:
+    """The architecture that all these types have.
+
+    Args:
+        wanted: that of the generation that is to run, where there is one.
+
+    Raises:
+        BadRequest: they have none in common, or not that of the generation.
+    """
+    common = set.intersection(*(set(one.architectures) for one in types)) & {ARM, INTEL}
+    names = ", ".join(one.name for one in types)
+    if wanted is not None:
+        if wanted not in common:
+            raise BadRequest(
+                f"{names} can not run what was saved on {wanted}", hint=f"choose a type with {wanted}"
+            )
+        return wanted
+    if not common:
+        raise BadRequest(f"{names} have no architecture in common")
+    return ARM if ARM in common else INTEL
+
+
+def ordered_disks(base: Base, root_gib: int | None) -> tuple[Disk, ...]:
+    """The volumes of a first launch: encrypted, gp3 unless the image says better, the root large enough."""
+    return tuple(
+        msgspec.structs.replace(
+            disk,
+            type=disk.type if disk.type in ("io1", "io2") else "gp3",
+            size_gib=max(disk.size_gib, root_gib or 0)
+            if disk.device == base.boot.root_device
+            else disk.size_gib,
+            iops=disk.iops if disk.type in ("io1", "io2") else None,
+            throughput=None,
+            encrypted=True,
+            kms=None,
+            volume=None,
+            snapshot=None,
+            source=disk.snapshot,
+        )
+        for disk in base.disks
+    )

@@ -1,0 +1,397 @@
+"""What a user may ask of a project, and what that changes in its row. The reconciler does the rest.
+
+Each wish is a function of the project as it is: it returns the step to write down, or None where nothing has to
+change, and raises where it can not be. Wishes are idempotent: asking twice is asking once.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from msgspec.structs import replace
+
+from devboxd.errors import AlreadyExists, BadRequest, DevboxError, Kind, WrongState
+from devboxd.model.box import Account
+from devboxd.model.change import resumed
+from devboxd.model.ledger import Ledger
+from devboxd.model.project import (
+    Disk,
+    Generation,
+    GenerationState,
+    Phase,
+    Place,
+    Policy,
+    Project,
+    Run,
+    Spec,
+    Want,
+)
+from devboxd.model.seen import Box
+from devboxd.model.step import Write
+
+NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")  # a host name's label
+USER_PIN: Final = "user"
+LABEL_MAX: Final = 200  # characters
+_UNDER_WAY: Final = (Phase.LAUNCHING, Phase.SAVING, Phase.RESCUE, Phase.DELETING)
+
+
+class ProjectNotFound(DevboxError):
+    """There is no project of that name."""
+
+    code = "project-not-found"
+    kind = Kind.NOT_FOUND
+
+
+class ProjectBroken(WrongState):
+    """The project needs a person: its reason says why."""
+
+    code = "project-broken"
+
+
+class GenerationNotFound(DevboxError):
+    """The project has no generation of that number."""
+
+    code = "generation-not-found"
+    kind = Kind.NOT_FOUND
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if a project can be called so: it is a host name's label, too.
+
+    Raises:
+        BadRequest: it can not.
+    """
+    if NAME.match(name) is None:
+        raise BadRequest(
+            f"{name!r} can not be the name of a project",
+            hint="1 to 63 letters, digits and hyphens, the first and the last no hyphen",
+        )
+    return name
+
+
+def taken(name: str) -> AlreadyExists:
+    """A project of that name exists."""
+    return AlreadyExists(f"there is a project named {name} already")
+
+
+# Up and down -----------------------------------------------------------------------------------------------
+
+
+def up(known: Ledger, *, spec: Spec | None = None, rollback: int | None = None) -> Write | None:
+    """The box is to run; with another spec or generation where they are given. Accepted in every phase."""
+    project = _usable(known)
+    if rollback is not None and rollback == project.head:
+        rollback = None
+    changed = replace(
+        project,
+        want=Want.UP,
+        spec=spec or project.spec,
+        rollback=rollback if rollback is not None else project.rollback,
+        reason="" if project.want is not Want.UP else project.reason,
+    )
+    return _asked(known, changed, "up" if rollback is None else f"up, from generation {rollback}")
+
+
+def down(known: Ledger, want: Want) -> Write | None:
+    """The box is to be saved, and kept warm or not. Cancels a launch that has nothing to show yet."""
+    project = _usable(known)
+    if want is Want.WARM and project.phase in (Phase.READY, Phase.ABSENT):
+        want = project.want if project.want is not Want.UP else Want.COLD
+    changed = replace(project, want=want, rollback=None, bounce=False)
+    return _asked(known, changed, "stop" if want is Want.WARM else "terminate")
+
+
+def gone(known: Ledger, *, force: bool = False) -> Write | None:
+    """Nothing of the project is to be kept: no box, no volume, no generation.
+
+    Raises:
+        WrongState: another project was forked from it and has no generation of its own yet; not with ``force``.
+    """
+    project = known.project
+    forks = sorted({pin for one in known.generations for pin in one.pins if pin.startswith("fork:")})
+    if forks and not force:
+        raise WrongState(
+            f"{project.name} can not be deleted: a fork of it has no generation of its own yet",
+            hint="save the fork first, or use --force",
+        )
+    return _asked(known, replace(project, want=Want.GONE), "delete")
+
+
+def resume(known: Ledger, at: float) -> Write:
+    """A person has looked at a BROKEN project: go on where it was.
+
+    Raises:
+        WrongState: it is not broken.
+    """
+    if known.project.phase is not Phase.BROKEN:
+        raise WrongState(f"{known.project.name} is {known.project.phase}: there is nothing to resume")
+    return Write("resume", resumed(known.project, at), "resumed")
+
+
+def abandon(known: Ledger, at: float) -> Write:
+    """Give up what a BROKEN project could not save: the head is what there is. Its volumes become garbage.
+
+    Raises:
+        WrongState: it is not broken, or has no generation.
+    """
+    project = known.project
+    if project.phase is not Phase.BROKEN or not project.head:
+        why = "has no generation to go back to" if not project.head else f"is {project.phase}"
+        raise WrongState(f"{project.name} {why}")
+    changed = replace(
+        project,
+        phase=Phase.READY,
+        halted=None,
+        since=at,
+        want=Want.COLD,
+        closed=project.run,
+        save=None,
+        stamp=None,
+        instance=None,
+        launched=None,
+        reason="",
+    )
+    return Write("abandon", changed, f"went back to generation {project.head}; what came later is given up")
+
+
+# Generations -----------------------------------------------------------------------------------------------
+
+
+def snapshot(known: Ledger, label: str) -> Write | None:
+    """A generation of the box as it is now. What is saved already gets the label only.
+
+    Raises:
+        WrongState: nothing runs and nothing is saved, or another snapshot is being made.
+    """
+    project = _usable(known)
+    label = _label(label)
+    if project.phase in (Phase.WARM, Phase.READY) and project.head:
+        return describe(known, project.head, label=label)
+    if project.phase is Phase.SAVING:
+        return _asked(known, replace(project, label=label), "snapshot")
+    if project.phase is not Phase.RUNNING:
+        raise WrongState(f"{project.name} is {project.phase}: there is nothing to take a snapshot of")
+    if project.snap is not None:
+        raise WrongState(f"a snapshot of {project.name} is being made already")
+    number = project.saves + 1
+    return _asked(known, replace(project, saves=number, snap=number, label=label), "snapshot")
+
+
+def generation(known: Ledger, number: int) -> Generation:
+    """One generation: by its number, or below zero counted back from the newest (-1 is the one before it).
+
+    Raises:
+        GenerationNotFound: there is none of it, or not any more.
+    """
+    good = sorted(one.number for one in known.generations if one.is_ok)
+    wanted = good[number - 1] if number < 0 and len(good) > -number else number
+    found = next((one for one in known.generations if one.number == wanted and one.is_ok), None)
+    if found is None:
+        listed = ", ".join(map(str, good)) or "none"
+        raise GenerationNotFound(
+            f"{known.project.name} has no generation {number}", hint=f"there are: {listed}"
+        )
+    return found
+
+
+def describe(
+    known: Ledger, number: int, *, label: str | None = None, pinned: bool | None = None
+) -> Write | None:
+    """Pin a generation or not, and say what it is. A pinned one is kept until it is unpinned."""
+    one = generation(known, number)
+    pins = one.pins
+    if pinned is not None:
+        pins = tuple(pin for pin in pins if pin != USER_PIN) + ((USER_PIN,) if pinned else ())
+    changed = replace(one, label=one.label if label is None else _label(label), pins=pins)
+    if changed == one:
+        return None
+    return Write("describe", known.project, f"generation {one.number} changed", generations=(changed,))
+
+
+def pinned_for(known: Ledger, number: int, pin: str) -> Write | None:
+    """A generation that somebody else needs."""
+    one = generation(known, number)
+    if pin in one.pins:
+        return None
+    changed = replace(one, pins=(*one.pins, pin))
+    return Write("pin", known.project, f"generation {one.number} is needed by {pin}", generations=(changed,))
+
+
+def drop(known: Ledger, number: int, *, force: bool = False) -> Write:
+    """Delete a generation before its time.
+
+    Raises:
+        WrongState: it is the newest, a launch or a rollback needs it, or it is pinned (not with ``force``).
+    """
+    project, one = known.project, generation(known, number)
+    needed = {project.head, project.rollback}
+    if project.phase is Phase.LAUNCHING and known.run is not None:
+        needed.add(known.run.source)
+    if one.number in needed:
+        raise WrongState(f"generation {one.number} of {project.name} is in use")
+    if one.pins and not force:
+        raise WrongState(f"generation {one.number} of {project.name} is pinned", hint="unpin it first")
+    changed = replace(one, state=GenerationState.DELETING, pins=())
+    return Write("drop", project, f"generation {one.number} is to be deleted", generations=(changed,))
+
+
+# What the box is like --------------------------------------------------------------------------------------
+
+
+def resize(known: Ledger, *, places: tuple[Place, ...] | None, root_gib: int | None) -> Write | None:
+    """Another type, or a larger disk. A running box is saved, changed and started again for another type.
+
+    Raises:
+        BadRequest: the disk would become smaller.
+    """
+    project = _usable(known)
+    spec = project.spec
+    root = _root_gib(known)
+    if root_gib is not None and root is not None and root_gib < root:
+        raise BadRequest(f"the disk has {root} GiB and can not become smaller")
+    spec = replace(spec, places=places or spec.places, root_gib=root_gib or spec.root_gib)
+    types = {place.type for place in spec.places}
+    other = places is not None and types != {place.type for place in project.spec.places}
+    is_up = project.phase in (Phase.RUNNING, Phase.SAVING, Phase.STARTING) and project.want is Want.UP
+    changed = replace(project, spec=spec, bounce=project.bounce or (other and is_up))
+    return _asked(known, changed, f"resize to {', '.join(sorted(types))}, {spec.root_gib or root} GiB")
+
+
+def _root_gib(known: Ledger) -> int | None:
+    """The size of the root volume as it is, or will be made."""
+    head = next((one for one in known.generations if one.number == known.project.head), None)
+    disks: tuple[Disk, ...] = known.project.spec.disks
+    device = disks[0].device if disks else None
+    if head is not None:
+        disks, device = head.disks, head.boot.root_device or device
+    if known.run is not None and known.project.instance is not None:
+        disks, device = known.run.disks, known.run.boot.root_device or device
+    sizes = [disk.size_gib for disk in disks if disk.device == device]
+    return max([*sizes, known.project.spec.root_gib or 0]) or None
+
+
+def settle(known: Ledger, *, policy: Policy | None = None, spec: Spec | None = None) -> Write | None:
+    """Other policy, or another spec for the next launch."""
+    project = _usable(known)
+    changed = replace(project, policy=policy or project.policy, spec=spec or project.spec)
+    return _asked(known, changed, "settings")
+
+
+def can_be_renamed(known: Ledger) -> None:
+    """A name is in the tags of what is being made.
+
+    Raises:
+        WrongState: something is.
+    """
+    project = known.project
+    if project.phase in _UNDER_WAY or project.snap is not None:
+        raise WrongState(f"{project.name} is {project.phase}: rename it when that is done")
+
+
+# New projects ----------------------------------------------------------------------------------------------
+
+
+def new(
+    uid: str, name: str, owner: str, *, account: Account, spec: Spec, policy: Policy, at: float
+) -> Project:
+    """A project that is to be launched."""
+    return Project(
+        uid=uid,
+        name=check_name(name),
+        owner=owner,
+        account=account,
+        want=Want.UP,
+        since=at,
+        spec=spec,
+        policy=policy,
+    )
+
+
+def forked(origin: Ledger, number: int, uid: str, name: str, at: float) -> Project:
+    """A project that begins where a generation of another one stands. Its first save makes it independent."""
+    source, old = generation(origin, number), origin.project
+    spec = replace(
+        old.spec, image=source.image, base=f"{old.name}, generation {source.number}", disks=source.disks
+    )
+    return Project(
+        uid=uid,
+        name=check_name(name),
+        owner=old.owner,
+        account=old.account,
+        since=at,
+        fork_of=(old.uid, source.number),
+        spec=spec,
+        policy=old.policy,
+    )
+
+
+def adopted(project: Project, box: Box, disks: tuple[Disk, ...]) -> tuple[Project, Run]:
+    """A project whose box is there already: row and run as a launch would have left them.
+
+    Raises:
+        WrongState: the instance can not be one of ours.
+    """
+    if project_of := box.tags.get("devbox:project"):
+        raise WrongState(f"{box.id} belongs to the project {project_of} already")
+    if box.spot or "aws:autoscaling:groupName" in box.tags or not disks:
+        why = (
+            "a spot instance" if box.spot else "in an Auto Scaling group" if disks else "without EBS volumes"
+        )
+        raise WrongState(f"{box.id} can not be adopted: it is {why}")
+    if not box.is_alive:
+        raise WrongState(f"{box.id} can not be adopted: it is {box.state}")
+    place = Place(box.type, box.zone)
+    row = replace(
+        project,
+        phase=Phase.RUNNING,
+        run=1,
+        instance=box.id,
+        launched=box.launched,
+        adopted=True,
+        unprotected=True,
+        spec=replace(project.spec, places=project.spec.places or (place,)),
+    )
+    run = Run(
+        number=1,
+        source=0,
+        image=project.spec.image,
+        places=row.spec.places,
+        disks=disks,
+        tags=row.spec.tags,
+        boot=box.boot,
+        token=row.token,
+        instance=box.id,
+    )
+    return replace(row, bound=(row.token,)), run
+
+
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _usable(known: Ledger) -> Project:
+    """The project, unless there is nothing to be asked of it any more.
+
+    Raises:
+        WrongState: it is being deleted.
+        ProjectBroken: a person has to look first.
+    """
+    project = known.project
+    if project.phase is Phase.DELETING or project.want is Want.GONE:
+        raise WrongState(f"{project.name} is being deleted")
+    if project.phase is Phase.BROKEN:
+        raise ProjectBroken(
+            f"{project.name} needs you: {project.reason}",
+            hint=f"mend it and run: devboxctl ops resume {project.name}",
+        )
+    return project
+
+
+def _asked(known: Ledger, changed: Project, text: str) -> Write | None:
+    return Write("wish", changed, f"asked: {text}") if changed != known.project else None
+
+
+def _label(text: str) -> str:
+    if len(text) > LABEL_MAX:
+        raise BadRequest(f"a label has {LABEL_MAX} characters at most")
+    return text
