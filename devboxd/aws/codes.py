@@ -155,7 +155,7 @@ TABLE: Final[dict[str, Row]] = dict(
         # Instances, volumes, snapshots, images.
         *_rows(_CAPACITY, "InsufficientInstanceCapacity InsufficientCapacity InsufficientHostCapacity"),
         *_rows(_CAPACITY, "InsufficientReservedInstanceCapacity InsufficientVolumeCapacity Unsupported"),
-        *_rows(_CAPACITY, "UnfulfillableCapacity SpotMaxPriceTooLow Server.InsufficientInstanceCapacity"),
+        *_rows(_CAPACITY, "InsufficientFreeAddressesInSubnet UnfulfillableCapacity SpotMaxPriceTooLow Server.InsufficientInstanceCapacity"),
         *_rows(_QUOTA, "VcpuLimitExceeded InstanceLimitExceeded MaxSpotInstanceCountExceeded VolumeLimitExceeded"),
         *_rows(_QUOTA, "SnapshotLimitExceeded MaxIOPSLimitExceeded ServiceQuotaExceededException LimitExceeded"),
         *_rows(_QUOTA, "LimitExceededException ResourceLimitExceeded AddressLimitExceeded"),
@@ -189,6 +189,7 @@ TABLE: Final[dict[str, Row]] = dict(
         *_rows(_ARGUMENTS, "InsufficientCapabilitiesException DuplicateInstanceId InvalidUserData.Malformed"),
         *_rows(_ARGUMENTS, "MaxDocumentSizeExceeded InvalidAuthorizationMessageException InvalidScopeException"),
         *_rows(_ARGUMENTS, "InvalidClientMetadataException UnsupportedGrantTypeException InvalidRedirectUriException"),
+        *_rows(_ARGUMENTS, "InvalidInstanceType InvalidBlockDeviceMapping MissingInput VPCIdNotSpecified"),
         *_rows(_ARGUMENTS, "PolicyEvaluation InvalidRole InvalidOutputFolder InvalidNotificationConfig"),
         # Faults of theirs that do not come as 5xx.
         *_rows(_FAULT, "InternalServerError InternalError InternalFailure InternalServerException"),

@@ -81,8 +81,6 @@ def taken(name: str) -> AlreadyExists:
 def up(known: Ledger, *, spec: Spec | None = None, rollback: int | None = None) -> Write | None:
     """The box is to run; with another spec or generation where they are given. Accepted in every phase."""
     project = _usable(known)
-    if rollback is not None and rollback == project.head:
-        rollback = None
     changed = replace(
         project,
         want=Want.UP,

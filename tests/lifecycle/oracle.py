@@ -228,6 +228,7 @@ class Oracle:
             self.fail("S5", f"the head goes from {before.project.head} to {after.project.head}")
         if after.project.closed < before.project.closed or after.project.saves < before.project.saves:
             self.fail("S5", "a counter goes back")
+        self._dead_at_rescue(before, after)
         now = {one.number: one for one in after.generations}
         for one in after.generations:
             if one.stamp is not None and after.run is not None and one.run == after.run.number:
@@ -238,6 +239,13 @@ class Oracle:
                 continue
             if other is None or _fixed(other) != _fixed(one) or (other.is_ok and not one.is_ok):
                 self.fail("S5", f"generation {one.number} is rewritten")
+
+    def _dead_at_rescue(self, before: Ledger, after: Ledger) -> None:
+        """R1: absence is not death."""
+        begins = after.project.phase is Phase.RESCUE and before.project.phase is not Phase.RESCUE
+        instance = self.world.model.tables.instances.get(before.project.instance or "")
+        if begins and instance is not None and instance.state.value in ALIVE:
+            self.fail("R1", f"{instance.id} is {instance.state.value}, and its volumes are rescued")
 
     # In the end
 

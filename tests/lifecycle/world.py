@@ -101,15 +101,16 @@ class FakeAccount:
     """``aws.calls.Calls`` whose requests go to the world's EC2."""
 
     world: World
-    caller: str
+    daemon: Daemon
 
     async def call(
         self, service: str, operation: str, /, *, target: str | None = None, **parameters: Any
     ) -> dict[str, Any]:
         name = "".join(part.capitalize() for part in operation.split("_"))
+        self.daemon.last_read = "EC2" if name.startswith("Describe") else self.daemon.last_read
         try:
             answer: dict[str, Any] = await wait_for(
-                Request(name, lambda: self.world.arrive(name, parameters, self.caller))
+                Request(name, lambda: self.world.arrive(name, parameters, self.daemon.name))
             )
             return answer
         except Ec2Error as error:
@@ -141,9 +142,11 @@ class FakeStore:
     """``control.base.needs.Store`` whose requests take their time, over any engine that answers at once."""
 
     world: World
+    daemon: Daemon
     is_shared: bool = False
 
     async def read(self, owner: str, *ranges: Range) -> list[Item]:
+        self.daemon.last_read = "row"
         found: list[Item] = await wait_for(Request("read", lambda: self.world.engine.read_now(owner, ranges)))
         return found
 
@@ -226,14 +229,22 @@ class Daemon:
     sleeping: set[str] = field(default_factory=set)  # loops that wait for nothing but time
     reconcilers: dict[str, Reconciler] = field(default_factory=dict)
     is_dead: bool = True
+    last_read: str = ""
+
+    def decide(self, seen: Seen) -> Step:
+        """The decision, seen by the oracle."""
+        assert self.last_read == "row", "R2: the row was read before EC2, and may be the older of the two"
+        step = next_step(seen)
+        self.world.on_decision(seen, step)
+        return step
 
     def start(self) -> None:
         """Begin a life, remembering nothing of the last one."""
         self.life += 1
         self.is_dead = False
         world = self.world
-        account = FakeAccount(world, self.name)
-        store = FakeStore(world, is_shared=world.is_shared)
+        account = FakeAccount(world, self)
+        store = FakeStore(world, self, is_shared=world.is_shared)
         op = Sequencer(f"{self.name}{self.life}-")
         time = Time(self, dice=world.dice.random)
         for uid in self.uids:
@@ -247,7 +258,7 @@ class Daemon:
                 turn,
                 time,
                 Quietly(self),
-                world.decide,
+                self.decide,
             )
             self.loops[uid] = self._loop(self.reconcilers[uid])
             self.sleeping.add(uid)
@@ -376,12 +387,6 @@ class World:
         self.mutations = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
-
-    def decide(self, seen: Seen) -> Step:
-        """The decision of a daemon, seen by the oracle."""
-        step = next_step(seen)
-        self.on_decision(seen, step)
-        return step
 
     # Time
 

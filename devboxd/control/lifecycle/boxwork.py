@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from devboxd.boxside.script import load
 from devboxd.control.base.needs import RunOnBox
 from devboxd.errors import DevboxError
 from devboxd.model.answer import BoxSaysNo
 from devboxd.model.project import Project
+from devboxd.model.unsaved import Unsaved, reported
 from devboxd.text import one_line
 
 HOOK_LIMIT: Final = 60.0  # seconds that each hook may take
@@ -20,19 +19,6 @@ REPORT_LIMIT: Final = 30.0  # seconds; what is not found by then is not reported
 GROW_LIMIT: Final = 120.0
 ANSWER_LIMIT: Final = 20.0
 REPOSITORIES: Final = 100  # git repositories that are looked at
-
-
-class Unsaved(msgspec.Struct, frozen=True):
-    """A git repository on the box with work that is nowhere else."""
-
-    path: str
-    files: int  # not committed
-    commits: int  # on no remote
-    stashes: int
-
-    def __str__(self) -> str:
-        parts = [(self.files, "uncommitted"), (self.commits, "unpushed"), (self.stashes, "stashed")]
-        return f"{self.path}: " + ", ".join(f"{count} {word}" for count, word in parts if count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +48,7 @@ class BoxWork:
         """Git work that is on the box only. Raises what running a command raises."""
         script = load("unsaved.sh", common=False)
         ran = await self.run(project, instance, script, str(REPOSITORIES), timeout=REPORT_LIMIT)
-        return [found for line in ran.output.splitlines() if (found := _unsaved(line)) is not None]
+        return reported(ran.output)
 
     async def _succeed(
         self, project: Project, instance: str, script: str, *arguments: str, limit: float
@@ -70,10 +56,3 @@ class BoxWork:
         ran = await self.run(project, instance, script, *arguments, timeout=limit)
         if ran.status != 0:
             raise BoxSaysNo(one_line(ran.output) or f"it exited with {ran.status}")
-
-
-def _unsaved(line: str) -> Unsaved | None:
-    path, *counts = line.rsplit("\t", 3)
-    if len(counts) != 3 or not all(count.isascii() and count.isdigit() for count in counts):
-        return None  # whatever else the box printed
-    return Unsaved(one_line(path), *(int(count[:9]) for count in counts))

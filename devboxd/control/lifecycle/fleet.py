@@ -185,8 +185,10 @@ class Fleet:
         try:
             return await one.once(), 0
         except LoginNeeded as error:
-            self._problem(one, error)
-            await self._shared.bells.logins.wait(LONGEST)
+            if one.known is None:
+                return LIST_EVERY, failures  # the store's own login: whose that is, the store knows
+            self._statuses[one.uid] = Status(one.known.project, problem=error.message)
+            await self._shared.logins.wait(one.known.project.account, error, LONGEST)
             return 0.0, 0
         except Conflict:
             return 1.0, failures

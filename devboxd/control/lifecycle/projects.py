@@ -15,7 +15,7 @@ import msgspec
 from devboxd.control.base.needs import Computes
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.book import Book
-from devboxd.control.lifecycle.boxwork import BoxWork, Unsaved
+from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet, Status
 from devboxd.control.lifecycle.order import LaunchWish, ordered
 from devboxd.errors import AlreadyExists, BadRequest, Conflict, DevboxError, WrongState
@@ -28,6 +28,7 @@ from devboxd.model.leftover import Leftover, leftovers
 from devboxd.model.project import Generation, Phase, Policy, Project, Run, Want
 from devboxd.model.seen import Hint, Observed, Seen, hint
 from devboxd.model.step import Launch, Reboot, Write
+from devboxd.model.unsaved import NotSaved, Unsaved
 from devboxd.model.wish import ProjectNotFound
 
 TRIES: Final = 6  # of a change that others overtake
@@ -39,20 +40,6 @@ class Plan(msgspec.Struct, frozen=True):
 
     project: Project
     calls: tuple[tuple[str, dict[str, Any]], ...]
-
-
-class NotSaved(WrongState):
-    """There is git work on the box that is nowhere else, and a clean box was asked for. ``work`` lists it."""
-
-    code = "work-not-saved"
-
-    def __init__(self, name: str, work: list[Unsaved]) -> None:
-        listed = "; ".join(str(one) for one in work[:5])
-        super().__init__(
-            f"{name} has git work that is nowhere else: {listed}",
-            hint="it is saved all the same without --require-clean",
-        )
-        self.work = work
 
 
 class Projects:

@@ -1,0 +1,507 @@
+"""The verbs, as the API will call them: on virtual time, over the real calls and the EC2 model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from devboxd.control.lifecycle.order import LaunchWish
+from devboxd.errors import AlreadyExists, BadRequest, LoginNeeded, WrongState
+from devboxd.model.project import Phase, Policy, Project, Quality, Want
+from devboxd.model.unsaved import NotSaved
+from devboxd.model.wish import GenerationNotFound, ProjectNotFound
+from devboxd.simulator.ec2.faults import Fault
+from tests.control.fakes import LoopClock
+from tests.lifecycle.kit import Bench, Ran, bench, start, stop, with_daemon
+from tests.lifecycle.memory import MemoryStore
+
+pytestmark = pytest.mark.looptime
+
+
+# Launch
+
+
+@with_daemon
+async def test_launch_needs_nothing_but_a_name_and_a_profile(one: Bench) -> None:
+    """Base image, type, disk and zone are chosen; the box is tagged, protected, encrypted and IMDSv2 only."""
+    await one.projects.launch("api", LaunchWish(profile="box"))
+    row = (await one.until("api", Phase.RUNNING)).project
+    (instance,) = one.model.tables.instances.values()
+    assert instance.id == row.instance
+    assert (instance.type, instance.is_protected, instance.shutdown_behavior) == ("t4g.medium", True, "stop")
+    assert instance.metadata["HttpTokens"] == "required"
+    assert instance.tags["Name"] == "api"
+    (volume,) = one.model.tables.volumes_of(instance.id)
+    assert (volume.size, volume.encrypted, volume.tags["devbox:project"]) == (40, True, "api")
+    assert volume.attachment is not None
+    assert not volume.attachment.delete_on_termination
+
+
+@with_daemon
+async def test_launch_without_a_profile_says_what_is_missing(one: Bench) -> None:
+    """A box without one could never be reached."""
+    with pytest.raises(BadRequest, match="instance profile") as error:
+        await one.projects.launch("api", LaunchWish())
+    assert "--profile" in (error.value.hint or "")
+    assert await one.projects.all() == []
+
+
+@with_daemon
+async def test_a_launch_remembers_the_last_choices(one: Bench) -> None:
+    """``launch api`` a second time is the same box with what was saved."""
+    row = await one.launched(types=("t4g.large",), gib=50, tags={"Team": "x"}, zone="us-east-1b")
+    written = one.work(row)
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    await one.projects.launch("api", LaunchWish())
+    row = (await one.until("api", Phase.RUNNING)).project
+    instance = one.model.tables.instances[row.instance or ""]
+    assert (instance.type, instance.zone, instance.tags["Team"]) == ("t4g.large", "us-east-1b", "x")
+    assert one.content(row.instance)["/dev/sda1"] >= written
+    assert [v.size for v in one.model.tables.volumes_of(instance.id)] == [50]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"types": ("nope.large",)}, "nope.large"),
+        ({"types": ("t4g.small", "t3.small")}, "architecture"),
+        ({"base": "plan9"}, "plan9"),
+        ({"base": "ami-00000000"}, "ami-00000000"),
+        ({"zone": "us-east-1z"}, "us-east-1z"),
+    ],
+)
+@with_daemon
+async def test_what_can_not_be_is_refused_before_anything_is_made(
+    one: Bench, asked: dict[str, Any], says: str
+) -> None:
+    """With the part that is wrong."""
+    with pytest.raises(BadRequest, match=says):
+        await one.projects.launch("api", LaunchWish(profile="box", **asked))
+    assert await one.projects.all() == []
+
+
+@with_daemon
+async def test_what_was_saved_on_arm_is_not_launched_on_intel(one: Bench) -> None:
+    await one.launched()
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    with pytest.raises(BadRequest, match="arm64"):
+        await one.projects.launch("api", LaunchWish(types=("t3.small",)))
+    with pytest.raises(BadRequest, match="saved already"):
+        await one.projects.launch("api", LaunchWish(base="debian-12"))
+
+
+@pytest.mark.parametrize("base", ["ubuntu-22.04", "debian-12", "al2023", "nixos-25.05"])
+@with_daemon
+async def test_base_images_are_found_by_name_for_both_architectures(one: Bench, base: str) -> None:
+    """Through public parameters or by owner and name; the attributes are EC2's, never guessed."""
+    for kind, architecture in (("t4g.small", "arm64"), ("t3.small", "x86_64")):
+        name = f"{base.replace('.', '-')}-{architecture.replace('_', '-')}"
+        row = await one.launched(name, base=base, types=(kind,))
+        instance = one.model.tables.instances[row.instance or ""]
+        assert instance.boots, f"{base} does not boot on {kind}"
+        assert instance.boot.architecture == architecture
+
+
+@with_daemon
+async def test_a_dry_run_shows_the_call_and_changes_nothing(one: Bench) -> None:
+    """Every parameter of it."""
+    plan = await one.projects.plan("api", LaunchWish(profile="box", types=("t4g.small",), gib=30))
+    ((operation, parameters),) = plan.calls
+    assert operation == "run_instances"
+    assert parameters["InstanceType"] == "t4g.small"
+    assert parameters["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] == 30
+    assert await one.projects.all() == []
+    assert "RunInstances" not in one.account.calls
+    await one.launched()
+    await one.projects.terminate("api")
+    head = (await one.until("api", Phase.READY)).generations[0]
+    plan = await one.projects.plan("api", LaunchWish())
+    assert plan.calls[0][1]["ImageId"] == head.image
+
+
+@with_daemon
+async def test_ready_is_a_session_that_answers(one: Bench) -> None:
+    """Running is not enough: the agent comes up later."""
+    row = await one.launched()
+    began = LoopClock().wall()
+    assert await one.projects.ready("api")
+    assert LoopClock().wall() - (row.launched or 0) >= one.runner.agent_after
+    assert LoopClock().wall() - began < 60
+    await one.projects.terminate("api")
+    await one.until("api", Phase.SAVING)
+    assert not await one.projects.ready("api")
+
+
+@with_daemon
+async def test_following_a_launch_tells_each_step_and_ends_when_it_runs(one: Bench) -> None:
+    """And whoever leaves early leaves the work to the daemon."""
+    await one.projects.launch("api", LaunchWish(profile="box", types=("t4g.small",)))
+    phases = [status.project.phase async for status in one.projects.follow("api")]
+    assert phases[-1] is Phase.RUNNING
+    assert Phase.LAUNCHING in phases
+    await one.projects.terminate("api")
+    async for status in one.projects.follow("api"):
+        if status.project.phase is Phase.SAVING:
+            break
+    await one.until("api", Phase.READY)
+
+
+# Down
+
+
+@with_daemon
+async def test_terminate_ends_ready_and_stop_ends_warm(one: Bench) -> None:
+    """Both with everything in a generation."""
+    row = await one.launched()
+    written = one.work(row)
+    await one.projects.stop("api")
+    known = await one.until("api", Phase.WARM)
+    (made,) = known.generations
+    assert made.quality is Quality.CLEAN
+    snapshot = one.model.tables.snapshots[made.disks[0].snapshot or ""]
+    assert snapshot.content >= written  # it writes a last time as it shuts down
+    await one.projects.terminate("api")
+    known = await one.until("api", Phase.READY)
+    assert len(known.generations) == 1, "nothing changed, nothing was saved twice"
+    assert one.model.tables.instances[row.instance or ""].state.value == "terminated"
+
+
+@with_daemon
+async def test_up_while_it_is_going_down_cancels_that(one: Bench) -> None:
+    """The same instance, no generation, no wait."""
+    row = await one.launched()
+    await one.projects.terminate("api")
+    await one.until("api", Phase.SAVING)
+    await one.projects.up("api")
+    again = (await one.until("api", Phase.RUNNING)).project
+    assert (again.instance, again.head) == (row.instance, 0)
+
+
+@with_daemon
+async def test_the_hook_runs_before_the_stop_and_its_failure_does_not_hold_it_up(one: Bench) -> None:
+    """Unless the policy gives it a veto."""
+    await one.launched()
+    await one.projects.ready("api")
+    one.runner.answers["pre-stop.d"] = Ran(3, "backup exited with 3\n")
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    assert any("pre-stop.d" in script for script in one.runner.ran)
+    await one.projects.up("api")
+    await one.until("api", Phase.RUNNING)
+    await one.projects.ready("api")
+    await one.projects.settle("api", Policy(hook_may_veto=True))
+    await one.projects.stop("api")
+    known = await one.until("api", lambda row: row.phase is Phase.RUNNING and row.want is Want.UP)
+    assert known.project.instance is not None
+    texts = [event.text for event in await one.projects.events("api")]
+    assert any("backup exited with 3" in text for text in texts)
+
+
+@with_daemon
+async def test_a_clean_box_can_be_required(one: Bench) -> None:
+    """Work that is nowhere else is listed, and nothing is stopped."""
+    await one.launched()
+    await one.projects.ready("api")
+    one.runner.answers["rev-list"] = Ran(0, "/home/u/api\t2\t1\t0\nnoise\n/home/u/web\t0\t0\t3\n")
+    with pytest.raises(NotSaved) as error:
+        await one.projects.terminate("api", require_clean=True)
+    assert "/home/u/api: 2 uncommitted, 1 unpushed; /home/u/web: 3 stashed" in error.value.message
+    assert (await one.projects.get("api")).project.want is Want.UP
+    one.runner.answers["rev-list"] = Ran(0, "")
+    await one.projects.terminate("api", require_clean=True)
+    await one.until("api", Phase.READY)
+
+
+@with_daemon
+async def test_reboot_is_for_what_runs(one: Bench) -> None:
+    await one.launched()
+    await one.projects.reboot("api")
+    assert one.account.calls["RebootInstances"] == 1
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    with pytest.raises(WrongState, match="warm"):
+        await one.projects.reboot("api")
+
+
+@with_daemon
+async def test_delete_leaves_nothing_at_aws_and_no_row(one: Bench) -> None:
+    """And the name is free again."""
+    row = await one.launched()
+    await one.projects.snapshot("api", "x")
+    await one.until("api", lambda now: now.head == 1)
+    await one.projects.delete("api")
+    async with asyncio.timeout(3600):
+        while await one.projects.all():
+            await asyncio.sleep(10)
+    tables = one.model.tables
+    own = [v for v in tables.volumes.values() if v.state != "deleting"]
+    assert own == []
+    assert not [s for s in tables.snapshots.values() if s.tags and not s.is_deleted]
+    assert not [i for i in tables.images.values() if i.tags and i.state != "deregistered"]
+    with pytest.raises(ProjectNotFound):
+        await one.projects.get("api")
+    assert one.fleet.statuses() == []
+    again = await one.launched()
+    assert again.uid != row.uid
+
+
+# Generations
+
+
+@with_daemon
+async def test_rollback_saves_the_present_and_brings_the_past_up(one: Bench) -> None:
+    """And can be undone the same way."""
+    row = await one.launched()
+    first = one.work(row)
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    await one.projects.up("api")
+    row = (await one.until("api", Phase.RUNNING)).project
+    second = one.work(row)
+    await one.projects.rollback("api", 1)
+    known = await one.until("api", lambda now: now.phase is Phase.RUNNING and now.run == 2)
+    assert first <= one.content(known.project.instance)["/dev/sda1"] < second
+    assert [(one.number, one.parent) for one in known.generations] == [(1, 0), (2, 1), (3, 1)]
+    await one.projects.rollback("api", -1)
+    known = await one.until("api", lambda now: now.phase is Phase.RUNNING and now.run == 3)
+    assert one.content(known.project.instance)["/dev/sda1"] >= second
+    with pytest.raises(GenerationNotFound):
+        await one.projects.rollback("api", 99)
+
+
+@with_daemon
+async def test_a_snapshot_of_a_running_box_does_not_disturb_it(one: Bench) -> None:
+    row = await one.launched()
+    written = one.work(row)
+    await one.projects.snapshot("api", "before the upgrade")
+    known = await one.until("api", lambda now: now.head == 1)
+    assert known.project.phase is Phase.RUNNING
+    (made,) = known.generations
+    assert (made.label, made.quality) == ("before the upgrade", Quality.CRASH)
+    assert one.model.tables.snapshots[made.disks[0].snapshot or ""].content == written
+
+
+@with_daemon
+async def test_pins_outlive_retention(one: Bench) -> None:
+    """Six generations of one day, the first one pinned."""
+    await one.launched()
+    for number in range(1, 7):
+        await one.projects.snapshot("api", f"n{number}")
+        await one.until("api", _has(number))
+        if number == 1:
+            await one.projects.describe("api", 1, pinned=True)
+    await asyncio.sleep(900)
+    assert [one.number for one in await one.projects.generations("api")] == [6, 5, 4, 1]
+    assert len([i for i in one.model.tables.images.values() if i.tags and i.state == "available"]) == 4
+    with pytest.raises(WrongState, match="pinned"):
+        await one.projects.drop("api", 1)
+    await one.projects.describe("api", 1, pinned=False)
+    await asyncio.sleep(900)
+    assert [one.number for one in await one.projects.generations("api")] == [6, 5, 4]
+
+
+@with_daemon
+async def test_a_fork_goes_its_own_way(one: Bench) -> None:
+    """It begins with the origin's content, and holds on to it until it has a generation of its own."""
+    row = await one.launched()
+    written = one.work(row)
+    with pytest.raises(WrongState, match="no generation"):
+        await one.projects.fork("api", "web")
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    await one.projects.fork("api", "web")
+    with pytest.raises(AlreadyExists):
+        await one.projects.fork("api", "web")
+    assert (await one.projects.generations("api"))[0].pins != ()
+    with pytest.raises(WrongState, match="fork"):
+        await one.projects.delete("api")
+    await one.projects.up("web")
+    other = (await one.until("web", Phase.RUNNING)).project
+    assert one.content(other.instance)["/dev/sda1"] >= written
+    await one.projects.terminate("web")
+    await one.until("web", Phase.READY)
+    await asyncio.sleep(60)
+    assert (await one.projects.generations("api"))[0].pins == ()
+
+
+def _has(number: int) -> Callable[[Project], bool]:
+    return lambda row: row.head == number and row.snap is None
+
+
+# Identity
+
+
+@with_daemon
+async def test_a_renamed_project_is_the_same_project(one: Bench) -> None:
+    """Everything made under the old name stays its own."""
+    row = await one.launched()
+    with pytest.raises(BadRequest):
+        await one.projects.rename("api", "no good")
+    renamed = await one.projects.rename("api", "web")
+    assert (renamed.uid, renamed.name) == (row.uid, "web")
+    with pytest.raises(ProjectNotFound):
+        await one.projects.get("api")
+    await one.projects.terminate("web")
+    await one.until("web", Phase.READY)
+    await one.launched("api")
+    with pytest.raises(AlreadyExists):
+        await one.projects.rename("api", "web")
+
+
+@with_daemon
+async def test_resize_of_a_running_box_keeps_its_volumes(one: Bench) -> None:
+    row = await one.launched()
+    await one.projects.ready("api")
+    written = one.work(row)
+    await one.projects.resize("api", types=("m8g.xlarge",), gib=60)
+    known = await one.until(
+        "api", lambda now: now.phase is Phase.RUNNING and now.launched != row.launched and not now.bounce
+    )
+    instance = one.model.tables.instances[row.instance or ""]
+    assert (known.project.instance, instance.type) == (row.instance, "m8g.xlarge")
+    assert one.content(row.instance)["/dev/sda1"] >= written
+    known = await one.until("api", lambda now: any("resize2fs" in script for script in one.runner.ran))
+    assert [v.size for v in one.model.tables.volumes_of(row.instance or "")] == [60]
+    with pytest.raises(BadRequest, match="smaller"):
+        await one.projects.resize("api", gib=20)
+
+
+@with_daemon
+async def test_an_adopted_instance_is_tagged_protected_and_saved_like_any_other(one: Bench) -> None:
+    """It was made by hand, with a volume that would die with it."""
+    row = await one.launched("donor")
+    image = one.model.tables.instances[row.instance or ""].image
+    answer = await one.account.call(
+        "ec2",
+        "run_instances",
+        ImageId=image,
+        InstanceType="t4g.small",
+        MinCount=1,
+        MaxCount=1,
+        InstanceInitiatedShutdownBehavior="terminate",
+    )
+    instance = answer["Instances"][0]["InstanceId"]
+    await asyncio.sleep(60)
+    with pytest.raises(BadRequest):
+        await one.projects.adopt("i-00000000", "api")
+    with pytest.raises(WrongState, match="donor"):
+        await one.projects.adopt(row.instance or "", "api")
+    await one.projects.adopt(instance, "api")
+    await one.until("api", lambda now: not now.adopted and not now.unprotected)
+    await asyncio.sleep(400)
+    record = one.model.tables.instances[instance]
+    assert (record.is_protected, record.shutdown_behavior) == (True, "stop")
+    assert record.tags["devbox:project"] == "api"
+    volumes = one.model.tables.volumes_of(instance)
+    assert all(v.attachment and not v.attachment.delete_on_termination for v in volumes)
+    written = one.model.work(instance, now=LoopClock().wall())
+    await one.projects.terminate("api")
+    known = await one.until("api", Phase.READY)
+    assert one.model.tables.snapshots[known.generations[0].disks[0].snapshot or ""].content >= written
+    await asyncio.sleep(600)
+    assert one.model.tables.volumes_of(instance) == []
+
+
+@with_daemon
+async def test_leftovers_say_what_they_cost_and_when_they_go(one: Bench) -> None:
+    await one.launched(gib=100)
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    (left,) = await one.projects.leftovers("api")
+    assert (left.kind, left.gib, left.usd_month) == ("volume", 100, 8.0)
+    assert left.goes is not None
+    assert 0 < left.goes - LoopClock().wall() <= 60
+    await asyncio.sleep(200)
+    assert await one.projects.leftovers("api") == []
+
+
+# Trouble
+
+
+@with_daemon
+async def test_a_login_that_ended_stops_everything_and_goes_on_by_itself(one: Bench) -> None:
+    """Nothing is called with credentials that are known to be bad."""
+    await one.launched()
+    one.account.broken = LoginNeeded("the login has ended")
+    await one.projects.terminate("api")
+    await asyncio.sleep(120)
+    before = one.account.calls.total()
+    assert [one.problem for one in one.projects.operations()] == ["the login has ended"]
+    await asyncio.sleep(60)
+    assert one.account.calls.total() == before
+    one.account.broken = None
+    one.shared.logins.renewed()
+    await one.until("api", Phase.READY)
+    assert one.shared.news.conditions() == []
+
+
+@with_daemon
+async def test_a_project_that_needs_a_person_says_so_until_it_does_not(one: Bench) -> None:
+    """Three images in a row came to nothing; the box is kept, stopped."""
+    await one.launched()
+    fault = one.model.faults.add(Fault("image-fails"))
+    await one.projects.terminate("api")
+    known = await one.until("api", Phase.BROKEN)
+    assert "3 times" in known.project.reason
+    assert [c.code for c in one.shared.news.conditions()] == ["project-broken"]
+    one.model.faults.remove(fault)
+    await one.projects.resume("api")
+    await one.until("api", Phase.READY)
+    assert one.shared.news.conditions() == []
+
+
+async def test_two_machines_share_projects_and_take_turns() -> None:
+    """What one is asked, the other sees; who acts is agreed, and nothing is done twice."""
+    store = MemoryStore(is_shared=True)
+    one = await start(bench(store))
+    other = await start(bench(store, model=one.model, me="desktop"))
+    row = await one.launched()
+    await asyncio.sleep(300)
+    await other.projects.terminate("api")
+    await other.until("api", Phase.READY)
+    assert one.account.calls["CreateImage"] + other.account.calls["CreateImage"] == 1
+    await stop(one)
+    await other.projects.up("api")
+    again = (await other.until("api", Phase.RUNNING)).project
+    assert again.run == row.run + 1
+    await stop(other)
+
+
+async def test_a_machine_that_dies_while_it_acts_is_followed_by_another() -> None:
+    """After the time of the lease, watched on its own clock."""
+    store = MemoryStore(is_shared=True)
+    one = await start(bench(store))
+    await one.launched()
+    await one.projects.terminate("api")
+    await one.until("api", Phase.SAVING)
+    await stop(one)
+    other = await start(bench(store, model=one.model, me="desktop"))
+    began = LoopClock().wall()
+    await other.until("api", Phase.READY)
+    assert LoopClock().wall() - began < 400
+    await stop(other)
+
+
+async def test_a_hundred_projects_look_together() -> None:
+    """Describes a minute do not grow with the number of boxes."""
+    one = bench()
+    for number in range(100):
+        await one.launched(f"p{number}") if number == 0 else None
+    known = await one.projects.get("p0")
+    for number in range(1, 100):
+        row = replace(
+            known.project, uid=f"uid{number:07d}", name=f"p{number}", phase=Phase.ABSENT, want=Want.COLD
+        )
+        await one.book.create(replace(row, instance=None, launched=None, run=0), "made")
+    await start(one)
+    await asyncio.sleep(60)
+    one.account.calls.clear()
+    await asyncio.sleep(600)
+    assert one.account.calls.total() <= 4 * 100 / 2
+    await stop(one)

@@ -1,0 +1,270 @@
+"""What may be asked of a project in each phase, and what it changes in the row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from devboxd.errors import BadRequest, WrongState
+from devboxd.model import wish
+from devboxd.model.box import Account
+from devboxd.model.ledger import Ledger
+from devboxd.model.pipeline import next_step
+from devboxd.model.project import GenerationState, Phase, Place, Policy, Want
+from devboxd.model.step import ChangeType, Start, Write
+from devboxd.model.wish import GenerationNotFound, ProjectBroken
+from tests.model.scenes import (
+    AT,
+    DISKS,
+    PLACES,
+    RUN,
+    SPEC,
+    box,
+    decide,
+    generation,
+    look,
+    project,
+    saved,
+    volumes,
+)
+from tests.model.test_save import write
+
+ASKABLE = [phase for phase in Phase if phase not in (Phase.BROKEN, Phase.DELETING)]
+
+
+def ledger(phase: Phase, *generations: Any, **changes: Any) -> Ledger:
+    return Ledger(project(phase, **changes), RUN, generations)
+
+
+@pytest.mark.parametrize("phase", ASKABLE)
+def test_up_and_down_are_accepted_in_every_phase(phase: Phase) -> None:
+    """Nobody has to wait until something is over to say what they want."""
+    known = ledger(phase, want=Want.COLD)
+    step = write(wish.up(known), "wish")
+    assert (step.project.want, step.project.phase) == (Want.UP, phase)
+    assert wish.up(replace(known, project=step.project)) is None, "asking twice is asking once"
+    known = ledger(phase, want=Want.UP)
+    assert write(wish.down(known, Want.COLD), "wish").project.want is Want.COLD
+
+
+def test_stopping_what_is_saved_and_gone_changes_nothing() -> None:
+    """There is no box to keep warm."""
+    assert wish.down(ledger(Phase.READY, want=Want.COLD), Want.WARM) is None
+
+
+def test_going_down_forgets_what_was_to_come_up() -> None:
+    """A rollback that was asked for and then called off."""
+    known = ledger(Phase.RUNNING, generation(), head=1, rollback=1, bounce=True)
+    step = write(wish.down(known, Want.WARM), "wish")
+    assert (step.project.rollback, step.project.bounce) == (None, False)
+
+
+def test_a_broken_project_says_what_a_person_has_to_do() -> None:
+    """And nothing else is accepted until then, but its deletion."""
+    known = ledger(Phase.BROKEN, reason="the image failed, 3 times", halted=Phase.SAVING, save=3, saves=3)
+    for ask in (wish.up, lambda one: wish.down(one, Want.COLD), lambda one: wish.snapshot(one, "")):
+        with pytest.raises(ProjectBroken, match="3 times"):
+            ask(known)
+    step = wish.resume(known, AT)
+    assert (step.project.phase, step.project.save, step.project.saves) == (Phase.SAVING, 4, 4)
+    assert write(wish.gone(known), "wish").project.want is Want.GONE
+    with pytest.raises(WrongState):
+        wish.resume(ledger(Phase.READY), AT)
+
+
+def test_what_can_not_be_saved_can_be_given_up_for_the_newest_generation() -> None:
+    """Somebody deleted the volumes in the console: the head is what there is."""
+    known = ledger(Phase.BROKEN, generation(), halted=Phase.RESCUE, save=3, saves=3, head=1)
+    step = wish.abandon(known, AT)
+    assert (step.project.phase, step.project.closed, step.project.save) == (Phase.READY, 1, None)
+    with pytest.raises(WrongState):
+        wish.abandon(ledger(Phase.BROKEN, halted=Phase.RESCUE), AT)
+
+
+def test_what_is_being_deleted_takes_no_wishes() -> None:
+    for known in (ledger(Phase.DELETING), ledger(Phase.RUNNING, want=Want.GONE)):
+        with pytest.raises(WrongState, match="deleted"):
+            wish.up(known)
+
+
+def test_a_project_that_a_fork_lives_on_is_not_deleted_by_accident() -> None:
+    """The fork has nothing of its own yet."""
+    known = ledger(Phase.READY, generation(pins=("fork:other",)))
+    with pytest.raises(WrongState, match="fork"):
+        wish.gone(known)
+    assert wish.gone(known, force=True) is not None
+
+
+# Generations
+
+
+def test_a_snapshot_of_a_running_box_gets_a_save_number_of_its_own() -> None:
+    """And what is saved already gets the label only."""
+    step = write(wish.snapshot(ledger(Phase.RUNNING, saves=4), "before"), "wish")
+    assert (step.project.snap, step.project.saves, step.project.label) == (5, 5, "before")
+    for phase in (Phase.WARM, Phase.READY):
+        step = write(wish.snapshot(ledger(phase, generation()), "before"), "describe")
+        assert [one.label for one in step.generations] == ["before"]
+    assert write(wish.snapshot(ledger(Phase.SAVING), "x"), "wish").project.label == "x"
+    with pytest.raises(WrongState):
+        wish.snapshot(ledger(Phase.LAUNCHING), "x")
+    with pytest.raises(WrongState, match="already"):
+        wish.snapshot(ledger(Phase.RUNNING, snap=4), "x")
+    with pytest.raises(BadRequest):
+        wish.snapshot(ledger(Phase.RUNNING), "x" * 201)
+
+
+@pytest.mark.parametrize(("asked", "number"), [(1, 1), (3, 3), (-1, 3), (-2, 1)])
+def test_generations_are_counted_back_from_the_newest(asked: int, number: int) -> None:
+    """-1 is the one before it; deleted ones do not count."""
+    over = generation(2, state=GenerationState.DELETING)
+    known = ledger(Phase.READY, generation(1), over, generation(3), generation(4), head=4)
+    assert wish.generation(known, asked).number == number
+
+
+@pytest.mark.parametrize("asked", [0, 2, 5, -3])
+def test_a_generation_that_is_not_there_is_said_so(asked: int) -> None:
+    over = generation(2, state=GenerationState.DELETING)
+    known = ledger(Phase.READY, generation(1), over, generation(3), generation(4), head=4)
+    with pytest.raises(GenerationNotFound) as error:
+        wish.generation(known, asked)
+    assert error.value.hint == "there are: 1, 3, 4"
+
+
+def test_pins_and_labels_change_one_generation_and_nothing_of_others_pins() -> None:
+    known = ledger(Phase.READY, generation(pins=("fork:other",)))
+    step = write(wish.describe(known, 1, pinned=True, label="keep"), "describe")
+    (made,) = step.generations
+    assert (made.pins, made.label) == (("fork:other", "user"), "keep")
+    again = replace(known, generations=step.generations)
+    assert wish.describe(again, 1, pinned=True) is None
+    assert write(wish.describe(again, 1, pinned=False), "describe").generations[0].pins == ("fork:other",)
+
+
+def test_a_generation_in_use_is_not_deleted() -> None:
+    known = ledger(Phase.READY, generation(1), generation(2, pins=("user",)), generation(3), head=3)
+    with pytest.raises(WrongState, match="in use"):
+        wish.drop(known, 3)
+    with pytest.raises(WrongState, match="pinned"):
+        wish.drop(known, 2)
+    assert write(wish.drop(known, 2, force=True), "drop").generations[0].state is GenerationState.DELETING
+    write(wish.drop(known, 1), "drop")
+    with pytest.raises(WrongState, match="in use"):
+        wish.drop(replace(known, project=replace(known.project, rollback=1)), 1)
+    launching = replace(
+        known, project=replace(known.project, phase=Phase.LAUNCHING), run=replace(RUN, source=1)
+    )
+    with pytest.raises(WrongState, match="in use"):
+        wish.drop(launching, 1)
+
+
+def test_going_back_to_the_newest_still_leaves_the_present_behind() -> None:
+    """What was done since is saved as a generation of its own, and is not what comes up."""
+    known = ledger(Phase.RUNNING, generation(1), head=1)
+    asked = write(wish.up(known, rollback=1), "wish").project
+    assert asked.rollback == 1
+    assert write(decide(asked, boxes=box(), volumes=volumes(), **saved()), "1").project.want is Want.UP
+    ready = project(Phase.READY, head=1, want=Want.UP, rollback=1)
+    assert write(decide(ready, **saved()), "rollback").project.rollback is None, "nothing came since"
+
+
+# Sizes
+
+
+def test_another_type_takes_the_running_box_down_and_up_again_without_letting_it_go() -> None:
+    """Saved on the way; same instance, same volumes."""
+    places = (Place("m8g.4xlarge", "us-east-1a"),)
+    asked = write(wish.resize(ledger(Phase.RUNNING), places=places, root_gib=None), "wish").project
+    assert asked.bounce
+    begun = write(decide(asked, boxes=box(), volumes=volumes()), "1").project
+    assert begun.want is Want.UP
+    assert not isinstance(decide(begun, boxes=box("stopped"), volumes=volumes()), Start), "not cancelled"
+    warm = project(Phase.WARM, want=Want.UP, bounce=True, spec=asked.spec)
+    started = write(decide(warm, boxes=box("stopped"), volumes=volumes(), **saved()), "start").project
+    assert (started.phase, started.bounce) == (Phase.STARTING, False)
+    step = next_step(look(started, boxes=box("stopped"), volumes=volumes()))
+    assert step == ChangeType("i-1", "m8g.4xlarge")
+
+
+def test_another_type_for_what_does_not_run_waits_for_the_next_launch() -> None:
+    places = (Place("m8g.4xlarge", "us-east-1a"),)
+    step = write(wish.resize(ledger(Phase.READY), places=places, root_gib=None), "wish")
+    assert (step.project.bounce, step.project.spec.places) == (False, places)
+
+
+def test_a_disk_never_becomes_smaller() -> None:
+    """EC2 can not do it, and would say so much later."""
+    known = ledger(Phase.RUNNING)
+    assert write(wish.resize(known, places=None, root_gib=80), "wish").project.spec.root_gib == 80
+    for small in (8, 39):
+        with pytest.raises(BadRequest, match="40 GiB"):
+            wish.resize(known, places=None, root_gib=small)
+    assert wish.resize(known, places=PLACES, root_gib=None) is None
+
+
+# Names and new projects
+
+
+@pytest.mark.parametrize("name", ["", "-api", "api-", "a" * 64, "api.dev", "a b", "ä", "a/b"])
+def test_a_name_must_do_as_a_host_name(name: str) -> None:
+    with pytest.raises(BadRequest):
+        wish.check_name(name)
+
+
+def test_a_name_is_not_changed_under_what_is_being_made() -> None:
+    """It is in its tags, and in the name of the image."""
+    for phase in (Phase.LAUNCHING, Phase.SAVING, Phase.RESCUE):
+        with pytest.raises(WrongState):
+            wish.can_be_renamed(ledger(phase))
+    with pytest.raises(WrongState):
+        wish.can_be_renamed(ledger(Phase.RUNNING, snap=3))
+    wish.can_be_renamed(ledger(Phase.RUNNING))
+
+
+def test_a_fork_begins_where_a_generation_stands() -> None:
+    """With its own uid, and without a generation of its own."""
+    origin = Ledger(project(Phase.READY), RUN, (generation(1),))
+    made = wish.forked(origin, 1, "other", "web", AT)
+    assert (made.name, made.head, made.fork_of) == ("web", 0, ("uid", 1))
+    step = next_step(look(replace(made, want=Want.UP), run=None))
+    begun = write(step, "L1")
+    assert begun.run is not None
+    assert begun.run.image == "ami-1"
+    assert [(d.device, d.source, d.iops) for d in begun.run.disks] == [
+        ("/dev/xvda", "snap-1-xvda", 3000),
+        ("/dev/sdf", "snap-1-sdf", 9000),
+    ]
+
+
+def test_an_adopted_instance_is_a_run_like_any_other() -> None:
+    made = wish.new(
+        "uid", "api", "me", account=Account(), spec=replace(SPEC, places=()), policy=Policy(), at=AT
+    )
+    row, run = wish.adopted(made, box(token=None), DISKS)
+    assert (row.phase, row.instance, row.bound, row.unprotected) == (Phase.RUNNING, "i-1", ("uid-1-0",), True)
+    assert (run.token, run.disks) == ("uid-1-0", DISKS)
+    assert row.spec.places == (Place("m8g.xlarge", "us-east-1a"),)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tags": {"devbox:project": "other"}},
+        {"tags": {"aws:autoscaling:groupName": "workers"}},
+        {"spot": True},
+        {"state": "terminated"},
+    ],
+)
+def test_what_somebody_else_looks_after_is_not_adopted(changes: dict[str, Any]) -> None:
+    made = wish.new("uid", "api", "me", account=Account(), spec=SPEC, policy=Policy(), at=AT)
+    with pytest.raises(WrongState):
+        wish.adopted(made, box(**changes), DISKS)
+    with pytest.raises(WrongState):
+        wish.adopted(made, box(), ())
+
+
+def test_a_step_of_a_wish_is_one_write() -> None:
+    """So that two who ask at once are one after the other."""
+    assert isinstance(wish.up(ledger(Phase.READY)), Write)
