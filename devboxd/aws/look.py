@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from devboxd.aws.calls import Calls
 from devboxd.model import tags
 from devboxd.model.project import Boot, Disk
@@ -200,7 +202,7 @@ def image(item: Item) -> Image:
         state=item.get("State", "unknown"),
         save=_count(by_key.get(tags.SAVE)),
         run=_count(by_key.get(tags.RUN)),
-        boot=_boot(item),
+        boot=replace(_boot(item), ena=bool(item.get("EnaSupport"))),  # an image without it has not
         snapshots={one["DeviceName"]: one["Ebs"].get("SnapshotId") or None for one in devices},
         disks=tuple(_disk(one) for one in devices),
         garbage=_number(by_key.get(tags.GARBAGE)),
@@ -228,7 +230,7 @@ def _boot(item: Item) -> Boot:
     return Boot(
         architecture=item.get("Architecture"),
         boot_mode=item.get("BootMode"),
-        ena=bool(item.get("EnaSupport")),
+        ena=item.get("EnaSupport"),
         tpm=item.get("TpmSupport"),
         sriov=item.get("SriovNetSupport"),
         virtualization=item.get("VirtualizationType"),

@@ -24,7 +24,7 @@ from devboxd.errors import (
     WrongState,
 )
 from devboxd.model import change, launch
-from devboxd.model.project import Phase, Want
+from devboxd.model.project import Phase, Want, better_known
 from devboxd.model.release import is_saved
 from devboxd.model.seen import Seen
 from devboxd.model.step import (
@@ -142,7 +142,7 @@ def _no_room_to_start(seen: Seen, text: str) -> Write | None:
     # Its last save was cancelled. With the stop stamped, this one can not be.
     begun = change.begin(seen, f"{text}; saving it first, to launch it elsewhere")
     row = replace(begun.project, want=Want.UP, stamp=box.launched, shunned=box.zone)
-    ended = replace(run, disks=disks, boot=box.boot)
+    ended = replace(run, disks=disks, boot=better_known(run.boot, box.boot))
     return Write("1", row, begun.event, run=ended)
 
 

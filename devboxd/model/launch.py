@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from devboxd.model import tags
 from devboxd.model.change import BRISK, CALM, begin, found, is_restarted, rescued, running_again, started
 from devboxd.model.project import (
-    Boot,
     Disk,
     Phase,
     Place,
     Run,
     Want,
+    better_known,
     bind,
 )
 from devboxd.model.release import ended
@@ -105,7 +105,7 @@ def begin_launch(seen: Seen) -> Step:
         groups=spec.groups,
         user_data=spec.user_data,
         spot=spec.spot,
-        boot=head.boot if head else Boot(),
+        boot=head.boot if head else spec.boot,
     )
     changed = replace(
         project,
@@ -229,7 +229,7 @@ def _bound(seen: Seen, run: Run, box: Box) -> Step:
         run,
         token=project.token,
         instance=box.id,
-        boot=box.boot,
+        boot=better_known(run.boot, box.boot),
         spans=started(run, box),
         disks=found(seen, box) or run.disks,
     )

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from devboxd.model.box import Account
 
@@ -95,6 +96,12 @@ class Boot(msgspec.Struct, frozen=True):
     usage: str | None = None  # UsageOperation: the billing code
 
 
+def better_known(before: Boot, after: Boot) -> Boot:
+    """What is known of a machine after another look: a terminated one no longer says everything."""
+    found = {name: getattr(after, name) for name in after.__struct_fields__}
+    return replace(before, **{name: value for name, value in found.items() if value is not None})
+
+
 class Place(msgspec.Struct, frozen=True):
     """Where one attempt to launch goes. No subnet: the default one of the zone; no zone: EC2 chooses."""
 
@@ -106,13 +113,14 @@ class Place(msgspec.Struct, frozen=True):
 class Spec(msgspec.Struct, frozen=True):
     """What the next launch is to be like. Survives from launch to launch until somebody changes it.
 
-    ``places`` are tried in order; ``image`` and ``disks`` matter until there is a generation to launch from.
+    ``places`` are tried in order; ``image``, ``disks`` and ``boot`` matter until there is a generation to launch from.
     """
 
     image: str = ""
     base: str = ""  # the name that ``image`` was found by, for people
     places: tuple[Place, ...] = ()
     disks: tuple[Disk, ...] = ()
+    boot: Boot = Boot()  # of ``image``
     root_gib: int | None = None
     profile: str | None = None  # instance profile: name or ARN
     groups: tuple[str, ...] = ()  # security groups

@@ -310,7 +310,11 @@ def forked(origin: Ledger, number: int, uid: str, name: str, at: float) -> Proje
     """A project that begins where a generation of another one stands. Its first save makes it independent."""
     source, old = generation(origin, number), origin.project
     spec = replace(
-        old.spec, image=source.image, base=f"{old.name}, generation {source.number}", disks=source.disks
+        old.spec,
+        image=source.image,
+        base=f"{old.name}, generation {source.number}",
+        disks=source.disks,
+        boot=source.boot,
     )
     return Project(
         uid=uid,
@@ -348,7 +352,7 @@ def adopted(project: Project, box: Box, disks: tuple[Disk, ...]) -> tuple[Projec
         launched=box.launched,
         adopted=True,
         unprotected=True,
-        spec=replace(project.spec, places=project.spec.places or (place,)),
+        spec=replace(project.spec, places=project.spec.places or (place,), boot=box.boot),
     )
     run = Run(
         number=1,

@@ -29,7 +29,7 @@ from devboxd.errors import Conflict, DevboxError, LoginNeeded, Unreachable
 from devboxd.model.change import resumed
 from devboxd.model.ledger import Change, Item, Ledger, Range, of_one, read
 from devboxd.model.pipeline import next_step
-from devboxd.model.project import Disk, Place, Policy, Project, Spec, Want
+from devboxd.model.project import Boot, Disk, Place, Policy, Project, Spec, Want
 from devboxd.model.seen import Hint, Observed, Seen
 from devboxd.model.step import Step, Write
 from devboxd.simulator.ec2 import catalogue
@@ -43,6 +43,16 @@ READS: Final = ("Describe", "read")
 DISKS: Final = (
     Disk("/dev/sda1", 8, "gp3", 3000, 125),
     Disk("/dev/sdf", 20, "gp3", 4000, 250),
+)
+
+
+BOOT: Final = Boot(
+    architecture="arm64",
+    boot_mode="uefi-preferred",
+    ena=True,
+    sriov="simple",
+    virtualization="hvm",
+    root_device="/dev/sda1",
 )
 
 
@@ -553,4 +563,4 @@ QUICK: Final = Delays(
 def small_spec(zones: int = 3) -> Spec:
     """Two volumes of Ubuntu on the smallest arm64 type, in any zone."""
     places = tuple(Place("t4g.small", f"us-east-1{zone}") for zone in "abcdef"[:zones])
-    return Spec(image=catalogue.newest("us-east-1", 1, "arm64"), places=places, disks=DISKS)
+    return Spec(image=catalogue.newest("us-east-1", 1, "arm64"), places=places, disks=DISKS, boot=BOOT)

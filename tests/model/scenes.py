@@ -51,7 +51,7 @@ RUN = Run(
     token="uid-1-0",
     instance="i-1",
 )
-SPEC = Spec(image="ami-base", places=PLACES, disks=ORDERED, root_gib=40)
+SPEC = Spec(image="ami-base", places=PLACES, disks=ORDERED, boot=BOOT, root_gib=40)
 
 
 def project(phase: Phase, **changes: Any) -> Project:

@@ -66,7 +66,9 @@ async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spe
     if source is None and (wish.base is not None or not spec.image):
         base = await offers.base(wish.base or offer.DEFAULT_BASE, architecture)
         disks = offer.ordered_disks(base, spec.root_gib)
-        spec = replace(spec, image=base.image, base=wish.base or offer.DEFAULT_BASE, disks=disks)
+        spec = replace(
+            spec, image=base.image, base=wish.base or offer.DEFAULT_BASE, disks=disks, boot=base.boot
+        )
     return spec
 
 
