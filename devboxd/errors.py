@@ -71,6 +71,10 @@ class DevboxError(Exception):
         self.hint = hint
 
 
+class ListenerClosed(Exception):
+    """``accept`` on a listener that was closed: the end of the accept loop, not a fault."""
+
+
 class BadRequest(DevboxError):
     """The request itself is wrong: a name, a number or a combination that can never work."""
 

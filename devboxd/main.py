@@ -30,7 +30,6 @@ from devboxd.control.base.memory import Memory
 from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
-from devboxd.control.connect.forward import ListenerStore
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Doctor
 from devboxd.errors import DevboxError
@@ -51,7 +50,7 @@ from devboxd.model.memory import recalled
 from devboxd.model.states import LoginState
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
-from devboxd.net.listen import Listener, adopt
+from devboxd.net.listen import Listener, Listeners, adopt
 from devboxd.net.room import ROOM, limit, raise_limit
 from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
 from devboxd.text import rfc3339
@@ -221,7 +220,7 @@ def _room_condition(shared: Shared, is_short: bool) -> None:
         shared.news.clear_condition("descriptors-short")
 
 
-class _Listeners(ListenerStore):
+class _Listeners(Listeners):
     """Listeners of forwards in systemd's descriptor store: a restart refuses no connection."""
 
     def __init__(self, notifier: Notifier, inherited: dict[str, list[socket.socket]]) -> None:
@@ -232,9 +231,10 @@ class _Listeners(ListenerStore):
         sockets = self._inherited.pop(name, [])
         return adopt(*sockets) if sockets else None
 
-    def keep(self, name: str, listener: Listener) -> None:
+    def keep(self, name: str, listener: object) -> None:
+        assert isinstance(listener, Listener), "it comes from here"
         self._notifier.unstore(name)  # a name holds as many as were ever stored under it
-        self._notifier.store(name, [one.fileno() for one in listener.sockets])
+        self._notifier.store(name, listener.descriptors)
 
     def drop(self, name: str) -> None:
         self._notifier.unstore(name)

@@ -120,3 +120,11 @@ def test_the_two_copies_of_each_unit_are_the_same() -> None:
     assert names == ["devboxd.service", "devboxd.socket"]
     for name in names:
         assert (ROOT / "systemd" / name).read_bytes() == (ROOT / "devboxd" / "data" / name).read_bytes()
+
+
+def test_every_folder_with_modules_is_a_package() -> None:
+    """Else the import contracts do not look into it, and the wheel leaves it out."""
+    roots = [ROOT / "devboxd", ROOT / "devboxctl"]
+    folders = {path.parent for root in roots for path in root.rglob("*.py")}
+    programs = ROOT / "devboxd" / "boxside" / "programs"  # run on a box, never imported here
+    assert [folder for folder in sorted(folders - {programs}) if not (folder / "__init__.py").exists()] == []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from devboxd.api import wire
-from devboxd.control.connect.forward import Facts
 from devboxd.control.connect.session import HeldSession
 from devboxd.errors import DevboxError, exit_status
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, Instance
+from devboxd.model.forward import Facts
 from devboxd.model.health import Condition, Event
 from devboxd.model.identity import Identity, principal
 from devboxd.model.names import Listing

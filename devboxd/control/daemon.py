@@ -12,7 +12,7 @@ from typing import TypeVar
 from devboxd.boxside import bridgehead
 from devboxd.control.base.boxes import Boxes
 from devboxd.control.base.memory import Memory
-from devboxd.control.base.needs import Cloud, Dialer
+from devboxd.control.base.needs import Cloud, Dialer, Listeners
 from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
@@ -20,7 +20,7 @@ from devboxd.control.connect.attach import Attach
 from devboxd.control.connect.bridge import BridgeFacts, Bridges
 from devboxd.control.connect.bridged import BridgedExecution
 from devboxd.control.connect.execute import ExecSpec, Execution
-from devboxd.control.connect.forward import Forwards, ListenerStore
+from devboxd.control.connect.forwards import Forwards
 from devboxd.control.connect.ping import Pinged, ping
 from devboxd.control.connect.port import IDLE_AFTER, PortPool, PortTarget
 from devboxd.control.connect.session import HeldSession
@@ -53,7 +53,7 @@ class Daemon:
         keys: Keys,
         settings: Settings,
         memory: Memory,
-        listeners: ListenerStore | None = None,
+        listeners: Listeners,
         *,
         idle_after: float = IDLE_AFTER,
         bridge_secret: Callable[[str], bytes] | None = None,
@@ -82,10 +82,10 @@ class Daemon:
         self.forwards = Forwards(
             shared,
             self.pool,
+            listeners,
             self.execute,
             memory,
             wait=lambda: self.config.forward.wait,
-            store=listeners,
         )
         self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
         self.agents = SshAgents(shared, self.execute)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 import msgspec
 
 from devboxd.errors import BadRequest
 from devboxd.model.box import BoxRef
+from devboxd.model.session import SessionState
 
 AUTO_LOWEST = 1024  # ports below are the system's: never mirrored unasked
 HOST_MAX = 255  # bytes of a name (RFC 1035, 3.1)
@@ -102,3 +104,39 @@ def mirrored(listening: set[int], known: set[int]) -> tuple[set[int], set[int]]:
     """Say which ports an auto forward adds and drops, from what listens on the box and what it mirrors."""
     wanted = {port for port in listening if port >= AUTO_LOWEST and port not in AUTO_IGNORED}
     return wanted - known, known - wanted
+
+
+def wanted_port(spec: Spec) -> int:
+    """The local port asked for; 0 leaves it to the system."""
+    return spec.port if spec.local_port is None else spec.local_port
+
+
+def state_of(sessions: Collection[SessionState], *, is_bound: bool, has_failed: bool) -> ForwardState:
+    """How a forward stands that was not removed, by the sessions behind it."""
+    if SessionState.ONLINE in sessions:
+        return ForwardState.ONLINE
+    if SessionState.RECONNECTING in sessions or SessionState.STALLED in sessions:
+        return ForwardState.RECONNECTING
+    if sessions:
+        return ForwardState.CONNECTING
+    if has_failed:
+        return ForwardState.FAILED
+    return ForwardState.LISTENING if is_bound else ForwardState.CONNECTING  # a name to bind is looked up
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """A forward as it stands, for views."""
+
+    id: str
+    box: str
+    state: ForwardState
+    local: str
+    remote: str
+    connections: int
+    total_connections: int
+    bytes_up: int
+    bytes_down: int
+    sessions: int
+    error: str | None
+    auto: bool
+    target: str = ""  # instance id

@@ -13,7 +13,8 @@ import msgspec
 
 from devboxd.errors import BadRequest
 from devboxd.model.box import Account
-from devboxd.model.forward import Saved, check
+from devboxd.model.forward import Facts, ForwardState, Saved, check
+from devboxd.text import printable
 
 ACCOUNTS_KEPT: Final = 8  # the last ones that boxes were reached with
 
@@ -97,3 +98,12 @@ def _pairs(value: object, kind: type[T]) -> Iterator[tuple[str, T]]:
             yield name, msgspec.convert(entry, kind, str_keys=True)
         except msgspec.ValidationError:
             continue
+
+
+def facts_of(lost: Unusable) -> Facts:
+    """A forward that cannot be, as far as its entry makes sense."""
+    entry = lost.entry if isinstance(lost.entry, dict) else {}
+    box, spec = entry.get("box"), entry.get("spec")
+    name = printable(str(box.get("name", "?")) if isinstance(box, dict) else "?")
+    remote = printable(str(spec.get("port", "?")) if isinstance(spec, dict) else "?")
+    return Facts(lost.id, name, ForwardState.FAILED, "?", remote, 0, 0, 0, 0, 0, lost.why, False)

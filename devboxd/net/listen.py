@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from devboxd.errors import BadRequest, DevboxError, PortDenied, PortInUse
+from devboxd.errors import BadRequest, DevboxError, ListenerClosed, PortDenied, PortInUse
 from devboxd.net import peer
 from devboxd.net.room import FULL, ROOM
 
@@ -27,10 +27,6 @@ PATH_MAX: Final = 103  # bytes of a socket path that every system takes (Linux 1
 PORT_TRIES: Final = 8  # for one free port in two address families
 
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
-
-
-class ListenerClosed(Exception):
-    """``accept`` on a listener that was closed: the end of the accept loop, not a fault."""
 
 
 class Connection:
@@ -94,6 +90,11 @@ class Listener:
     def port(self) -> int | None:
         """The TCP port, also where 0 was asked for; None for a unix socket."""
         return None if self.path is not None else int(self.sockets[0].getsockname()[1])
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What a service manager would keep over a restart."""
+        return [one.fileno() for one in self.sockets]
 
     @property
     def address(self) -> str:
@@ -160,6 +161,31 @@ class Listener:
         for one in self.sockets:
             if one.fileno() >= 0:
                 loop.remove_reader(one)
+
+
+class Listeners:
+    """Binds local ends for forwards; keeps none over a restart of the daemon (see ``main`` for systemd)."""
+
+    async def tcp(self, bind: str, port: int) -> Listener:
+        """Listen on a TCP port: see ``listen_tcp``."""
+        return await listen_tcp(bind, port)
+
+    def unix(self, path: str) -> Listener:
+        """Listen on a unix socket, by a path as a person writes it: see ``listen_unix``."""
+        return listen_unix(expanded(path))
+
+    def take(self, name: str) -> Listener | None:
+        """The listener that an earlier daemon stored under this name."""
+        return None
+
+    def keep(self, name: str, listener: object) -> None:
+        """Store a listener: connections wait in its queue while no daemon runs."""
+
+    def drop(self, name: str) -> None:
+        """Forget one."""
+
+    def drop_rest(self) -> None:
+        """Close and forget what was inherited and not taken: nobody would ever accept from it."""
 
 
 async def listen_tcp(bind: str = "127.0.0.1", port: int = 0) -> Listener:

@@ -35,6 +35,7 @@ from devboxd.model.memory import State
 from devboxd.model.terminal import ClientMessage, EndOfInput, Input, Leaving, StatusLine, Taken
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
+from devboxd.net.listen import Listeners
 from devboxd.simulator.options import FAST
 from devboxd.simulator.world import Simulator
 from tests.chaos.faults import OF_A_SESSION, Cut, Generator
@@ -93,6 +94,7 @@ async def daemon_on(
         NoKeys(),
         Settings(shared.news, Config(link=LinkSettings(frames_per_second=0))),
         Memory(shared.news, Nowhere(), state or State(owner="chaos")),
+        Listeners(),
     )
     await daemon.start()
     try:

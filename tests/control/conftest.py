@@ -21,6 +21,7 @@ from devboxd.model.config import Config
 from devboxd.model.memory import State
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
+from devboxd.net.listen import Listeners
 from devboxd.simulator.world import Simulator
 from tests.control.kit import NoKeys, Nowhere
 from tests.kit.sim import MakeSimulator, simulator
@@ -64,6 +65,7 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
         owner: str = "test",
         bridge_secret: Any = None,
         idle_after: float = IDLE_AFTER,
+        listeners: Listeners | None = None,
         **config: Any,
     ) -> Daemon:
         for name, value in sim.environment().items():
@@ -83,6 +85,7 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
             NoKeys(),
             Settings(shared.news, Config(**config)),
             Memory(shared.news, Nowhere(), state),
+            listeners or Listeners(),
             idle_after=idle_after,
             bridge_secret=bridge_secret,
         )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from devboxd.errors import BadRequest, PortDenied, PortInUse
+from devboxd.errors import BadRequest, ListenerClosed, PortDenied, PortInUse
 from devboxd.net import listen, room
-from devboxd.net.listen import Connection, Listener, ListenerClosed, adopt, expanded, listen_tcp, listen_unix
+from devboxd.net.listen import Connection, Listener, adopt, expanded, listen_tcp, listen_unix
 
 
 @pytest.fixture

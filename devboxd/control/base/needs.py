@@ -6,6 +6,7 @@ Only ``main`` brings both together; tests are the second place that does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from devboxd.model.box import Account, Instance
@@ -119,6 +120,63 @@ class Dialer(Protocol):
         self, url: str, *, headers: Mapping[str, str], heartbeat: float, ca_bundle: str | None
     ) -> Link:
         """Raises ``LinkLost``, or ``LinkRefused`` with the HTTP ``status`` of a refused upgrade."""
+
+
+class LocalConnection(Protocol):
+    """A local connection."""
+
+    async def read(self, limit: int) -> bytes:
+        """Bytes; empty at the end of input. Raises OSError when the connection was reset."""
+
+    async def write(self, data: bytes) -> None:
+        """Waits while the local side takes no more. Raises OSError when the connection was reset."""
+
+    async def close(self) -> None:
+        """Orderly: what was written is still delivered."""
+
+    def reset(self) -> None:
+        """Cut: the local side sees a reset, not an end."""
+
+    def has_left(self) -> bool:
+        """Whether all input was read and the local program is known to have closed the connection altogether."""
+
+
+class Listener(Protocol):
+    """A bound local end. Whoever connects waits in the system's queue until somebody accepts."""
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port; None for a unix socket."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file of a unix socket, which goes when it is closed."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def descriptors(self) -> Sequence[int]: ...
+    async def accept(self) -> LocalConnection:
+        """Raises ``ListenerClosed``."""
+
+    def close(self) -> None: ...
+
+
+class Listeners(Protocol):
+    """Binds local ends, and keeps them over a restart of the daemon where the system can.
+
+    ``tcp`` and ``unix`` raise ``PortInUse``, ``PortDenied`` and ``BadRequest``.
+    """
+
+    async def tcp(self, bind: str, port: int) -> Listener: ...
+    def unix(self, path: str) -> Listener: ...
+    def take(self, name: str) -> Listener | None:
+        """The one that an earlier daemon stored under this name."""
+
+    def keep(self, name: str, listener: Listener) -> None: ...
+    def drop(self, name: str) -> None: ...
+    def drop_rest(self) -> None:
+        """Close and forget what an earlier daemon stored and nobody took."""
 
 
 class Instances(Protocol):

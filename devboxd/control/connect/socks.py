@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
-from devboxd.control.connect.splice import Connection
+from devboxd.control.base.needs import LocalConnection
 from devboxd.errors import DevboxError
 
 VERSION: Final = 5
@@ -24,7 +24,7 @@ class SocksError(DevboxError):
 class Buffered:
     """Reads exact amounts from a connection; what is left over is read first afterwards."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: LocalConnection) -> None:
         self._connection = connection
         self._held = b""
 
@@ -39,26 +39,26 @@ class Buffered:
         return taken
 
     async def read(self, limit: int) -> bytes:
-        """As ``Connection.read``."""
+        """As ``LocalConnection.read``."""
         if self._held:
             taken, self._held = self._held[:limit], self._held[limit:]
             return taken
         return await self._connection.read(limit)
 
     async def write(self, data: bytes) -> None:
-        """As ``Connection.write``."""
+        """As ``LocalConnection.write``."""
         await self._connection.write(data)
 
     async def close(self) -> None:
-        """As ``Connection.close``."""
+        """As ``LocalConnection.close``."""
         await self._connection.close()
 
     def reset(self) -> None:
-        """As ``Connection.reset``."""
+        """As ``LocalConnection.reset``."""
         self._connection.reset()
 
     def has_left(self) -> bool:
-        """As ``Connection.has_left``."""
+        """As ``LocalConnection.has_left``."""
         return not self._held and self._connection.has_left()
 
 

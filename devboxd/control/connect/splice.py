@@ -8,8 +8,9 @@ answer; it is after ``LINGER`` seconds without a byte from there.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final
 
+from devboxd.control.base.needs import LocalConnection
 from devboxd.control.connect.stream import Duplex, StreamReset
 from devboxd.errors import DevboxError
 from devboxd.ssm.mux import HEADER
@@ -19,26 +20,7 @@ LINGER: Final = 60.0  # seconds of silence after the local side ended, before th
 FIRST_LOOK, LOOK = 0.1, 1.0  # seconds between two looks whether the local side is gone for good
 
 
-class Connection(Protocol):
-    """A local connection."""
-
-    async def read(self, limit: int) -> bytes:
-        """Bytes; empty at the end of input. Raises OSError when the connection was reset."""
-
-    async def write(self, data: bytes) -> None:
-        """Waits while the local side takes no more. Raises OSError when the connection was reset."""
-
-    async def close(self) -> None:
-        """Orderly: what was written is still delivered."""
-
-    def reset(self) -> None:
-        """Cut: the local side sees a reset, not an end."""
-
-    def has_left(self) -> bool:
-        """Whether all input was read and the local program is known to have closed the connection altogether."""
-
-
-async def splice(connection: Connection, stream: Duplex) -> DevboxError | None:
+async def splice(connection: LocalConnection, stream: Duplex) -> DevboxError | None:
     """Carry bytes both ways until one side is done. Both are closed on return.
 
     Returns the reason where the stream was cut; the local connection was reset then.
@@ -70,7 +52,7 @@ async def splice(connection: Connection, stream: Duplex) -> DevboxError | None:
             connection.reset()
 
 
-async def _up(connection: Connection, stream: Duplex) -> None:
+async def _up(connection: LocalConnection, stream: Duplex) -> None:
     while data := await connection.read(READ_SIZE):
         try:
             await stream.write(data)
@@ -80,12 +62,12 @@ async def _up(connection: Connection, stream: Duplex) -> None:
             return  # nobody reads it any more, but what the far end said before it closed is still delivered
 
 
-async def _down(connection: Connection, stream: Duplex) -> None:
+async def _down(connection: LocalConnection, stream: Duplex) -> None:
     while data := await stream.read():
         await connection.write(data)
 
 
-async def _rest(connection: Connection, stream: Duplex, down: asyncio.Future[None]) -> bool:
+async def _rest(connection: LocalConnection, stream: Duplex, down: asyncio.Future[None]) -> bool:
     """The local side has ended its input: let the far end know where that can be, and wait for its answer."""
     if not stream.finish():
         return await _linger(connection, stream, down)
@@ -94,7 +76,7 @@ async def _rest(connection: Connection, stream: Duplex, down: asyncio.Future[Non
     return True
 
 
-async def _linger(connection: Connection, stream: Duplex, down: asyncio.Future[None]) -> bool:
+async def _linger(connection: LocalConnection, stream: Duplex, down: asyncio.Future[None]) -> bool:
     """The local side has ended its input: wait for the far end as long as it talks. False: it does not.
 
     While the link is down nothing can be heard; that is no silence. Nobody waits for whom nobody is there.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from devboxd.control.connect.audience import Audience, Capture
-from devboxd.control.connect.forward import LONGEST_REPORT, _Reports
+from devboxd.control.connect.auto import LONGEST_REPORT, Reports
 from devboxd.model.terminal import EndOfInput, Input, Taken
 from tests.kit.tasks import beside
 
@@ -41,7 +41,7 @@ def test_captured_output_is_bounded() -> None:
 def test_of_many_reports_the_latest_counts() -> None:
     """A megabyte of them in one piece froze the daemon for half a minute."""
     noted: list[str] = []
-    reports = _Reports(noted.append)
+    reports = Reports(noted.append)
     reports.output(b"dec 2000\ndec 3000\n" * 50_000 + b"dec 40")
     reports.output(b"00\ndec 5")
     assert noted == ["dec 3000", "dec 4000"]
@@ -50,7 +50,7 @@ def test_of_many_reports_the_latest_counts() -> None:
 def test_a_report_that_never_ends_is_none_and_fills_nothing() -> None:
     """And the next one is read as before, not as the rest of it."""
     noted: list[str] = []
-    reports = _Reports(noted.append)
+    reports = Reports(noted.append)
     for _ in range(40):
         reports.output(b"dec" + b" 2000" * 5000)
         assert len(reports._buffer) <= LONGEST_REPORT

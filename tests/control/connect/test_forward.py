@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 
 from devboxd.control.base.memory import Memory
-from devboxd.control.connect import forward as forward_module
-from devboxd.control.connect.forward import Facts, Forward, Forwards, ListenerStore
+from devboxd.control.connect import forwards as forwards_module
+from devboxd.control.connect.forward import Forward
+from devboxd.control.connect.forwards import Forwards
 from devboxd.control.daemon import Daemon
 from devboxd.errors import DevboxError, PortInUse
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config, ForwardSettings
-from devboxd.model.forward import ForwardState, Saved, Spec
+from devboxd.model.forward import Facts, ForwardState, Saved, Spec
 from devboxd.model.memory import State, Unusable, kept, recalled
-from devboxd.net.listen import Listener, listen_tcp
+from devboxd.net.listen import Listener, Listeners, listen_tcp
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon, reconfigure
 from tests.control.kit import Nowhere
@@ -315,18 +316,18 @@ async def test_what_is_added_before_the_rest_is_bound_again_forgets_nothing(
     sim: Simulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name server that is away must neither hold up the daemon for long nor cost a forward."""
-    monkeypatch.setattr(forward_module, "RESTORE_WAIT", 0.05)
+    monkeypatch.setattr(forwards_module, "RESTORE_WAIT", 0.05)
     slow = asyncio.Event()
 
-    async def listen(bind: str, port: int) -> Listener:
-        if bind == "slow":
-            await slow.wait()
-        return await listen_tcp("127.0.0.1", port)
+    class Slow(Listeners):
+        async def tcp(self, bind: str, port: int) -> Listener:
+            if bind == "slow":
+                await slow.wait()
+            return await listen_tcp("127.0.0.1", port)
 
-    monkeypatch.setattr(forward_module, "listen_tcp", listen)
     box = BoxRef("api", sim.box("api").id, Account())
     state = left(*(Saved(f"f{n}", box, Spec(port=ECHO, local_port=0, bind="slow")) for n in range(30)))
-    daemon = await make_daemon(sim, state=state)
+    daemon = await make_daemon(sim, state=state, listeners=Slow())
     new = await add(daemon, sim, port=ECHO)
     assert list(state.forwards) == [*(f"f{n}" for n in range(30)), new.id]
     assert daemon.forwards.list()[0].state is ForwardState.CONNECTING, "it listens nowhere yet"
@@ -350,21 +351,20 @@ async def test_a_forward_that_is_removed_is_not_tried_again(sim: Simulator, make
 
 
 async def test_a_forward_that_is_stopped_while_it_starts_leaves_no_listener(
-    daemon: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, sim: Simulator
 ) -> None:
     """A mirror may be dropped before its address was looked up."""
     go = asyncio.Event()
     made = []
 
-    async def slowly(bind: str, port: int) -> Listener:
-        await go.wait()
-        made.append(await listen_tcp(bind, port))
-        return made[0]
+    class Slow(Listeners):
+        async def tcp(self, bind: str, port: int) -> Listener:
+            await go.wait()
+            made.append(await listen_tcp(bind, port))
+            return made[0]
 
-    monkeypatch.setattr(forward_module, "listen_tcp", slowly)
-    forward = Forward(
-        daemon.shared, daemon.pool, await api(daemon, sim), Spec(port=0), id_="x", wait=lambda: 1.0
-    )
+    box = await api(daemon, sim)
+    forward = Forward(daemon.shared, daemon.pool, Slow(), box, Spec(port=0), id_="x", wait=lambda: 1.0)
     starting = beside(forward.start())
     await asyncio.sleep(0)
     await forward.stop()
@@ -410,7 +410,7 @@ async def test_listeners_that_nobody_took_are_dropped_after_the_start(daemon: Da
     """Of forwards that the journal does not know: their clients would wait for ever."""
     calls = []
 
-    class Store(ListenerStore):
+    class Store(Listeners):
         def take(self, name: str) -> Listener | None:
             calls.append(name)
             return None
@@ -420,7 +420,7 @@ async def test_listeners_that_nobody_took_are_dropped_after_the_start(daemon: Da
 
     state = left(Saved("abc123", await api(daemon, sim), Spec(port=ECHO, local_port=0)))
     memory = Memory(daemon.shared.news, Nowhere(), state)
-    forwards = Forwards(daemon.shared, daemon.pool, daemon.execute, memory, store=Store())
+    forwards = Forwards(daemon.shared, daemon.pool, Store(), daemon.execute, memory, wait=lambda: 1.0)
     await forwards.restore()
     await forwards.stop()
     assert calls == ["forward-abc123", "rest"]
@@ -518,7 +518,7 @@ async def test_a_program_that_listens_on_the_box_is_mirrored_until_it_stops(
 ) -> None:
     """``forward --auto``: start a dev server on the box, open the browser here."""
     # The box is this machine, and other tests listen on it, too.
-    monkeypatch.setattr("devboxd.control.connect.forward.AUTO_LIMIT", 4096)
+    monkeypatch.setattr("devboxd.control.connect.auto.LIMIT", 4096)
     box = await api(daemon, sim)
     (watcher,) = await daemon.forwards.add(box, [], auto=True, ephemeral=False)
     assert watcher.auto
@@ -544,12 +544,12 @@ async def test_a_program_that_listens_on_the_box_is_mirrored_until_it_stops(
 
 def test_a_report_of_the_box_that_makes_no_sense_is_ignored() -> None:
     """It is untrusted text."""
-    from devboxd.control.connect.forward import _LINE
+    from devboxd.control.connect.auto import LINE
 
     for line in ("", "hex", "dec 80", "hex 1F90 0016", "dec 80 "):
-        assert (_LINE.match(line) is not None) is (line != "")
+        assert (LINE.match(line) is not None) is (line != "")
     for line in ("hex 123456", "oct 7", "hex 80; rm -rf", "dec -1", "dec  80"):
-        assert _LINE.match(line) is None
+        assert LINE.match(line) is None
 
 
 async def test_errors_of_the_local_end_name_the_port(daemon: Daemon, sim: Simulator) -> None:

@@ -1,0 +1,1 @@
+"""What every driver stands on: time, bells, gates, news, memory, boxes, logins, settings, tasks."""

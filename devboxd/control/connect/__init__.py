@@ -1,0 +1,1 @@
+"""The wing that connects: sessions, terminals, commands, ports, forwards and ssh."""

@@ -1,0 +1,177 @@
+"""``forward --auto``: mirror here what the user's programs on a box listen on."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from devboxd.boxside.script import load, squeeze
+from devboxd.control.base.needs import Listeners
+from devboxd.control.base.shared import Shared
+from devboxd.control.base.supervisor import Supervisor
+from devboxd.control.connect.audience import Audience
+from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.forward import Forward, Pools, Wait
+from devboxd.control.connect.terminal import Terminal
+from devboxd.errors import DevboxError
+from devboxd.model.box import BoxRef
+from devboxd.model.forward import Facts, ForwardState, Spec, mirrored
+from devboxd.model.retry import backoff
+from devboxd.model.terminal import Leaving
+
+LIMIT: Final = 64  # ports that one auto forward mirrors at most
+PAUSE: Final = 1.0  # seconds between two reports that are acted on; the script on the box makes no more
+LONGEST_REPORT: Final = 64 << 10  # bytes of a report: twice what a box that listens on every third port says
+LINE: Final = re.compile(r"(hex|dec)((?: [0-9A-Fa-f]{1,5})*) ?\Z")
+
+Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
+
+
+class AutoForward:
+    """Mirrors what the user's programs on a box listen on, on the same ports here where they are free."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        pools: Pools,
+        listeners: Listeners,
+        run: Run,
+        box: BoxRef,
+        *,
+        id_: str,
+        wait: Wait,
+    ) -> None:
+        self.id = id_
+        self.box = box
+        self.forwards: dict[int, Forward] = {}
+        self.error: str | None = None
+        self._shared = shared
+        self._pools = pools
+        self._listeners = listeners
+        self._run = run
+        self._wait = wait
+        self._tasks = Supervisor(f"auto forward {id_}")
+        self._report = ""  # the latest of the box; what it replaces does not matter any more
+        self._reported = asyncio.Event()
+
+    async def start(self) -> None:
+        """Watch from now on."""
+        self._tasks.spawn("watch", self._watch())
+        self._tasks.spawn("mirror", self._act_on_reports())
+
+    async def stop(self) -> None:
+        """Stop watching and take all mirrors away."""
+        await self._tasks.stop()
+        await asyncio.gather(*(forward.stop() for forward in self.forwards.values()))
+        self.forwards.clear()
+
+    def facts(self) -> Facts:
+        """The watcher itself; its mirrors are forwards of their own."""
+        state = ForwardState.FAILED if self.error else ForwardState.LISTENING
+        return Facts(
+            self.id, self.box.name, state, "-", "auto", 0, 0, 0, 0, 0, self.error, True, self.box.target
+        )
+
+    async def _watch(self) -> None:
+        delays = backoff(self._shared.time.dice, first=1.0)
+        while True:
+            began = self._shared.time.monotonic()
+            lines = Reports(self._note)
+            leaving = await self._run(
+                ExecSpec(
+                    box=self.box,
+                    argv=["sh", "-c", squeeze(load("listening.sh", common=False))],
+                    stdin=False,
+                    wait=None,
+                ),
+                lines,
+            )
+            self.error = (
+                leaving.error.message if leaving.error is not None else "the watcher on the box ended"
+            )
+            if self._shared.time.monotonic() - began > 60:
+                delays = backoff(self._shared.time.dice, first=1.0)
+            await self._shared.bells.network.wait(next(delays))
+
+    def _note(self, line: str) -> None:
+        self._report = line
+        self._reported.set()
+
+    async def _act_on_reports(self) -> None:
+        """A box that reports a thousand changes a second gets one of them."""
+        while True:
+            await self._reported.wait()
+            self._reported.clear()
+            self._listening(self._report)
+            await asyncio.sleep(PAUSE)
+
+    def _listening(self, line: str) -> None:
+        """One report of the box. Untrusted: anything odd is ignored."""
+        match = LINE.match(line)
+        if match is None:
+            return
+        self.error = None
+        base = 16 if match[1] == "hex" else 10
+        ports = {port for text in match[2].split() if 0 < (port := int(text, base)) < 65536}
+        # A mirror that had to take another number listens, too; where the box is this machine, it is seen.
+        own = {f.listener.port for at, f in self.forwards.items() if f.listener and f.listener.port != at}
+        added, dropped = mirrored(ports - own, set(self.forwards))
+        for port in dropped:
+            forward = self.forwards.pop(port)
+            self._shared.news.tell(
+                "forward.removed", f"{forward.local}: port {port} is closed on the box", box=self.box.name
+            )
+            self._tasks.spawn(f"drop {port}", forward.stop())
+        for port in sorted(added)[: LIMIT - len(self.forwards)]:
+            forward = Forward(
+                self._shared,
+                self._pools,
+                self._listeners,
+                self.box,
+                Spec(port=port, strict=False),
+                id_=f"{self.id}.{port}",
+                wait=self._wait,
+                auto=True,
+            )
+            self.forwards[port] = forward
+            self._tasks.spawn(f"mirror {port}", self._mirror(port, forward))
+
+    async def _mirror(self, port: int, forward: Forward) -> None:
+        try:
+            await forward.start()
+        except DevboxError as error:
+            if self.forwards.get(port) is forward:
+                del self.forwards[port]
+            self._shared.news.tell(
+                "forward.failed", f"port {port} cannot be mirrored: {error.message}", box=self.box.name
+            )
+        else:
+            if forward.is_removed:
+                return
+            self._shared.news.tell(
+                "forward.added", f"{forward.local} is port {port} of the box", box=self.box.name, port=port
+            )
+
+
+class Reports(Audience):
+    """Reads lines, of which only the latest counts, and has nothing to say."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        super().__init__()
+        self._note = note
+        self._buffer = bytearray()
+
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        """Take what the box says; a line that is too long is none."""
+        super().output(data)
+        if error:
+            return
+        self._buffer += data
+        if (end := self._buffer.rfind(b"\n")) >= 0:
+            begin = self._buffer.rfind(b"\n", 0, end) + 1
+            if end - begin < LONGEST_REPORT:
+                self._note(self._buffer[begin:end].decode("ascii", "replace"))
+            del self._buffer[: end + 1]
+        del self._buffer[LONGEST_REPORT:]

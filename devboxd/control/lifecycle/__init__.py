@@ -1,0 +1,1 @@
+"""The wing that keeps boxes: launch, save, release."""
