@@ -72,7 +72,7 @@ class Happened(StrEnum):
     RESUMED = "ResumeSession gave us a token"
     RESUME_OVER = "ResumeSession: there is nothing to resume"
     RESUME_LOGIN = "ResumeSession: the credentials have expired"
-    RESUME_DENIED = "ResumeSession: not allowed any more"
+    RESUME_DENIED = "ResumeSession: not allowed any more, or the profile is gone"
     RESUME_THROTTLED = "ResumeSession: throttled"
     RESUME_TROUBLE = "ResumeSession: no network, a fault of AWS"
     RESUME_CUT = "the network changed while we asked ResumeSession"
