@@ -119,13 +119,14 @@ class Carrier:
         except* LinkLost as group:
             why = str(group.exceptions[0])
         finally:
-            channel.lost(self._monotonic())
-            await self._link.close()
+            lost_at = self._monotonic()
+            channel.lost(lost_at)
+            await self._link.close()  # which may take a moment that the link did not live
         if (me := asyncio.current_task()) is not None and me.cancelling():
             raise asyncio.CancelledError  # it came with the loss of the link: Python 3.11 forgets one of two
         if self._is_silent:
             return Happened.SILENT, why
-        return link_over(lived=self._monotonic() - self._opened_at, heard=self.heard_at > 0), why
+        return link_over(lived=lost_at - self._opened_at, heard=self.heard_at > 0), why
 
     def apply(self, effects: list[Effect], *, ahead: bool = False) -> None:
         """Do what the channel says. ``ahead``: its frames need not wait behind those that are queued already."""
