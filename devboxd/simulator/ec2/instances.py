@@ -22,6 +22,12 @@ def start_instances(region: Region, params: Mapping[str, Any]) -> dict[str, Any]
     """StartInstances: all or none; running ones are left alone."""
     instances = _all_in(region, params, (S.STOPPED, S.PENDING, S.RUNNING), "started")
     for one in instances:
+        if one.is_interrupted:
+            raise Ec2Error(
+                "IncorrectSpotRequestState",
+                f"You can't start the Spot Instance '{one.id}' because the associated Spot Instance request is not "
+                "in an appropriate state to support start.",
+            )
         kind = types.known(one.type)
         if one.state is S.STOPPED and kind is not None and not has_capacity(region, one.zone, kind):
             raise no_capacity(region, kind, one.zone)

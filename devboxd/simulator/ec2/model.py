@@ -270,6 +270,19 @@ class Ec2Model:
             raise ValueError(f"{instance_id} is no spot instance")
         power.interrupt(self.region, instance)
 
+    def restore_spot(self, instance_id: str, *, now: float) -> None:
+        """EC2 starts a persistent spot instance again that it had stopped.
+
+        Raises:
+            ValueError: it was not interrupted, or has not stopped yet.
+        """
+        self.settle(now)
+        instance = self.tables.instances.get(instance_id)
+        if instance is None or not instance.is_interrupted or instance.state is not InstanceState.STOPPED:
+            raise ValueError(f"{instance_id} is not stopped by an interruption")
+        self.region.remember()
+        power.restore(self.region, instance)
+
     def lose_host(self, instance_id: str, *, now: float) -> None:
         """The hardware dies: the instance is stopped without an orderly shutdown (a failed recovery)."""
         self._to_running(instance_id, now)

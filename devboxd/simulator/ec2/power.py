@@ -77,9 +77,19 @@ def interrupt(region: Region, instance: Instance) -> Instance:
     else:
         gone = terminate(region, instance, by_user=False)
         code = "Server.SpotInstanceTermination"
-    gone = replace(gone, reason=(code, f"{code}: Spot instance interruption"), transition_reason=code)
+    gone = replace(
+        gone,
+        is_interrupted=True,
+        reason=(code, f"{code}: Spot instance interruption"),
+        transition_reason=code,
+    )
     region.put(gone)
     return gone
+
+
+def restore(region: Region, instance: Instance) -> None:
+    """There is room again for a persistent spot instance that was interrupted: EC2 starts it by itself."""
+    power_on(region, replace(instance, is_interrupted=False))
 
 
 def advance(region: Region, event: Event) -> None:

@@ -138,6 +138,7 @@ class Snapshot:
     due: float = 0.0  # when it completes
     completed: float | None = None
     state_message: str | None = None
+    batch: str | None = None  # the first of those that were taken in one call: one fails, all fail
     is_public: bool = False
     is_deleted: bool = False  # takes effect when it has completed
     system: System | None = None
@@ -214,6 +215,7 @@ class Instance:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     spot: str | None = None  # what happens at an interruption: terminate or stop
     spot_is_persistent: bool = False
+    is_interrupted: bool = False  # by EC2, which alone can start it again
     ebs_optimized: bool = False
     is_monitored: bool = False
     source_dest_check: bool = True

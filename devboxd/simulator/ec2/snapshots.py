@@ -21,7 +21,7 @@ _FAILED: Final = "Client.InternalError: the copy failed (by order of a fault)"
 def take(
     region: Region, volume: Volume, *, description: str, tags: Tags, due: float | None = None
 ) -> Snapshot:
-    """Copy a volume as it is now; ``due``: when the copy is complete, if others wait for it, too."""
+    """Copy a volume as it is now; ``due``: when the copies of its whole set are complete."""
     instance = region.tables.instances.get(volume.attachment.instance) if volume.attachment else None
     snapshot = Snapshot(
         id=region.new_id("snap"),
@@ -51,11 +51,18 @@ def advance(region: Region, event: Event) -> None:
     if snapshot is None or snapshot.state != "pending":
         return
     if region.draw("snapshot-fails", snapshot.volume) is not None:
-        region.put(replace(snapshot, state="error", state_message=_FAILED))
+        for one in list(region.tables.snapshots.values()):
+            if one.id == snapshot.id or (one.batch is not None and one.batch == snapshot.batch):
+                _end(region, replace(one, state="error", state_message=_FAILED))
     else:
-        region.put(replace(snapshot, state="completed", completed=region.now))
+        _end(region, replace(snapshot, state="completed", completed=region.now))
+
+
+def _end(region: Region, snapshot: Snapshot) -> None:
     if snapshot.is_deleted:
         _remove(region, snapshot.id)
+    else:
+        region.put(snapshot)
 
 
 def create_snapshot(region: Region, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +109,8 @@ def create_snapshots(region: Region, params: Mapping[str, Any]) -> dict[str, Any
         )
         for volume in chosen
     ]
+    for one in made:
+        region.put(replace(one, batch=made[0].id))
     return {"Snapshots": [_info(render.snapshot(one, region.now)) for one in made]}
 
 

@@ -353,6 +353,12 @@ def test_a_persistent_spot_box_may_be_stopped_instead(ec2: Account) -> None:
     ec2.model.interrupt_spot(box, now=ec2.now)
     ec2.until(lambda: ec2.state(box) == "stopped")
     assert shown(ec2, box)["StateReason"]["Code"] == "Server.SpotInstanceShutdown"
+    assert ec2.refused("StartInstances", InstanceIds=[box]) == "IncorrectSpotRequestState", "only EC2 can"
+    ec2.model.restore_spot(box, now=ec2.now)
+    ec2.until(lambda: ec2.state(box) == "running")
+    assert ec2.instance(box).boots
+    with pytest.raises(ValueError, match="not stopped by an interruption"):
+        ec2.model.restore_spot(box, now=ec2.now)
 
 
 # -- what boots and what does not --------------------------------------------------------------------

@@ -406,6 +406,15 @@ def test_all_volumes_of_a_box_at_one_moment(ec2: Account) -> None:
     assert len({one.due for one in ec2.snapshots()}) == 1, "the set is complete when the last one is"
 
 
+def test_one_failed_copy_fails_the_whole_set(ec2: Account) -> None:
+    """Half a set would be a box whose disks are of two different days."""
+    box = ec2.stopped()
+    ec2.model.faults.add(Fault("snapshot-fails", times=1))
+    ec2.call("CreateSnapshots", InstanceSpecification={"InstanceId": box})
+    ec2.until(lambda: all(one.state != "pending" for one in ec2.snapshots()))
+    assert [one.state for one in ec2.snapshots()] == ["error", "error"]
+
+
 def test_volumes_can_be_left_out_of_a_set(ec2: Account) -> None:
     box = ec2.stopped()
     data = ec2.volumes(box)["/dev/sdf"].id
