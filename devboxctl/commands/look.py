@@ -277,7 +277,7 @@ def login(
 
 def _open(url: str) -> None:
     """Show the page in a browser where there is one. Only web addresses: the text came over a socket."""
-    if not url.startswith(("https://", "http://")):
+    if not url.startswith("https://"):
         return
     import webbrowser
 

@@ -29,6 +29,7 @@ from botocore.utils import validate_region_name
 
 from devboxd import __version__
 from devboxd.aws.errors import region_missing, translate
+from devboxd.aws.http import BoundedSession, Parsers, session_for
 from devboxd.aws.source import METHODS, source_of
 from devboxd.aws.sso import SsoProfile, sso_profile
 from devboxd.aws.watch import Stamps, stamps
@@ -68,6 +69,7 @@ class _Generation:
     session: AioSession
     region: str
     sources: Stamps
+    account_id: str | None = None  # of the credentials, once it was asked for
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _clients: dict[str, Any] = field(default_factory=dict)
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -105,6 +107,7 @@ class _Generation:
                 user_agent_extra=f"devbox/{__version__}",
                 # Reading a model takes up to 0.1 s of CPU: in a thread, not on the event loop.
                 warm_up_loader_caches=True,
+                http_session_cls=session_for(service),
             )
             make: Any = self.session.create_client  # its typed overloads want a literal name
             client = await self._stack.enter_async_context(
@@ -164,6 +167,14 @@ class Account:
             return items[:limit]
 
         return await self._attempt(service, operation, every_page, None)
+
+    async def account_id(self) -> str:
+        """The number of the account that the credentials belong to. Everybody may ask that. Errors as ``call``."""
+        generation = self._current()
+        if generation.account_id is None:
+            answer = await self.call("sts", "get_caller_identity")
+            generation.account_id = str(answer.get("Account") or "")
+        return generation.account_id
 
     async def endpoint(self, service: str) -> str:
         """The URL that calls of this service go to."""
@@ -284,6 +295,9 @@ class Account:
             with self._translated("sts", "get_credentials"):
                 session = AioSession(profile=self.profile)
                 session.register_component("data_loader", _LOADER)
+                session.register_component("response_parser_factory", Parsers())
+                # For the clients that providers of credentials make for themselves (sts, sso).
+                session.set_default_client_config(AioConfig(http_session_cls=BoundedSession))
                 # A test of the configuration: an unknown profile is refused here and now.
                 session.get_scoped_config()
                 region = self._region(session)

@@ -14,6 +14,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from devboxd.aws.codes import AwsFailed, cancelled, row
+from devboxd.aws.http import AnswerTooLong
 from devboxd.errors import BadRequest, Conflict, DevboxError, LoginNeeded, Unreachable
 from devboxd.model.login import Method, mend
 from devboxd.text import one_line
@@ -167,6 +168,13 @@ def _unreachable(error: boto.BotoCoreError, name: str, hint: str, profile: str |
     return Unreachable(f"{_endpoint(error)} can not be reached", hint="is the network up?")
 
 
+def _too_long(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    return AwsFailed(
+        f"the answer to {name} has more than {error.kwargs['most'] >> 20} MiB: no answer of AWS has",
+        hint="is the endpoint of the AWS API the right one? Look for AWS_ENDPOINT_URL",
+    )
+
+
 # Most special first: the first class that fits decides.
 _FAILURES: Final[tuple[tuple[tuple[type[boto.BotoCoreError], ...], _Failed], ...]] = (
     ((boto.NoCredentialsError, boto.PartialCredentialsError, boto.NoAuthTokenError), _no_credentials),
@@ -198,6 +206,7 @@ _FAILURES: Final[tuple[tuple[tuple[type[boto.BotoCoreError], ...], _Failed], ...
     ((boto.ProxyConnectionError,), _proxy),
     ((boto.HTTPClientError, boto.ConnectionError), _unreachable),
     ((boto.ValidationError, boto.ParamValidationError, boto.MissingParametersError), _bad_arguments),
+    ((AnswerTooLong,), _too_long),
 )
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from devboxd.aws.clients import Account
+from devboxd.aws.codes import AwsFailed
 
 KEY_BYTES: Final = 64  # two AES-256 keys, one for each direction
+SEALED_MAX: Final = 6144  # bytes, as the service model of kms says
 
 
 async def generate_data_key(account: Account, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
@@ -21,11 +23,14 @@ async def generate_data_key(account: Account, key_id: str, context: Mapping[str,
     Returns:
         Plaintext (64 bytes, secret) and ciphertext.
 
-    Raises: Denied, KeyUnusable, and as ``Account.call``.
+    Raises: Denied, KeyUnusable, AwsFailed, and as ``Account.call``.
     """
     answer = await account.call(
         "kms", "generate_data_key", KeyId=key_id, NumberOfBytes=KEY_BYTES, EncryptionContext=dict(context)
     )
-    plaintext: bytes = answer["Plaintext"]
-    ciphertext: bytes = answer["CiphertextBlob"]
+    plaintext, ciphertext = answer.get("Plaintext"), answer.get("CiphertextBlob")
+    if not isinstance(plaintext, bytes) or len(plaintext) != KEY_BYTES:
+        raise AwsFailed("kms:GenerateDataKey answered without the key that was asked for")
+    if not isinstance(ciphertext, bytes) or not 0 < len(ciphertext) <= SEALED_MAX:
+        raise AwsFailed("kms:GenerateDataKey answered without a sealed key")
     return plaintext, ciphertext

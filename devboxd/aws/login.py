@@ -10,31 +10,45 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import aiohttp
+import msgspec
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from devboxd import __version__
 from devboxd.aws.clients import CONNECT_TIMEOUT, READ_TIMEOUT, Account, WallClock
+from devboxd.aws.codes import AwsFailed
 from devboxd.aws.errors import translate
+from devboxd.aws.http import BoundedSession, Parsers
 from devboxd.aws.sso import SsoProfile, cache_folder, cached_token
 from devboxd.errors import BadRequest, DevboxError, LoginNeeded
 from devboxd.model.login import mend
 from devboxd.model.states import LoginState
-from devboxd.text import parse_rfc3339, rfc3339
+from devboxd.text import one_line, parse_rfc3339, rfc3339
 
+PAGE_MAX: Final = 2048  # characters of the address of a login page
+LATEST: Final = 253402300799  # Unix seconds of the last moment of the year 9999
 CLIENT_NAME: Final = "devbox"
 GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 SLOWER: Final = 5.0  # seconds added to the interval when asked to slow down (RFC 8628, 3.5)
 REGISTRATION_MARGIN: Final = timedelta(minutes=15)
+T = TypeVar("T")
+_Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=65536)]
+_CAUGHT: Final = (
+    *(DevboxError, BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError),
+    *(OSError, TimeoutError),
+)
+_PAGE: Final = re.compile(r"https://[A-Za-z0-9.-]+(:\d{1,5})?(?:[/?#][!-~]*)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,38 @@ class LoginStep:
     code: str | None = None
     expires: datetime | None = None  # open: of the code; done: of the login
     failure: DevboxError | None = None
+
+
+class _Registered(msgspec.Struct, rename="camel"):
+    client_id: _Secret
+    client_secret: _Secret
+    client_secret_expires_at: Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
+
+
+class _Device(msgspec.Struct, rename="camel"):
+    device_code: _Secret
+    user_code: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    expires_in: Annotated[float, msgspec.Meta(gt=0, le=86400)]
+    verification_uri: str | None = None
+    verification_uri_complete: str | None = None
+    interval: Annotated[float, msgspec.Meta(ge=0, le=600)] | None = None
+
+
+class _Token(msgspec.Struct, rename="camel"):
+    access_token: _Secret
+    expires_in: Annotated[float, msgspec.Meta(gt=0, le=400 * 86400)]
+    refresh_token: str | None = None
+
+
+def _read(answer: Mapping[str, Any], kind: type[T]) -> T:
+    """An answer, held to what it can be. Raises AwsFailed, without a word of what is in it."""
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError:
+        raise AwsFailed(
+            f"sso-oidc answered with something that is no {kind.__name__[1:].lower()}",
+            hint="is the endpoint of sso-oidc the right one? Look for AWS_ENDPOINT_URL",
+        ) from None
 
 
 class NotSso(BadRequest):
@@ -77,25 +123,28 @@ class Login:
             portal = self._portal()
             async with _oidc(portal) as oidc:
                 registration = await self._registration(oidc, portal)
-                device = await oidc.start_device_authorization(
+                answer = await oidc.start_device_authorization(
                     clientId=registration["clientId"],
                     clientSecret=registration["clientSecret"],
                     startUrl=portal.start_url,
                 )
-                expires = self._now() + timedelta(seconds=device["expiresIn"])
+                device = _read(answer, _Device)
+                expires = self._now() + timedelta(seconds=device.expires_in)
+                page = login_page(device.verification_uri_complete or device.verification_uri)
+                code = one_line(device.user_code)
                 yield LoginStep(
                     LoginState.OPEN,
-                    f"confirm the code {device['userCode']} in the browser",
-                    url=device.get("verificationUriComplete") or device["verificationUri"],
-                    code=device["userCode"],
+                    f"confirm the code {code} in the browser",
+                    url=page,
+                    code=code,
                     expires=expires,
                 )
                 token = await self._poll(oidc, registration, device, expires)
-            until = self._now() + timedelta(seconds=token["expiresIn"])
+            until = self._now() + timedelta(seconds=token.expires_in)
             await asyncio.to_thread(self._save, portal, registration, token, until)
             await self.account.forget()
             yield LoginStep(LoginState.DONE, f"logged in to {portal.start_url}", expires=until)
-        except (DevboxError, BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError) as error:
+        except _CAUGHT as error:
             failure = translate(
                 error, service="sso-oidc", operation="create_token", profile=self.account.profile
             )
@@ -128,25 +177,25 @@ class Login:
         if portal.scopes:
             # With scopes (sso-session profiles only) the service also gives a refresh token.
             request |= {"scopes": list(portal.scopes), "grantTypes": [GRANT, "refresh_token"]}
-        made = await oidc.register_client(**request)
+        made = _read(await oidc.register_client(**request), _Registered)
         return {
-            "clientId": made["clientId"],
-            "clientSecret": made["clientSecret"],
-            "registrationExpiresAt": rfc3339(made["clientSecretExpiresAt"], millis=False),
+            "clientId": made.client_id,
+            "clientSecret": made.client_secret,
+            "registrationExpiresAt": rfc3339(made.client_secret_expires_at, millis=False),
         }
 
     async def _poll(
-        self, oidc: Any, registration: Mapping[str, str], device: Mapping[str, Any], expires: datetime
-    ) -> Mapping[str, Any]:
-        interval = float(device.get("interval") or 1)
+        self, oidc: Any, registration: Mapping[str, str], device: _Device, expires: datetime
+    ) -> _Token:
+        interval = device.interval or 1.0
         while True:
             await self.pause(interval)
             try:
-                token: Mapping[str, Any] = await oidc.create_token(
+                token = await oidc.create_token(
                     grantType=GRANT,
                     clientId=registration["clientId"],
                     clientSecret=registration["clientSecret"],
-                    deviceCode=device["deviceCode"],
+                    deviceCode=device.device_code,
                 )
             except oidc.exceptions.AuthorizationPendingException:
                 pass
@@ -157,7 +206,7 @@ class Login:
             except oidc.exceptions.AccessDeniedException as error:
                 raise LoginNeeded("the login was refused in the browser", hint="try again") from error
             else:
-                return token
+                return _read(token, _Token)
             if self._now() >= expires:
                 raise LoginNeeded("nobody confirmed the login in time", hint="try again")
 
@@ -165,24 +214,38 @@ class Login:
         self,
         portal: SsoProfile,
         registration: Mapping[str, str],
-        token: Mapping[str, Any],
+        token: _Token,
         until: datetime,
     ) -> None:
         """Write the cache file: complete or not at all, and only for this user."""
         content: dict[str, Any] = {
             "startUrl": portal.start_url,
             "region": portal.region,
-            "accessToken": token["accessToken"],
+            "accessToken": token.access_token,
             "expiresAt": rfc3339(until.timestamp(), millis=False),
             **registration,
         }
-        if token.get("refreshToken"):
-            content["refreshToken"] = token["refreshToken"]
+        if token.refresh_token:
+            content["refreshToken"] = token.refresh_token
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.write(self.folder / f"{portal.cache_key}.json", json.dumps(content).encode())
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock.wall(), UTC)
+
+
+def login_page(found: object) -> str:
+    """The page to open. Raises LoginNeeded for one that we open for nobody.
+
+    Whoever can change a page on its way can ask for another code to be confirmed: the login of somebody else.
+    """
+    is_page = isinstance(found, str) and len(found) <= PAGE_MAX and _PAGE.match(found) is not None
+    if not is_page:
+        raise LoginNeeded(
+            "the login page that AWS names is no https address",
+            hint="is the endpoint of sso-oidc the right one? Look for AWS_ENDPOINT_URL",
+        )
+    return str(found)
 
 
 def _oidc(portal: SsoProfile) -> Any:
@@ -194,7 +257,8 @@ def _oidc(portal: SsoProfile) -> Any:
         retries={"mode": "standard", "total_max_attempts": 2},
         user_agent_extra=f"devbox/{__version__}",
         warm_up_loader_caches=True,
+        http_session_cls=BoundedSession,
     )
-    return AioSession(profile=portal.profile).create_client(
-        "sso-oidc", region_name=portal.region, config=config
-    )
+    session = AioSession(profile=portal.profile)
+    session.register_component("response_parser_factory", Parsers())
+    return session.create_client("sso-oidc", region_name=portal.region, config=config)

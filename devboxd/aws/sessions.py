@@ -6,6 +6,7 @@ signed upgrade mean: session-manager-plugin, ``sessionhandler.go`` and ``websock
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,12 +21,26 @@ from devboxd.aws.clients import Account
 from devboxd.aws.codes import AwsFailed
 from devboxd.aws.instances import InstanceApi
 from devboxd.aws.keys import generate_data_key
-from devboxd.errors import BoxNotFound, BoxStopped, Denied, DevboxError, NotConnected, SessionOver, WrongState
+from devboxd.errors import (
+    BoxNotFound,
+    BoxStopped,
+    Denied,
+    DevboxError,
+    LoginNeeded,
+    NotConnected,
+    SessionOver,
+    WrongState,
+)
+from devboxd.model.address import stream_address
 from devboxd.model.names import REASON_MAX, REASON_PREFIX
 from devboxd.model.states import Connection
 from devboxd.text import one_line
 
 _ENDED: Final = frozenset({"Terminated", "Terminating", "Failed"})
+ID_MAX: Final = 256  # characters of a session id; the service model says 96
+TOKEN_MAX: Final = 8192  # characters of a token; the service model says 300
+
+_WORD: Final = re.compile(r"[!-~]+\Z")
 _SCHEMES: Final = {"wss": "https", "ws": "http"}
 _SIGNED: Final = frozenset(
     {
@@ -100,9 +115,9 @@ class SessionApi:
             answer = await self.account.call("ssm", "start_session", target=target, **request)
         except NotConnected as error:
             raise await self._why_not_connected(target, error) from error
-        grant = _grant(answer)
-        if not grant.token or not grant.stream_url:
-            raise AwsFailed("ssm:StartSession answered without a token or an address")
+        grant = await self._grant(answer)
+        if not grant.session_id or not grant.token or not grant.stream_url:
+            raise AwsFailed("ssm:StartSession answered without a session, a token or an address")
         return grant
 
     async def _why_not_connected(self, target: str, error: NotConnected) -> DevboxError:
@@ -133,10 +148,37 @@ class SessionApi:
 
         Raises: SessionOver when the service does not know the session or gives no token for it.
         """
-        grant = _grant(await self.account.call("ssm", "resume_session", SessionId=session_id))
+        grant = await self._grant(await self.account.call("ssm", "resume_session", SessionId=session_id))
         if not grant.token:
             raise SessionOver("the session has ended")
         return grant
+
+    async def _grant(self, answer: Mapping[str, Any]) -> Grant:
+        """What an answer grants, held to what it can be. Raises AwsFailed, AddressRefused."""
+        endpoint = await self.account.endpoint("ssm")
+        return Grant(
+            session_id=_word(answer, "SessionId", ID_MAX),
+            token=_word(answer, "TokenValue", TOKEN_MAX),
+            stream_url=stream_address(answer.get("StreamUrl"), plain=endpoint.startswith("http:")),
+        )
+
+    async def account_id(self, session_id: str) -> str | None:
+        """The account that a session is in; None where that cannot be told. Raises LoginNeeded."""
+        try:
+            return await self.account.account_id() or None
+        except LoginNeeded:
+            raise
+        except DevboxError:
+            pass  # no way to STS from here, as in a network that has endpoints for Session Manager only
+        try:
+            filters = [{"key": "SessionId", "value": session_id}]
+            found = await self.account.pages(
+                "ssm", "describe_sessions", "Sessions", State="Active", Filters=filters
+            )
+        except DevboxError:
+            return None
+        owners = [str(item.get("Owner", "")) for item in found if item.get("SessionId") == session_id]
+        return next((owner.split(":")[4] for owner in owners if owner.count(":") >= 5), None)
 
     async def terminate(self, session_id: str) -> None:
         """End a session. Ending one that is over already is no error."""
@@ -276,12 +318,14 @@ def _query(url: str) -> list[tuple[str, str]]:
     return parse_qsl(urlsplit(url).query, keep_blank_values=True)
 
 
-def _grant(answer: Mapping[str, Any]) -> Grant:
-    return Grant(
-        session_id=str(answer.get("SessionId") or ""),
-        token=str(answer.get("TokenValue") or ""),
-        stream_url=str(answer.get("StreamUrl") or ""),
-    )
+def _word(answer: Mapping[str, Any], name: str, most: int) -> str:
+    """A text without blanks out of an answer; empty where there is none. Its value is not told: it may be secret."""
+    found = answer.get(name)
+    if found is None or found == "":
+        return ""
+    if not isinstance(found, str) or len(found) > most or _WORD.match(found) is None:
+        raise AwsFailed(f"ssm answered with a {name} that can be none")
+    return found
 
 
 def _active(item: Mapping[str, Any]) -> ActiveSession:

@@ -52,10 +52,14 @@ class ForwardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``heartbeat``: seconds of silence before a ping; ``frames_per_second``: most we send, 0 no limit."""
+    """``heartbeat``: seconds of silence before a ping; ``frames_per_second``: most we send, 0 no limit.
+
+    ``kms_accounts``: other accounts than a session's own whose keys it may be encrypted with.
+    """
 
     heartbeat: Annotated[float, msgspec.Meta(ge=1, le=120)] = 10.0
     frames_per_second: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 900
+    kms_accounts: tuple[Annotated[str, msgspec.Meta(pattern=r"^[0-9]{12}$")], ...] = ()
 
 
 class BridgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

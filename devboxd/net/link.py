@@ -222,8 +222,11 @@ class Dialer:
         Raises: LinkLost (no connection, or CertificateUntrusted), LinkRefused (or ProxyRefused).
         """
         settings = replace(self.settings, ca_bundle=ca_bundle) if ca_bundle else self.settings
-        target = URL(_http(url), encoded=True)
-        host, secure = target.host or "", target.scheme == "https"
+        try:
+            target = URL(_http(url), encoded=True)
+            host, secure, port = target.host or "", target.scheme == "https", target.port or 443
+        except ValueError as error:
+            raise _dial_failure(error, "", timeout) from error
         try:
             context = await self._trust(settings.ca_bundle) if secure else None
         except OSError as error:
@@ -237,7 +240,7 @@ class Dialer:
                     headers=headers,
                     heartbeat=heartbeat,
                     max_msg_size=MAX_MESSAGE,
-                    proxy=settings.proxy_for(host, target.port or 443) if secure else None,
+                    proxy=settings.proxy_for(host, port) if secure else None,
                     ssl=context or True,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WAIT),
                 )
@@ -327,6 +330,6 @@ def _dial_failure(error: BaseException, host: str, timeout: float) -> DevboxErro
             )
             return LinkLost(f"{host} can not be reached: {detail}")
         case ValueError():
-            return LinkLost(f"the address of the gateway can not be used ({type(error).__name__})")
+            return LinkLost("the address of the gateway can not be used")
         case _:
             return LinkLost(f"the connection to {host} broke while it was opened")

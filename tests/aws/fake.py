@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -65,12 +66,26 @@ def xml(text: str) -> web.Response:
     return web.Response(text=text, content_type="text/xml")
 
 
+async def _in_pieces(request: web.Request, reply: web.Response) -> web.StreamResponse:
+    """Send without saying how long it is: all of it at once, or a byte at a time without an end."""
+    stream = web.StreamResponse(status=reply.status, headers={"Content-Type": "application/x-amz-json-1.1"})
+    await stream.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while "X-Test-Drip" in reply.headers:
+            await stream.write(b" ")
+            await asyncio.sleep(0.01)
+        body = reply.body
+        assert isinstance(body, bytes)
+        await stream.write(body)
+    return stream
+
+
 @contextlib.asynccontextmanager
 async def fake_aws(tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeAws]:
     """Listen on loopback until the end of the block."""
     fake = FakeAws()
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.Request) -> web.StreamResponse:
         scope = request.headers.get("Authorization", "").partition("Credential=")[2].split("/")
         service = scope[3] if len(scope) > 3 else ""
         target = request.headers.get("X-Amz-Target", "")
@@ -94,6 +109,8 @@ async def fake_aws(tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeAws]:
         if isinstance(reply, dict):
             return web.json_response(reply, content_type="application/x-amz-json-1.1")
         assert isinstance(reply, web.Response)
+        if "X-Test-Drip" in reply.headers or "X-Test-Chunked" in reply.headers:
+            return await _in_pieces(request, reply)
         # A response object can be sent once: this one may be asked for again.
         return web.Response(status=reply.status, body=reply.body, headers=reply.headers.copy())
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from devboxd.aws.clients import Accounts
 from devboxd.aws.login import Login, LoginStep, NotSso
@@ -217,3 +218,63 @@ async def test_a_broken_cache_file_is_no_login(
     assert account.source().expires_in is None
     with pytest.raises(LoginNeeded):
         await account.call("ssm", "start_session", Target="i-1")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "http://device.sso/",
+        "HTTP://device.sso/",
+        "ftp://device.sso/",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "https:device.sso",
+        "https://",
+        "https://user@device.sso/",
+        "https://device.sso@evil.example/",
+        "https://device.sso/ x",
+        "https://device.sso/\x1b[31m",
+        "https://device.sso/\u202e",
+        "https://dévice.sso/",
+        "https://device.sso/" + "x" * 3000,
+        " https://device.sso/",
+        "-https://device.sso/",
+        "",
+        5,
+        ["https://device.sso/"],
+    ],
+)
+async def test_only_a_page_over_https_is_opened(
+    portal: FakeAws, accounts: Accounts, clock: FixedClock, page: object
+) -> None:
+    """Whoever can change a page on its way gets somebody else's login confirmed; and a browser opens much more."""
+    portal.on(
+        "POST /device_authorization", {**DEVICE, "verificationUriComplete": page, "verificationUri": page}
+    )
+    (step,), _ = await run(accounts, clock, "work")
+    assert step.state == "failed"
+    assert step.url is None
+    assert step.failure is not None
+    assert step.failure.code != "internal"
+
+
+@pytest.mark.parametrize("operation", ["POST /client/register", "POST /device_authorization", "POST /token"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{}", b"[]", b"5", b"null", b'"x"', b"<html>log in here</html>", b"\xff", b'{"a":' * 3000,
+        b'{"clientId": 5, "deviceCode": 5, "accessToken": 5}',
+        b'{"expiresIn": "soon", "clientSecretExpiresAt": "x", "userCode": []}',
+        b'{"clientId": "c", "clientSecret": "s", "clientSecretExpiresAt": 1e30, "accessToken": "a", "expiresIn": 1e30,'
+        b' "deviceCode": "d", "userCode": "u", "interval": -1}',
+    ],
+)  # fmt: skip
+async def test_an_answer_that_is_none_fails_the_login_in_a_sentence(
+    portal: FakeAws, accounts: Accounts, clock: FixedClock, operation: str, body: bytes
+) -> None:
+    """A captive portal answers everything, and a login must end with a word for the person who waits."""
+    portal.on(operation, web.Response(body=body, content_type="application/json"))
+    steps, _ = await run(accounts, clock, "work")
+    assert steps[-1].state == "failed"
+    assert steps[-1].failure is not None
+    assert len(steps[-1].text) < 300

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
+from devboxd.aws import http
 from devboxd.aws.clients import Accounts
 from devboxd.aws.codes import AwsFailed, KeyUnusable
 from devboxd.aws.connect_keys import send_ssh_public_key
@@ -22,9 +26,12 @@ from devboxd.errors import (
     DevboxError,
     NotConnected,
     SessionOver,
+    Unreachable,
     WrongState,
 )
-from tests.aws.fake import FakeAws, ec2_error, error, xml
+from devboxd.model.address import AddressRefused
+from tests.aws.fake import FakeAws, ec2_error, error, fake_aws, xml
+from tests.net.authority import make_authority
 
 BOX = "i-0123456789abcdef0"
 GRANT = {"SessionId": "me-1", "TokenValue": "T0KEN", "StreamUrl": "wss://gateway/v1/data-channel/me-1?role=x"}
@@ -63,6 +70,131 @@ async def test_a_plain_shell_names_no_document(aws: FakeAws, sessions: SessionAp
 
 def test_a_grant_shows_no_secret() -> None:
     assert repr(Grant("me-1", "T0KEN", "wss://x?X-Amz-Signature=abc")) == "Grant(session_id='me-1')"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"StreamUrl": "http://gateway/x"},
+        {"StreamUrl": "wss://gateway:99999/x"},
+        {"StreamUrl": "wss://user@gateway/x"},
+        {"StreamUrl": ["wss://gateway/x"]},
+        {"StreamUrl": {"a": 1}},
+        {"StreamUrl": 5},
+        {"StreamUrl": "wss://gateway/x\r\nA: b"},
+        {"TokenValue": 5},
+        {"TokenValue": ["T"]},
+        {"TokenValue": "a b"},
+        {"TokenValue": "T" * 9000},
+        {"SessionId": {}},
+        {"SessionId": ["me-1"]},
+        {"SessionId": "me\x1b[31m"},
+        {"SessionId": "m" * 300},
+        {"SessionId": ""},
+    ],
+)
+async def test_a_grant_that_cannot_be_is_a_typed_failure(
+    aws: FakeAws, sessions: SessionApi, odd: dict[str, object]
+) -> None:
+    """Whatever stands in the answer: no bug, no traceback, and nothing of it in the message."""
+    aws.on("StartSession", {**GRANT, **odd})
+    with pytest.raises((AwsFailed, AddressRefused)) as caught:
+        await sessions.start(BOX)
+    assert "\x1b" not in caught.value.message
+    aws.on("ResumeSession", {**GRANT, **odd, "SessionId": "me-1"})
+    if "SessionId" not in odd:
+        with pytest.raises((AwsFailed, AddressRefused)):
+            await sessions.resume("me-1")
+
+
+async def test_a_stream_without_tls_is_for_an_endpoint_without_tls_only(
+    aws: FakeAws, sessions: SessionApi, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``ws:`` beside an https API would carry the signed request and the token in clear."""
+    plain = {**GRANT, "StreamUrl": "ws://127.0.0.1:1/x"}
+    aws.on("StartSession", plain)
+    assert (await sessions.start(BOX)).stream_url == plain["StreamUrl"]
+    authority = make_authority(tmp_path)
+    async with fake_aws(authority.server) as secure:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", secure.url)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(authority.bundle))
+        secure.on("StartSession", plain)
+        secure.on("ResumeSession", plain)
+        await accounts.refresh()
+        with pytest.raises(AddressRefused, match="not with wss:"):
+            await sessions.start(BOX)
+        with pytest.raises(AddressRefused):
+            await sessions.resume("me-1")
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("status", [200, 400, 500])
+async def test_an_endless_answer_is_cut_and_not_asked_for_again(
+    aws: FakeAws, sessions: SessionApi, announced: bool, status: int
+) -> None:
+    """300 MB of an answer became 700 MB of daemon. The bound holds for errors, too."""
+    body = b'{"x": "' + b"x" * (http.MOST + 1) + b'"}'
+    reply = web.Response(body=body, status=status, content_type="application/x-amz-json-1.1")
+    if not announced:
+        reply.headers["X-Test-Chunked"] = "1"
+    aws.on("StartSession", reply)
+    with pytest.raises(AwsFailed, match="has more than 4 MiB"):
+        await sessions.start(BOX)
+    assert len(aws.calls) == 1
+    aws.on("StartSession", GRANT)
+    assert (await sessions.start(BOX)).token == "T0KEN", "the next one is read as ever"
+
+
+async def test_a_body_that_drips_is_given_up(
+    aws: FakeAws, sessions: SessionApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then keeps every time-out between two bytes from striking."""
+    monkeypatch.setattr(http, "WITHIN", 0.1)
+    aws.on("StartSession", web.Response(headers={"X-Test-Drip": "1"}))
+    with pytest.raises(Unreachable):
+        await sessions.start(BOX)
+
+
+async def test_a_page_of_many_instances_is_read(aws: FakeAws, accounts: Accounts) -> None:
+    """The bound must not be in the way of a large account."""
+    padding = "x" * (http.MOST + 1000)
+    aws.on(
+        "DescribeInstances",
+        xml(RESERVATIONS.replace("<reservationSet>", f"<!--{padding}--><reservationSet>")),
+    )
+    assert await InstanceApi(accounts.account()).list()
+
+
+IDENTITY = """<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
+<Arn>arn:aws:iam::111122223333:user/me</Arn><UserId>A</UserId><Account>111122223333</Account>
+</GetCallerIdentityResult></GetCallerIdentityResponse>"""
+OWNED = {"Sessions": [{"SessionId": "me-1", "Owner": "arn:aws:sts::444455556666:assumed-role/r/me"}]}
+
+
+async def test_the_account_of_a_session_is_asked_for_once(aws: FakeAws, sessions: SessionApi) -> None:
+    """Everybody may ask that."""
+    aws.on("GetCallerIdentity", xml(IDENTITY))
+    assert [await sessions.account_id("me-1") for _ in range(3)] == ["111122223333"] * 3
+    assert aws.counts == {"GetCallerIdentity": 1}
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        (OWNED, "444455556666"),
+        ({"Sessions": []}, None),
+        ({"Sessions": [{"SessionId": "me-2", "Owner": "arn:aws:sts::444455556666:x"}]}, None),
+        ({"Sessions": [{"SessionId": "me-1", "Owner": "nobody"}]}, None),
+        (error("AccessDeniedException", "no", 400), None),
+    ],
+)
+async def test_without_sts_the_list_of_sessions_tells_the_account(
+    aws: FakeAws, sessions: SessionApi, listed: Any, expected: str | None
+) -> None:
+    """In a network that has a way to Session Manager only."""
+    aws.on("GetCallerIdentity", web.Response(status=503))
+    aws.on("DescribeSessions", listed)
+    assert await sessions.account_id("me-1") == expected
 
 
 async def test_a_start_without_a_token_is_a_failure(aws: FakeAws, sessions: SessionApi) -> None:

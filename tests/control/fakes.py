@@ -167,6 +167,7 @@ class FakeService:
         self.keep_url = False  # ResumeSession answers without an address
         self.lasts: float | None = None  # seconds a session may last
         self.kms: tuple[bytes, bytes] | None = None
+        self.account_number: str | None = "123456789012"
 
     # What a test looks at
 
@@ -262,6 +263,10 @@ class FakeService:
     async def connections(self) -> Mapping[str, Connection]:
         await self._call("connections")
         return {}
+
+    async def account_id(self, session_id: str) -> str | None:
+        await self._call("account_id")
+        return self.account_number
 
     async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
         await self._call("generate_data_key")

@@ -81,6 +81,9 @@ class SessionApi(Protocol):
     async def connections(self) -> Mapping[str, Connection]:
         """Whether agents are connected, by instance id; empty where that may not be asked."""
 
+    async def account_id(self, session_id: str) -> str | None:
+        """The number of the account that a session is in; None where it cannot be told."""
+
     async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
         """A 64-byte data key: plaintext and ciphertext."""
 

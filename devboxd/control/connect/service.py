@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -18,6 +18,7 @@ from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.plan import Plan
 from devboxd.errors import DevboxError, LinkRefused, NotConnected, Unreachable
 from devboxd.model.hold import Happened, link_over, resume_refused, start_refused
+from devboxd.model.sealing import account_of, check_key
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Service:
         *,
         reason: str,
         heartbeat: float,
+        kms_accounts: Collection[str] = (),
     ) -> None:
         self.id: str | None = None
         self._shared = shared
@@ -58,6 +60,7 @@ class Service:
         self._plan = plan
         self._reason = reason
         self._heartbeat = heartbeat
+        self._kms_accounts = kms_accounts
         self._asking = Supervisor(f"start of a session to {plan.box}")
 
     async def start(self) -> Outcome:
@@ -150,7 +153,13 @@ class Service:
             await self._api.refresh()  # a role may have been revoked whose cached credentials look good
 
     async def data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
-        """GenerateDataKey: plaintext and ciphertext. Errors as every call of the API."""
+        """GenerateDataKey: plaintext and ciphertext.
+
+        Raises: KeyRefused for a key that the box may not choose; and as every call of the API.
+        """
+        assert self.id is not None
+        own = await self._api.account_id(self.id) if account_of(key_id) is not None else None
+        check_key(key_id, own, self._kms_accounts)
         return await self._api.generate_data_key(key_id, context)
 
     async def end(self) -> None:

@@ -56,6 +56,7 @@ class Sessions:
             plan,
             reason=reason,
             heartbeat=settings.heartbeat,
+            kms_accounts=settings.kms_accounts,
         )
         # A limit of ours, 0 for none; the service is said to cut at 1000.
         return HeldSession(

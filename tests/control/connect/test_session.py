@@ -880,6 +880,42 @@ async def test_a_key_that_cannot_be_had_is_the_error_of_the_session() -> None:
     assert one.service.only.terminated
 
 
+ARN = "arn:aws:kms:us-east-1:{}:key/11111111-2222-3333-4444-555555555555"
+
+
+@pytest.mark.parametrize(
+    ("account", "own", "allowed", "accepted"),
+    [
+        ("123456789012", "123456789012", (), True),
+        ("999988887777", "123456789012", (), False),
+        ("999988887777", "123456789012", ("999988887777",), True),
+        ("999988887777", None, (), False),
+        ("123456789012", None, (), False),
+    ],
+)
+async def test_a_box_may_not_choose_a_key_of_another_account(
+    account: str, own: str | None, allowed: tuple[str, ...], accepted: bool
+) -> None:
+    """Whoever owns it could read the session. KMS is not even asked."""
+    key = bytes(range(64))
+    one = bench(document="AWS-StartInteractiveCommand", settings=LinkSettings(kms_accounts=allowed))
+    one.service.kms = (key, b"sealed")
+    one.service.account_number = own
+    one.service.far_end = lambda document, parameters: FarEnd(  # type: ignore[method-assign]
+        request=handshake_request("InteractiveCommands", key_id=ARN.format(account)), data_key=key
+    )
+    async with held(one) as work:
+        if accepted:
+            await one.session.wait_ready()
+            assert one.sink.readies[0].encrypted
+            return
+        end = await work
+    assert isinstance(end.error, WrongState)
+    assert account in end.error.message
+    assert "link.kms_accounts" in (end.error.hint or "")
+    assert "generate_data_key" not in {name for _, name in one.service.calls}
+
+
 async def test_waiting_for_a_session_that_fails_raises_its_error() -> None:
     """All who wait learn the same reason."""
     one = bench()
