@@ -60,10 +60,16 @@ def _own_at_last(seen: Seen) -> Step | None:
 
 def reap(seen: Seen) -> Step | None:
     """(L6) an instance of a launch that was given up, whatever it is doing."""
-    for box in seen.ec2.boxes:
-        is_own = box.id == seen.project.instance
-        if box.is_alive and not is_own and can_never_be_bound(box.token, seen.project):
+    surplus = [
+        box
+        for box in seen.ec2.boxes
+        if box.id != seen.project.instance and can_never_be_bound(box.token, seen.project)
+    ]
+    for box in surplus:
+        if box.is_alive and box.id not in seen.put_off:
             return Release(box.id)
+    if any(box.state is InstanceState.SHUTTING_DOWN for box in surplus):
+        return Wait(BRISK, "an instance that was launched twice is shutting down")
     return None
 
 

@@ -40,7 +40,7 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
         Edit("model/commit.py", "if one.id == named and one.save == number", "if one.save == number"),
     ),
     "no-stamp-check": (Edit("model/release.py", "        and head.stamp == box.launched\n", ""),),
-    "no-reaper": (Edit("model/retention.py", "if box.is_alive and not is_own and can", "if False and can"),),
+    "no-reaper": (Edit("model/retention.py", "    for box in surplus:\n        if box.is_alive", "    for box in surplus:\n        if False"),),
     "row-before-ec2": (
         Edit(
             "control/lifecycle/reconcile.py",
@@ -144,12 +144,14 @@ class _Loader(importlib.machinery.SourceFileLoader):
 def caught_by(name: str) -> str:
     """Say what catches a mutant; empty: nothing does."""
     sys.meta_path.insert(0, _Finder(MUTANTS[name]))
-    from tests.lifecycle import swarm, test_crashes  # only now: with the edit
+    from tests.lifecycle import scenarios, swarm, test_crashes  # only now: with the edit
 
     try:
         changes = test_crashes.run({}).mutations
         for number in range(1, changes + 1, 3):
             test_crashes.run({number: test_crashes.DEADLY[number % len(test_crashes.DEADLY)]})
+        for one in scenarios.ALL:
+            scenarios.play(one)
     except Exception as error:  # noqa: BLE001 - however it shows
         return f"the script: {error}".splitlines()[0]
     for seed in range(SEEDS):

@@ -229,6 +229,8 @@ class Oracle:
         if after.project.closed < before.project.closed or after.project.saves < before.project.saves:
             self.fail("S5", "a counter goes back")
         self._dead_at_rescue(before, after)
+        if not self.world.is_asking:
+            self._wish_is_the_users(before, after)
         now = {one.number: one for one in after.generations}
         for one in after.generations:
             if one.stamp is not None and after.run is not None and one.run == after.run.number:
@@ -246,6 +248,24 @@ class Oracle:
         instance = self.world.model.tables.instances.get(before.project.instance or "")
         if begins and instance is not None and instance.state.value in ALIVE:
             self.fail("R1", f"{instance.id} is {instance.state.value}, and its volumes are rescued")
+
+    def _wish_is_the_users(self, before: Ledger, after: Ledger) -> None:
+        """S11: what is wanted changes by a command, by a hand on the instance, or where a launch can not be."""
+        was, wants = before.project, after.project
+        if was.want is wants.want:
+            return
+        instance = self.world.model.tables.instances.get(was.instance or "")
+        if wants.want is Want.UP:
+            since = was.launched or 0.0
+            if instance is None or instance.launched <= since:
+                self.fail("S11", f"{was.name} is wanted up, and nobody has started it")
+        runs_on = (
+            instance is not None
+            and instance.state.value == "running"
+            and instance.launched <= (was.launched or 0.0)
+        )
+        if was.want is Want.UP and wants.want is Want.WARM and runs_on:
+            self.fail("S11", f"{was.name} is wanted down, and it runs on")
 
     # In the end
 

@@ -356,7 +356,7 @@ class Daemon:
             return
         if fate is Fate.ARRIVES_LATE:
             world.restart(self)
-            world.at(world.dice.uniform(5, 600), lambda: world.perform(request))
+            world.at(world.late or world.dice.uniform(5, 600), lambda: world.perform(request))
             return
         delay = world.latency() + max(0.0, self.asleep - world.now)
         world.at(delay, lambda: self._arrived(uid, ticket, request, fate))
@@ -386,7 +386,9 @@ class World:
         self.is_shared = is_shared
         self.daemons: list[Daemon] = []
         self.trace: list[str] = []
+        self.is_asking = False  # a commit is the user's
         self.unreachable = 0.0  # share of hooks that can not be run
+        self.late: float | None = None  # seconds after which a request of a dead daemon arrives; None: any
         self.naps = 0.0  # share of changes before which the machine falls asleep
         self.fate: Callable[[Daemon, Request], Fate] = lambda daemon, request: Fate.ARRIVES
         self.restarts: Callable[[Daemon], float | None] = lambda daemon: 5.0
@@ -526,7 +528,9 @@ class World:
         step = Write("wish", replace(known.project, **changes), text or str(changes))
         self.note(f"user {uid}: {text or changes}")
         op = f"user-{self.number():06d}"
+        self.is_asking = True
         self.commit(OWNER, written(known, step, op, Event(self.now, "wish", "user", step.event)))
+        self.is_asking = False
         for daemon in self.daemons:
             daemon.wake()
 

@@ -1,0 +1,188 @@
+"""Histories that happened to somebody, or nearly did. Each has its name, and must end well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from devboxd.model.project import Phase, Quality, Want
+from devboxd.simulator.ec2.faults import Fault
+from tests.lifecycle.memory import MemoryStore
+from tests.lifecycle.test_crashes import UID, phase, watched, work
+from tests.lifecycle.world import Daemon, Fate, Request, World
+
+
+def up(world: World) -> None:
+    """A project whose box runs and has written."""
+    world.create(UID)
+    world.daemon(UID)
+    world.want(UID, Want.UP)
+    world.run_until(phase(world, Phase.RUNNING))
+    world.run_for(30)
+    work(world)
+
+
+def box(world: World) -> str:
+    """The instance of the project."""
+    instance = world.project(UID).instance
+    assert instance is not None
+    return instance
+
+
+def fate_of(world: World, name: str, fate: Fate, *, first: int = 1) -> None:
+    """Let this befall the n-th request of a kind."""
+    seen = 0
+
+    def decide(daemon: Daemon, request: Request) -> Fate:
+        nonlocal seen
+        seen += request.name == name
+        return fate if request.name == name and seen == first else Fate.ARRIVES
+
+    world.fate = decide
+
+
+def never_broken(world: World) -> None:
+    """Nothing that a person had to look at."""
+    assert not any("[broken]" in line for line in world.trace), "it needed a person"
+
+
+def capacity_comes_back(world: World) -> None:
+    """The first RunInstances arrives when the box already runs in another zone: a second one, for nobody."""
+    fate_of(world, "RunInstances", Fate.ARRIVES_LATE)
+    world.model.faults.add(Fault("no-capacity", what="us-east-1a/*", times=1))
+    world.late = 200.0
+    up(world)
+    assert world.project(UID).attempt == 1
+    world.run_for(600)
+    alive = [one for one in world.model.tables.instances.values() if one.state.value == "running"]
+    assert [one.id for one in alive] == [box(world)]
+    assert len(world.model.tables.instances) == 2, "the late call made none"
+
+
+def one_image_fails(world: World) -> None:
+    """The next one is made under another name, and nobody has to be asked."""
+    up(world)
+    world.model.faults.add(Fault("image-fails", times=1))
+    world.want(UID, Want.COLD)
+    world.run_until(phase(world, Phase.READY))
+    world.run_for(400)
+    never_broken(world)
+
+
+def terminated_in_the_console(world: World) -> None:
+    """Rescued from its volumes, and what comes up again boots and holds it all."""
+    up(world)
+    instance = box(world)
+    world.console("ModifyInstanceAttribute", InstanceId=instance, DisableApiTermination={"Value": False})
+    world.console("TerminateInstances", InstanceIds=[instance])
+    world.run_until(phase(world, Phase.READY))
+    ledger = world.ledger(UID)
+    assert ledger is not None
+    assert [one.quality for one in ledger.generations] == [Quality.RESCUE]
+    world.want(UID, Want.UP)
+    world.run_until(phase(world, Phase.RUNNING))
+    assert world.model.tables.instances[box(world)].boots, "the rescued image does not boot"
+    world.run_for(400)
+    never_broken(world)
+
+
+def started_while_it_is_released(world: World) -> None:
+    """The protection is off already when somebody starts it: it runs on, protected again."""
+    up(world)
+    fate_of(world, "TerminateInstances", Fate.REQUEST_LOST)
+    instance = box(world)
+    world.want(UID, Want.COLD)
+    world.run_until(lambda: not world.model.tables.instances[instance].is_protected)
+    world.run_for(0.5)
+    assert world.console("StartInstances", InstanceIds=[instance]) is None
+    world.run_until(phase(world, Phase.RUNNING))
+    world.run_for(400)
+    record = world.model.tables.instances[instance]
+    assert record.state.value == "running"
+    assert record.is_protected
+    work(world)
+
+
+def vanished_before_it_was_bound(world: World) -> None:
+    """The laptop slept through the box's whole life and an hour more; its volumes are all that is left."""
+    fate_of(world, "RunInstances", Fate.DIES_AFTER)
+    world.restarts = lambda daemon: 8000.0
+    world.create(UID)
+    world.daemon(UID)
+    world.want(UID, Want.UP)
+    world.run_until(lambda: any(i.state.value == "running" for i in world.model.tables.instances.values()))
+    (instance,) = world.model.tables.instances
+    for device in ("/dev/sda1", "/dev/sdf"):
+        world.model.work(instance, now=world.now, device=device)
+    world.console("ModifyInstanceAttribute", InstanceId=instance, DisableApiTermination={"Value": False})
+    world.console("TerminateInstances", InstanceIds=[instance])
+    world.run_for(7500)
+    assert not world.model.tables.instances, "it still shows"
+    world.run_until(phase(world, Phase.READY))
+    never_broken(world)
+    assert world.project(UID).head == 1
+    world.want(UID, Want.UP)
+    world.run_until(phase(world, Phase.RUNNING))
+    assert world.model.tables.instances[box(world)].boots
+    world.run_for(400)
+
+
+def many_saves(world: World) -> None:
+    """Retention lets the old ones go, never the newest, and what is launched is there."""
+    up(world)
+    for _ in range(6):
+        world.want(UID, Want.WARM)
+        world.run_until(phase(world, Phase.WARM))
+        world.want(UID, Want.UP)
+        world.run_until(phase(world, Phase.RUNNING))
+        work(world)
+    world.want(UID, Want.COLD)
+    world.run_until(phase(world, Phase.READY))
+    world.want(UID, Want.UP)
+    world.run_until(phase(world, Phase.RUNNING))
+    world.run_for(900)
+    ledger = world.ledger(UID)
+    assert ledger is not None
+    assert [one.number for one in ledger.generations] == [5, 6, 7]
+
+
+def volume_moved_away(world: World) -> None:
+    """A rescue that lacks a volume commits nothing: a person has to look."""
+    up(world)
+    instance = box(world)
+    data = next(v for v in world.model.tables.volumes_of(instance) if v.size == 20)
+    world.console("ModifyInstanceAttribute", InstanceId=instance, DisableApiTermination={"Value": False})
+    world.console("TerminateInstances", InstanceIds=[instance])
+    world.run_until(lambda: world.model.tables.volumes[data.id].state == "available")
+    held = world.model.tables.volumes.pop(data.id)
+    world.run_until(phase(world, Phase.BROKEN))
+    assert world.project(UID).head == 0
+    world.model.tables.volumes[data.id] = held  # it was only out of sight
+    world.resume(UID)
+    world.run_until(phase(world, Phase.READY))
+    world.run_for(400)
+
+
+ALL: Final[dict[str, Callable[[World], None]]] = {
+    one.__name__: one
+    for one in (
+        capacity_comes_back,
+        one_image_fails,
+        terminated_in_the_console,
+        started_while_it_is_released,
+        vanished_before_it_was_bound,
+        many_saves,
+        volume_moved_away,
+    )
+}
+
+
+def play(name: str) -> World:
+    """One of them, under the eyes of the oracle."""
+    world = World(MemoryStore(), seed=9)
+    # What is out of sight is lost for the oracle too.
+    lenient = ("S1",) if name == "volume_moved_away" else ()
+    with watched(world, lenient=lenient) as oracle:
+        ALL[name](world)
+        oracle.ends_well(UID)
+    return world
