@@ -123,6 +123,7 @@ def _show_added(added: wire.ForwardList) -> None:
     if settings.json:
         show.print_json(added)
         return
+    show.conditions(added.conditions)
     for one in added.forwards:
         show.write(show.cell(f"{one.local} -> {one.box}:{one.remote}") + f"\t{show.cell(one.id)}" + "\n")
 

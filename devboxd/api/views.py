@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from devboxd.api import wire
+from devboxd.aws.login import LoginStep
 from devboxd.control.connect.session import HeldSession
+from devboxd.control.doctor import Finding
 from devboxd.errors import DevboxError, exit_status
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
@@ -48,6 +52,23 @@ def config(value: Loaded) -> wire.ConfigView:
         files=[str(path) for path in value.files],
         error=failure(value.error) if value.error is not None else None,
     )
+
+
+def login_step(value: LoginStep) -> wire.LoginStep:
+    """Progress of a login."""
+    return wire.LoginStep(
+        state=value.state,
+        text=value.text,
+        url=value.url,
+        code=value.code,
+        expires=None if value.expires is None else rfc3339(value.expires.timestamp()),
+        failure=None if value.failure is None else failure(value.failure),
+    )
+
+
+def doctor(value: Sequence[Finding]) -> wire.Doctor:
+    """What the doctor found."""
+    return wire.Doctor([wire.Check(one.name, one.result, one.text, one.hint, one.seconds) for one in value])
 
 
 def event(value: Event) -> wire.Event:

@@ -64,7 +64,7 @@ class Daemon:
         self.attached = 0
         self.piped = 0
         self._cloud = cloud
-        self._memory = memory
+        self.memory = memory
         self._sessions = Sessions(shared, cloud.sessions, dialer, memory, owner=memory.owner)
         self._idle_after = idle_after
         self._bridges: Bridges | None = None
@@ -94,8 +94,8 @@ class Daemon:
 
     async def start(self) -> None:
         """Take up what an earlier daemon left: its forwards, and the sessions it could not end."""
-        left = self._memory.open_sessions
-        accounts = {self.config.account_of(Account()), *self._memory.accounts}
+        left = self.memory.open_sessions
+        accounts = {self.config.account_of(Account()), *self.memory.accounts}
         await self.forwards.restore()
         self.shared.tasks.spawn("heart", steadily(self.shared, "heart", self._sessions.beat))
         self.shared.tasks.spawn("sweep", sweep(self._sessions, left, accounts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 from collections.abc import Callable
@@ -11,15 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from devboxd.errors import Denied
-from devboxd.host.files import replace_file, saving
+from devboxd.host.files import not_saved, replace_file, saving
 
 SIZE: Final = 32  # bytes
+
+log = logging.getLogger(__name__)
 
 
 def bridge_secrets(path: Path) -> Callable[[str], bytes]:
     """A function from the name of a bridge to its secret: the same after a restart of the daemon.
 
-    The key is read, or made, at the first call. Raises StateNotSaved, or Denied, with the path.
+    The key is read, or made, at the first call. On a disk that takes nothing it lives as long as the daemon: the
+    next one starts bridges afresh. Raises Denied, with the path, for one that others can read.
     """
     known: list[bytes] = []
 
@@ -36,9 +40,7 @@ def _key(path: Path) -> bytes:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError:
-            made = secrets.token_bytes(SIZE)
-            replace_file(path, made)
-            return made
+            return _made(path)
         with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(descriptor)
             if found.st_uid != os.geteuid() or found.st_mode & 0o077:
@@ -47,3 +49,12 @@ def _key(path: Path) -> bytes:
     if len(key) != SIZE:
         raise Denied(f"{path} is damaged", hint=f"remove it: rm {path}")
     return key
+
+
+def _made(path: Path) -> bytes:
+    made = secrets.token_bytes(SIZE)
+    try:
+        replace_file(path, made)
+    except OSError as error:  # the journal says it to the user
+        log.warning("%s; bridges will not outlive this daemon", not_saved(error, path).message)
+    return made

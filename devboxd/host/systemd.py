@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from devboxd.text import printable
 
+FORWARD: Final = "forward-"  # begins the names of what forwards store
 NAME_MAX: Final = 255  # characters of FDNAME, sd_pid_notify_with_fds(3)
 
 
@@ -77,6 +78,34 @@ class Notifier:
         except OSError:
             return False
         return True
+
+
+class DescriptorStore:
+    """Listeners of forwards in systemd's descriptor store: a restart refuses no connection."""
+
+    def __init__(self, notifier: Notifier, inherited: dict[str, list[socket.socket]]) -> None:
+        self._notifier = notifier
+        self._inherited = inherited
+
+    def take(self, name: str) -> list[socket.socket]:
+        """What an earlier daemon stored under this name."""
+        return self._inherited.pop(name, [])
+
+    def keep(self, name: str, descriptors: Sequence[int]) -> None:
+        """Store them under this name, in place of what is there."""
+        self._notifier.unstore(name)  # a name holds as many as were ever stored under it
+        self._notifier.store(name, descriptors)
+
+    def drop(self, name: str) -> None:
+        """Forget what is stored under this name."""
+        self._notifier.unstore(name)
+
+    def drop_rest(self) -> None:
+        """Close and forget the forwards that nobody took."""
+        for name in [name for name in self._inherited if name.startswith(FORWARD)]:
+            for one in self._inherited.pop(name):
+                one.close()
+            self._notifier.unstore(name)
 
 
 def _fd_name(name: str) -> str:

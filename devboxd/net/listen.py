@@ -15,7 +15,7 @@ import stat
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from devboxd.errors import BadRequest, DevboxError, ListenerClosed, PortDenied, PortInUse
 from devboxd.net import peer
@@ -163,8 +163,27 @@ class Listener:
                 loop.remove_reader(one)
 
 
+class Kept(Protocol):
+    """Where a service manager keeps sockets over a restart of the daemon, by name."""
+
+    def take(self, name: str) -> list[socket.socket]:
+        """What an earlier daemon stored under this name."""
+
+    def keep(self, name: str, descriptors: Sequence[int]) -> None:
+        """Store them: connections wait in their queue while no daemon runs."""
+
+    def drop(self, name: str) -> None:
+        """Forget what is stored under this name."""
+
+    def drop_rest(self) -> None:
+        """Close and forget what was inherited and not taken: nobody would ever accept from it."""
+
+
 class Listeners:
-    """Binds local ends for forwards; keeps none over a restart of the daemon (see ``main`` for systemd)."""
+    """Binds local ends for forwards, and keeps them over a restart where somebody does."""
+
+    def __init__(self, kept: Kept | None = None) -> None:
+        self._kept = kept
 
     async def tcp(self, bind: str, port: int) -> Listener:
         """Listen on a TCP port: see ``listen_tcp``."""
@@ -176,16 +195,30 @@ class Listeners:
 
     def take(self, name: str) -> Listener | None:
         """The listener that an earlier daemon stored under this name."""
-        return None
+        sockets = self._kept.take(name) if self._kept is not None else []
+        return adopt(*sockets) if sockets else None
 
-    def keep(self, name: str, listener: object) -> None:
-        """Store a listener: connections wait in its queue while no daemon runs."""
+    def keep(self, name: str, listener: Bound) -> None:
+        """Store a listener."""
+        if self._kept is not None:
+            self._kept.keep(name, listener.descriptors)
 
     def drop(self, name: str) -> None:
         """Forget one."""
+        if self._kept is not None:
+            self._kept.drop(name)
 
     def drop_rest(self) -> None:
-        """Close and forget what was inherited and not taken: nobody would ever accept from it."""
+        """Close and forget what nobody took."""
+        if self._kept is not None:
+            self._kept.drop_rest()
+
+
+class Bound(Protocol):
+    """Whatever has descriptors that can be kept."""
+
+    @property
+    def descriptors(self) -> Sequence[int]: ...
 
 
 async def listen_tcp(bind: str = "127.0.0.1", port: int = 0) -> Listener:

@@ -15,10 +15,13 @@ import pytest_asyncio
 from devboxd.api import wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
+from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
+from devboxd.control.doctor import Finding
 from devboxd.errors import LoginNeeded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
-from devboxd.model.box import BoxRef
+from devboxd.model.box import Account, BoxRef
+from devboxd.model.states import LoginState, Result
 from devboxd.net.listen import bind_unix
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import daemon, make_daemon, sim
@@ -47,6 +50,30 @@ class Files:
 
     def paths(self) -> tuple[str, str, str]:
         return "/identity", "/known_hosts", "/config"
+
+
+class Logins:
+    """Those who wait for a login: how often they were let go."""
+
+    def __init__(self) -> None:
+        self.renewed = 0
+        self.rearmed = 0
+
+    async def renew(self) -> None:
+        self.renewed += 1
+
+    def rearm(self) -> None:
+        self.rearmed += 1
+
+
+class Doctor:
+    """Finds nothing wrong."""
+
+    async def machine(self, account: Account) -> list[Finding]:
+        return [Finding("machine", Result.OK, "here")]
+
+    async def box(self, box: BoxRef) -> list[Finding]:
+        return [Finding("box", Result.OK, box.name)]
 
 
 class Server:
@@ -172,16 +199,12 @@ async def make_server() -> AsyncIterator[MakeServer]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dbx-", dir="/tmp")))
 
-        async def login(asked: wire.LoginRequest) -> AsyncIterator[wire.LoginStep]:
-            yield wire.LoginStep("open", url="https://device", code="ABCD")
-            if asked.profile == "broken":
-                error = LoginNeeded("nobody came")
-                yield wire.LoginStep("failed", failure=wire.Failure(error.code, error.message))
+        async def login(whose: Account) -> AsyncIterator[LoginStep]:
+            yield LoginStep(LoginState.OPEN, "", url="https://device", code="ABCD")
+            if whose.profile == "broken":
+                yield LoginStep(LoginState.FAILED, "", failure=LoginNeeded("nobody came"))
             else:
-                yield wire.LoginStep("done")
-
-        async def doctor(asked: wire.Target, box: BoxRef | None) -> wire.Doctor:
-            return wire.Doctor([wire.Check("box" if box else "machine", "ok", box.name if box else "here")])
+                yield LoginStep(LoginState.DONE, "")
 
         async def config() -> wire.ConfigView:
             return wire.ConfigView([wire.Setting("defaults.mux", "tmux", "flag")])
@@ -204,7 +227,8 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 config=config,
                 ssh_config=Files(),
                 login=login,
-                doctor=doctor,
+                logins=Logins(),
+                doctor=Doctor(),
             )
             server = Server(path, daemon, context)
             await stack.enter_async_context(serving(build(context), listener))

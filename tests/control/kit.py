@@ -36,6 +36,10 @@ class Nowhere:
     def __init__(self) -> None:
         self.saved: list[Mapping[str, Any]] = []
         self.failure: StateNotSaved | None = None
+        self.problem: str | None = None
+
+    def read(self) -> Mapping[str, Any]:
+        return self.saved[-1] if self.saved else {}
 
     async def save(self, values: Mapping[str, Any]) -> None:
         if self.failure is not None:

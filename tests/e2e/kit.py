@@ -157,6 +157,8 @@ class World:
             self.stop_daemon()
         self.kill_daemon()
         for daemon in self._daemons.values():
+            if daemon.poll() is None:
+                daemon.kill()  # one whose lock does not name it, on a disk that takes nothing
             daemon.wait(10)
         if self._simulator is not None:
             self._simulator.terminate()

@@ -103,7 +103,10 @@ def test_a_disk_that_takes_nothing_is_told_with_the_path() -> None:
     """Full, read-only, or (here) a limit: the daemon works, and nobody believes that it will remember."""
     with World(near=NO_FILES) as world:
         world.ok("exec", "api", "--", "true")
-        world.ok("forward", "api", "0:80")
+        done = world.run("forward", "api", "0:80")
+        assert done.returncode == 0
+        assert b"forgotten when the daemon ends" in done.stderr
+        assert str(journal(world)).encode() in done.stderr
         found = until(lambda: world.json("status")["conditions"], "a condition is raised")
         assert [one["code"] for one in found] == ["state-not-saved"]
         assert str(journal(world)) in found[0]["text"]

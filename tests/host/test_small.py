@@ -28,7 +28,7 @@ from devboxd.host.clock import Clock
 from devboxd.host.journal import Journal
 from devboxd.host.paths import Paths
 from devboxd.host.secrets import NoKeyring, delete_secret, get_secret, set_secret
-from devboxd.host.systemd import Notifier
+from devboxd.host.systemd import DescriptorStore, Notifier
 from tests.kit.tasks import beside
 
 
@@ -362,3 +362,20 @@ class TestNotice:
         program.chmod(0o755)
         monkeypatch.setattr(notify, "PATIENCE", 0.05)
         assert not await notify.notice("a", "b", platform="linux")
+
+
+def test_inherited_listeners_that_no_forward_took_are_closed_and_forgotten() -> None:
+    """Their clients would wait for ever in a queue that nobody reads."""
+    unstored: list[str] = []
+
+    class Manager(Notifier):
+        def unstore(self, name: str) -> bool:
+            unstored.append(name)
+            return True
+
+    left, other = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
+    store = DescriptorStore(Manager.from_environment({}), {"forward-1": [left], "else": [other]})
+    store.drop_rest()
+    assert (left.fileno(), unstored) == (-1, ["forward-1"])
+    assert other.fileno() >= 0
+    other.close()

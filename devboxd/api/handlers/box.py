@@ -142,4 +142,4 @@ async def ssh(context: Context, asked: wire.SshRequest) -> wire.SshAccess:
 async def doctor(context: Context, asked: wire.Target) -> wire.Doctor:
     """Every check there is, on the way to a box."""
     box = await context.daemon.boxes.resolve(asked.box, account(asked))
-    return await context.doctor(asked, box)
+    return views.doctor(await context.doctor.box(box))

@@ -8,7 +8,9 @@ from typing import Protocol
 import msgspec
 
 from devboxd.api import wire
+from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
+from devboxd.control.doctor import Finding
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
 
@@ -25,6 +27,23 @@ class SshConfig(Protocol):
         """Identity file, known hosts file, configuration file."""
 
 
+class Logins(Protocol):
+    """Those who wait for a login."""
+
+    async def renew(self) -> None:
+        """There is a new one: read everything anew, and let all try."""
+
+    def rearm(self) -> None:
+        """There may be: let all try."""
+
+
+class Doctor(Protocol):
+    """Finds out what is wrong."""
+
+    async def machine(self, account: Account) -> list[Finding]: ...
+    async def box(self, box: BoxRef) -> list[Finding]: ...
+
+
 class Context(msgspec.Struct):
     """The daemon, and what only ``main`` knows of it."""
 
@@ -35,8 +54,9 @@ class Context(msgspec.Struct):
     stop: Callable[[], None]
     config: Callable[[], Awaitable[wire.ConfigView]]
     ssh_config: SshConfig
-    login: Callable[[wire.LoginRequest], AsyncIterator[wire.LoginStep]]
-    doctor: Callable[[wire.Target, BoxRef | None], Awaitable[wire.Doctor]]
+    login: Callable[[Account], AsyncIterator[LoginStep]]
+    logins: Logins
+    doctor: Doctor
 
 
 def account(target: wire.Account) -> Account:

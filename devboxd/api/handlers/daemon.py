@@ -10,6 +10,8 @@ from devboxd import __version__
 from devboxd.api import describe, routes, views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, tells
+from devboxd.errors import DevboxError
+from devboxd.model.states import LoginState
 from devboxd.text import rfc3339
 
 
@@ -63,9 +65,20 @@ async def identity(context: Context, asked: wire.Account) -> wire.Identity:
 
 
 @tells(routes.LOGIN)
-def login(context: Context, asked: wire.LoginRequest) -> AsyncIterator[wire.LoginStep]:
-    """Progress of a login, until it is done or has failed."""
-    return context.login(asked)
+async def login(context: Context, asked: wire.LoginRequest) -> AsyncIterator[wire.LoginStep]:
+    """Progress of a login, until it is done or has failed; at the end, everything that waited for it goes on."""
+    is_done = False
+    try:
+        whose = context.daemon.settings.for_aws().account_of(account(asked))
+        async for step in context.login(whose):
+            is_done = step.state is LoginState.DONE
+            yield views.login_step(step)
+    except DevboxError as error:
+        yield wire.LoginStep(LoginState.FAILED, error.message, failure=views.failure(error))
+    if is_done:  # else there is nothing new, and every account would have to be set up again
+        await context.logins.renew()
+    else:  # whoever asks for a login may have renewed other credentials by hand
+        context.logins.rearm()
 
 
 @answers(routes.STOP)
@@ -96,4 +109,4 @@ async def remove(context: Context, asked: wire.Nothing) -> wire.SshConfigResult:
 @answers(routes.DOCTOR)
 async def doctor(context: Context, asked: wire.Target) -> wire.Doctor:
     """Check what is on this machine."""
-    return await context.doctor(asked, None)
+    return views.doctor(await context.doctor.machine(account(asked)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
@@ -12,6 +13,8 @@ from devboxd.api.upgrade import Framed
 from devboxd.errors import BadRequest, BoxNotFound
 from devboxd.model.forward import Spec, check
 from devboxd.model.terminal import Detach, Leaving
+
+NOT_SAVED: Final = "state-not-saved"
 
 
 @answers(routes.LIST_FORWARDS)
@@ -27,8 +30,11 @@ async def add(context: Context, asked: wire.ForwardRequest) -> wire.ForwardList:
         raise BadRequest("this route keeps its forwards", hint=f"POST {routes.HOLD_FORWARDS.path} holds them")
     specs = _specs(asked)
     box = await context.daemon.boxes.resolve(asked.box, account(asked))
-    facts = await context.daemon.forwards.add(box, specs, auto=asked.auto, ephemeral=False)
-    return wire.ForwardList([views.forward(item) for item in facts])
+    daemon = context.daemon
+    facts = await daemon.forwards.add(box, specs, auto=asked.auto, ephemeral=False)
+    is_kept = await daemon.memory.settled()
+    found = [] if is_kept else [one for one in daemon.shared.news.conditions() if one.code == NOT_SAVED]
+    return wire.ForwardList([views.forward(item) for item in facts], [views.condition(one) for one in found])
 
 
 @frames(routes.HOLD_FORWARDS)
@@ -67,6 +73,7 @@ async def _leaves(terminal: StreamTerminal) -> None:
 async def remove(context: Context, asked: wire.ForwardId) -> wire.Forward:
     """Remove one."""
     facts = await context.daemon.forwards.remove(asked.id)
+    await context.daemon.memory.settled()
     if facts is None:
         raise BoxNotFound(f"no forward is called {asked.id!r}", hint="devboxctl forward ls")
     return views.forward(facts)

@@ -11,6 +11,7 @@ import msgspec
 from devboxd.api.wire.common import (
     API_VERSION,
     Cells,
+    Condition,
     Failure,
     Line,
     LocalPort,
@@ -161,9 +162,10 @@ class Forward(msgspec.Struct, omit_defaults=True):
 
 
 class ForwardList(msgspec.Struct, omit_defaults=True):
-    """Forwards, in order of their making."""
+    """Forwards, in order of their making. ``conditions`` say why they may be forgotten, where they may."""
 
     forwards: list[Forward]
+    conditions: list[Condition] = []
     version: int = API_VERSION
 
 

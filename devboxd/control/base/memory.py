@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Self
 
 from devboxd.control.base.bells import Bell
 from devboxd.control.base.needs import Journal
@@ -18,7 +18,7 @@ from devboxd.control.base.news import News
 from devboxd.errors import StateNotSaved
 from devboxd.model.box import Account
 from devboxd.model.forward import Saved
-from devboxd.model.memory import ACCOUNTS_KEPT, State, Unusable, kept
+from devboxd.model.memory import ACCOUNTS_KEPT, State, Unusable, kept, recalled
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,15 @@ class Memory:
         self._tried = 0  # changes that are there or could not be written
         self._changed = asyncio.Event()
         self._done = Bell()
+
+    @classmethod
+    def recall(cls, news: News, journal: Journal, new_owner: Callable[[], str]) -> Self:
+        """What the last daemon left; the first one of all gives our sessions at AWS their mark."""
+        state = recalled(journal.read())
+        state.owner = state.owner or new_owner()
+        if journal.problem:
+            news.raise_condition("journal-lost", problem=journal.problem)
+        return cls(news, journal, state)
 
     @property
     def owner(self) -> str:

@@ -32,6 +32,13 @@ class Clock(Protocol):
 class Journal(Protocol):
     """JSON values that outlive the daemon, replaced as a whole."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why not all could be read that was written, in a sentence."""
+
+    def read(self) -> Mapping[str, Any]:
+        """What was last written, as far as it can be read; empty where there is nothing."""
+
     async def save(self, values: Mapping[str, Any]) -> None:
         """Durable on return. Raises ``StateNotSaved``; then what was there is there still."""
 

@@ -120,3 +120,16 @@ async def test_an_answer_does_not_wait_for_a_disk_that_hangs() -> None:
         began = asyncio.get_running_loop().time()
         assert not await memory.settled()
         assert asyncio.get_running_loop().time() - began == SETTLE
+
+
+async def test_the_first_daemon_of_all_gives_itself_a_mark_and_the_next_ones_keep_it() -> None:
+    """By it the sweep knows which sessions at AWS are ours."""
+    news, store = Shared.of(LoopClock()).news, Nowhere()
+    first = Memory.recall(news, store, lambda: "ana@desk/1")
+    async with writing(first):
+        first.used(Account())
+        await first.settled()
+    store.problem = "the journal could not be read; what its last good copy remembers is back"
+    second = Memory.recall(news, store, lambda: "ana@desk/2")
+    assert second.owner == first.owner == "ana@desk/1"
+    assert [one.code for one in news.conditions()] == ["journal-lost"]

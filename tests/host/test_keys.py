@@ -1,19 +1,20 @@
-"""What only main does: files of ssh on this machine, and tasks that must not end."""
+"""The files of ssh on this machine, and only those that the user asked for."""
 
 from __future__ import annotations
 
-import socket
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.shared import Shared
+from devboxd.errors import StateNotSaved
 from devboxd.host.keys import LocalKeys
+from devboxd.host.machine import new_owner
 from devboxd.host.paths import Paths
 from devboxd.host.ssh_config import command_in
-from devboxd.host.systemd import Notifier
-from devboxd.main import _Listeners
 from tests.control.fakes import LoopClock
 from tests.control.kit import Nowhere
 
@@ -50,17 +51,36 @@ async def test_only_config_ssh_touches_the_users_ssh_config(paths: Paths, tmp_pa
     assert command_in(paths.ssh_config.read_text()) != program, "one that is gone is not kept"
 
 
-def test_inherited_listeners_that_no_forward_took_are_closed_and_forgotten(tmp_path: Path) -> None:
-    unstored: list[str] = []
+async def test_a_disk_that_takes_nothing_is_an_error_with_the_path(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not an internal error: ``config-ssh`` on a full disk."""
+    keys = LocalKeys(paths, Memory(Shared.of(LoopClock()).news, Nowhere()))
 
-    class Manager(Notifier):
-        def unstore(self, name: str) -> bool:
-            unstored.append(name)
-            return True
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    left, other = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
-    listeners = _Listeners(Manager.from_environment({}), {"forward-1": [left], "else": [other]})
-    listeners.drop_rest()
-    assert (left.fileno(), unstored) == (-1, ["forward-1"])
-    assert other.fileno() >= 0
-    other.close()
+    await keys.public_key()
+    monkeypatch.setattr(os, "fsync", full)
+    for work in (keys.write(None), keys.pin(["api"], 22, [KEY])):
+        with pytest.raises(StateNotSaved) as caught:
+            await work
+        assert str(paths.known_hosts) in caught.value.message
+        assert caught.value.hint == "make room on that disk"
+    paths.identity.unlink()
+    with pytest.raises(StateNotSaved, match=paths.identity.name):
+        await keys.public_key()
+
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJJ6o0pFBS6Zt1T2o0pYyQ1M6mZ1Q0pH2b8o1kZr9mXq"
+
+
+def test_a_user_without_a_name_has_a_mark_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container no passwd entry may name the user, and the daemon starts all the same."""
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert new_owner().startswith("uid-")
+    assert new_owner() != new_owner()
