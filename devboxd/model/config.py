@@ -181,6 +181,7 @@ VARIABLES: Final = {
     "DEVBOX_USER": ("defaults", "user"),
     "DEVBOX_MUX": ("defaults", "mux"),
     "DEVBOX_KEEP_ALIVE": ("defaults", "keep_alive"),
+    "DEVBOX_BRIDGE": ("bridge", "use"),
     "DEVBOX_LOG": ("log", "level"),
 }
 

@@ -237,6 +237,8 @@ class Simulator:
             "AWS_CONFIG_FILE": nowhere,
             "AWS_SHARED_CREDENTIALS_FILE": nowhere,
             "AWS_EC2_METADATA_DISABLED": "true",
+            # The ports of a simulated box are the agent's; a real program on this machine cannot reach them.
+            "DEVBOX_BRIDGE": "never",
         }
 
     async def fault(self, name: str, **parameters: Any) -> int:
