@@ -119,13 +119,7 @@ def ssh(
             "there is no ssh on this machine", "install the OpenSSH client, or use devboxctl attach"
         )
     try:
-        access = ask.ask(
-            routes.SSH,
-            wire.SshRequest(
-                box=ask.chosen(box), user=user, port=port, profile=settings.profile, region=settings.region
-            ),
-            timeout=READY,
-        )
+        access = _access(ask.chosen(box), user, port)
     except client.ClientError as error:
         reply.show_failure(reply.failure_of(error))
         return reply_status(error)
@@ -135,8 +129,22 @@ def ssh(
     line = ["ssh", "-F", access.config_file, "-l", access.user]
     if port != 22:
         line += ["-p", str(port)]
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     os.execv(program, [*line, *context.meta.get(SSH_OPTIONS, []), host, *grammar.rest_of(context)])
+
+
+def _access(box: str, user: str | None, port: int) -> wire.SshAccess:
+    """Ask for what ssh needs. A box may be called ``ann@corp``; where none is, that means user ann on corp."""
+    request = wire.SshRequest(box=box, user=user, port=port, profile=settings.profile, region=settings.region)
+    try:
+        return ask.ask(routes.SSH, request, timeout=READY)
+    except client.Refused as error:
+        before, at, name = box.rpartition("@")
+        if not at or not before or not name or reply.failure_of(error)["code"] != "box-not-found":
+            raise
+    request.box, request.user = name, user or before
+    return ask.ask(routes.SSH, request, timeout=READY)
 
 
 def reply_status(error: client.ClientError) -> int:

@@ -232,6 +232,75 @@ def test_git_pushes_and_clones(world: World, sshd: Sshd) -> None:
     assert (world.folder / "clone" / "file").read_text() == "hello\n"
 
 
+@pytest.mark.parametrize("way", ["exec", "exec of a user", "ssh"])
+def test_rsync_goes_through_devboxctl_itself(world: World, sshd: Sshd, way: str) -> None:
+    """No configuration of ssh, and with exec not even an sshd on the box."""
+    need("rsync")
+    tree = world.folder / "own-tree"
+    (tree / "sub dir").mkdir(parents=True, exist_ok=True)
+    for number in range(5):
+        (tree / "sub dir" / f"it's {number}").write_bytes(os.urandom(200_000))
+    target = world.disk() / "work" / f"rsync {way}"
+    command = f"{CTL} ssh --port {sshd.port}" if way == "ssh" else f"{CTL} exec"
+    host = f"{getpass.getuser()}@api" if way == "exec of a user" else "api"
+    for _ in range(2):  # the second time there is nothing to do
+        subprocess.run(
+            ["rsync", "-a", "-s", "--delete", "-e", command, f"{tree}/", f"{host}:{target}/"],
+            check=True, env=world.env, timeout=60,
+        )  # fmt: skip
+    back = world.folder / f"back {way}"
+    subprocess.run(
+        ["rsync", "-a", "-s", "-e", command, f"{host}:{target}/", f"{back}/"],
+        check=True,
+        env=world.env,
+        timeout=60,
+    )
+    for folder in (target, back):
+        found = {file.name: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        assert found == {file.name: file.read_bytes() for file in tree.rglob("*") if file.is_file()}
+
+
+def test_git_goes_through_devboxctl_itself(world: World, sshd: Sshd) -> None:
+    """git asks with -G whether this is OpenSSH, and then writes -o, -p and user@host."""
+    need("git")
+    env = world.env | {
+        "GIT_SSH_COMMAND": f"{CTL} ssh --port {sshd.port}",
+        "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null",
+    }  # fmt: skip
+    bare = world.disk() / "work" / "own.git"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(bare)], check=True, env=env)
+    for number, host in enumerate(("api:", f"{getpass.getuser()}@api:")):
+        line = [
+            "git",
+            "-c",
+            "protocol.version=2",
+            "clone",
+            "-q",
+            f"{host}{bare}",
+            str(world.folder / f"own-{number}"),
+        ]
+        done = subprocess.run(line, env=env, timeout=60, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    url = f"ssh://{getpass.getuser()}@api:{sshd.port}{bare}"
+    env["GIT_SSH_COMMAND"] = f"{CTL} ssh"
+    done = subprocess.run(
+        ["git", "ls-remote", url], env=env, timeout=60, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_devboxctl_ssh_takes_the_line_of_ssh(world: World, sshd: Sshd) -> None:
+    port = str(sshd.port)
+    for words, expected in (
+        (["-p", port, "api", "echo", "-n", "x"], b"x"),
+        (["-T", "-p", port, "-o", "LogLevel=ERROR", "api", "printf %s y"], b"y"),
+        (["api", "-p", port, "--", "echo", "z"], b"z\n"),
+        ([f"{getpass.getuser()}@api", f"-p{port}", "echo", "$((1+1))"], b"2\n"),
+    ):
+        done = world.run("ssh", *words)
+        assert (done.returncode, done.stdout) == (0, expected), done.stderr
+
+
 def test_devboxctl_ssh_needs_no_set_up_at_all(world: World, sshd: Sshd) -> None:
     done = world.run("ssh", "api", "--port", str(sshd.port), "--", "sh -c 'echo here; exit 3'")
     assert (done.returncode, done.stdout) == (3, b"here\n"), done.stderr
