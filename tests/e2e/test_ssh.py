@@ -347,7 +347,12 @@ def test_proxy_carries_any_bytes_and_ends_with_its_input(world: World) -> None:
     with world.start("proxy", "api", "7", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        writer = threading.Thread(target=process.stdin.write, args=(data,))
+
+        def write(pipe: Any = process.stdin) -> None:
+            pipe.write(data)
+            pipe.flush()  # or the last bytes may wait in its buffer for ever
+
+        writer = threading.Thread(target=write)
         writer.start()
         got = b""
         while len(got) < len(data):
