@@ -199,6 +199,34 @@ def created(project: Project, op: str, event: Event, *, run: Run | None = None) 
     return changes
 
 
+def restored(known: Ledger, op: str, event: Event) -> list[Change]:
+    """A whole project as it was, or as the tags say: all of it new. The row comes last."""
+    project = known.project
+    changes = [
+        Change(generation_key(project.uid, one.number), ABSENT, body(one)) for one in known.generations
+    ]
+    return [*changes, *created(project, op, event, run=known.run)]
+
+
+def of_all(uid: str) -> tuple[Range, ...]:
+    """Everything of a project but its name, the row last."""
+    return Range(f"E#{uid}#"), Range(f"R#{uid}#"), Range(f"G#{uid}#"), Range(row_key(uid))
+
+
+def copied(items: Iterable[Item], there: Iterable[str], op: str) -> list[Change]:
+    """What another store lacks of these items. A row arrives as one that was never moved."""
+    known = set(there)
+    changes = []
+    for item in items:
+        if item.key in known:
+            continue
+        content = dict(item.body)
+        if item.key.startswith("M#"):
+            content |= {"moved": "", "op": op}
+        changes.append(Change(item.key, ABSENT, content))
+    return changes
+
+
 def written(ledger: Ledger, write: Write, op: str, event: Event) -> list[Change]:
     """One step of the table as one transaction."""
     uid, known = write.project.uid, ledger.versions

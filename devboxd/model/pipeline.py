@@ -41,6 +41,8 @@ PHASES: Final[Mapping[Phase, Callable[[Seen], Step]]] = {
 def next_step(seen: Seen) -> Step:
     """Name the one next thing to do; safe to ask again after any crash."""
     project = seen.project
+    if project.moved:
+        return Wait(CALM, f"moved to {project.moved}")
     if project.want is Want.GONE and project.phase is not Phase.DELETING:
         return retention.begin_deleting(seen)
     if is_old(seen):

@@ -230,6 +230,7 @@ class Project(msgspec.Struct, frozen=True):
     snap: int | None = None  # save number of an image of the running box
     label: str = ""  # for the next generation
     adopted: bool = False  # tags of an instance that we did not launch are still to be written
+    moved: str = ""  # the store that it was moved to: nothing is done about it from here
     fork_of: tuple[str, int] | None = None  # uid and generation that are pinned until our first save
     shunned: str | None = None  # the zone that had no capacity when the box was to start
     spec: Spec = Spec()

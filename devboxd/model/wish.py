@@ -375,10 +375,12 @@ def _usable(known: Ledger) -> Project:
     """The project, unless there is nothing to be asked of it any more.
 
     Raises:
-        WrongState: it is being deleted.
+        WrongState: it is being deleted, or was moved to another store.
         ProjectBroken: a person has to look first.
     """
     project = known.project
+    if project.moved:
+        raise WrongState(f"{project.name} was moved to {project.moved}")
     if project.phase is Phase.DELETING or project.want is Want.GONE:
         raise WrongState(f"{project.name} is being deleted")
     if project.phase is Phase.BROKEN:

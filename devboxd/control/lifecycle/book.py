@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from devboxd.control.base.needs import Store
 from devboxd.errors import Conflict, DevboxError
 from devboxd.model import ledger
@@ -15,6 +17,7 @@ from devboxd.model.step import Erase, Write
 from devboxd.model.wish import taken
 
 EVENTS_SHOWN: Final = 100
+MOVED_AT_ONCE: Final = 50  # items in one commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,38 @@ class Book:
             await self._commit(project.uid, changes, op)
         except Conflict as error:
             raise taken(project.name) from error
+
+    async def restore(self, known: Ledger, text: str) -> None:
+        """Write a whole project down: one that was exported, or read from tags. Raises AlreadyExists."""
+        op = self.op()
+        try:
+            await self._commit(
+                known.project.uid, ledger.restored(known, op, self._event("restore", text)), op
+            )
+        except Conflict as error:
+            raise taken(known.project.name) from error
+
+    async def move(self, uid: str, target: Book, where: str) -> None:
+        """Move a project to another store. Killed anywhere, the same call goes on from there."""
+        known = await self.load(uid)
+        if known is None:
+            return  # it was moved, and only the answer was lost
+        taken_by = await target.find(known.project.name)
+        if taken_by not in (None, uid):
+            raise taken(known.project.name)
+        if not known.project.moved:
+            text = f"moved to {where}"
+            known = await self.write(known, Write("move", replace(known.project, moved=where), text))
+        items = await self.store.read(self.owner, *ledger.of_all(uid))
+        there = await target.store.read(target.owner, *ledger.of_all(uid))
+        name = Change(ledger.name_key(known.project.name), ledger.ABSENT, {"uid": uid})
+        op = self.op()
+        missing = ledger.copied(items, (item.key for item in there), op)
+        for start in range(0, len(missing), MOVED_AT_ONCE):
+            await target.store.commit(target.owner, missing[start : start + MOVED_AT_ONCE], f"{op}-{start}")
+        if taken_by is None:
+            await target.store.commit(target.owner, [name], self.op())
+        await self.erase(known, Erase(known.project, "moved"))
 
     async def write(self, known: Ledger, step: Write) -> Ledger:
         """Make a step of the table; returns the project as it is then."""

@@ -1,0 +1,211 @@
+"""Projects that lose their rows, change their store, or come out of an export."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+from typing import Any
+
+import msgspec
+import pytest
+
+from devboxd.control.lifecycle.book import Book
+from devboxd.control.lifecycle.order import LaunchWish
+from devboxd.errors import AlreadyExists, BadRequest, Unreachable
+from devboxd.model.box import Account
+from devboxd.model.ledger import Change
+from devboxd.model.project import Phase, Want
+from devboxd.model.wish import ProjectNotFound
+from tests.control.fakes import LoopClock
+from tests.lifecycle.kit import OWNER, Bench, bench, start, stop, with_daemon
+from tests.lifecycle.memory import MemoryStore
+
+pytestmark = pytest.mark.looptime
+
+
+async def without_its_store(one: Bench) -> Bench:
+    """Another machine, with nothing written down, over the same AWS."""
+    await stop(one)
+    return await start(bench(MemoryStore(), model=one.model, me="desktop"))
+
+
+@pytest.mark.parametrize("phase", [Phase.READY, Phase.WARM, Phase.RUNNING])
+async def test_rows_are_made_anew_from_tags(phase: Phase) -> None:
+    """The laptop is stolen: every project is there again, with every generation, and goes on."""
+    one = await start(bench())
+    row = await one.launched()
+    one.work(row)
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    await one.projects.up("api")
+    row = (await one.until("api", Phase.RUNNING)).project
+    written = one.work(row)
+    if phase is Phase.WARM:
+        await one.projects.stop("api")
+    if phase is Phase.READY:
+        await one.projects.terminate("api")
+    before = await one.until("api", phase)
+    if phase is Phase.READY:
+        await asyncio.sleep(600)
+    other = await without_its_store(one)
+    (made,) = await other.projects.rebuild(Account())
+    assert (made.name, made.uid, made.phase) == ("api", row.uid, phase)
+    assert made.saves > before.project.saves, "a number that was handed out must not be handed out again"
+    known = await other.projects.get("api")
+    assert [one.image for one in known.generations] == [one.image for one in before.generations]
+    assert [one.stamp for one in known.generations] == [one.stamp for one in before.generations]
+    assert await other.projects.rebuild(Account()) == [], "twice is once"
+    await other.projects.launch("api", LaunchWish(types=("t4g.small",), profile="box"))
+    again = (await other.until("api", Phase.RUNNING)).project
+    assert other.content(again.instance)["/dev/sda1"] >= written
+    await other.projects.terminate("api")
+    await other.until("api", Phase.READY)
+    await asyncio.sleep(900)
+    tables = other.model.tables
+    assert not [v for v in tables.volumes.values() if v.state != "deleting"]
+    await stop(other)
+
+
+async def test_volumes_without_an_instance_are_rescued_when_rows_are_made_anew() -> None:
+    """Somebody terminated the box while there was no store at all."""
+    one = await start(bench())
+    row = await one.launched()
+    one.work(row)
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    await one.projects.up("api")
+    row = (await one.until("api", Phase.RUNNING)).project
+    written = one.work(row)
+    await stop(one)
+    for name, more in (
+        ("ModifyInstanceAttribute", {"InstanceId": row.instance, "DisableApiTermination": {"Value": False}}),
+        ("TerminateInstances", {"InstanceIds": [row.instance]}),
+    ):
+        one.model.call(name, more, now=LoopClock().wall(), caller="console")
+    await asyncio.sleep(7200)
+    other = await without_its_store(one)
+    (made,) = await other.projects.rebuild(Account())
+    assert made.phase is Phase.RESCUE
+    known = await other.until("api", Phase.READY)
+    head = known.generations[-1]
+    assert other.model.tables.snapshots[head.disks[0].snapshot or ""].content >= written
+    await stop(other)
+
+
+async def test_several_living_instances_are_left_to_a_person() -> None:
+    """Tags do not say which one was the project's."""
+    one = await start(bench())
+    row = await one.launched()
+    await stop(one)
+    record = one.model.tables.instances[row.instance or ""]
+    other_id = "i-0123456789abcdef0"
+    one.model.region.put(
+        dataclasses.replace(
+            record,
+            id=other_id,
+            client_token=f"{row.uid}-1-1",
+            tags={**record.tags, "devbox:launch": f"{row.uid}-1-1"},
+        )
+    )
+    other = await without_its_store(one)
+    (made,) = await other.projects.rebuild(Account())
+    assert made.phase is Phase.BROKEN
+    assert other_id in made.reason
+    await asyncio.sleep(600)
+    assert one.model.tables.instances[other_id].state.value == "running"
+    await stop(other)
+
+
+# Export
+
+
+@with_daemon
+async def test_an_export_can_be_restored_and_goes_on_with_numbers_of_its_own(one: Bench) -> None:
+    """Also one that is older than what happened since."""
+    await one.launched()
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    exported = msgspec.json.decode(msgspec.json.encode(await one.projects.export("api")))
+    with pytest.raises(AlreadyExists):
+        await one.projects.restore(exported)
+    await one.projects.up("api")
+    await one.until("api", Phase.RUNNING)
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    other = await without_its_store(one)
+    made = await other.projects.restore(exported)
+    assert (made.name, made.head) == ("api", 1)
+    await other.projects.up("api")
+    again = (await other.until("api", Phase.RUNNING)).project
+    assert again.run > 2
+    await other.projects.terminate("api")
+    known = await other.until("api", Phase.READY)
+    assert known.project.head == 2
+    await stop(other)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"format": 2}, {"format": 1}, {"format": 1, "project": {"uid": 7}}])
+@with_daemon
+async def test_what_is_no_export_is_refused(one: Bench, wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest):
+        await one.projects.restore(wrong)
+
+
+# From one store to another
+
+
+class Fragile(MemoryStore):
+    """A store that can not be reached at the n-th commit."""
+
+    def __init__(self) -> None:
+        super().__init__(is_shared=True)
+        self.breaks_at = -1
+        self.commits = 0
+
+    async def commit(self, owner: str, changes: Any, op: str) -> None:
+        self.commits += 1
+        if self.commits == self.breaks_at:
+            raise Unreachable("no answer")
+        await super().commit(owner, changes, op)
+
+
+@pytest.mark.parametrize("breaks_at", [-1, 1, 2])
+async def test_a_project_moves_to_a_shared_store_whatever_breaks_on_the_way(breaks_at: int) -> None:
+    """It is never acted on from both; asked again, the move goes on."""
+    one = await start(bench())
+    await one.launched()
+    shared = Fragile()
+    shared.breaks_at = breaks_at
+    ids = itertools.count(1)
+    target = Book(shared, OWNER, "mover", lambda: f"move-{next(ids):06d}", LoopClock().wall)
+    for _ in range(3):
+        try:
+            await one.projects.move("api", target, "the table")
+            break
+        except Unreachable:
+            row = (await one.projects.get("api")).project
+            assert row.moved == "the table"
+    with pytest.raises(ProjectNotFound):
+        await one.projects.get("api")
+    other = await start(bench(shared, model=one.model, me="desktop"))
+    known = await other.projects.get("api")
+    assert (known.project.phase, known.project.moved, known.project.want) == (Phase.RUNNING, "", Want.UP)
+    assert [event.what for event in await other.projects.events("api")][:2] == ["create", "L1"]
+    await other.projects.terminate("api")
+    await other.until("api", Phase.READY)
+    assert one.fleet.statuses() == []
+    await stop(one)
+    await stop(other)
+
+
+async def test_a_name_that_is_taken_there_stops_the_move_before_anything_arrives() -> None:
+    one, shared = await start(bench()), MemoryStore(is_shared=True)
+    await one.launched()
+    await shared.commit(OWNER, [Change("N#api", 0, {"uid": "somebody"})], "x")
+    target = Book(shared, OWNER, "mover", lambda: "move-1", LoopClock().wall)
+    with pytest.raises(AlreadyExists):
+        await one.projects.move("api", target, "the table")
+    assert [key for _, key in shared.items] == ["N#api"]
+    assert (await one.projects.get("api")).project.moved == ""
+    await stop(one)
