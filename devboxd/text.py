@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from typing import Final
 
 LINE_MAX: Final = 300  # characters of a foreign text in one of our sentences
+LOOKED_AT: Final = (
+    20  # times the limit: what is longer than that is cut before anybody looks at each character
+)
 MARKS_MAX: Final = 4  # accents on one letter: more are no script but a tower over the lines above
 REPLACEMENT: Final = "\ufffd"
 
@@ -51,7 +54,7 @@ def printable(text: str, keep: str = "") -> str:
 
 def one_line(text: str, limit: int = LINE_MAX) -> str:
     """Make foreign text fit into a sentence: ``printable``, single spaces, at most ``limit`` characters."""
-    clean = " ".join(printable(text).split())
+    clean = " ".join(printable(text[: LOOKED_AT * limit]).split())
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 HIGH_WATER: Final = 64 << 10  # bytes behind from which ``drained`` waits
 LOW_WATER: Final = 16 << 10
+STATUS_BEHIND: Final = 1 << 20  # bytes behind from which only the latest status is kept
 DRAIN_LOOK: Final = 0.02  # seconds
 
 
@@ -40,6 +41,7 @@ class StreamTerminal:
         self._writer = writer
         self._writer.transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
         self._last_status: bytes | None = None
+        self._late_status: bytes | None = None  # kept back while the client is far behind
 
     @classmethod
     async def over(cls, own: socket.socket) -> StreamTerminal:
@@ -79,8 +81,13 @@ class StreamTerminal:
         payload = msgspec.json.encode(
             wire.StreamStatus(line.state, line.text, since, line.retry_in, line.mux)
         )
-        if payload != self._last_status:
-            self._last_status = payload
+        if payload == self._last_status:
+            return
+        self._last_status = payload
+        if self.backlog > STATUS_BEHIND:
+            self._late_status = payload  # the one before is old news by now
+        else:
+            self._late_status = None
             self._send(wire.StreamType.STATUS, payload)
 
     def credit(self, size: int) -> None:
@@ -126,6 +133,9 @@ class StreamTerminal:
         self._writer.transport.abort()
 
     def _send(self, kind: wire.StreamType, payload: bytes) -> None:
+        if self._late_status is not None and self.backlog <= STATUS_BEHIND:
+            late, self._late_status = self._late_status, None
+            self._send(wire.StreamType.STATUS, late)
         if not self._writer.is_closing():
             self._writer.write(wire.STREAM_HEADER.pack(kind, len(payload)) + payload)
 

@@ -42,6 +42,7 @@ INPUT_CHUNK: Final = 3 << 10  # bytes of input in one line: a terminal's buffer 
 MOST_AHEAD: Final = (
     100_000  # lines not taken, or ahead of a missing one: the window holds fewer of the shortest
 )
+MOST_AHEAD_BYTES: Final = 4 * OUTPUT_WINDOW  # bytes of lines that wait for a missing one
 MOST_UNTAKEN: Final = (
     16 << 20
 )  # bytes of output that the client has not taken; an honest relay keeps to 4 MiB
@@ -285,7 +286,7 @@ class RelayReader:
         self._damaged_in_a_row = 0
         if number <= self.seen or number in self._ahead:
             return []  # asked for, and it had only been late
-        if self._ahead_size + len(line) > 4 * OUTPUT_WINDOW:
+        if self._ahead_size + len(line) > MOST_AHEAD_BYTES:
             raise RelayError("the relay sends further ahead than it may")
         self._ahead[number] = waiting = head[:1] + payload
         self._ahead_size += len(waiting)
@@ -300,7 +301,7 @@ class RelayReader:
     def _greet(self, rest: bytes) -> RelayReady:
         try:
             greeting: dict[str, Any] = msgspec.json.decode(rest, type=dict[str, Any])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise RelayError(f"the relay's greeting does not parse: {error}") from None
         self.kind = str(greeting.get("relay"))
         return RelayReady(self.kind)

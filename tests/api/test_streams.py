@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from devboxd.api import wire
-from devboxd.api.stream import HIGH_WATER, StreamTerminal
+from devboxd.api.stream import HIGH_WATER, STATUS_BEHIND, StreamTerminal
 from devboxd.errors import WrongState
 from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Resize, Signal, StatusLine, Taken
 from devboxd.simulator.world import Simulator
@@ -384,3 +384,32 @@ async def test_waiting_for_a_client_that_is_gone_ends() -> None:
     writer.transport.abort()
     await asyncio.wait_for(waiting, 10)
     await terminal.close()
+
+
+async def test_a_thousand_states_for_a_client_that_does_not_read_are_one() -> None:
+    """A link that flaps all night, and a terminal that was stopped in the evening."""
+    terminal, reader, writer = await pair()
+    while terminal.backlog <= STATUS_BEHIND:
+        terminal.output(b"x" * 100_000)
+    before = terminal.backlog
+    for number in range(1000):
+        terminal.status(StatusLine("reconnecting", f"try {number}"))
+    assert terminal.backlog == before
+    seen: list[str] = []
+
+    async def read() -> None:
+        while True:
+            kind, length = wire.STREAM_HEADER.unpack(await reader.readexactly(wire.STREAM_HEADER.size))
+            payload = await reader.readexactly(length)
+            if kind == TYPE.STATUS:
+                seen.append(msgspec.json.decode(payload, type=wire.StreamStatus).text)
+            elif kind == TYPE.EXIT:
+                return
+
+    reading = beside(read())
+    await terminal.drained(HIGH_WATER)
+    terminal.leave(Leaving())
+    await asyncio.wait_for(reading, 10)
+    assert seen == ["try 999"], "the latest, and before the end"
+    await terminal.close()
+    writer.close()

@@ -367,8 +367,9 @@ class Attach:
             if self._was_lost:
                 self._was_lost = False
                 self._shared.tasks.spawn("look after a resume", self._look_after_resume(joined))
-            if session is not None and not started:
-                session.send_now(PayloadType.SIZE, size(*self._size))  # a start script waits for it
+            if session is not None and not joined.first_output.is_set():
+                # A start script waits for it; and in a plain shell nothing that is typed may come before it.
+                session.send_now(PayloadType.SIZE, size(*self._size))
             self._has_input.set()
         elif state is SessionState.STALLED and joined.redrawn and session is not None:
             self._shared.tasks.spawn("a silent session", self._replace_silent(joined, session))

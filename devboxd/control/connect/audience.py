@@ -53,7 +53,7 @@ class Audience:
 class Capture(Audience):
     """Collects a bounded amount of output."""
 
-    LIMIT = 1 << 20  # bytes
+    LIMIT = 64 << 10  # bytes of each output; what we ask for is a few thousand
 
     def __init__(self, stdin: bytes = b"") -> None:
         super().__init__(stdin)

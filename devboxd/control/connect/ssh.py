@@ -29,6 +29,7 @@ from devboxd.text import one_line
 log = logging.getLogger(__name__)
 
 VALID: Final = 12 * 3600.0  # seconds that a prepared box is taken to stay so
+MOST_HOST_KEYS: Final = 16  # of one sshd; it has one of each kind
 VALID_BAD: Final = 10.0  # the same where something was wrong: the user may mend it any moment
 
 
@@ -162,7 +163,7 @@ class SshAccess:
                 problems.append(f"devbox's key could not be put on {box.name} for {login}: {error.message}")
         host_keys = [
             key for word, value in answers if word == "host" and (key := host_key(value)) is not None
-        ]
+        ][:MOST_HOST_KEYS]
         if not host_keys:
             problems.append(f"no host key could be learned: does sshd listen on port {port} of {box.name}?")
         return Access(box.target, login, port, has_key, host_keys, problems, self._shared.time.wall())

@@ -34,6 +34,8 @@ LONGEST: Final = 1 << 18  # bytes of one frame; agents talk in small ones
 READY: Final = b"ready"
 MOST_WAITING: Final = 1 << 18  # bytes that wait for one side; a box that sends more loses the connection
 
+MOST_COMPLAINTS: Final = 20  # pieces of its standard error that go to the log
+
 Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
 
 
@@ -121,6 +123,7 @@ class _Pipe:
         self._buffer = bytearray()
         self._is_ready = False
         self._is_over = False
+        self._complaints = 0
         self._last = 0  # the program counts its connections upward
         self._connections: dict[int, _Queue] = {}
         self._tasks = Supervisor("ssh agent connections")
@@ -154,7 +157,9 @@ class _Pipe:
         self._taken += len(data)
         self._changed.set()
         if error:
-            log.info("ssh agent on the box: %s", one_line(data[:200].decode("utf-8", "replace")))
+            self._complaints += 1
+            if self._complaints <= MOST_COMPLAINTS:
+                log.info("ssh agent on the box: %s", one_line(data[:200].decode("utf-8", "replace")))
             return
         if self._is_over:
             return

@@ -12,7 +12,14 @@ import pytest_asyncio
 
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.sshagent import FRAME, LONGEST, MOST_WAITING, SshAgents
+from devboxd.control.connect.sshagent import (
+    FRAME,
+    LONGEST,
+    MOST_COMPLAINTS,
+    MOST_CONNECTIONS,
+    MOST_WAITING,
+    SshAgents,
+)
 from devboxd.control.connect.terminal import Terminal
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.terminal import Input, Leaving, Taken
@@ -191,3 +198,52 @@ async def test_when_the_newest_terminal_leaves_the_one_before_is_asked_again(tmp
     assert len(program.terminals) == 1, "one program served them all"
     for server in servers:
         server.close()
+
+
+async def test_a_box_that_opens_without_end_is_ended_and_fills_nothing(tmp_path: Path) -> None:
+    """Each connection beyond the bound is answered, and nobody took the answers."""
+    program, slow = Program(), Agent("s", reads=False)
+    server = await slow.serve(tmp_path / "s")
+    async with SshAgents(Shared.of(LoopClock()), program.run).lending(BOX, None, str(tmp_path / "s")):
+        terminal = await program.ready()
+        for first in range(1, 200_000, 1000):
+            terminal.output(b"".join(frame(number, b"x") for number in range(first, first + 1000)))
+            if first % 10_000 == 1:
+                await asyncio.sleep(0)
+        assert terminal._outgoing <= MOST_WAITING + 8  # type: ignore[attr-defined]
+        async with asyncio.timeout(5):
+            while await terminal.receive() is not None:
+                pass
+        assert slow.opened <= MOST_CONNECTIONS
+    slow.leave()
+    server.close()
+
+
+async def test_ends_and_single_bytes_without_end_fill_nothing(tmp_path: Path) -> None:
+    """They count as little, and each took a place in a queue."""
+    program, slow = Program(), Agent("s", reads=False)
+    server = await slow.serve(tmp_path / "s")
+    async with SshAgents(Shared.of(LoopClock()), program.run).lending(BOX, None, str(tmp_path / "s")):
+        terminal = await program.ready()
+        terminal.output(frame(1, b"x") * 10_000)
+        await asyncio.sleep(0)
+        terminal.output(frame(1, b"") * 100_000)
+        queue = terminal._connections[1]  # type: ignore[attr-defined]
+        assert len(queue._waiting) <= 10_000
+    slow.leave()
+    server.close()
+
+
+async def test_what_the_program_complains_of_is_logged_for_a_while_only(
+    agent: Agent, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flood of it would push everything else out of the log."""
+    program = Program()
+    caplog.set_level("INFO")
+    async with SshAgents(Shared.of(LoopClock()), program.run).lending(BOX, None, str(tmp_path / "a")):
+        terminal = await program.ready()
+        for _ in range(1000):
+            terminal.output(b"Traceback \x1b[2J\n", error=True)
+    logged = [record.getMessage() for record in caplog.records if "on the box" in record.getMessage()]
+    assert len(logged) == MOST_COMPLAINTS
+    assert logged[0].isprintable()
