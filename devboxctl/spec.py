@@ -11,7 +11,7 @@ SOCKS_PORT = 1080
 RANGE_MAX = 256  # forwards from one range
 
 
-def read(text: str, bind: str = "127.0.0.1") -> list[wire.ForwardSpec]:
+def read(text: str, bind: str = "localhost") -> list[wire.ForwardSpec]:
     """Read one SPEC; a range makes several forwards.
 
     ``8000`` · ``9000:8000`` · ``db.internal:5432`` · ``15432:db.internal:5432`` · ``8000-8010`` ·

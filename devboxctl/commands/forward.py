@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from devboxctl import ask, grammar, options, show, spec
-from devboxctl.fast import framed
+from devboxctl.fast import framed, reply
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import default_box, settings
 from devboxd.api import client, routes, starting, wire
@@ -72,7 +72,7 @@ def add(
     ] = None,
     bind: Annotated[
         str, typer.Option("--bind", "-b", metavar="ADDRESS", help="Local address.")
-    ] = "127.0.0.1",
+    ] = "localhost",
     dynamic: Annotated[
         int | None,
         typer.Option(
@@ -203,7 +203,7 @@ def remove(
         list[str] | None,
         typer.Argument(metavar="FORWARD|all...", help="Its id or the beginning of it, or its local port."),
     ] = None,
-) -> None:
+) -> int:
     """Remove forwards, or all of them."""
     rest = forwards or []
     if not rest:
@@ -211,12 +211,25 @@ def remove(
             "which forward? FORWARD is missing", "devboxctl forward ls shows them; all removes every one"
         )
     known = ask.ask(routes.LIST_FORWARDS).forwards
-    ids = [f.id for f in known] if rest == ["all"] else [_matching(word, known) for word in rest]
-    removed = [ask.ask(routes.REMOVE_FORWARD, wire.ForwardId(i)) for i in dict.fromkeys(ids)]
+    if rest == ["all"]:
+        # What --auto mirrors goes with the forward that mirrors it.
+        ids = [f.id for f in known if not f.auto or f.remote == "auto"]
+    else:
+        ids = [_matching(word, known) for word in rest]
+    removed, status = [], 0
+    for id_ in dict.fromkeys(ids):
+        try:
+            removed.append(ask.ask(routes.REMOVE_FORWARD, wire.ForwardId(id_)))
+        except client.Refused as error:
+            failure = reply.failure_of(error)
+            if rest == ["all"] and failure.get("exit_status") == 3:
+                continue  # somebody else was quicker
+            status = reply.show_failure(failure)  # and the others are removed all the same
     if settings.json:
         show.print_json(wire.ForwardList(forwards=removed))
     else:
         show.say(f"removed {len(removed)} forward{'' if len(removed) == 1 else 's'}")
+    return status
 
 
 def _matching(word: str, known: list[wire.Forward]) -> str:

@@ -35,7 +35,7 @@ class Spec(msgspec.Struct, frozen=True):
     host: str | None = None
     local_port: int | None = None
     local_path: str | None = None
-    bind: str = "127.0.0.1"
+    bind: str = "localhost"  # both loopback addresses: a browser tries both
     dynamic: bool = False
     strict: bool = True
 
@@ -104,6 +104,12 @@ def mirrored(listening: set[int], known: set[int]) -> tuple[set[int], set[int]]:
     """Say which ports an auto forward adds and drops, from what listens on the box and what it mirrors."""
     wanted = {port for port in listening if port >= AUTO_LOWEST and port not in AUTO_IGNORED}
     return wanted - known, known - wanted
+
+
+def overlap(one: str, other: str) -> bool:
+    """Say whether two addresses to listen on can be in each other's way."""
+    everywhere, here = ("", "*", "0.0.0.0", "::"), ("localhost", "127.0.0.1", "::1")
+    return one == other or one in everywhere or other in everywhere or (one in here and other in here)
 
 
 def wanted_port(spec: Spec) -> int:

@@ -382,6 +382,22 @@ def test_forward_ls_and_rm_take_a_prefix_a_port_or_all(daemon: FakeDaemon, capsy
     assert deleted == ["forwards/f1b", "forwards/f1a", "forwards/f1a", "forwards/f1b"]
 
 
+def test_rm_all_goes_on_where_one_is_gone_or_cannot_be_removed(daemon: FakeDaemon, capsys: Capture) -> None:
+    """The mirrors of --auto go with it; and one that fails must not keep the rest."""
+    auto = {**FORWARD, "id": "a0", "local": "-", "remote": "auto", "auto": True}
+    mirror = {**FORWARD, "id": "a1", "local": "127.0.0.1:3000", "remote": "3000", "auto": True}
+    daemon.routes["GET forwards"] = {"forwards": [auto, mirror, FORWARD, OTHER]}
+    daemon.routes["DELETE forwards/a0"] = auto
+    daemon.routes["DELETE forwards/f1a"] = (404, failure("box-not-found", 3))
+    daemon.routes["DELETE forwards/f1b"] = OTHER
+    assert run(["forward", "rm", "all"]) == 0
+    assert capsys.readouterr().err == "removed 2 forwards\n"
+    daemon.routes["DELETE forwards/a0"] = (409, failure("wrong-state", 5))
+    assert run(["forward", "rm", "all"]) == 5
+    assert capsys.readouterr().err == "error: it is wrong-state\nremoved 1 forward\n"
+    assert not any(path == "forwards/a1" for _, path, _ in daemon.requests)
+
+
 def test_forward_in_the_foreground_holds_its_stream_until_ctrl_c(daemon: FakeDaemon) -> None:
     closed = threading.Event()
 

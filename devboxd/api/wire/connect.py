@@ -131,7 +131,7 @@ class ForwardSpec(msgspec.Struct, omit_defaults=True):
     host: Line | None = None
     local_port: LocalPort | None = None
     local_path: Line | None = None
-    bind: Line = "127.0.0.1"
+    bind: Line = "localhost"  # IPv4 and IPv6
     dynamic: bool = False
     strict: bool = True
 

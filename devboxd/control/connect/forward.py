@@ -17,9 +17,9 @@ from devboxd.control.base.needs import Listener, Listeners, LocalConnection
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.port import PortPool, PortTarget
-from devboxd.control.connect.socks import FAILED, OK, REFUSED, Buffered, SocksError, accept, reply
+from devboxd.control.connect.socks import OK, Buffered, SocksError, accept, answer_to, reply
 from devboxd.control.connect.splice import LOOK, splice
-from devboxd.control.connect.stream import ConnectionRefused, Duplex
+from devboxd.control.connect.stream import ConnectionRefused, Duplex, StreamReset
 from devboxd.errors import DevboxError, ListenerClosed, PortDenied, PortInUse
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import Facts, ForwardState, Spec, state_of, wanted_port
@@ -27,6 +27,8 @@ from devboxd.model.forward import Facts, ForwardState, Spec, state_of, wanted_po
 log = logging.getLogger(__name__)
 
 SOCKS_TIMEOUT: Final = 20.0  # seconds a client has for its request
+FIRST_SIGN: Final = 0.4  # seconds that a target of SOCKS has to refuse, when it is asked for the first time
+REACHED_MAX: Final = 1024  # such targets that are remembered
 
 Pools = Callable[[PortTarget], PortPool]
 Wait = Callable[[], float]  # seconds that a connection waits for a session, as configured now
@@ -66,6 +68,7 @@ class Forward:
         self._down = 0
         self._removed = False
         self._pool: PortPool | None = None
+        self._reached: set[tuple[str, int]] = set()  # by SOCKS
 
     async def start(self, kept: Listener | None = None) -> None:
         """Bind (or take over ``kept``), then accept. The session is opened by the first connection.
@@ -225,14 +228,15 @@ class Forward:
             pool = self._pools(PortTarget(self.box, port, None if here else host))
             try:
                 stream = await self._connect(pool, buffered)
+                early = await self._first_sign(stream, (host, port))
             except DevboxError as error:
-                self.note(error)
-                await buffered.write(reply(REFUSED if isinstance(error, ConnectionRefused) else FAILED))
+                self._note_socks(error)
+                await buffered.write(reply(answer_to(error)))
                 await connection.close()
                 return
-            # The far end never says that it has connected, only that it could not.
-            await buffered.write(reply(OK))
-            self.note(await splice(_Counted(buffered, self), stream))
+            await buffered.write(reply(OK) + early)
+            self.count(0, len(early))
+            self._note_socks(await splice(_Counted(buffered, self), stream))
         except asyncio.CancelledError:
             connection.reset()
             raise
@@ -241,6 +245,36 @@ class Forward:
             connection.reset()
         finally:
             self._open -= 1
+
+    async def _first_sign(self, stream: Duplex, target: tuple[str, int]) -> bytes:
+        """Wait a moment for the far end to refuse; returns what it says instead, if anything.
+
+        It never says that it has connected, only that it could not. A client that is told so shows the right
+        error, and not a connection that breaks. Who was reached lately is not waited for again.
+
+        Raises:
+            DevboxError: it refuses.
+        """
+        if target in self._reached:
+            return b""
+        early = b""
+        try:
+            async with asyncio.timeout(FIRST_SIGN):
+                early = await stream.read()
+        except TimeoutError:
+            pass
+        except BaseException:
+            stream.close()
+            raise
+        if len(self._reached) >= REACHED_MAX:
+            self._reached.clear()
+        self._reached.add(target)
+        return early
+
+    def _note_socks(self, error: DevboxError | None) -> None:
+        """As ``note``; but that one of many targets is not there says nothing of the forward."""
+        if not isinstance(error, ConnectionRefused | StreamReset):
+            self.note(error)
 
     def count(self, up: int, down: int) -> None:
         """Bytes that passed."""

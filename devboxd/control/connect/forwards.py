@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import msgspec
@@ -15,9 +15,9 @@ from devboxd.control.base.needs import Listener, Listeners
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.auto import AutoForward, Run
 from devboxd.control.connect.forward import Forward, Pools, Wait
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, PortInUse, WrongState
 from devboxd.model.box import BoxRef
-from devboxd.model.forward import Facts, ForwardState, Saved, Spec
+from devboxd.model.forward import Facts, ForwardState, Saved, Spec, overlap, wanted_port
 from devboxd.model.memory import facts_of
 
 RESTORE_WAIT: Final = 3.0  # seconds that the start of the daemon waits for the forwards of an earlier one
@@ -67,7 +67,12 @@ class Forwards:
                     found.append(same)
                     continue
                 forward = self._forward(Saved(self._new_id(), box, spec), spec)
-                await forward.start()
+                try:
+                    await forward.start()
+                except PortInUse as error:
+                    if (other := self._holder(spec)) is None:
+                        raise
+                    raise _ours(other) from error
                 made.append(forward)
                 found.append(forward)
             if auto:
@@ -195,6 +200,7 @@ class Forwards:
             known for known in self._all if known.startswith(id_)
         ]
         if len(matches) != 1:
+            self._check_mirror(id_)
             return None
         forward = self._all.pop(matches[0])
         self._ephemeral.pop(forward.id, None)
@@ -222,6 +228,36 @@ class Forwards:
         """Close all, and forget none: the journal keeps them for the next daemon."""
         await asyncio.gather(*(forward.stop() for forward in self._all.values()))
 
+    def _holder(self, spec: Spec) -> Forward | None:
+        """Which forward of ours has the local end that is asked for."""
+        wanted = (spec.local_path, None) if spec.local_path is not None else (None, wanted_port(spec))
+        for forward in self._standing():
+            listener = forward.listener
+            if listener is None:
+                continue
+            has = (str(listener.path), None) if listener.path is not None else (None, listener.port)
+            if wanted == has and (spec.local_path is not None or overlap(spec.bind, forward.spec.bind)):
+                return forward
+        return None
+
+    def _standing(self) -> Iterator[Forward]:
+        """Every forward that listens, mirrors too."""
+        for one in self._all.values():
+            if isinstance(one, AutoForward):
+                yield from one.forwards.values()
+            else:
+                yield one
+
+    def _check_mirror(self, id_: str) -> None:
+        """A mirror goes with what it mirrors, or with all others. Raises WrongState if this is one."""
+        for watcher in self._all.values():
+            for mirror in watcher.forwards.values() if isinstance(watcher, AutoForward) else ():
+                if mirror.id == id_:
+                    raise WrongState(
+                        f"{mirror.local} mirrors what listens on {mirror.box.name}",
+                        hint=f"all mirrors of that box end with: devboxctl forward rm {watcher.id}",
+                    )
+
     def _same(self, box: BoxRef, spec: Spec) -> Forward | None:
         for forward in self._all.values():
             if (
@@ -246,3 +282,14 @@ class Forwards:
     def _remember(self, forward: Forward | AutoForward) -> None:
         spec = forward.saved if isinstance(forward, Forward) else None
         self._memory.keep_forward(Saved(forward.id, forward.box, spec))
+
+
+def _ours(forward: Forward) -> PortInUse:
+    """The error for a local end that one of our own forwards has."""
+    hint = f"devboxctl forward rm {forward.id}, or choose another local end (0 for any free port)"
+    if forward.auto:
+        hint = "choose another local end (0 for any free port)"
+    return PortInUse(
+        f"{forward.local} is the local end of a forward already: {forward.box.name}:{forward.spec.remote}",
+        hint=hint,
+    )

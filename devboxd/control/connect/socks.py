@@ -9,10 +9,19 @@ import ipaddress
 from typing import Final
 
 from devboxd.control.base.needs import LocalConnection
+from devboxd.control.connect.stream import ConnectionRefused, StreamReset
 from devboxd.errors import DevboxError
 
 VERSION: Final = 5
-OK, FAILED, UNREACHABLE, REFUSED, BAD_COMMAND, BAD_ADDRESS = 0, 1, 4, 5, 7, 8
+OK, FAILED, NO_NETWORK, NO_HOST, REFUSED, BAD_COMMAND, BAD_ADDRESS = 0, 1, 3, 4, 5, 7, 8
+_BY_SYMBOL: Final = {
+    "ECONNREFUSED": REFUSED,
+    "ENETUNREACH": NO_NETWORK,
+    "EHOSTUNREACH": NO_HOST,
+    "EHOSTDOWN": NO_HOST,
+    "ETIMEDOUT": NO_HOST,
+    "EAI": NO_HOST,  # the name is unknown
+}
 
 
 class SocksError(DevboxError):
@@ -60,6 +69,13 @@ class Buffered:
     def has_left(self) -> bool:
         """As ``LocalConnection.has_left``."""
         return not self._held and self._connection.has_left()
+
+
+def answer_to(error: DevboxError) -> int:
+    """What a client is told of a target that could not be reached (RFC 1928, 6)."""
+    if isinstance(error, ConnectionRefused):
+        return REFUSED
+    return _BY_SYMBOL.get(error.symbol, FAILED) if isinstance(error, StreamReset) else FAILED
 
 
 def reply(code: int) -> bytes:

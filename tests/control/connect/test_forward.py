@@ -16,8 +16,10 @@ from devboxd.control.base.memory import Memory
 from devboxd.control.connect import forwards as forwards_module
 from devboxd.control.connect.forward import Forward
 from devboxd.control.connect.forwards import Forwards
+from devboxd.control.connect.socks import answer_to
+from devboxd.control.connect.stream import ConnectionRefused, StreamReset
 from devboxd.control.daemon import Daemon
-from devboxd.errors import DevboxError, PortInUse
+from devboxd.errors import DevboxError, PortInUse, Unreachable, WrongState
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config, ForwardSettings
 from devboxd.model.forward import Facts, ForwardState, Saved, Spec
@@ -370,7 +372,7 @@ async def test_a_forward_that_is_stopped_while_it_starts_leaves_no_listener(
     await forward.stop()
     go.set()
     await starting
-    assert [one.fileno() for one in made[0].sockets] == [-1]
+    assert {one.fileno() for one in made[0].sockets} == {-1}
 
 
 async def test_what_others_hold_or_keep_outlives_the_client_that_asked_first(
@@ -488,6 +490,71 @@ async def test_a_dynamic_forward_reaches_hosts_behind_the_box(daemon: Daemon, si
         listening.close()
 
 
+async def test_one_bad_target_of_socks_is_told_and_harms_no_other(daemon: Daemon, sim: Simulator) -> None:
+    """A browser behind it asks for many names; one that nobody knows must not make the forward look broken."""
+    facts = await add(daemon, sim, dynamic=True)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = unused.getsockname()[1]
+    for request in (asked("no-such-host.invalid", 80), asked("localhost", closed)):
+        code, reader, writer = await socks(port_of(facts), request)
+        assert code in (b"\x01", b"\x03", b"\x04", b"\x05")
+        assert await asyncio.wait_for(reader.read(), 20) == b"", "an end, not a reset"
+        writer.close()
+    code, reader, writer = await socks(port_of(facts), asked("localhost", WEB))
+    assert code == b"\x00"
+    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    assert b"hello from box api" in await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    (shown,) = daemon.forwards.list()
+    assert shown.state is not ForwardState.FAILED
+    assert shown.error is None
+
+
+async def test_a_target_that_was_reached_lately_is_answered_at_once(
+    daemon: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of a hundred pieces must not wait a hundred times."""
+    facts = await add(daemon, sim, dynamic=True)
+    first, _, writer = await socks(port_of(facts), asked("localhost", WEB))
+    writer.close()
+    monkeypatch.setattr("devboxd.control.connect.forward.FIRST_SIGN", 60.0)
+    async with asyncio.timeout(30):
+        second, _, writer = await socks(port_of(facts), asked("localhost", WEB))
+    writer.close()
+    assert (first, second) == (b"\x00", b"\x00")
+
+
+async def test_a_server_that_speaks_first_is_heard_through_socks(daemon: Daemon, sim: Simulator) -> None:
+    """What came while we waited for a refusal comes behind the reply."""
+    facts = await add(daemon, sim, dynamic=True)
+    listening = await asyncio.start_server(says(b"220 ready"), "127.0.0.1", 0)
+    try:
+        number = listening.sockets[0].getsockname()[1]
+        code, reader, writer = await socks(port_of(facts), asked("127.0.0.1", number))
+        assert code == b"\x00"
+        assert await asyncio.wait_for(reader.read(), 20) == b"220 ready"
+        writer.close()
+    finally:
+        listening.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConnectionRefused("no"), 5),
+        (StreamReset("no", "ECONNREFUSED"), 5),
+        (StreamReset("no", "EHOSTUNREACH"), 4),
+        (StreamReset("no", "ENETUNREACH"), 3),
+        (StreamReset("no", "EXDEV"), 1),
+        (StreamReset("no"), 1),
+        (Unreachable("no"), 1),
+    ],
+)
+def test_a_socks_client_is_told_why(error: DevboxError, code: int) -> None:
+    assert answer_to(error) == code
+
+
 @pytest.mark.parametrize(
     ("methods", "request_", "code"),
     [
@@ -538,6 +605,10 @@ async def test_a_program_that_listens_on_the_box_is_mirrored_until_it_stops(
     listening.close()
     await until(lambda: mirror() is None)
     assert (await daemon.forwards.add(box, [], auto=True, ephemeral=False))[0].id == watcher.id
+    await until(lambda: len(daemon.forwards.list()) > 1)  # something else listens here
+    with pytest.raises(WrongState, match="mirrors what listens on") as caught:
+        await daemon.forwards.remove(daemon.forwards.list()[1].id)
+    assert watcher.id in str(caught.value.hint)
     await daemon.forwards.remove(watcher.id)
     assert daemon.forwards.list() == []
 
@@ -563,3 +634,23 @@ async def test_errors_of_the_local_end_name_the_port(daemon: Daemon, sim: Simula
         port = taken.getsockname()[1]
         with pytest.raises(PortInUse, match=str(port)):
             await add(daemon, sim, port=ECHO, local_port=port)
+
+
+async def test_a_port_of_our_own_is_not_blamed_on_another_program(daemon: Daemon, sim: Simulator) -> None:
+    """Whoever looks for that program finds devboxd, and wonders."""
+    first = await add(daemon, sim, port=ECHO)
+    for bind in ("localhost", "127.0.0.1", "::1"):
+        with pytest.raises(PortInUse, match=f"is the local end of a forward already: .*:{ECHO}") as caught:
+            await add(daemon, sim, port=WEB, local_port=port_of(first), bind=bind)
+        assert f"devboxctl forward rm {first.id}" in str(caught.value.hint)
+
+
+async def test_both_loopback_addresses_are_bound(daemon: Daemon, sim: Simulator) -> None:
+    """localhost is ::1 to many a browser, and something else may answer there."""
+    facts = await add(daemon, sim, port=ECHO)
+    assert facts.local.startswith("127.0.0.1:")
+    for address in ("127.0.0.1", "::1"):
+        reader, writer = await asyncio.open_connection(address, port_of(facts))
+        writer.write(b"x")
+        assert await asyncio.wait_for(reader.readexactly(1), 20) == b"x"
+        writer.close()
