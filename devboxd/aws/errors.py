@@ -35,6 +35,13 @@ class ProfileUnknown(BadRequest):
 # The IAM prefix where it is not the name of the client.
 _IAM_PREFIX: Final = {"sso": "sso", "sso-oidc": "sso-oauth"}
 
+# What is called to get credentials, on the way to another call: a refusal is a refusal of this.
+_CREDENTIAL_CALLS: Final = {
+    "AssumeRole": "sts:AssumeRole",
+    "AssumeRoleWithWebIdentity": "sts:AssumeRoleWithWebIdentity",
+    "GetRoleCredentials": "sso:GetRoleCredentials",
+}
+
 _ENCODED: Final = re.compile(r"\s*Encoded authorization failure message:.*", re.DOTALL)
 
 
@@ -67,7 +74,8 @@ def translate(
         return error
     hint = login or mend(Method.SSO, profile)
     if isinstance(error, boto.ClientError):
-        return _answered(error, service, action(service, operation), hint=hint, target=target)
+        name = _CREDENTIAL_CALLS.get(error.operation_name, action(service, operation))
+        return _answered(error, service, name, hint=hint, target=target)
     if isinstance(error, boto.BotoCoreError):
         return _failed(error, action(service, operation), hint=hint, profile=profile)
     if isinstance(error, ResponseParserError):

@@ -22,7 +22,8 @@ from devboxd.control.connect.bridged import BridgedExecution
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forwards import Forwards
 from devboxd.control.connect.ping import Pinged, ping
-from devboxd.control.connect.port import IDLE_AFTER, PortPool, PortTarget
+from devboxd.control.connect.pools import Pools
+from devboxd.control.connect.port import IDLE_AFTER, PortTarget
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.ssh import Keys, SshAccess
@@ -30,7 +31,7 @@ from devboxd.control.connect.sshagent import SshAgents
 from devboxd.control.connect.stream import Duplex
 from devboxd.control.connect.sweep import sweep
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import BoxNotFound, DevboxError, Unreachable
+from devboxd.errors import BoxNotFound, Unreachable
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config
@@ -66,7 +67,6 @@ class Daemon:
         self._cloud = cloud
         self.memory = memory
         self._sessions = Sessions(shared, cloud.sessions, dialer, memory, owner=memory.owner)
-        self._idle_after = idle_after
         self._bridges: Bridges | None = None
         if bridge_secret is not None:
             self._bridges = Bridges(
@@ -76,12 +76,17 @@ class Daemon:
                 secrets.token_bytes(16),
                 lambda: self.config,
             )
-        self._pools: dict[PortTarget, PortPool] = {}
-        self._warm: list[PortPool] = []
         self.boxes = Boxes(shared.time, cloud, memory, settings.for_aws)
+        self.pools = Pools(
+            self._sessions,
+            lambda: self.config,
+            self.boxes.resolve,
+            idle_after=idle_after,
+            bridged=self._bridged if self._bridges is not None else None,
+        )
         self.forwards = Forwards(
             shared,
-            self.pool,
+            self.pools.of,
             listeners,
             self.execute,
             memory,
@@ -99,36 +104,15 @@ class Daemon:
         await self.forwards.restore()
         self.shared.tasks.spawn("heart", steadily(self.shared, "heart", self._sessions.beat))
         self.shared.tasks.spawn("sweep", sweep(self._sessions, left, accounts))
-        self.shared.tasks.spawn("warm ports", self._warm_up())
+        self.shared.tasks.spawn("warm ports", self.pools.keep_warm())
 
     async def stop(self) -> None:
         """End all sessions at AWS's side, too; within a few seconds."""
         await self.forwards.stop()
-        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        await self.pools.close()
         if self._bridges is not None:
             await self._bridges.stop()
         await self.shared.tasks.stop()
-
-    async def _warm_up(self) -> None:
-        """Keep sessions open to the ports that the configuration names, also after a change of it."""
-        for pool in self._warm:
-            pool.kept -= 1
-            pool.warmed -= 1
-        self._warm = []
-        for name, configured in self.config.boxes.items():
-            for port in configured.warm:
-                try:
-                    box = await self.boxes.resolve(name, Account())
-                except DevboxError as error:
-                    self.shared.news.tell(
-                        "warm.failed", f"port {port} of {name} is not kept warm: {error.message}", box=name
-                    )
-                    continue
-                pool = self.pool(PortTarget(box, port))
-                pool.kept += 1
-                pool.warmed += 1
-                pool.warm()
-                self._warm.append(pool)
 
     @property
     def config(self) -> Config:
@@ -138,7 +122,7 @@ class Daemon:
     def reconfigured(self) -> None:
         """Another configuration is in force; what is open stays as it is."""
         self.boxes.forget()
-        self.shared.tasks.spawn("warm ports", self._warm_up())
+        self.shared.tasks.spawn("warm ports", self.pools.keep_warm())
 
     async def identity(self, account: Account) -> Identity:
         """Who we are for AWS with these settings."""
@@ -216,19 +200,6 @@ class Daemon:
         task: asyncio.Task[T] = self.shared.tasks.spawn(name, work)
         return await task
 
-    def pool(self, target: PortTarget) -> PortPool:
-        """The sessions to a port of a box."""
-        if (pool := self._pools.get(target)) is None:
-            pool = self._pools[target] = PortPool(
-                self._sessions,
-                target,
-                self.config,
-                idle_after=self._idle_after,
-                bridged=self._bridged if self._bridges is not None else None,
-            )
-            pool.on_empty = lambda: self._forget(target)
-        return pool
-
     def bridges(self) -> list[BridgeFacts]:
         """All bridges as they stand."""
         return self._bridges.facts() if self._bridges is not None else []
@@ -239,15 +210,9 @@ class Daemon:
             target.box, bridgehead.tcp(target.host or "localhost", target.port), wait
         )
 
-    def _forget(self, target: PortTarget) -> None:
-        """Drop a pool that nobody uses: a SOCKS client may see thousands of hosts."""
-        pool = self._pools.get(target)
-        if pool is not None and not pool.kept and not pool.sessions:
-            del self._pools[target]
-
     async def connect(self, box: BoxRef, port: int, host: str | None, wait: float | None) -> Duplex:
         """Open a connection to a port of a box."""
-        return await self.pool(PortTarget(box, port, host)).connect(wait)
+        return await self.pools.of(PortTarget(box, port, host)).connect(wait)
 
     async def ping(self, box: BoxRef, count: int, timeout: float) -> Pinged:
         """Measure the way to the agent and back. Errors as ``connect.ping``."""

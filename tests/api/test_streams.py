@@ -244,7 +244,7 @@ async def test_a_client_that_leaves_while_its_box_is_waited_for_is_no_failure(
         await asyncio.sleep(0.01)
     writer.transport.abort()
     del reader
-    pool = next(iter(server.daemon._pools.values()))
+    pool = next(iter(server.daemon.pools._pools.values()))
     async with asyncio.timeout(15):
         while not (pool.sessions and pool.sessions[0].held.channel is not None):
             await asyncio.sleep(0.01)

@@ -305,6 +305,20 @@ def test_every_failure_without_an_answer_has_its_kind_and_tells_no_secret(
     assert "SECRET" not in f"{found.message} {found.hint}"
 
 
+def test_a_role_that_may_not_be_assumed_is_what_is_refused() -> None:
+    """Not the call that wanted its credentials: somebody would ask for the wrong permission."""
+    response = {
+        "Error": {"Code": "AccessDenied", "Message": "no"},
+        "ResponseMetadata": {"HTTPStatusCode": 403},
+    }
+    error = boto.ClientError(response, "AssumeRole")  # type: ignore[arg-type]
+    found = translate(error, service="ssm", operation="resume_session", profile="work")
+    assert isinstance(found, Denied)
+    assert "sts:AssumeRole" in found.message
+    assert "sts:AssumeRole" in (found.hint or "")
+    assert "ResumeSession" not in found.message
+
+
 def test_our_own_errors_pass_unchanged() -> None:
     own = WrongState("x")
     assert failed(own) is own

@@ -366,7 +366,7 @@ async def test_a_forward_that_is_stopped_while_it_starts_leaves_no_listener(
             return made[0]
 
     box = await api(daemon, sim)
-    forward = Forward(daemon.shared, daemon.pool, Slow(), box, Spec(port=0), id_="x", wait=lambda: 1.0)
+    forward = Forward(daemon.shared, daemon.pools.of, Slow(), box, Spec(port=0), id_="x", wait=lambda: 1.0)
     starting = beside(forward.start())
     await asyncio.sleep(0)
     await forward.stop()
@@ -422,7 +422,7 @@ async def test_listeners_that_nobody_took_are_dropped_after_the_start(daemon: Da
 
     state = left(Saved("abc123", await api(daemon, sim), Spec(port=ECHO, local_port=0)))
     memory = Memory(daemon.shared.news, Nowhere(), state)
-    forwards = Forwards(daemon.shared, daemon.pool, Store(), daemon.execute, memory, wait=lambda: 1.0)
+    forwards = Forwards(daemon.shared, daemon.pools.of, Store(), daemon.execute, memory, wait=lambda: 1.0)
     await forwards.restore()
     await forwards.stop()
     assert calls == ["forward-abc123", "rest"]

@@ -45,7 +45,7 @@ async def api(daemon: Daemon, sim: Simulator) -> BoxRef:
 
 
 async def pool_to(daemon: Daemon, sim: Simulator, port: int) -> PortPool:
-    return daemon.pool(PortTarget(await api(daemon, sim), port))
+    return daemon.pools.of(PortTarget(await api(daemon, sim), port))
 
 
 async def read_all(stream: Duplex, size: int) -> bytes:
