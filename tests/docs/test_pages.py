@@ -133,8 +133,9 @@ def flat(value: str | list[str]) -> list[str]:
 
 
 def modules_that_connect() -> set[Path]:
-    """What ``aws/cloud.py`` stands on. The life of projects has a policy of its own, in iac/."""
-    folder, found, waiting = ROOT / "devboxd" / "aws", set[Path](), ["cloud"]
+    """What a connection asks of AWS. The life of projects has a policy of its own, in iac/."""
+    folder, found = ROOT / "devboxd" / "aws", set[Path]()
+    waiting = ["sessions", "instances", "identity", "connect_keys"]
     while waiting:
         path = folder / f"{waiting.pop()}.py"
         if path not in found:
