@@ -101,7 +101,7 @@ def state_directory(environ: Mapping[str, str] | None = None) -> str:
     given = environ.get("XDG_STATE_HOME", "")
     if given.startswith("/"):
         return given.rstrip("/") + "/devbox"
-    home = environ.get("HOME") or os.path.expanduser("~")
+    home = _home(environ)
     if sys.platform == "darwin":
         return home + "/Library/Application Support/devbox"
     return home + "/.local/state/devbox"
@@ -113,7 +113,14 @@ def config_directory(environ: Mapping[str, str] | None = None) -> str:
     given = environ.get("XDG_CONFIG_HOME", "")
     if given.startswith("/"):
         return given.rstrip("/") + "/devbox"
-    return (environ.get("HOME") or os.path.expanduser("~")) + "/.config/devbox"
+    return _home(environ) + "/.config/devbox"
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    home = environ.get("HOME") or os.path.expanduser("~")
+    if not home.startswith("/"):  # a user that no passwd entry names, or a HOME that holds in one folder only
+        raise ClientError(f"{home!r} is no home folder", "set HOME to a folder of your own")
+    return home
 
 
 def socket_path(environ: Mapping[str, str] | None = None) -> str:

@@ -24,6 +24,7 @@ class Paths:
     socket: Path
     config: Path  # folder
     state: Path  # folder
+    socket_is_given: bool = False  # so its folder is somebody's, not ours
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], *, platform: str = sys.platform) -> Self:
@@ -35,13 +36,20 @@ class Paths:
         )
         config = _absolute(environment, "XDG_CONFIG_HOME") or home / ".config"
         runtime = _absolute(environment, "XDG_RUNTIME_DIR")
-        if given := environment.get("DEVBOX_SOCKET"):
+        given = environment.get("DEVBOX_SOCKET", "")
+        if given:
             socket = Path(os.path.abspath(given))
         elif runtime is not None:
             socket = runtime / "devbox" / "devboxd.sock"
         else:  # macOS, cron: no runtime folder, so a private one of ours
             socket = state / "devbox" / "run" / "devboxd.sock"
-        return cls(home=home, socket=socket, config=config / "devbox", state=state / "devbox")
+        return cls(
+            home=home,
+            socket=socket,
+            config=config / "devbox",
+            state=state / "devbox",
+            socket_is_given=bool(given),
+        )
 
     @property
     def config_file(self) -> Path:
@@ -89,25 +97,39 @@ class Paths:
         return self.home / ".ssh" / "config"
 
     def prepare(self) -> None:
-        """Make the folders, 0700. One that was there keeps its mode, unless others may write to it.
+        """Make the folders, 0700. One that was there keeps its mode, unless it is ours and others may write to it.
 
         Raises: Denied.
         """
-        for folder in (self.state, self.config, self.socket.parent):
+        if not self.home.is_absolute():
+            raise Denied(f"{str(self.home)!r} is no home folder", hint="set HOME to a folder of your own")
+        for folder in (self.state, self.config):
             private_folder(folder)
+        private_folder(self.socket.parent, is_ours=not self.socket_is_given)
 
 
-def private_folder(folder: Path) -> None:
-    """Make a folder that only this user can enter; take write permission from others on an old one.
+def private_folder(folder: Path, *, is_ours: bool = True) -> None:
+    """Make a folder that only this user can enter, whatever the umask, and those that are missing above it.
 
-    Raises: Denied when it belongs to somebody else or can not be made.
+    Args:
+        is_ours: it is for us alone, so write permission of others on an old one is a slip, and taken away. The
+            mode of a folder that the user named is the user's to choose.
+
+    Raises: Denied when it belongs to somebody else, others may write to it, or it can not be made.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        missing = [one for one in (folder, *folder.parents) if not one.exists()]
+        for one in reversed(missing):
+            one.mkdir(mode=0o700, exist_ok=True)
         found = folder.stat()
         if found.st_uid != os.geteuid():
             raise Denied(
                 f"{folder} belongs to another user", hint="is HOME right? Do not run devbox with sudo"
+            )
+        if found.st_mode & 0o022 and not is_ours:
+            raise Denied(
+                f"others may write to {folder}, so a socket there is not safe",
+                hint="aim DEVBOX_SOCKET at a folder of your own, or unset it",
             )
         if found.st_mode & 0o022:
             folder.chmod(found.st_mode & 0o755)

@@ -73,6 +73,34 @@ class TestPaths:
         assert stat.S_IMODE(paths.socket.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(paths.config.stat().st_mode) == 0o755
 
+    @pytest.mark.parametrize("mode", [0o1777, 0o777, 0o775])
+    def test_a_folder_that_the_user_named_keeps_its_mode(self, tmp_path: Path, mode: int) -> None:
+        """DEVBOX_SOCKET=/tmp/x as root: nobody else could use /tmp any more."""
+        shared = tmp_path / "shared"
+        shared.mkdir()
+        shared.chmod(mode)
+        given = {"HOME": str(tmp_path), "DEVBOX_SOCKET": str(shared / "d.sock")}
+        with pytest.raises(Denied, match="others may write to"):
+            Paths.from_environment(given).prepare()
+        assert stat.S_IMODE(shared.stat().st_mode) == mode
+
+    def test_what_is_missing_is_made_private_whatever_the_umask(self, tmp_path: Path) -> None:
+        before = os.umask(0)
+        try:
+            Paths.from_environment({"HOME": str(tmp_path / "new" / "home")}).prepare()
+        finally:
+            os.umask(before)
+        for below in ("new", "new/home", "new/home/.local", "new/home/.local/state", "new/home/.config"):
+            assert stat.S_IMODE((tmp_path / below).stat().st_mode) == 0o700
+
+    @pytest.mark.parametrize("home", ["~", "relative", "."])
+    def test_without_a_home_it_says_so(self, home: str) -> None:
+        """A container's user without a passwd entry: a folder named ~ in the current one helps nobody."""
+        with pytest.raises(Denied, match="is no home folder"):
+            Paths.from_environment({"HOME": home}).prepare()
+        with pytest.raises(client.ClientError, match="is no home folder"):
+            client.state_directory({"HOME": home})
+
     def test_a_folder_that_can_not_be_made_is_named(self, tmp_path: Path) -> None:
         (tmp_path / ".config").write_text("a file")
         with pytest.raises(Denied, match=r"\.config"):
