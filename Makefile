@@ -26,7 +26,7 @@ demo: $(VENV)/.demo ## the whole product on this machine, without an account, an
 
 test: $(VENV)/.dev ## all fast tests; ARGS="tests/ssm -x" for some, WORKERS=4 for more at a time
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not bench and not soak and not heavy and not chaos' $(ARGS)
-	$(if $(ARGS),,$(BIN)/python -m pytest -m 'chaos and not soak' tests/chaos)
+	$(if $(ARGS),,$(BIN)/python -m pytest -m 'chaos and not soak' tests/chaos tests/lifecycle)
 
 setup-demo: $(VENV)/.demo ## make .venv with what the product and its demo need
 

@@ -153,6 +153,8 @@ class Oracle:
         """S2, S3, S4 and S8, before the call takes effect."""
         if name in CREATING:
             self._is_tagged(name, params)
+            if name == "CreateImage" and params.get("NoReboot") is not True:
+                self.fail("R3", "an image is asked for that may reboot the box")
             return
         target = _target(params)
         record = self._record(target)

@@ -10,7 +10,8 @@ import pytest
 from tests.lifecycle.mutants import MUTANTS, ROOT
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_a_bad_edit_is_caught(name: str) -> None:
     """By the script with crashes, or by one of the first random histories."""
