@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 
 from devboxd.aws.clients import Accounts
 from devboxd.aws.connect_keys import send_ssh_public_key
-from devboxd.aws.ec2 import Ec2Api
 from devboxd.aws.identity import identity
 from devboxd.aws.instances import InstanceApi
-from devboxd.aws.offers import OffersApi
 from devboxd.aws.sessions import SessionApi
 from devboxd.model.box import Account
 from devboxd.model.identity import Identity
@@ -31,15 +29,6 @@ class AwsCloud:
     def instances(self, account: Account) -> InstanceApi:
         """EC2."""
         return InstanceApi(self.accounts.account(account.profile, account.region))
-
-    def compute(self, account: Account) -> Ec2Api:
-        """EC2, as the lifecycle needs it."""
-        return Ec2Api(self.accounts.account(account.profile, account.region))
-
-    def offers(self, account: Account) -> OffersApi:
-        """What can be launched there, and where. Raises RegionMissing, ProfileUnknown or BadRequest."""
-        where = self.accounts.account(account.profile, account.region)
-        return OffersApi(where, where.region)
 
     async def identity(self, account: Account) -> Identity:
         """STS: who we are there."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from devboxd.aws.clients import Accounts
-from devboxd.aws.cloud import AwsCloud
+from devboxd.aws.computes import AwsComputes
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
@@ -46,7 +46,7 @@ async def daemon(folder: Path, name: str = "laptop") -> AsyncIterator[Projects]:
         return f"{name}-{next(ids):06d}"
 
     book = Book(store, "me", name, op, clock.wall)
-    cloud, boxes = AwsCloud(accounts), BoxWork(no_box)
+    cloud, boxes = AwsComputes(accounts), BoxWork(no_box)
     fleet = Fleet(shared, book, cloud, boxes, me=name, op=op, pace=0.05)
     shared.tasks.spawn("fleet", fleet.run())
     try:

@@ -1,0 +1,27 @@
+"""What the lifecycle asks of AWS, by account. Beside ``cloud``, which is all that connecting needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from devboxd.aws.clients import Accounts
+from devboxd.aws.ec2 import Ec2Api
+from devboxd.aws.offers import OffersApi
+from devboxd.model.box import Account
+
+
+@dataclass(frozen=True, slots=True)
+class AwsComputes:
+    """EC2 of every account that is in use. ``prefix`` is that of ``init account``."""
+
+    accounts: Accounts
+    prefix: str = "devbox"
+
+    def compute(self, account: Account) -> Ec2Api:
+        """EC2, as the lifecycle needs it."""
+        return Ec2Api(self.accounts.account(account.profile, account.region))
+
+    def offers(self, account: Account) -> OffersApi:
+        """What can be launched there, and where. Raises RegionMissing, ProfileUnknown or BadRequest."""
+        where = self.accounts.account(account.profile, account.region)
+        return OffersApi(where, where.region, self.prefix)
