@@ -139,7 +139,7 @@ def test_the_wheel_has_every_module_and_data_file(wheel: zipfile.ZipFile) -> Non
     wanted = {
         str(path.relative_to(ROOT))
         for package in ("devboxd", "devboxctl")
-        for path in (ROOT / package).rglob("*")
+        for path in (ROOT / package).rglob("*.*")
         if path.suffix == ".py" or path.name == "py.typed" or str(path.parent.relative_to(ROOT)) in DATA
     }
     assert wanted - there - {name for name in wanted if "__pycache__" in name} == set()

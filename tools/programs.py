@@ -15,6 +15,7 @@ import python_minifier
 
 ROOT = Path(__file__).parents[1]
 OWN_IMPORT = re.compile(r"^from (devboxd\.[\w.]+) import (?:\([^)]*\)|[^(\n]*)\n", re.MULTILINE)
+TYPES_ONLY = re.compile(r"^if TYPE_CHECKING:\n(?:(?: {4}.*)?\n)+", re.MULTILINE)
 FOLDER = ROOT / "devboxd" / "boxside" / "programs"
 
 
@@ -29,13 +30,17 @@ def shortened(source: str) -> str:
     return text + "\n"
 
 
-def whole(source: Path) -> str:
-    """The program with the parts of ours that it imports in front of it, in the place of those imports."""
-    text = source.read_text("utf-8")
+def whole(source: Path, seen: set[Path] | None = None) -> str:
+    """The program with the parts of ours that it imports in front of it, each once, in place of those imports."""
+    seen = set() if seen is None else seen
+    text, parts = TYPES_ONLY.sub("", source.read_text("utf-8")), ""
     for match in list(OWN_IMPORT.finditer(text)):
         part = ROOT / (match[1].replace(".", "/") + ".py")
-        text = part.read_text("utf-8") + "\n" + text.replace(match[0], "")
-    return text
+        if part not in seen:
+            seen.add(part)
+            parts += whole(part, seen) + "\n"
+        text = text.replace(match[0], "")
+    return parts + text
 
 
 def main() -> int:

@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 
 from devboxd.boxside import bridgehead
-from devboxd.model.bridge import Bridge, Data, Ended, Opened, Room, WasReset
+from devboxd.model.bridge.end import Bridge
+from devboxd.model.bridge.wire import Data, Ended, Opened, Room, WasReset
 
 
 class Near:

@@ -81,7 +81,8 @@ NEW_BUILTINS = {"aiter", "anext", "ExceptionGroup", "BaseExceptionGroup", "Encod
 
 
 def source(name: str) -> str:
-    return (FOLDER / f"{name}.py").read_text("utf-8")
+    parts = [FOLDER / f"{name}.py", *sorted((FOLDER / "head").glob("*.py") if name == "bridgehead" else ())]
+    return "\n".join(path.read_text("utf-8") for path in parts)
 
 
 @pytest.mark.parametrize("name", NAMES)

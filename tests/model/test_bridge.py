@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devboxd.model import bridge as module
-from devboxd.model.bridge import (
+from devboxd.model.bridge import wire as module
+from devboxd.model.bridge.end import Bridge
+from devboxd.model.bridge.wire import (
     SEND_MOST,
     WINDOW_FIRST,
     WINDOW_MOST,
-    Bridge,
     BridgeError,
     Data,
     Ended,
@@ -461,7 +461,7 @@ def frame(body: bytes) -> bytes:
 
 def data_frame(stream: int, offset: int, data: bytes, flags: int = 0, size: int | None = None) -> bytes:
     return frame(
-        module._DATA.pack(module.DATA, stream, offset, flags, len(data) if size is None else size) + data
+        module.DATA_HEAD.pack(module.DATA, stream, offset, flags, len(data) if size is None else size) + data
     )
 
 
@@ -480,7 +480,7 @@ def data_frame(stream: int, offset: int, data: bytes, flags: int = 0, size: int 
         data_frame(1, 0, b"", flags=2),  # ends before it began
         data_frame(1, 0, b"\xff\xff"),  # a purpose that is too long
         data_frame(1 + 2 * module.STREAMS_MOST, 0, b"\0\1p"),  # too many streams
-        frame(module._ACK.pack(module.ACK, 0, 1 << 40, 0)),  # acknowledges what was not sent
+        frame(module.ACK_HEAD.pack(module.ACK, 0, 1 << 40, 0)),  # acknowledges what was not sent
         frame(b""),
         frame(b"\xff"),
         frame(b"\1\0"),
@@ -507,5 +507,5 @@ def test_a_bomb_unpacks_to_no_more_than_it_says() -> None:
 
 def test_it_is_written_in_the_python_of_old_boxes() -> None:
     """Amazon Linux 2 has 3.7, RHEL 8 has 3.6."""
-    source = Path(module.__file__).read_text("utf-8")
-    ast.parse(source, feature_version=(3, 6))
+    for path in Path(module.__file__).parent.glob("*.py"):
+        ast.parse(path.read_text("utf-8"), feature_version=(3, 6))

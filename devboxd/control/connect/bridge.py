@@ -27,23 +27,15 @@ from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused,
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable
 from devboxd.model.box import BoxRef
-from devboxd.model.bridge import (
-    Answered,
-    Bridge,
-    BridgeError,
-    Data,
-    Ended,
-    Opened,
-    Room,
-    WasReset,
-)
+from devboxd.model.bridge.end import Bridge
+from devboxd.model.bridge.wire import Answered, BridgeError, Data, Ended, Opened, Room, WasReset
 from devboxd.model.config import Config
 from devboxd.model.lanes import LaneSeen, Seen, Verdict, verdict
 from devboxd.ssm import documents
 from devboxd.text import one_line
 
 if TYPE_CHECKING:
-    from devboxd.model.bridge import Event
+    from devboxd.model.bridge.wire import Event
 
 log = logging.getLogger(__name__)
 

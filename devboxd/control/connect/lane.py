@@ -10,7 +10,7 @@ from devboxd.boxside import bridgehead
 from devboxd.control.base.time import Time
 from devboxd.control.connect.port import PortSession
 from devboxd.control.connect.stream import Stream, StreamReset
-from devboxd.model.bridge import Bridge
+from devboxd.model.bridge.end import Bridge
 from devboxd.model.session import SessionState
 
 GREETING_TIME: Final = 15.0  # seconds that the bridgehead has for its answer

@@ -13,230 +13,84 @@ and the time come in, bytes and events go out.
 A peer is not trusted: whatever it sends, memory stays below the bounds beside each buffer, a frame costs time in
 proportion to its length, and what can not be is a ``BridgeError`` that ends the lane it came over.
 
-Frames begin with their length (four bytes, of what follows) and a type byte; numbers are big-endian.
-
-=====  =======  ==========================================================================================
-type   name     fields
-=====  =======  ==========================================================================================
-1      DATA     stream u32, offset u64, flags u8 (1 packed, 2 last), size u32 unpacked, bytes
-2      ACK      stream u32, received u64, credit u64 (both offsets), then pairs of u64: received beyond a gap
-3      RESET    stream u32, reason (UTF-8)
-4      RESET_OK stream u32: the reset, or data of a stream that is over, has been seen; forget the stream
-5      PING     token u64, waiting u64 (bytes that this end could send if it had more lanes)
-6      PONG     token u64, waiting u64
-=====  =======  ==========================================================================================
-
-A stream's first bytes are what it is for: two bytes of length and that many of ``purpose``, which the other end
-gets as the event ``Opened``. Streams that the near end opens have even numbers, those of the far end odd ones.
+The frames stand in ``wire``.
 """
 
 import struct
-import zlib
-from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from devboxd.model.bridge.lane import (
+    Carrying,
+    learn,
+)
+from devboxd.model.bridge.stream import (
+    Chunk,
+    Stream,
+    acknowledgement,
+    keep,
+    packed_chunk,
+    waiting_again,
+)
+from devboxd.model.bridge.wire import (
+    ACK,
+    ACK_HEAD,
+    ACK_RANGE,
+    BEHIND,
+    CHUNK,
+    DATA,
+    DATA_HEAD,
+    FORGIVEN,
+    FRAME_MOST,
+    LANE_FIRST,
+    LAST_FLAG,
+    LENGTH_PREFIX,
+    PACKED_FLAG,
+    PING,
+    PING_BODY,
+    PONG,
+    PURPOSE_HEAD,
+    PURPOSE_MOST,
+    QUICK_BULK,
+    REASON_MOST,
+    RESET,
+    RESET_OK,
+    SEND_MOST,
+    STREAM_HEAD,
+    STREAMS_MOST,
+    WINDOW_FIRST,
+    WINDOW_MOST,
+    WINDOWS_TOTAL,
+    Answered,
+    BridgeError,
+    Data,
+    Ended,
+    Opened,
+    Room,
+    WasReset,
+    frame_of,
+    unpacked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHUNK = 16 << 10  # bytes of one DATA frame at most, unpacked: a lane turns to another stream after each
-FRAME_MOST = CHUNK + 512  # bytes of a frame: packing never makes a chunk longer than it was
-PURPOSE_MOST = 32 << 10  # bytes
-REASON_MOST = 300  # bytes of a reset's reason
-STREAMS_MOST = 4096  # open at once; one more is refused
-WINDOW_FIRST = 256 << 10  # bytes of credit that a new stream gets
-WINDOW_MOST = 4 << 20  # bytes that one stream's credit may grow to
-WINDOWS_TOTAL = 64 << 20  # bytes of credit beyond the first that all streams together may hold
-SEND_MOST = 1 << 20  # bytes that a stream takes from its writer and has not sent yet
-GAPS_MOST = 2048  # pieces that a stream keeps beyond a gap
-RANGES_MOST = 16  # of them told in one ACK
-LANE_FIRST = 64 << 10  # bytes that a new lane holds unacknowledged
-LANE_LEAST = 16 << 10
-LANE_MOST = 256 << 10
-QUICK_BULK = 8 << 10  # bytes of bulk that the quick lane holds while there are others
-BULK_QUEUE = 4 << 10  # bytes waiting, or
-BULK_RATE = 32 << 10  # bytes sent in half a second, that make a stream bulk
-BEHIND = 1.5  # seconds (or eight round trips) without a sign of a lane before its bytes go again over others
-FORGIVEN = 10  # times that long may bytes be unacknowledged on a lane that does give signs
-PACK_WORTH = 0.9  # a chunk that packs to more than this share goes as it is
-PACK_PAUSE = 1 << 20  # bytes of a stream that are not tried after two that did not pack
-
-DATA, ACK, RESET, RESET_OK, PING, PONG = 1, 2, 3, 4, 5, 6
-_PACKED, _LAST = 1, 2
-_LENGTH = struct.Struct(">I")
-_DATA = struct.Struct(">BIQBI")
-_ACK = struct.Struct(">BIQQ")
-_RANGE = struct.Struct(">QQ")
-_STREAM = struct.Struct(">BI")
-_PING = struct.Struct(">BQQ")
-_PURPOSE = struct.Struct(">H")
-
-# Events -------------------------------------------------------------------------------------------------
-
-
-class Opened(NamedTuple):
-    """The other end opened a stream."""
-
-    stream: int
-    purpose: bytes
-
-
-class Data(NamedTuple):
-    """The next bytes of a stream, in order. Say ``consumed`` when the reader took them."""
-
-    stream: int
-    data: bytes
-
-
-class Ended(NamedTuple):
-    """The other end will send no more on this stream: half-closed."""
-
-    stream: int
-
-
-class WasReset(NamedTuple):
-    """The stream is gone, in both directions."""
-
-    stream: int
-    reason: str
-
-
-class Room(NamedTuple):
-    """``write`` takes bytes of this stream again."""
-
-    stream: int
-
-
-class Answered(NamedTuple):
-    """A ping came back."""
-
-    lane: int
-    seconds: float
-
-
-if TYPE_CHECKING:
-    Event = Opened | Data | Ended | WasReset | Room | Answered
-
-
-class BridgeError(Exception):
-    """The other end did what can not be. The lane it came over must be closed."""
-
-
-class _Chunk:
-    """Bytes of a stream as they travel, until they are acknowledged."""
-
-    __slots__ = ("end", "frame", "lane", "offset", "sent_at", "stream")
-
-    def __init__(self, stream: "_Stream", offset: int, end: int, frame: bytes) -> None:
-        self.stream = stream
-        self.offset = offset
-        self.end = end  # offset behind the last byte; the end of a stream counts as one more
-        self.frame = frame
-        self.lane: int | None = None
-        self.sent_at = 0.0
-
-
-class _Stream:
-    """One stream as this end has it. Offsets of what we send are ``out_``, of what we get ``in_``."""
-
-    __slots__ = (
-        "again", "bulk_bytes", "bulk_since", "credit_in", "credit_out", "delivered", "flight", "head", "in_end",
-        "in_next", "last_sent", "number", "out_end", "out_next", "owes_ack", "pieces", "read_next", "reset", "starts",
-        "tried", "unpacked", "waiting", "wants_room", "window", "window_at",
-    )  # fmt: skip
-
-    def __init__(self, number: int, ours: bool) -> None:
-        self.number = number
-        # Out
-        self.waiting = bytearray()  # taken from the writer, not sent: SEND_MOST
-        self.out_next = 0  # offset of the first byte of ``waiting``
-        self.out_end: int | None = None  # offset of the end, once it is known
-        self.last_sent = False  # the chunk that says so was made
-        self.credit_out = WINDOW_FIRST  # offset that we may send up to
-        self.flight: OrderedDict[int, _Chunk] = OrderedDict()  # sent, not acknowledged, by offset
-        self.again: deque[_Chunk] = deque()  # of a lane that died
-        self.wants_room = False
-        self.tried = 0  # chunks in a row that did not pack
-        self.unpacked = 0  # bytes since packing was given up
-        self.bulk_bytes = 0
-        self.bulk_since = 0.0
-        # In
-        self.in_next = 0  # offset of the next byte in order
-        self.in_end: int | None = None
-        self.credit_in = WINDOW_FIRST  # offset that the other end may send up to
-        self.read_next = 0  # offset that the reader has consumed up to
-        self.window = WINDOW_FIRST
-        self.window_at = 0.0  # when the credit was last renewed
-        self.pieces: dict[int, bytes] = {}  # beyond a gap, by offset: GAPS_MOST, within the credit
-        self.starts: list[int] = []  # their offsets, sorted
-        self.head: bytearray | None = None if ours else bytearray()  # the purpose, until it is whole
-        self.delivered = False  # the end was told
-        self.owes_ack = False
-        # Reset
-        self.reset: str | None = None  # we gave it up, for this reason
-
-    @property
-    def sends_done(self) -> bool:
-        """Everything was sent and acknowledged, the end too."""
-        return self.last_sent and not self.flight
-
-    def is_bulk(self, now: float) -> bool:
-        """Whether it sends much: then others go first."""
-        if now - self.bulk_since > 0.5:
-            self.bulk_since, self.bulk_bytes = now, 0
-        return len(self.waiting) > BULK_QUEUE or self.bulk_bytes > BULK_RATE
-
-
-class _Lane:
-    """One lane: what it carries, and how well."""
-
-    __slots__ = (
-        "buffer",
-        "heard_at",
-        "held",
-        "is_behind",
-        "least",
-        "limit",
-        "number",
-        "packed",
-        "pings",
-        "pongs",
-        "round_trip",
-        "sent",
-        "taken",
-        "wants_ping",
-    )  # fmt: skip
-
-    def __init__(self, number: int, now: float) -> None:
-        self.number = number
-        self.buffer = bytearray()  # of an incoming frame: FRAME_MOST
-        self.held = 0  # bytes unacknowledged
-        self.limit = LANE_FIRST
-        self.round_trip: float | None = None  # smoothed seconds
-        self.least: float | None = None  # the best so far
-        self.heard_at = now
-        self.is_behind = False
-        self.sent: OrderedDict[int, _Chunk] = OrderedDict()  # by ``id``, oldest first
-        self.pings: OrderedDict[int, float] = OrderedDict()
-        self.pongs: deque[int] = deque(maxlen=8)
-        self.wants_ping = False
-        self.packed = 0  # bytes that packing saved
-        self.taken = 0  # bytes sent in all
+    from devboxd.model.bridge.wire import Event
 
 
 class Bridge:
     """One end. Every method is immediate; ``now`` is seconds that never run backwards."""
 
     def __init__(self, near: bool) -> None:
-        self._streams: dict[int, _Stream] = {}
-        self._lanes: OrderedDict[int, _Lane] = OrderedDict()
+        self._streams: dict[int, Stream] = {}
+        self._lanes: OrderedDict[int, Carrying] = OrderedDict()
         self._parity = 0 if near else 1
         self._next = self._parity  # number of the next stream that we open
         self._seen = 1 - self._parity  # the least number of the other end's that was not seen yet
         self._skipped: set[int] = (
             set()
         )  # numbers of the other end's below that, whose first frame is on its way
-        self._turns: deque[_Stream] = deque()  # streams with something to send, in turns
+        self._turns: deque[Stream] = deque()  # streams with something to send, in turns
         self._queued: set[int] = set()  # their numbers
         self._acks: OrderedDict[int, None] = OrderedDict()  # streams that owe an acknowledgement
         self._resets: OrderedDict[int, None] = OrderedDict()  # streams whose reset is to be sent
@@ -262,10 +116,10 @@ class Bridge:
             raise ValueError("the purpose of a stream is too long")
         if len(self._streams) >= STREAMS_MOST:
             raise BridgeError("too many streams are open")
-        stream = _Stream(self._next, True)
+        stream = Stream(self._next, True)
         self._next += 2
         self._streams[stream.number] = stream
-        stream.waiting += _PURPOSE.pack(len(purpose)) + purpose
+        stream.waiting += PURPOSE_HEAD.pack(len(purpose)) + purpose
         self._queue(stream)
         return stream.number
 
@@ -331,7 +185,7 @@ class Bridge:
         """Bytes that could be sent now if there were more lanes."""
         return sum(self._sendable(stream) for stream in self._turns)
 
-    def _widen(self, stream: _Stream, now: float) -> None:
+    def _widen(self, stream: Stream, now: float) -> None:
         """A reader that takes half its window within a tenth of a second is held up by it: double the window."""
         fast = now - stream.window_at < 0.1
         stream.window_at = now
@@ -340,20 +194,20 @@ class Bridge:
             stream.window += more
             self._granted += more
 
-    def _queue(self, stream: _Stream) -> None:
+    def _queue(self, stream: Stream) -> None:
         if stream.number not in self._queued:
             self._queued.add(stream.number)
             self._turns.append(stream)
 
-    def _owe(self, stream: _Stream) -> None:
+    def _owe(self, stream: Stream) -> None:
         stream.owes_ack = True
         self._acks[stream.number] = None
 
-    def _sendable(self, stream: _Stream) -> int:
+    def _sendable(self, stream: Stream) -> int:
         again = sum(len(chunk.frame) for chunk in stream.again)
         return again + max(0, min(len(stream.waiting), stream.credit_out - stream.out_next))
 
-    def _drop_bytes(self, stream: _Stream) -> None:
+    def _drop_bytes(self, stream: Stream) -> None:
         """Forget what a stream holds; its lanes no longer carry it."""
         for chunk in stream.flight.values():
             self._landed(chunk)
@@ -364,13 +218,13 @@ class Bridge:
         del stream.starts[:]
         self._acks.pop(stream.number, None)
 
-    def _forget(self, stream: _Stream) -> None:
+    def _forget(self, stream: Stream) -> None:
         self._drop_bytes(stream)
         self._granted -= stream.window - WINDOW_FIRST
         self._streams.pop(stream.number, None)
         self._resets.pop(stream.number, None)
 
-    def _forget_if_over(self, stream: _Stream) -> None:
+    def _forget_if_over(self, stream: Stream) -> None:
         if stream.delivered and stream.sends_done and stream.reset is None and not stream.owes_ack:
             self._forget(stream)
 
@@ -378,7 +232,7 @@ class Bridge:
 
     def lane_up(self, number: int, now: float) -> None:
         """A lane is open and has shown who it is. The first one that is up is the quick lane."""
-        self._lanes[number] = _Lane(number, now)
+        self._lanes[number] = Carrying(number, now)
 
     def lane_down(self, number: int) -> None:
         """A lane is gone: what it carried goes again over the others."""
@@ -402,7 +256,7 @@ class Bridge:
             del self._farewells[over]
         self._over.extend(said)
 
-    def _resend(self, lane: _Lane) -> None:
+    def _resend(self, lane: Carrying) -> None:
         for chunk in lane.sent.values():
             chunk.lane = None
             chunk.stream.again.append(chunk)
@@ -440,7 +294,7 @@ class Bridge:
                 late.append(lane.number)
         return late
 
-    def _late_at(self, lane: _Lane) -> float:
+    def _late_at(self, lane: Carrying) -> float:
         patience = max(BEHIND, 8 * (lane.round_trip or 0.0))
         sent_at = next(iter(lane.sent.values())).sent_at
         return min(max(sent_at, lane.heard_at) + patience, sent_at + FORGIVEN * patience)
@@ -458,14 +312,14 @@ class Bridge:
             return b""
         out = bytearray()
         while lane.pongs:
-            out += _frame(_PING.pack(PONG, lane.pongs.popleft(), self.waiting))
+            out += frame_of(PING_BODY.pack(PONG, lane.pongs.popleft(), self.waiting))
         if lane.wants_ping:
             lane.wants_ping = False
             self._pings += 1
             lane.pings[self._pings] = now
             while len(lane.pings) > 8:
                 lane.pings.popitem(last=False)
-            out += _frame(_PING.pack(PING, self._pings, self.waiting))
+            out += frame_of(PING_BODY.pack(PING, self._pings, self.waiting))
         if lane.is_behind:
             return bytes(out)
         self._put_words(lane, out, most)
@@ -481,36 +335,36 @@ class Bridge:
         lane.taken += len(out)
         return bytes(out)
 
-    def _put_words(self, lane: _Lane, out: bytearray, most: int) -> None:
+    def _put_words(self, lane: Carrying, out: bytearray, most: int) -> None:
         """Everything but data: short, and never waits for a lane to have room."""
         while self._over and len(out) < most:
             over = self._over.popleft()
             self._remember(over, lane)
-            out += _frame(_STREAM.pack(RESET_OK, over))
+            out += frame_of(STREAM_HEAD.pack(RESET_OK, over))
         while self._resets and len(out) < most:
             number, _ = self._resets.popitem(last=False)
             reason = (self._streams[number].reset or "").encode("utf-8", "replace")[:REASON_MOST]
-            out += _frame(_STREAM.pack(RESET, number) + reason)
+            out += frame_of(STREAM_HEAD.pack(RESET, number) + reason)
         while self._acks and len(out) < most:
             number, _ = self._acks.popitem(last=False)
             stream = self._streams[number]
             stream.owes_ack = False
-            out += _frame(_acknowledgement(stream))
+            out += frame_of(acknowledgement(stream))
             if stream.delivered:
                 self._remember(number, lane)
             self._forget_if_over(stream)
         waiting = self.waiting
         if abs(waiting - self._told_waiting) > LANE_FIRST or (self._told_waiting and not waiting):
             self._told_waiting = waiting
-            out += _frame(_PING.pack(PONG, 0, waiting))
+            out += frame_of(PING_BODY.pack(PONG, 0, waiting))
 
-    def _remember(self, number: int, lane: _Lane) -> None:
+    def _remember(self, number: int, lane: Carrying) -> None:
         self._farewells[number] = lane.number
         self._farewells.move_to_end(number)
         if len(self._farewells) > STREAMS_MOST:
             self._farewells.popitem(last=False)
 
-    def _next_chunk(self, now: float, bulk: bool) -> "_Chunk | None":
+    def _next_chunk(self, now: float, bulk: bool) -> "Chunk | None":
         """The next chunk of the next stream: of one that sends little where there is one."""
         for wanted in (False, True) if bulk else (False,):
             for _ in range(len(self._turns)):
@@ -518,7 +372,7 @@ class Bridge:
                 if stream.is_bulk(now) != wanted:
                     self._turns.append(stream)
                     continue
-                chunk = _again(stream) or self._cut(stream)
+                chunk = waiting_again(stream) or self._cut(stream)
                 if chunk is None:
                     self._queued.discard(stream.number)
                     continue
@@ -526,7 +380,7 @@ class Bridge:
                 return chunk
         return None
 
-    def _cut(self, stream: _Stream) -> "_Chunk | None":
+    def _cut(self, stream: Stream) -> "Chunk | None":
         """Make a chunk of what waits, as far as the other end's credit goes."""
         size = max(0, min(CHUNK, len(stream.waiting), stream.credit_out - stream.out_next))
         last = stream.out_end is not None and stream.out_next + size == stream.out_end
@@ -534,12 +388,12 @@ class Bridge:
             return None
         data = bytes(stream.waiting[:size])
         del stream.waiting[:size]
-        flags = _LAST if last else 0
-        packed = _packed(stream, data)
+        flags = LAST_FLAG if last else 0
+        packed = packed_chunk(stream, data)
         if packed is not None:
-            flags |= _PACKED
-        frame = _frame(_DATA.pack(DATA, stream.number, stream.out_next, flags, size) + (packed or data))
-        chunk = _Chunk(stream, stream.out_next, stream.out_next + size + (1 if last else 0), frame)
+            flags |= PACKED_FLAG
+        frame = frame_of(DATA_HEAD.pack(DATA, stream.number, stream.out_next, flags, size) + (packed or data))
+        chunk = Chunk(stream, stream.out_next, stream.out_next + size + (1 if last else 0), frame)
         stream.flight[chunk.offset] = chunk
         stream.out_next += size
         stream.last_sent = stream.last_sent or last
@@ -548,14 +402,14 @@ class Bridge:
             self._events.append(Room(stream.number))
         return chunk
 
-    def _carry(self, lane: _Lane, chunk: _Chunk, now: float) -> None:
+    def _carry(self, lane: Carrying, chunk: Chunk, now: float) -> None:
         chunk.lane = lane.number
         chunk.sent_at = now
         chunk.stream.bulk_bytes += len(chunk.frame)
         lane.held += len(chunk.frame)
         lane.sent[id(chunk)] = chunk
 
-    def _landed(self, chunk: _Chunk, now: "float | None" = None) -> None:
+    def _landed(self, chunk: Chunk, now: "float | None" = None) -> None:
         """A chunk needs its lane no longer. ``now``: it was acknowledged, and the lane can learn from that."""
         lane = self._lanes.get(chunk.lane) if chunk.lane is not None else None
         chunk.lane = None
@@ -565,7 +419,7 @@ class Bridge:
         del lane.sent[id(chunk)]
         if now is not None:
             lane.heard_at = now
-            _learn(lane, now - chunk.sent_at)
+            learn(lane, now - chunk.sent_at)
 
     # In -------------------------------------------------------------------------------------------------
 
@@ -589,20 +443,20 @@ class Bridge:
         position, size = 0, len(lane.buffer)
         view = memoryview(lane.buffer)
         try:
-            while size - position >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(view, position)
+            while size - position >= LENGTH_PREFIX.size:
+                (length,) = LENGTH_PREFIX.unpack_from(view, position)
                 if not 1 <= length <= FRAME_MOST:
                     raise BridgeError(f"a frame of {length} bytes")
-                end = position + _LENGTH.size + length
+                end = position + LENGTH_PREFIX.size + length
                 if end > size:
                     break
-                self._take(lane, bytes(view[position + _LENGTH.size : end]), now)
+                self._take(lane, bytes(view[position + LENGTH_PREFIX.size : end]), now)
                 position = end
         finally:
             view.release()
             del lane.buffer[:position]
 
-    def _take(self, lane: _Lane, frame: bytes, now: float) -> None:
+    def _take(self, lane: Carrying, frame: bytes, now: float) -> None:
         kind = frame[0]
         try:
             if kind == DATA:
@@ -612,7 +466,7 @@ class Bridge:
             elif kind == RESET:
                 self._take_reset(frame)
             elif kind == RESET_OK:
-                self._take_reset_ok(_STREAM.unpack(frame)[1])
+                self._take_reset_ok(STREAM_HEAD.unpack(frame)[1])
             elif kind in (PING, PONG):
                 self._take_ping(lane, frame, now)
             else:
@@ -620,8 +474,8 @@ class Bridge:
         except struct.error:
             raise BridgeError(f"a frame of type {kind} with {len(frame)} bytes") from None
 
-    def _take_ping(self, lane: _Lane, frame: bytes, now: float) -> None:
-        kind, token, self.peer_waiting = _PING.unpack(frame)
+    def _take_ping(self, lane: Carrying, frame: bytes, now: float) -> None:
+        kind, token, self.peer_waiting = PING_BODY.unpack(frame)
         if kind == PING:
             lane.pongs.append(token)
             return
@@ -629,7 +483,7 @@ class Bridge:
         if asked is not None:
             self._events.append(Answered(lane.number, now - asked))
 
-    def _incoming(self, number: int) -> "_Stream | None":
+    def _incoming(self, number: int) -> "Stream | None":
         """The stream of this number; a new one where it is the other end's next. None: it is over."""
         stream = self._streams.get(number)
         if stream is not None:
@@ -641,11 +495,11 @@ class Bridge:
         self._skipped.update(range(self._seen, number, 2))
         self._seen = max(self._seen, number + 2)
         self._skipped.discard(number)
-        stream = self._streams[number] = _Stream(number, False)
+        stream = self._streams[number] = Stream(number, False)
         return stream
 
     def _take_data(self, frame: bytes) -> None:
-        _, number, offset, flags, size = _DATA.unpack_from(frame)
+        _, number, offset, flags, size = DATA_HEAD.unpack_from(frame)
         stream = self._incoming(number)
         if stream is None:
             self._over.append(number)
@@ -655,12 +509,14 @@ class Bridge:
         end = offset + size
         if size > CHUNK or end > stream.credit_in:
             raise BridgeError(f"stream {number}: bytes beyond its credit")
-        if stream.in_end is not None and (end > stream.in_end or (flags & _LAST and end != stream.in_end)):
+        if stream.in_end is not None and (
+            end > stream.in_end or (flags & LAST_FLAG and end != stream.in_end)
+        ):
             raise BridgeError(f"stream {number}: bytes beyond its end")
-        data = _unpacked(frame[_DATA.size :], size) if flags & _PACKED else frame[_DATA.size :]
+        data = unpacked(frame[DATA_HEAD.size :], size) if flags & PACKED_FLAG else frame[DATA_HEAD.size :]
         if len(data) != size:
             raise BridgeError(f"stream {number}: {len(data)} bytes that should be {size}")
-        if flags & _LAST:
+        if flags & LAST_FLAG:
             if end < stream.in_next or (
                 stream.starts and end < stream.starts[-1] + len(stream.pieces[stream.starts[-1]])
             ):
@@ -668,7 +524,7 @@ class Bridge:
             stream.in_end = end
         self._owe(stream)
         if offset > stream.in_next:
-            _keep(stream, offset, data)
+            keep(stream, offset, data)
         elif end > stream.in_next:
             if offset != stream.in_next:
                 raise BridgeError(f"stream {number}: chunks that overlap")
@@ -683,26 +539,26 @@ class Bridge:
             stream.delivered = True
             self._events.append(Ended(number))
 
-    def _deliver(self, stream: _Stream, data: bytes) -> None:
+    def _deliver(self, stream: Stream, data: bytes) -> None:
         stream.in_next += len(data)
         if stream.head is not None:
             stream.head += data
-            if len(stream.head) < _PURPOSE.size:
+            if len(stream.head) < PURPOSE_HEAD.size:
                 return
-            end = _PURPOSE.size + _PURPOSE.unpack_from(stream.head)[0]
-            if end > PURPOSE_MOST + _PURPOSE.size:
+            end = PURPOSE_HEAD.size + PURPOSE_HEAD.unpack_from(stream.head)[0]
+            if end > PURPOSE_MOST + PURPOSE_HEAD.size:
                 raise BridgeError(f"stream {stream.number}: a purpose of {end} bytes")
             if len(stream.head) < end:
                 return
             head, stream.head = bytes(stream.head), None
             stream.read_next += end
-            self._events.append(Opened(stream.number, head[_PURPOSE.size : end]))
+            self._events.append(Opened(stream.number, head[PURPOSE_HEAD.size : end]))
             data = head[end:]
         if data:
             self._events.append(Data(stream.number, data))
 
     def _take_ack(self, frame: bytes, now: float) -> None:
-        _, number, received, credit = _ACK.unpack_from(frame)
+        _, number, received, credit = ACK_HEAD.unpack_from(frame)
         stream = self._streams.get(number)
         if stream is None or stream.reset is not None:
             return
@@ -715,8 +571,8 @@ class Bridge:
                 break
             del flight[first.offset]
             self._landed(first, now)
-        for at in range(_ACK.size, len(frame), _RANGE.size):
-            begin, end = _RANGE.unpack_from(frame, at)
+        for at in range(ACK_HEAD.size, len(frame), ACK_RANGE.size):
+            begin, end = ACK_RANGE.unpack_from(frame, at)
             while begin < end and begin in flight:
                 chunk = flight.pop(begin)
                 begin = chunk.end
@@ -728,13 +584,13 @@ class Bridge:
         self._forget_if_over(stream)
 
     def _take_reset(self, frame: bytes) -> None:
-        _, number = _STREAM.unpack_from(frame)
+        _, number = STREAM_HEAD.unpack_from(frame)
         stream = self._incoming(number)
         self._over.append(number)
         if stream is None:
             return
         if stream.reset is None and stream.head is None:
-            reason = frame[_STREAM.size : _STREAM.size + REASON_MOST].decode("utf-8", "replace")
+            reason = frame[STREAM_HEAD.size : STREAM_HEAD.size + REASON_MOST].decode("utf-8", "replace")
             self._events.append(WasReset(number, reason))
         self._forget(stream)
 
@@ -745,98 +601,3 @@ class Bridge:
         if stream.reset is None and not (stream.delivered and stream.last_sent):
             self._events.append(WasReset(number, "the other end no longer knows this stream"))
         self._forget(stream)
-
-
-def _frame(body: bytes) -> bytes:
-    return _LENGTH.pack(len(body)) + body
-
-
-def _acknowledgement(stream: _Stream) -> bytes:
-    received = stream.in_next + (1 if stream.delivered else 0)
-    body = bytearray(_ACK.pack(ACK, stream.number, received, stream.credit_in))
-    begin = end = -1
-    told = 0
-    for start in stream.starts:
-        if start != end:
-            if end > 0:
-                body += _RANGE.pack(begin, end)
-                told += 1
-                if told == RANGES_MOST:
-                    return bytes(body)
-            begin = start
-        end = start + len(stream.pieces[start])
-    if end > 0:
-        # An end that is known beyond the gap was received with its last piece.
-        body += _RANGE.pack(begin, end + (1 if end == stream.in_end else 0))
-    return bytes(body)
-
-
-def _keep(stream: _Stream, offset: int, data: bytes) -> None:
-    """Keep a piece beyond a gap. A sender cuts a byte into a chunk once: other overlaps are none of ours."""
-    if stream.pieces.get(offset) == data and (data or offset in stream.pieces):
-        return
-    place = bisect_left(stream.starts, offset)
-    after = stream.starts[place] if place < len(stream.starts) else None
-    before = stream.starts[place - 1] if place else None
-    if (after is not None and offset + len(data) > after) or (
-        before is not None and before + len(stream.pieces[before]) > offset
-    ):
-        raise BridgeError(f"stream {stream.number}: chunks that overlap")
-    if not data:
-        return  # only the end: it is known now
-    if len(stream.starts) >= GAPS_MOST:
-        raise BridgeError(f"stream {stream.number}: too many gaps")
-    insort(stream.starts, offset)
-    stream.pieces[offset] = data
-
-
-def _again(stream: _Stream) -> "_Chunk | None":
-    """A chunk whose lane died and that nobody acknowledged since."""
-    while stream.again:
-        chunk = stream.again.popleft()
-        waits: bool = stream.flight.get(chunk.offset) is chunk and chunk.lane is None
-        if waits:
-            return chunk
-    return None
-
-
-def _packed(stream: _Stream, data: bytes) -> "bytes | None":
-    """The data in fewer bytes; None where that is not worth it, or was not for the last two chunks."""
-    if len(data) < 64:
-        return None
-    if stream.tried >= 2:
-        stream.unpacked += len(data)
-        if stream.unpacked < PACK_PAUSE:
-            return None
-        stream.tried, stream.unpacked = 1, 0
-    packed = zlib.compress(data, 1)
-    if len(packed) <= len(data) * PACK_WORTH:
-        stream.tried = 0
-        return packed
-    stream.tried += 1
-    return None
-
-
-def _unpacked(data: bytes, size: int) -> bytes:
-    """Unpack to at most one byte more than ``size``: whoever sends more than it says gains nothing."""
-    machine = zlib.decompressobj()
-    try:
-        found = machine.decompress(data, size + 1)
-    except zlib.error:
-        raise BridgeError("a chunk that can not be unpacked") from None
-    if not machine.eof or machine.unused_data:
-        raise BridgeError("a chunk that unpacks to something else")
-    return found
-
-
-def _learn(lane: _Lane, seconds: float) -> None:
-    """Let the limit follow the round trip: a lane whose bytes wait behind each other holds too many."""
-    # A way that became longer is believed in the course of some thousand chunks.
-    lane.least = seconds if lane.least is None else min(seconds, lane.least + (seconds - lane.least) / 1000)
-    lane.round_trip = (
-        seconds if lane.round_trip is None else lane.round_trip + (seconds - lane.round_trip) / 8
-    )
-    if seconds > 2 * lane.least + 0.05:
-        lane.limit = max(LANE_LEAST, lane.limit - lane.limit // 16)
-    elif lane.held * 2 > lane.limit:
-        lane.limit = min(LANE_MOST, lane.limit + CHUNK // 8)

@@ -1,0 +1,267 @@
+"""The loop of the bridgehead."""
+
+import hashlib
+import hmac
+import json
+import os
+import selectors
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from devboxd.boxside.programs.head.auth import GREETING, STRANGER_TIME, STRANGERS_MOST, LaneSocket
+from devboxd.boxside.programs.head.pipe import Handler, Listener, Pipe
+from devboxd.boxside.programs.head.program import Control, Program
+from devboxd.boxside.programs.head.reach import addresses, connecting, may_connect, reason
+from devboxd.boxside.programs.head.watch import Watch
+from devboxd.model.bridge.end import Bridge
+from devboxd.model.bridge.wire import BridgeError, Data, Ended, Opened, Room, WasReset
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    Want = dict[str, Any]
+    Watchable = int | socket.socket
+
+
+class Head:
+    """The loop: lanes on one side, handlers of streams on the other, the bridge between."""
+
+    def __init__(self, secret: bytes, linger: float) -> None:
+        self.secret = secret
+        self.linger = linger
+        self.selector = selectors.DefaultSelector()
+        self.bridge = Bridge(False)
+        self.life = b""
+        self.strangers: list[LaneSocket] = []
+        self.lanes: dict[int, LaneSocket] = {}
+        self.handlers: dict[int, Handler] = {}
+        self.programs: dict[int, Program] = {}
+        self.timers: dict[Handler, float] = {}
+        self.lonely_since = time.monotonic()
+        self.masks: dict[int, tuple[int, Any]] = {}
+
+    def proof(self, who: bytes, greeting: bytes, nonce: bytes) -> bytes:
+        """What only who holds the secret can say."""
+        return hmac.new(self.secret, who + greeting + nonce, hashlib.sha256).digest()
+
+    # Watching -----------------------------------------------------------------------------------------------
+
+    def watch(self, what: "Watchable", mask: int, owner: "Any") -> None:
+        """Let ``owner.ready`` be called for these events of a socket or descriptor; none: not at all."""
+        key = what if isinstance(what, int) else what.fileno()
+        if self.masks.get(key) == (mask, owner):
+            return
+        if key in self.masks:
+            if not mask:
+                self.unwatch(what)
+            else:
+                self.selector.modify(what, mask, owner)
+                self.masks[key] = (mask, owner)
+        elif mask:
+            self.selector.register(what, mask, owner)
+            self.masks[key] = (mask, owner)
+
+    def unwatch(self, what: "Watchable") -> None:
+        """Call nobody any more."""
+        key = what if isinstance(what, int) else what.fileno()
+        if self.masks.pop(key, None) is not None:
+            self.selector.unregister(what)
+
+    def later(self, owner: Handler, seconds: float) -> None:
+        """Call ``owner.on_time`` after so many seconds."""
+        self.timers[owner] = time.monotonic() + seconds
+
+    # Lanes --------------------------------------------------------------------------------------------------
+
+    def accept(self, listener: socket.socket) -> None:
+        """A stranger. Where there are too many, the one that has waited longest goes."""
+        try:
+            sock, peer = listener.accept()
+        except OSError:
+            return
+        sock.setblocking(False)
+        if listener.family == socket.AF_INET:
+            if not may_connect(peer):
+                sock.close()
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.strangers.append(LaneSocket(self, sock))
+        if len(self.strangers) > STRANGERS_MOST:
+            self.lane_lost(self.strangers[0])
+
+    def lane_known(self, lane: "LaneSocket") -> None:
+        """It has shown that it is the daemon's. A new life of the daemon begins with no streams."""
+        _, life, number, _ = GREETING.unpack(lane.greeting)
+        self.strangers.remove(lane)
+        if life != self.life:
+            self.begin(life)
+        if number in self.lanes:
+            self.lane_lost(self.lanes[number])
+        lane.number = number
+        self.lanes[number] = lane
+        self.bridge.lane_up(number, time.monotonic())
+
+    def begin(self, life: bytes) -> None:
+        """Forget what another life of the daemon had open."""
+        for number in list(self.handlers):
+            self.drop(number, True)
+        for lane in list(self.lanes.values()):
+            self.lane_lost(lane)
+        self.life = life
+        self.bridge = Bridge(False)
+
+    def lane_lost(self, lane: "LaneSocket") -> None:
+        """It is gone; what it carried goes again over the others."""
+        self.unwatch(lane.sock)
+        lane.sock.close()
+        if lane in self.strangers:
+            self.strangers.remove(lane)
+        if lane.number is not None and self.lanes.get(lane.number) is lane:
+            del self.lanes[lane.number]
+            self.bridge.lane_down(lane.number)
+            self.lonely_since = time.monotonic()
+        lane.number = None
+
+    def lane_says(self, lane: "LaneSocket", data: bytes) -> None:
+        """Frames of the daemon."""
+        try:
+            self.bridge.received(lane.number or 0, data, time.monotonic())
+        except BridgeError:
+            self.lane_lost(lane)
+        self.look()
+
+    def pump(self) -> None:
+        """Put on the lanes what the bridge wants to say."""
+        now = time.monotonic()
+        for number in self.bridge.order():
+            lane = self.lanes.get(number)
+            while lane is not None and lane.number is not None and lane.room:
+                data = self.bridge.outgoing(number, now, lane.room)
+                if not data:
+                    break
+                lane.out += data
+                lane.flush()
+
+    # Streams ------------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Hand on what the bridge brought."""
+        for event in self.bridge.events():
+            if isinstance(event, Opened):
+                self.opened(event.stream, event.purpose)
+                continue
+            handler = self.handlers.get(getattr(event, "stream", -1))
+            if handler is None:
+                if isinstance(event, Data):
+                    self.bridge.consumed(event.stream, len(event.data), time.monotonic())
+            elif isinstance(event, Data):
+                handler.data(event.data)
+            elif isinstance(event, Ended):
+                handler.ended()
+            elif isinstance(event, Room):
+                handler.room()
+            elif isinstance(event, WasReset):
+                self.drop(event.stream, True)
+
+    def opened(self, number: int, purpose: bytes) -> None:
+        """Begin what a stream is for."""
+        try:
+            want = json.loads(purpose.decode())
+            handler = self.handler(number, want)
+        except OSError as error:
+            self.give_up(number, reason(error.errno, error.filename))
+        except Exception as error:  # noqa: BLE001 - whatever a purpose holds, the others go on
+            self.give_up(number, f"{type(error).__name__}: {error}")
+        else:
+            self.handlers[number] = handler
+
+    def handler(self, number: int, want: "Want") -> "Handler":
+        """Who serves this purpose."""
+        kind = want["kind"]
+        if kind == "tcp":
+            return Pipe(self, number, *connecting(addresses(want["host"], int(want["port"]))))
+        if kind == "unix":
+            sock = socket.socket(socket.AF_UNIX)
+            sock.setblocking(False)
+            sock.connect(os.path.expanduser(want["path"]))
+            return Pipe(self, number, sock)
+        if kind == "exec":
+            return Program(self, number, want)
+        if kind == "control":
+            return Control(self, number, want)
+        if kind == "listen":
+            return Listener(self, number, want)
+        if kind == "watch":
+            return Watch(self, number, want)
+        raise ValueError(f"this bridgehead knows no stream of kind {kind}")
+
+    def give_up(self, number: int, reason: str) -> None:
+        """End a stream with a reason."""
+        self.bridge.reset(number, reason)
+        self.drop(number, True)
+
+    def drop(self, number: int, reset: bool = False) -> None:
+        """The handler of a stream has done its work."""
+        handler = self.handlers.pop(number, None)
+        if handler is not None:
+            self.timers.pop(handler, None)
+            handler.close(reset)
+
+    def finished(self) -> None:
+        """Let go of handlers whose stream is over in both directions."""
+        alive = set(self.bridge.streams)
+        for number in [one for one in self.handlers if one not in alive]:
+            self.drop(number)
+
+    # Life ---------------------------------------------------------------------------------------------------
+
+    def reap(self) -> None:
+        """Collect children that have ended."""
+        for pid, program in list(self.programs.items()):
+            status = program.child.poll()
+            if status is not None:
+                del self.programs[pid]
+                if program.number in self.handlers:
+                    program.exited(status if status >= 0 else 128 - status)
+
+    def on_time(self, now: float) -> None:
+        """What is due."""
+        for owner, due in list(self.timers.items()):
+            if due <= now and self.timers.pop(owner, None) is not None:
+                owner.on_time()
+        for lane in [one for one in self.strangers if now - one.since > STRANGER_TIME]:
+            self.lane_lost(lane)
+        self.bridge.tick(now)
+
+    def patience(self, now: float) -> float:
+        """Seconds until something is due."""
+        times = [now + 60.0]
+        times += self.timers.values()
+        times += [lane.since + STRANGER_TIME for lane in self.strangers]
+        deadline = self.bridge.next_deadline()
+        if deadline is not None:
+            times.append(deadline)
+        return max(0.0, min(times) - now)
+
+    def run(self, listeners: "list[socket.socket]", wake: int) -> None:
+        """Serve until nobody is expected any more."""
+        for one in listeners:
+            self.watch(one, selectors.EVENT_READ, one)
+        self.watch(wake, selectors.EVENT_READ, None)
+        while True:
+            now = time.monotonic()
+            if not self.lanes and not self.strangers and now - self.lonely_since > self.linger:
+                return
+            for key, mask in self.selector.select(self.patience(now)):
+                if key.fileobj == wake:
+                    os.read(wake, 4096)
+                elif isinstance(key.data, socket.socket):
+                    self.accept(key.data)
+                elif self.masks.get(key.fd, (0, self))[1] is key.data:
+                    key.data.ready(mask)  # not who had this number a moment ago
+            self.reap()
+            self.on_time(time.monotonic())
+            self.look()
+            self.finished()
+            self.pump()

@@ -1,0 +1,232 @@
+"""Streams that are sockets on the box, or stand for a listener there."""
+
+import json
+import os
+import selectors
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from devboxd.boxside.programs.head.reach import READ_SIZE, connecting, reason
+from devboxd.model.bridge.wire import BridgeError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from devboxd.boxside.programs.head.loop import Head
+
+    Address = tuple[int, tuple[Any, ...]]
+    Want = dict[str, Any]
+
+
+class Handler:
+    """Who serves a stream. By itself it takes nothing in and says nothing."""
+
+    def __init__(self, head: "Head", number: int) -> None:
+        self.head = head
+        self.number = number
+
+    def data(self, data: bytes) -> None:
+        """Bytes of the other end."""
+        self.head.bridge.consumed(self.number, len(data), time.monotonic())
+
+    def ended(self) -> None:
+        """The other end sends no more: it is no longer wanted."""
+        self.head.bridge.finish(self.number)
+        self.head.drop(self.number)
+
+    def room(self) -> None:
+        """The bridge takes bytes again."""
+
+    def ready(self, mask: int) -> None:
+        """Something can be read or written."""
+
+    def on_time(self) -> None:
+        """A time that it asked for has come."""
+
+    def close(self, reset: bool) -> None:
+        """The stream is over."""
+
+
+class Pipe(Handler):
+    """A stream that is a socket on the box. Half-close goes both ways."""
+
+    def __init__(
+        self, head: "Head", number: int, sock: socket.socket, rest: "list[Address] | None" = None
+    ) -> None:
+        """Serve it. ``rest``: it is still to be connected, to the first of these that takes it."""
+        Handler.__init__(self, head, number)
+        self.sock = sock
+        self.rest = rest or []
+        self.connecting = rest is not None
+        self.out = bytearray()  # no more than the stream's credit
+        self.in_ended = False  # the other end of the bridge sends no more
+        self.reading = not self.connecting
+        self.look()
+
+    def look(self) -> None:
+        """Watch for what is of use now."""
+        mask = selectors.EVENT_READ if self.reading and not self.connecting else 0
+        if self.out or self.connecting:
+            mask |= selectors.EVENT_WRITE
+        self.head.watch(self.sock, mask, self)
+
+    def try_next(self, problem: int) -> None:
+        """A name may have several addresses, and its service listen on one of them."""
+        self.head.unwatch(self.sock)
+        self.sock.close()
+        try:
+            self.sock, self.rest = connecting(self.rest, problem)
+        except OSError as error:
+            self.head.give_up(self.number, reason(error.errno))
+        else:
+            self.look()
+
+    def data(self, data: bytes) -> None:
+        """Bytes of the other end."""
+        self.out += data
+        if not self.connecting:
+            self.write()
+
+    def ended(self) -> None:
+        """The other end sends no more."""
+        self.in_ended = True
+        if not self.connecting:
+            self.write()
+
+    def room(self) -> None:
+        """The bridge takes bytes again."""
+        self.reading = not self.connecting
+        self.look()
+
+    def ready(self, mask: int) -> None:
+        """Something can be read or written."""
+        if self.connecting and mask & selectors.EVENT_WRITE:
+            problem = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if problem:
+                self.try_next(problem)
+                return
+            self.connecting = False
+            self.reading = True
+            self.write()
+        elif mask & selectors.EVENT_WRITE:
+            self.write()
+        if mask & selectors.EVENT_READ and self.reading and self.number in self.head.handlers:
+            self.read()
+
+    def read(self) -> None:
+        """Give the bridge what the socket has, as far as it takes it."""
+        room = min(READ_SIZE, self.head.bridge.room(self.number))
+        if not room:
+            self.head.bridge.ask_room(self.number)
+            self.reading = False
+            self.look()
+            return
+        try:
+            data = self.sock.recv(room)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.head.give_up(self.number, reason(error.errno))
+            return
+        if data:
+            self.head.bridge.write(self.number, data)
+        else:
+            self.reading = False
+            self.look()
+            self.head.bridge.finish(self.number)
+
+    def write(self) -> None:
+        """Give the socket what it takes."""
+        while self.out:
+            try:
+                sent = self.sock.send(memoryview(self.out)[:READ_SIZE])
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self.head.give_up(self.number, reason(error.errno))
+                return
+            del self.out[:sent]
+            self.head.bridge.consumed(self.number, sent, time.monotonic())
+        if self.in_ended and not self.out:
+            self.in_ended = False
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it has gone both ways already
+        self.look()
+
+    def close(self, reset: bool) -> None:
+        """The stream is over."""
+        self.head.unwatch(self.sock)
+        if reset:
+            try:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            except OSError:
+                pass  # a unix socket knows no such thing
+        self.sock.close()
+
+
+class Listener(Handler):
+    """A stream that stands for a listener on the box: each connection to it opens a stream of its own."""
+
+    def __init__(self, head: "Head", number: int, want: "Want") -> None:
+        Handler.__init__(self, head, number)
+        self.path = ""
+        self.inode = 0
+        self.sock = self.bound(want)
+        self.sock.listen(128)
+        self.sock.setblocking(False)
+        head.watch(self.sock, selectors.EVENT_READ, self)
+        port = 0 if self.path else self.sock.getsockname()[1]
+        head.bridge.write(number, json.dumps({"port": port, "path": self.path or None}).encode() + b"\n")
+
+    def bound(self, want: "Want") -> socket.socket:
+        """What it listens on."""
+        if "path" in want:
+            return self.bind_unix(os.path.expanduser(want["path"]))
+        sock = socket.socket(socket.AF_INET6 if ":" in want.get("host", "") else socket.AF_INET)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((want.get("host") or "127.0.0.1", int(want["port"])))
+        return sock
+
+    def bind_unix(self, path: str) -> socket.socket:
+        """Bind beside the path and move it there: whoever had the path before keeps no claim, and none is lost."""
+        folder = os.path.dirname(path)
+        os.makedirs(folder, 0o700, exist_ok=True)
+        own = path + f".{os.getpid()}"
+        sock = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            sock.bind(own)
+        finally:
+            os.umask(before)
+        self.inode = os.stat(own).st_ino
+        os.rename(own, path)
+        self.path = path
+        return sock
+
+    def ready(self, mask: int) -> None:
+        """Somebody connects."""
+        try:
+            sock, _ = self.sock.accept()
+        except OSError:
+            return
+        sock.setblocking(False)
+        try:
+            number = self.head.bridge.open(json.dumps({"kind": "accepted", "of": self.number}).encode())
+        except BridgeError:
+            sock.close()
+            return
+        self.head.handlers[number] = Pipe(self.head, number, sock)
+
+    def close(self, reset: bool) -> None:
+        """Stop listening; take the path away while it is still ours."""
+        self.head.unwatch(self.sock)
+        self.sock.close()
+        try:
+            if self.path and os.stat(self.path).st_ino == self.inode:
+                os.unlink(self.path)
+        except OSError:
+            pass  # somebody was faster

@@ -1,0 +1,54 @@
+"""A stream that tells which ports are listened on."""
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from devboxd.boxside.programs.head.pipe import Handler
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from devboxd.boxside.programs.head.loop import Head
+
+    Want = dict[str, Any]
+
+WATCH_EVERY = 1.0  # seconds
+
+
+class Watch(Handler):
+    """A stream that tells the ports this user's programs listen on: a line of JSON at each change."""
+
+    def __init__(self, head: "Head", number: int, want: "Want") -> None:
+        Handler.__init__(self, head, number)
+        self.last: list[int] | None = None
+        self.on_time()
+
+    def on_time(self) -> None:
+        """Look, and tell what is new."""
+        now = listening(os.getuid())
+        line = json.dumps({"ports": now}).encode() + b"\n"
+        if now != self.last and self.head.bridge.room(self.number) > len(line):
+            self.last = now
+            self.head.bridge.write(self.number, line)
+        self.head.later(self, WATCH_EVERY)
+
+    def close(self, reset: bool) -> None:
+        """Stop looking."""
+        self.head.timers.pop(self, None)
+
+
+def listening(user: int) -> "list[int]":
+    """Ports that programs of a user listen on, sorted (/proc/net: state 0A is LISTEN, field 8 the user)."""
+    found = set()
+    for name in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(name) as table:
+                next(table, None)
+                for line in table:
+                    fields = line.split()
+                    if fields[3] == "0A" and int(fields[7]) == user:
+                        found.add(int(fields[1].rpartition(":")[2], 16))
+        except (OSError, ValueError, IndexError):
+            continue  # not Linux, or no IPv6
+    return sorted(found)

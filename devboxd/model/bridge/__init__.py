@@ -1,0 +1,1 @@
+"""The bridge: both ends of it, as one state machine without I/O, in the Python that old boxes have."""
