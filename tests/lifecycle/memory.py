@@ -15,9 +15,11 @@ class MemoryStore:
 
     def __init__(self, *, is_shared: bool = False) -> None:
         self.is_shared = is_shared
+        self.reads = 0
         self.items: dict[tuple[str, str], tuple[int, bytes]] = {}
 
     def read_now(self, owner: str, ranges: Sequence[Range]) -> list[Item]:
+        self.reads += 1
         found = []
         for one in ranges:
             keys = sorted(key for who, key in self.items if who == owner and key.startswith(one.prefix))

@@ -41,14 +41,11 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
     ),
     "no-stamp-check": (Edit("model/release.py", "        and head.stamp == box.launched\n", ""),),
     "no-reaper": (Edit("model/retention.py", "    for box in surplus:\n        if box.is_alive", "    for box in surplus:\n        if False"),),
-    "row-before-ec2": (
+    "row-not-read-again": (
         Edit(
             "control/lifecycle/reconcile.py",
-            "        ec2 = await self.clouds.look(known.project, hint(known.project, known.run))\n"
-            "        self.known = known = await self.book.load(self.uid)\n",
-            "        self.known = known = await self.book.load(self.uid)\n"
-            "        assert known\n"
-            "        ec2 = await self.clouds.look(known.project, hint(known.project, known.run))\n",
+            "        if row is None or row.version != known.versions.get(row.key):\n",
+            "        if row is None:\n",
         ),
     ),
     "absence-is-death": (
@@ -71,7 +68,7 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
     ),
     "every-token-is-surplus": (Edit("model/seen.py", "(read.run, read.attempt) < (project.run, project.attempt)", "True"),),
     "bind-any-token": (
-        Edit("model/launch.py", "if one.token == project.token), None)", "if one.token and one.is_alive), None)"),
+        Edit("model/launch.py", "if one.token == project.token), None)", "if one.token), None)"),
     ),
     "one-token-for-all-attempts": (
         Edit("model/project.py", 'return f"{self.uid}-{self.run}-{self.attempt}"', 'return f"{self.uid}-{self.run}-0"'),

@@ -488,20 +488,50 @@ async def test_a_machine_that_dies_while_it_acts_is_followed_by_another() -> Non
     await stop(other)
 
 
-async def test_a_hundred_projects_look_together() -> None:
-    """Describes a minute do not grow with the number of boxes."""
+async def test_a_thousand_projects_cost_a_handful_of_calls_a_minute() -> None:
+    """Describes do not grow with the number of boxes but by one for every two hundred, and rows by one query."""
     one = bench()
-    for number in range(100):
-        await one.launched(f"p{number}") if number == 0 else None
+    await one.projects.launch("p0", LaunchWish(profile="box", types=("t4g.small",)))
     known = await one.projects.get("p0")
-    for number in range(1, 100):
-        row = replace(
-            known.project, uid=f"uid{number:07d}", name=f"p{number}", phase=Phase.ABSENT, want=Want.COLD
-        )
-        await one.book.create(replace(row, instance=None, launched=None, run=0), "made")
+    for number in range(1, 1000):
+        row = replace(known.project, uid=f"uid{number:07d}", name=f"p{number}", want=Want.COLD)
+        await one.book.create(row, "made")
     await start(one)
-    await asyncio.sleep(60)
-    one.account.calls.clear()
+    await one.until("p0", Phase.RUNNING)
     await asyncio.sleep(600)
-    assert one.account.calls.total() <= 4 * 100 / 2
+    one.account.calls.clear()
+    assert isinstance(one.store, MemoryStore)
+    reads = one.store.reads
+    await asyncio.sleep(1500)
+    assert one.account.calls.total() <= 5 * 4 * 6, "twenty describes each five minutes"
+    assert one.store.reads - reads <= 6 + 1500 / 120 + 1, "one query for all rows each time, and the list"
+    assert len(one.fleet.statuses()) == 1000
+    await stop(one)
+
+
+async def test_a_look_reads_the_rows_after_ec2() -> None:
+    """R2: the row is never the older of the two."""
+    one = bench()
+    await one.book.create(Project("uid0000001", "api", "me"), "made")
+    order: list[str] = []
+    calls, rows = one.account.call, one.book.store.read
+
+    async def call(*arguments: Any, **parameters: Any) -> dict[str, Any]:
+        answer = await calls(*arguments, **parameters)
+        order.append("EC2")
+        return answer
+
+    async def read(*arguments: Any) -> Any:
+        order.append("row")
+        return await rows(*arguments)
+
+    one.account.call = call  # type: ignore[method-assign]  # the order is all that counts here
+    one.book.store.read = read  # type: ignore[method-assign, assignment]
+    one_pass = one.fleet.reconciler("uid0000001")
+    await one_pass.once()
+    order.clear()
+    await one_pass.once()
+    looked = [what for what in order if what == "EC2"]
+    assert order[: len(looked)] == looked, order
+    assert (len(looked), "row" in order) == (4, True)
     await stop(one)

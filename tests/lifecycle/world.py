@@ -31,7 +31,7 @@ from devboxd.model.ledger import Change, Item, Ledger, Range, of_one, read
 from devboxd.model.pipeline import next_step
 from devboxd.model.project import Boot, Disk, Place, Policy, Project, Spec, Want
 from devboxd.model.seen import Hint, Observed, Seen
-from devboxd.model.step import Step, Write
+from devboxd.model.step import Ec2Call, Step, Write
 from devboxd.simulator.ec2 import catalogue
 from devboxd.simulator.ec2.delays import Delays
 from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
@@ -180,12 +180,14 @@ class FakeClouds:
     """``reconcile.Clouds``: one account."""
 
     api: Ec2Api
+    book: Book
 
-    def of(self, project: Project) -> Ec2Api:
-        return self.api
+    async def look(self, project: Project, hint: Hint) -> tuple[Observed, Item | None]:
+        found = (await self.api.look({project.uid: hint}))[project.uid]
+        return found, (await self.book.rows([project.uid])).get(project.uid)
 
-    async def look(self, project: Project, hint: Hint) -> Observed:
-        return (await self.api.look({project.uid: hint}))[project.uid]
+    async def act(self, project: Project, call: Ec2Call) -> None:
+        await self.api.act(call)
 
 
 @dataclass(slots=True)
@@ -263,7 +265,7 @@ class Daemon:
             self.reconcilers[uid] = Reconciler(
                 uid,
                 book,
-                FakeClouds(Ec2Api(account, one_after_the_other)),
+                FakeClouds(Ec2Api(account, one_after_the_other), book),
                 FakeBoxes(world),
                 turn,
                 time,

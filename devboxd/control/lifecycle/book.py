@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from devboxd.control.base.needs import Store
 from devboxd.errors import Conflict, DevboxError
 from devboxd.model import ledger
-from devboxd.model.ledger import Change, Event, Ledger, Range
+from devboxd.model.ledger import Change, Event, Item, Ledger, Range
 from devboxd.model.project import Project, Run
 from devboxd.model.step import Erase, Write
 from devboxd.model.wish import taken
@@ -45,6 +45,12 @@ class Book:
     async def load(self, uid: str) -> Ledger | None:
         """One project, as of now; None where there is none."""
         return ledger.read(await self.store.read(self.owner, *ledger.of_one(uid)))
+
+    async def rows(self, uids: Collection[str]) -> dict[str, Item]:
+        """The rows of these projects as items: one query, for however many."""
+        one = Range(ledger.row_key(next(iter(uids), ""))) if len(uids) == 1 else ledger.EVERY_ROW
+        found = {item.key: item for item in await self.store.read(self.owner, one)}
+        return {uid: found[key] for uid in uids if (key := ledger.row_key(uid)) in found}
 
     async def events(self, uid: str, most: int = EVENTS_SHOWN) -> list[Event]:
         """What happened to a project, oldest first."""

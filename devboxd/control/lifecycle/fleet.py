@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from devboxd.control.base.bells import Bell
-from devboxd.control.base.needs import BoxCommands, Compute, Computes
+from devboxd.control.base.needs import BoxCommands, Computes
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.book import Book
@@ -22,13 +22,15 @@ from devboxd.control.lifecycle.reconcile import LONGEST, Reconciler
 from devboxd.control.lifecycle.turns import Turn
 from devboxd.errors import Conflict, DevboxError, LoginNeeded
 from devboxd.model.box import Account
+from devboxd.model.change import CALM
+from devboxd.model.ledger import Item
 from devboxd.model.project import Phase, Project
 from devboxd.model.seen import Hint, Observed
+from devboxd.model.step import Ec2Call
 
 LIST_EVERY: Final = 120.0  # seconds: projects that another machine has made are seen by then
 TOGETHER: Final = 0.05  # seconds that a look waits for others to join it
 WITH_SESSIONS: Final = 30.0  # seconds between looks at a box that somebody is connected to
-AT_ONCE: Final = 4  # looks of one account that are under way
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -39,26 +41,31 @@ class Status(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+Look = tuple[Observed, Item | None]
+
+
 @dataclass(slots=True)
 class Lookout:
-    """Looks at EC2 for many at once: ``reconcile.Clouds``."""
+    """Looks at EC2 and at the rows for many at once: ``reconcile.Clouds``."""
 
     shared: Shared
     computes: Computes
-    _waiting: dict[Account, dict[str, tuple[Hint, asyncio.Future[Observed]]]] = field(default_factory=dict)
+    book: Book
+    _waiting: dict[Account, dict[str, tuple[Hint, asyncio.Future[Look]]]] = field(default_factory=dict)
 
-    def of(self, project: Project) -> Compute:
-        """EC2 of a project's account."""
-        return self.computes.compute(project.account)
+    async def act(self, project: Project, call: Ec2Call) -> None:
+        """One call; a crowd of projects queues up for the account's request limits."""
+        async with self.shared.gates.of(("act", project.account)).enter():
+            await self.computes.compute(project.account).act(call)
 
-    async def look(self, project: Project, hint: Hint) -> Observed:
+    async def look(self, project: Project, hint: Hint) -> Look:
         """One project's share of a look that begins after this was called."""
-        answer: asyncio.Future[Observed] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(project.account, {})
+        if project.uid in waiting:
+            return await asyncio.shield(waiting[project.uid][1])
+        answer: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
         if not waiting:
             self.shared.tasks.spawn("look", self._together(project.account))
-        elif project.uid in waiting:
-            return await asyncio.shield(waiting[project.uid][1])
         waiting[project.uid] = (hint, answer)
         return await answer
 
@@ -67,9 +74,9 @@ class Lookout:
         async with self.shared.gates.of(("look", account)).enter():
             asked = self._waiting.pop(account, {})
             try:
-                found = await self.computes.compute(account).look(
-                    {uid: one for uid, (one, _) in asked.items()}
-                )
+                wanted = {uid: hint for uid, (hint, _) in asked.items()}
+                found = await self.computes.compute(account).look(wanted)
+                rows = await self.book.rows(wanted)  # after EC2, so that no row is the older of the two
             except BaseException as error:
                 for _, answer in asked.values():
                     if not answer.done():
@@ -80,7 +87,7 @@ class Lookout:
                 return
         for uid, (_, answer) in asked.items():
             if not answer.done():
-                answer.set_result(found[uid])
+                answer.set_result((found[uid], rows.get(uid)))
 
 
 def _ended(error: BaseException) -> BaseException:
@@ -111,11 +118,13 @@ class Fleet:
     ) -> None:
         self.book = book
         self._shared = shared
-        self._clouds = Lookout(shared, computes)
+        self._clouds = Lookout(shared, computes, book)
         self._boxes = boxes
         self._me, self._op = me, op
         self._is_used = is_used
         self._pace = pace
+        # Daemons of several machines do not look at the same moments.
+        self._began = shared.time.monotonic() - CALM * shared.time.dice()
         self._bells: dict[str, Bell] = {}
         self._statuses: dict[str, Status] = {}
         self._told = Bell()
@@ -203,10 +212,13 @@ class Fleet:
             return min(LONGEST, 2.0 * 2.0 ** min(failures, 8)), failures + 1
 
     def _paced(self, one: Reconciler, delay: float) -> float:
-        """Jittered, and soon where somebody is connected."""
+        """Soon where somebody is connected; all that is calm at the same moments, so that one look does for all."""
         project = one.known.project if one.known is not None else None
         if delay > WITH_SESSIONS and project is not None and self._is_used(project):
             delay = WITH_SESSIONS
+        if delay >= CALM:
+            since = self._shared.time.monotonic() - self._began
+            return self._pace * (CALM - since % CALM)
         return delay * self._pace * (0.9 + 0.2 * self._shared.time.dice())
 
     def _forget(self, uid: str) -> None:

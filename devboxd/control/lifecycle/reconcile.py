@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, assert_never
 
-from devboxd.control.base.needs import BoxCommands, Compute
+from devboxd.control.base.needs import BoxCommands
 from devboxd.control.base.time import Time
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.turns import Turn
 from devboxd.errors import Conflict, DevboxError, LoginNeeded
 from devboxd.model.answer import Refusal, after_refusal, after_success, refusal
 from devboxd.model.change import BRISK, CALM
-from devboxd.model.ledger import Ledger
+from devboxd.model.ledger import Item, Ledger
 from devboxd.model.pipeline import next_step
 from devboxd.model.project import Project
 from devboxd.model.retention import unpinned
@@ -27,6 +27,7 @@ from devboxd.model.step import (
     DropImage,
     DropSnapshot,
     DropVolume,
+    Ec2Call,
     Erase,
     GrowFileSystem,
     RunHook,
@@ -60,11 +61,11 @@ class Told(Protocol):
 class Clouds(Protocol):
     """EC2 of the account that a project is in."""
 
-    def of(self, project: Project) -> Compute:
-        """For calls."""
+    async def look(self, project: Project, hint: Hint) -> tuple[Observed, Item | None]:
+        """One look: EC2 first, then the row. Several projects may share one."""
 
-    async def look(self, project: Project, hint: Hint) -> Observed:
-        """One look; several projects may share one."""
+    async def act(self, project: Project, call: Ec2Call) -> None:
+        """Make a call, when it is its turn among all of the account."""
 
 
 @dataclass(slots=True)
@@ -145,8 +146,11 @@ class Reconciler:
         known = self.known or await self.book.load(self.uid)
         if known is None:
             return None
-        ec2 = await self.clouds.look(known.project, hint(known.project, known.run))
-        self.known = known = await self.book.load(self.uid)
+        ec2, row = await self.clouds.look(known.project, hint(known.project, known.run))
+        # Every change of a project counts its row up: with the same version all of it is the same.
+        if row is None or row.version != known.versions.get(row.key):
+            known = await self.book.load(self.uid)
+        self.known = known
         if known is None:
             return None
         memory, at = self.memory, self.time.monotonic()
@@ -207,7 +211,7 @@ class Reconciler:
             case UnpinFork(uid=uid, generation=generation, pin=pin):
                 await self._unpin(uid, generation, pin)
             case _:
-                await self.clouds.of(seen.project).act(call)
+                await self.clouds.act(seen.project, call)
 
     async def _refused(self, seen: Seen, call: Call, error: DevboxError) -> float:
         """A refusal is written down where the table says so; else it is tried again, later each time."""
