@@ -156,6 +156,7 @@ async def _run(
         login=lambda whose: Login(
             parts.accounts.account(whose.profile, whose.region), parts.clock, replace_file
         ).run(),
+        lend=parts.accounts.lend,
         logins=parts.logins,
         doctor=Doctor(daemon),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from devboxctl import ask, grammar, options, show
 from devboxctl.commands import sessions
 from devboxctl.fast import reply
 from devboxctl.fast.boxes import COLUMNS, Wanted
+from devboxctl.fast.reply import UsageError
 from devboxctl.options import default_box, settings
 from devboxd import __version__
 from devboxd.api import client, routes, wire
@@ -40,7 +42,13 @@ def add_to(app: typer.Typer) -> None:
     grammar.add(
         app, "whoami", whoami, section=account, examples=["devboxctl whoami", "devboxctl whoami -p work"]
     )
-    grammar.add(app, "login", login, section=account, examples=["devboxctl login -p work"])
+    grammar.add(
+        app,
+        "login",
+        login,
+        section=account,
+        examples=["devboxctl login -p work", "devboxctl login --from-environment"],
+    )
 
 
 def list_boxes(
@@ -120,10 +128,16 @@ def status(wide: options.Wide = False) -> None:
             ),
             ("socket", found.socket),
             ("holding", f"{found.sessions} sessions, {found.forwards} forwards, {found.attached} terminals"),
+            *(("login", _login_text(one)) for one in found.logins),
         ]
     )
     if held:
         sessions.print_sessions(held, wide=wide)
+
+
+def _login_text(one: wire.Login) -> str:
+    until = f", until {one.ends}" + (", renews itself" if one.renews else "") if one.ends else ""
+    return f"{one.method} {one.name}: {one.verdict}{until}"
 
 
 def ping(
@@ -239,13 +253,20 @@ def _login_end(found: wire.Identity) -> str | None:
 
 def login(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    from_environment: Annotated[
+        bool,
+        typer.Option("--from-environment", help="Lend the daemon AWS_ACCESS_KEY_ID and so on of this shell."),
+    ] = False,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
     """Renew the AWS login of a profile.
 
-    What waits for it goes on by itself.
+    What waits for it goes on by itself. Credentials that are lent with --from-environment are used for this
+    profile until the daemon ends, or others are lent; they are kept in memory only.
     """
+    if from_environment:
+        return _lend()
     request = wire.LoginRequest(profile=settings.profile, region=settings.region)
     for step in ask.ask_lines(routes.LOGIN, request):
         if settings.json:
@@ -272,6 +293,30 @@ def login(
                 show.say(f"code: {step.code}")
             if not no_browser:
                 _open(step.url)
+    return 0
+
+
+def _lend() -> int:
+    environ = os.environ
+    key, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if not key or not secret:
+        raise UsageError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set in this shell")
+    request = wire.LendRequest(
+        profile=settings.profile,
+        region=settings.region,
+        access_key_id=key,
+        secret_access_key=secret,
+        session_token=environ.get("AWS_SESSION_TOKEN") or environ.get("AWS_SECURITY_TOKEN"),
+        expires=environ.get("AWS_CREDENTIAL_EXPIRATION"),
+    )
+    found = ask.ask(routes.LEND, request)
+    if settings.json:
+        show.print_json(found)
+    else:
+        show.say(
+            f"the daemon is {found.kind} {found.name} in account {found.account} now, for profile {found.profile}"
+        )
+        show.say("it keeps these credentials in memory only, until it ends")
     return 0
 
 

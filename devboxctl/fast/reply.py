@@ -155,6 +155,7 @@ def usage_failure(error: UsageError) -> dict[str, object]:
 
 def show_failure(failure: Mapping[str, object]) -> int:
     """Print ``error: …`` and ``hint: …`` on standard error, or JSON if asked. Returns the exit status."""
+    failure = _with_own_keys(failure)
     if manner.json:
         return _show_failure_json(failure)
     lines = f"error: {printable(str(failure.get('message')))}\n"
@@ -163,6 +164,14 @@ def show_failure(failure: Mapping[str, object]) -> int:
     say(lines)
     status = failure.get("exit_status")
     return status if isinstance(status, int) else 1
+
+
+def _with_own_keys(failure: Mapping[str, object]) -> Mapping[str, object]:
+    """Where credentials are missing and this shell has some, that is the shortest way to mend it."""
+    if failure.get("code") != "login-needed" or not os.environ.get("AWS_ACCESS_KEY_ID"):
+        return failure
+    mine = "this shell has credentials; lend them to the daemon with: devboxctl login --from-environment"
+    return {**failure, "hint": f"{failure['hint']}; or: {mine}" if failure.get("hint") else mine}
 
 
 def _show_failure_json(failure: Mapping[str, object]) -> int:

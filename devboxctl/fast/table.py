@@ -74,7 +74,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "events": ("--follow -f --since= --json --help -h", ()),
     "doctor": ("--profile= -p= --region= -r= --json --help -h", ("BOX",)),
     "whoami": ("--profile= -p= --region= -r= --json --help -h", ()),
-    "login": ("--no-browser --profile= -p= --region= -r= --json --help -h", ()),
+    "login": ("--no-browser --from-environment --profile= -p= --region= -r= --json --help -h", ()),
     "api": ("--json --help -h", ("METHOD", "PATH", "JSON")),
     "completion": ("--json --help -h", ("bash zsh fish",)),
     "version": ("--json --help -h", ()),

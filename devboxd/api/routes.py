@@ -97,6 +97,13 @@ IDENTITY: Final = Route("GET", "/v1/identity", wire.Account, wire.Identity, "Who
 LOGIN: Final = Route(
     "POST", "/v1/login", wire.LoginRequest, wire.LoginStep, "Renew the login of a profile.", Shape.LINES
 )
+LEND: Final = Route(
+    "POST",
+    "/v1/lend",
+    wire.LendRequest,
+    wire.Identity,
+    "Use the credentials of a shell for a profile, until the daemon ends; answers with who they are.",
+)
 DOCTOR: Final = Route(
     "POST", "/v1/doctor", wire.Target, wire.Doctor, "Check this machine only.", only_looks=True
 )

@@ -15,6 +15,7 @@ from devboxd.model.box import Account, Instance
 from devboxd.model.forward import Facts
 from devboxd.model.health import Condition, Event
 from devboxd.model.identity import Identity, principal
+from devboxd.model.login import Login
 from devboxd.model.names import Listing
 from devboxd.model.states import Connection
 from devboxd.text import rfc3339
@@ -116,6 +117,13 @@ def session(value: HeldSession) -> wire.Session:
         profile=value.plan.account.profile,
         region=value.plan.account.region,
     )
+
+
+def login(value: Login, now: float) -> wire.Login:
+    """A login. ``now`` is Unix seconds."""
+    source = value.source
+    ends = None if source.expires_in is None else rfc3339(now + source.expires_in)
+    return wire.Login(source.method, source.name, value.verdict, ends, source.renews)
 
 
 def identity(value: Identity, now: float) -> wire.Identity:

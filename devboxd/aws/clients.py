@@ -30,6 +30,7 @@ from botocore.utils import validate_region_name
 from devboxd import __version__
 from devboxd.aws.errors import region_missing, translate
 from devboxd.aws.http import BoundedSession, Parsers, session_for
+from devboxd.aws.lent import Lent
 from devboxd.aws.source import METHODS, source_of
 from devboxd.aws.sso import SsoProfile, sso_profile
 from devboxd.aws.watch import Stamps, stamps
@@ -125,6 +126,7 @@ class Account:
     asked_region: str | None
     clock: WallClock
     heard: Heard = lambda account, refusal: None
+    lent: Callable[[], Lent | None] = lambda: None
     _generation: _Generation | None = None
     _renewed: float = float("-inf")  # loop time of the last rebuild after a failure
     is_sound: bool = False  # its profile exists and it has a region: both were seen to be so
@@ -206,6 +208,8 @@ class Account:
         credentials = await self._current().session.get_credentials()
         # botocore keeps the time to itself; tests/aws holds it to that name.
         expires: datetime | None = getattr(credentials, "_expiry_time", None)
+        if (lent := self.lent()) is not None:
+            return None if lent.expires is None else lent.expires - self.clock.wall()
         return None if expires is None else self._until(expires)
 
     @property
@@ -223,6 +227,9 @@ class Account:
 
         Raises: ProfileUnknown, RegionMissing or BadRequest.
         """
+        if (lent := self.lent()) is not None:
+            left = None if lent.expires is None else lent.expires - self.clock.wall()
+            return Source(Method.LENT, self.profile_name, left)
         with self._translated("sts", "get_credentials"):
             return source_of(self._current().session, self.profile, os.environ, self.clock.wall())
 
@@ -301,6 +308,8 @@ class Account:
                 # A test of the configuration: an unknown profile is refused here and now.
                 session.get_scoped_config()
                 region = self._region(session)
+                if (lent := self.lent()) is not None:
+                    session.set_credentials(lent.access_key, lent.secret_key, lent.token)
                 self._generation = _Generation(session, region, stamps(os.environ))
                 self.is_sound = True
         return self._generation
@@ -362,6 +371,8 @@ class Account:
 
     def _mend(self) -> str:
         """What a person has to do to get new credentials."""
+        if self.lent() is not None:
+            return mend(Method.LENT, self._profile_name())
         method, name = METHODS.get(getattr(self._resolved, "method", None) or ""), self._profile_name()
         if self._generation is not None:
             with contextlib.suppress(*_CAUGHT):  # a broken configuration is reported as such
@@ -387,13 +398,24 @@ class Accounts:
     clock: WallClock
     heard: Heard = lambda account, refusal: None
     _kept: dict[tuple[str | None, str | None], Account] = field(default_factory=dict)
+    _lent: dict[str | None, Lent] = field(default_factory=dict, repr=False)  # by profile
 
     def account(self, profile: str | None = None, region: str | None = None) -> Account:
         """The account of a profile in a region; None leaves the choice to the standard settings."""
         key = (profile or None, region or None)
         if key not in self._kept:
-            self._kept[key] = Account(*key, self.clock, self.heard)
+            self._kept[key] = Account(*key, self.clock, self.heard, lambda: self._lent.get(key[0]))
         return self._kept[key]
+
+    async def lend(self, profile: str | None, lent: Lent | None) -> Lent | None:
+        """Use these credentials for a profile, in every region; None: its own again. Returns the former ones."""
+        former = self._lent.pop(profile or None, None)
+        if lent is not None:
+            self._lent[profile or None] = lent
+        for account in list(self._kept.values()):
+            if account.profile == (profile or None):
+                await account.forget()
+        return former
 
     def known(self) -> list[Account]:
         """Every account that was asked for so far and can be used. Misspelt ones are not worth a look."""

@@ -24,6 +24,7 @@ class Method(StrEnum):
     PROCESS = "process"  # credential_process
     WEB_IDENTITY = "web-identity"  # a token in a file
     CONSOLE = "console"  # aws login
+    LENT = "lent"  # handed over from a shell: devboxctl login --from-environment
     MACHINE = "machine"  # the role of this machine or container
     NONE = "none"  # nothing is set up
 
@@ -126,6 +127,8 @@ def mend(method: Method, profile: str | None, name: str | None = None) -> str:
             return (
                 "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, then restart devboxd"
             )
+        case Method.LENT:
+            return f"renew them in your shell, then run there: devboxctl login --from-environment{option}"
         case Method.PROCESS:
             return f"run the credential_process of profile {holder!r} by hand to see what it lacks"
         case Method.WEB_IDENTITY:
@@ -152,4 +155,6 @@ def _whose(method: Method, profiles: Sequence[str]) -> str:
     what = {Method.KEYS: "the access key", Method.PROCESS: "the credential_process"}.get(method, "the login")
     if method is Method.ENVIRONMENT:
         return "what the daemon's environment has as AWS credentials"
+    if method is Method.LENT:
+        return f"what your shell has lent to profile {', '.join(profiles)}"
     return f"{what} of profile{'s' if len(profiles) > 1 else ''} {', '.join(profiles)}"

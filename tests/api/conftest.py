@@ -15,12 +15,14 @@ import pytest_asyncio
 from devboxd.api import wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
+from devboxd.aws.lent import Lent
 from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Finding
 from devboxd.errors import LoginNeeded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.login import Login, Method, Source, Verdict
 from devboxd.model.states import LoginState, Result
 from devboxd.net.listen import bind_unix
 from devboxd.simulator.world import Simulator
@@ -58,6 +60,10 @@ class Logins:
     def __init__(self) -> None:
         self.renewed = 0
         self.rearmed = 0
+
+    def known(self) -> list[Login]:
+        source = Source(Method.SSO, "corp", 600.0, renews=True)
+        return [Login(source, Verdict.FINE)]
 
     async def renew(self) -> None:
         self.renewed += 1
@@ -206,6 +212,9 @@ async def make_server() -> AsyncIterator[MakeServer]:
             else:
                 yield LoginStep(LoginState.DONE, "")
 
+        async def lend(profile: str | None, given: Lent | None) -> Lent | None:
+            return None
+
         async def config() -> wire.ConfigView:
             return wire.ConfigView([wire.Setting("defaults.mux", "tmux", "flag")])
 
@@ -227,6 +236,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 config=config,
                 ssh_config=Files(),
                 login=login,
+                lend=lend,
                 logins=Logins(),
                 doctor=Doctor(),
             )

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from devboxd.api import wire
 from devboxd.aws import clients
 from devboxd.aws.clients import Account, Accounts
 from devboxd.aws.errors import ProfileUnknown, RegionMissing
+from devboxd.aws.lent import Lent
 from devboxd.errors import BadRequest, Denied, DevboxError, LoginNeeded, Throttled, Unreachable
 from devboxd.model import box
+from devboxd.model.login import Method, Source
 from tests.aws.conftest import FixedClock
 from tests.aws.fake import Call, FakeAws, error, fake_aws
 from tests.net.authority import make_authority
@@ -309,3 +312,34 @@ async def test_credentials_that_are_past_their_time_are_a_login_and_no_internal_
     with pytest.raises(LoginNeeded) as needed:
         await ask(accounts.account())
     assert "AWS_SESSION_TOKEN" in (needed.value.hint or "")
+
+
+async def test_what_a_shell_lends_is_used_in_every_region_until_it_is_taken_back(
+    aws: FakeAws, accounts: Accounts, clock: FixedClock
+) -> None:
+    """Keys that only a shell has: the daemon was started before they were."""
+    aws.on("GetConnectionStatus", OK)
+    there, here = accounts.account(region="eu-west-1"), accounts.account(region="us-east-1")
+    await there.call(*STATUS, Target="i-1")
+    former = await accounts.lend(None, Lent("AKIDLENT", "secret", "token-lent", clock.now + 60))
+    assert former is None
+    for account in (there, here):
+        await account.call(*STATUS, Target="i-1")
+        assert "AKIDLENT" in aws.calls[-1].headers["Authorization"]
+        assert aws.calls[-1].headers["X-Amz-Security-Token"] == "token-lent"
+        assert account.source() == Source(Method.LENT, "default", 60.0)
+        assert await account.credentials_expire_in() == 60.0
+    assert await accounts.lend(None, None) is not None
+    await there.call(*STATUS, Target="i-1")
+    assert "AKIDLENT" not in aws.calls[-1].headers["Authorization"]
+
+
+def test_what_was_lent_is_shown_nowhere() -> None:
+    lent = Lent("AKIDLENT", "very-secret", "token-lent")
+    request = wire.LendRequest(
+        access_key_id="AKIDLENT", secret_access_key="very-secret", session_token="token-lent"
+    )
+    for shown in (repr(lent), str(lent), repr(request), str(request)):
+        assert "AKID" not in shown
+        assert "secret-" not in shown
+        assert "token-lent" not in shown

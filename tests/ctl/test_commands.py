@@ -633,6 +633,52 @@ def test_login_shows_the_way_and_reports_failure(daemon: FakeDaemon, capsys: Cap
     assert capsys.readouterr().err.endswith("error: it is login-needed\n")
 
 
+KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_SESSION_TOKEN": "t0ken"}
+
+
+def test_a_shell_lends_its_credentials(
+    daemon: FakeDaemon, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon was started in another shell, or by systemd: it cannot see these."""
+    daemon.routes["POST lend"] = {
+        "account": "1",
+        "arn": "a",
+        "kind": "role",
+        "name": "dev",
+        "profile": "work",
+    }
+    for name in KEYS:
+        monkeypatch.delenv(name, raising=False)
+    assert run(["login", "--from-environment"]) == 2
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    assert run(["login", "--from-environment", "-p", "work"]) == 0
+    assert daemon.requests[-1][2] == {
+        "profile": "work",
+        "access_key_id": "AKID",
+        "secret_access_key": "s3cret",
+        "session_token": "t0ken",
+    }
+    shown = "".join(capsys.readouterr())
+    assert "role dev in account 1" in shown
+    assert not any(value in shown for value in KEYS.values())
+
+
+def test_whoever_has_credentials_is_told_that_they_can_be_lent(
+    daemon: FakeDaemon, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.routes["GET boxes"] = (401, failure("login-needed", 4, hint="devboxctl login"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    assert run(["ls"]) == 4
+    assert "--from-environment" not in capsys.readouterr().err
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
+    assert run(["ls"]) == 4
+    assert "hint: devboxctl login; or: this shell has credentials; lend them" in capsys.readouterr().err
+    daemon.routes["GET boxes"] = (403, failure("denied", 6, hint="ask"))
+    assert run(["ls"]) == 6
+    assert "--from-environment" not in capsys.readouterr().err
+
+
 def test_config_show_path_and_edit(
     daemon: FakeDaemon, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
     except DevboxError as error:
         if not isinstance(error, Denied | Unreachable):
             connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
             raise
         # Session Manager alone reaches a box; EC2 is a comfort. Show what is known without it.
         now = daemon.shared.time.wall()

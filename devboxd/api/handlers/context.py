@@ -8,11 +8,13 @@ from typing import Protocol
 import msgspec
 
 from devboxd.api import wire
+from devboxd.aws.lent import Lent
 from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Finding
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.login import Login
 
 
 class SshConfig(Protocol):
@@ -28,7 +30,10 @@ class SshConfig(Protocol):
 
 
 class Logins(Protocol):
-    """Those who wait for a login."""
+    """Logins, and those who wait for one."""
+
+    def known(self) -> list[Login]:
+        """Every login that is in use, judged."""
 
     async def renew(self) -> None:
         """There is a new one: read everything anew, and let all try."""
@@ -55,6 +60,7 @@ class Context(msgspec.Struct):
     config: Callable[[], Awaitable[wire.ConfigView]]
     ssh_config: SshConfig
     login: Callable[[Account], AsyncIterator[LoginStep]]
+    lend: Callable[[str | None, Lent | None], Awaitable[Lent | None]]  # to a profile; returns the former ones
     logins: Logins
     doctor: Doctor
 

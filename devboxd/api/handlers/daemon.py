@@ -10,9 +10,10 @@ from devboxd import __version__
 from devboxd.api import describe, routes, views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, tells
-from devboxd.errors import DevboxError
+from devboxd.aws.lent import Lent
+from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.states import LoginState
-from devboxd.text import rfc3339
+from devboxd.text import parse_rfc3339, rfc3339
 
 
 @answers(routes.STATUS)
@@ -30,6 +31,7 @@ async def status(context: Context, asked: wire.Nothing) -> wire.Status:
         piped=daemon.piped,
         conditions=[views.condition(item) for item in daemon.shared.news.conditions()],
         activation=context.activation,
+        logins=[views.login(item, daemon.shared.time.wall()) for item in context.logins.known()],
     )
 
 
@@ -79,6 +81,29 @@ async def login(context: Context, asked: wire.LoginRequest) -> AsyncIterator[wir
         await context.logins.renew()
     else:  # whoever asks for a login may have renewed other credentials by hand
         context.logins.rearm()
+
+
+@answers(routes.LEND)
+async def lend(context: Context, asked: wire.LendRequest) -> wire.Identity:
+    """Take over credentials, if they work."""
+    if not asked.access_key_id or not asked.secret_access_key:
+        raise BadRequest("an access key has two halves", hint="give both")
+    daemon = context.daemon
+    profile = daemon.settings.for_aws().account_of(account(asked)).profile
+    try:
+        expires = parse_rfc3339(asked.expires) if asked.expires else None
+    except ValueError:
+        expires = None  # some tool's own idea of a time: AWS knows anyway
+    given = Lent(asked.access_key_id, asked.secret_access_key, asked.session_token, expires)
+    former = await context.lend(profile, given)
+    try:
+        found = await daemon.identity(account(asked))
+    except DevboxError:
+        await context.lend(profile, former)
+        raise
+    context.logins.rearm()
+    daemon.shared.news.tell("login.lent", f"a shell has lent its credentials to profile {found.profile}")
+    return views.identity(found, daemon.shared.time.wall())
 
 
 @answers(routes.STOP)

@@ -59,6 +59,16 @@ class Condition(msgspec.Struct, omit_defaults=True):
     severity: str = "warning"  # info, warning, error
 
 
+class Login(msgspec.Struct, omit_defaults=True):
+    """A login that is in use. ``verdict``: fine, expiring, needed."""
+
+    method: str  # sso, keys, environment, process, web-identity, console, lent, machine, none
+    name: str  # of the profile or the SSO session
+    verdict: str
+    ends: str | None = None  # None: never, or nobody knows
+    renews: bool = False  # by itself
+
+
 class Status(msgspec.Struct, omit_defaults=True):
     """The daemon, in short."""
 
@@ -72,6 +82,7 @@ class Status(msgspec.Struct, omit_defaults=True):
     piped: int = 0  # connections of ssh and the like (proxy)
     conditions: list[Condition] = []
     activation: str = "spawned"  # systemd, spawned, foreground
+    logins: list[Login] = []
     api_version: int = API_VERSION
     version: int = API_VERSION
 
@@ -148,6 +159,19 @@ class Identity(msgspec.Struct, omit_defaults=True):
 
 class LoginRequest(Account, omit_defaults=True):
     """Renew the login of a profile."""
+
+
+class LendRequest(Account, omit_defaults=True):
+    """Credentials of a shell, for the daemon to use for a profile. It keeps them in memory only."""
+
+    access_key_id: str = ""
+    secret_access_key: str = ""
+    session_token: str | None = None
+    expires: str | None = None  # where the shell knows
+
+    def __repr__(self) -> str:
+        """Nothing that a log might keep."""
+        return f"LendRequest(profile={self.profile!r}, region={self.region!r})"
 
 
 class LoginStep(msgspec.Struct, omit_defaults=True):

@@ -185,16 +185,20 @@ class LoginWatch:
         """Let all who wait try: a call that is refused reads the credentials anew by itself."""
         self._rooms.renewed()
 
-    async def look(self) -> None:
-        """Judge every login once, and tell what has changed."""
+    def known(self) -> list[Login]:
+        """Every login that is in use, judged."""
         seen = []
         for identity in self._identities.known():
             try:
                 seen.append(self._rooms.seen(identity))
             except DevboxError:
                 continue  # its configuration is broken, and every call with it says so
+        return logins(seen)
+
+    async def look(self) -> None:
+        """Judge every login once, and tell what has changed."""
         standing = set()
-        for login in logins(seen):
+        for login in self.known():
             if login.verdict is not Verdict.FINE:
                 standing.add(await self._state(login))
         for account, (error, count) in self._rooms.denied().items():
