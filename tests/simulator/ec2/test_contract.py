@@ -55,7 +55,9 @@ def ec2(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     moto = pytest.importorskip("moto")
     for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(key, "testing")
-    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "true")  # a simulator in this process has set it otherwise
+    monkeypatch.setenv(
+        "MOTO_EC2_LOAD_DEFAULT_AMIS", "true"
+    )  # a simulator in this process has set it otherwise
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with moto.mock_aws():
         yield Moto(botocore.session.get_session().create_client("ec2", "us-east-1"))
