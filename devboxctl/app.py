@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from devboxctl import grammar, options, show
-from devboxctl.commands import about, api, config, connect, daemon, forward, look, sessions, ssh
+from devboxctl.commands import (
+    about,
+    api,
+    config,
+    connect,
+    daemon,
+    forward,
+    generations,
+    look,
+    project,
+    sessions,
+    ssh,
+)
 from devboxctl.fast import reply
 from devboxctl.options import settings
 from devboxd.api import client
@@ -34,7 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for commands in (connect, forward, ssh, look, sessions, config, daemon, api, about):
+for commands in (connect, forward, ssh, project, generations, look, sessions, config, daemon, api, about):
     commands.add_to(app)
 
 

@@ -10,10 +10,11 @@ from typing import Any, Final
 from devboxctl import show
 
 CONNECT: Final = "Connect"
+PROJECTS: Final = "Projects"
 LOOK: Final = "Look around"
 ACCOUNT: Final = "Account and settings"
 SELF: Final = "devbox itself"
-SECTIONS: Final = (CONNECT, LOOK, ACCOUNT, SELF)
+SECTIONS: Final = (CONNECT, PROJECTS, LOOK, ACCOUNT, SELF)
 INDENT = "  "
 NARROW, WIDE = 30, 100  # columns between which the text fits itself to the terminal
 

@@ -20,7 +20,7 @@ from devboxctl import explain, show
 from devboxctl.fast import words
 from devboxctl.options import settings
 
-CONNECT, LOOK, ACCOUNT, SELF = explain.SECTIONS
+CONNECT, PROJECTS, LOOK, ACCOUNT, SELF = explain.SECTIONS
 
 REST = "devboxctl.rest"  # key of a context: the words of another program
 

@@ -29,6 +29,8 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Doctor
+from devboxd.control.errand import Errands
+from devboxd.control.lifecycle.home import Lifecycle
 from devboxd.errors import DevboxError
 from devboxd.host.bridge_key import bridge_secrets
 from devboxd.host.clock import Clock
@@ -41,6 +43,7 @@ from devboxd.host.machine import new_owner
 from devboxd.host.notify import notice
 from devboxd.host.paths import Paths
 from devboxd.host.starter import Starter
+from devboxd.host.store import SqliteStore
 from devboxd.host.systemd import DescriptorStore, Notifier
 from devboxd.host.wake import wakeups
 from devboxd.net.dial import DialSettings
@@ -103,6 +106,8 @@ class _Parts:
     keys: LocalKeys
     daemon: Daemon
     logins: LoginWatch
+    store: SqliteStore
+    lifecycle: Lifecycle
 
 
 def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) -> _Parts:
@@ -116,9 +121,10 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
     accounts = Accounts(clock, shared.logins.heard)
     dialer = Dialer(DialSettings.from_environment(environment))
     keys = LocalKeys(paths, memory)
+    cloud, store = AwsCloud(accounts), SqliteStore(paths.projects)
     daemon = Daemon(
         shared,
-        AwsCloud(accounts),
+        cloud,
         dialer,
         keys,
         settings,
@@ -126,9 +132,18 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         listeners,
         bridge_secret=bridge_secrets(paths.bridge_key),
     )
+    lifecycle = Lifecycle(
+        shared,
+        store,
+        cloud,
+        Errands(daemon.execute, lambda: daemon.config),
+        me=memory.owner,
+        owner=daemon.owner_tag,
+        is_used=lambda project: any(one.plan.target == project.instance for one in daemon.sessions()),
+    )
     watch = LoginWatch(shared.time, shared.news, shared.logins, accounts, notice)
     current = _Files(files, settings, loaded, daemon.reconfigured)
-    return _Parts(clock, shared, memory, current, accounts, dialer, keys, daemon, watch)
+    return _Parts(clock, shared, memory, current, accounts, dialer, keys, daemon, watch, store, lifecycle)
 
 
 async def _run(
@@ -159,11 +174,13 @@ async def _run(
         lend=parts.accounts.lend,
         logins=parts.logins,
         doctor=Doctor(daemon),
+        projects=parts.lifecycle.projects,
     )
     shared.tasks.spawn("memory", steadily(shared, "memory", parts.memory.run))
     try:
         # Before the first request is read: what an earlier daemon left has to be there when it is asked for.
         await daemon.start()
+        parts.lifecycle.start()
         async with serving(build(context), listening.socket):
             for name, work in _watches(parts, environment, notifier).items():
                 shared.tasks.spawn(name, steadily(shared, name, work))
@@ -176,6 +193,7 @@ async def _run(
     finally:
         await shared.tasks.stop()
         await parts.memory.finish()
+        await parts.store.close()
         await parts.dialer.close()
         await parts.accounts.close()
 

@@ -149,6 +149,109 @@ SSH: Final = Route(
     "POST", "/v1/boxes/{box}/ssh", wire.SshRequest, wire.SshAccess, "Make ssh to a box work: keys and user."
 )
 
+# Projects -----------------------------------------------------------------------------------------------
+
+LIST_PROJECTS: Final = Route("GET", "/v1/projects", wire.Nothing, wire.ProjectList, "All projects, by name.")
+SHOW_PROJECT: Final = Route("GET", "/v1/projects/{project}", wire.ProjectName, wire.Project, "One project.")
+FOLLOW_PROJECT: Final = Route(
+    "GET",
+    "/v1/projects/{project}/progress",
+    wire.ProjectName,
+    wire.ProjectStep,
+    "How far a project is, until it is as wanted.",
+    Shape.LINES,
+)
+PLAN_LAUNCH: Final = Route(
+    "POST",
+    "/v1/projects/{project}/plan",
+    wire.LaunchRequest,
+    wire.LaunchPlan,
+    "What a launch would call at AWS; changes nothing.",
+    only_looks=True,
+)
+LAUNCH: Final = Route(
+    "POST", "/v1/projects/{project}/launch", wire.LaunchRequest, wire.Project, "Make a project, bring it up."
+)
+UP: Final = Route("POST", "/v1/projects/{project}/up", wire.ProjectName, wire.Project, "Bring a project up.")
+STOP_PROJECT: Final = Route(
+    "POST",
+    "/v1/projects/{project}/stop",
+    wire.DownRequest,
+    wire.Project,
+    "Save the box; keep it stopped for a while.",
+)
+TERMINATE: Final = Route(
+    "POST", "/v1/projects/{project}/terminate", wire.DownRequest, wire.Project, "Save the box, and end it."
+)
+REBOOT: Final = Route(
+    "POST", "/v1/projects/{project}/reboot", wire.ProjectName, wire.Project, "Reboot the box."
+)
+RESIZE: Final = Route(
+    "POST",
+    "/v1/projects/{project}/resize",
+    wire.ResizeRequest,
+    wire.Project,
+    "Another type or a larger disk.",
+)
+RENAME: Final = Route(
+    "POST", "/v1/projects/{project}/rename", wire.OtherNameRequest, wire.Project, "Give it another name."
+)
+FORK: Final = Route(
+    "POST", "/v1/projects/{project}/fork", wire.OtherNameRequest, wire.Project, "Make another out of it."
+)
+ADOPT: Final = Route(
+    "POST",
+    "/v1/projects/{project}/adopt",
+    wire.AdoptRequest,
+    wire.Project,
+    "Make a project of an instance that is there.",
+)
+DELETE_PROJECT: Final = Route(
+    "DELETE", "/v1/projects/{project}", wire.DeleteRequest, wire.Project, "Delete a project with all it has."
+)
+SNAPSHOT: Final = Route(
+    "POST",
+    "/v1/projects/{project}/snapshot",
+    wire.SnapshotRequest,
+    wire.Project,
+    "Make a generation of the box as it is now.",
+)
+RESUME: Final = Route(
+    "POST",
+    "/v1/projects/{project}/resume",
+    wire.ProjectName,
+    wire.Project,
+    "Go on with a project that needed a person.",
+)
+LIST_GENERATIONS: Final = Route(
+    "GET",
+    "/v1/projects/{project}/generations",
+    wire.ProjectName,
+    wire.GenerationList,
+    "The saved states, newest first.",
+)
+CHANGE_GENERATION: Final = Route(
+    "POST",
+    "/v1/projects/{project}/generation",
+    wire.GenerationChange,
+    wire.GenerationList,
+    "Label, pin or unpin a generation.",
+)
+DROP_GENERATION: Final = Route(
+    "DELETE",
+    "/v1/projects/{project}/generation",
+    wire.GenerationDrop,
+    wire.GenerationList,
+    "Delete a generation.",
+)
+LIST_LEFTOVERS: Final = Route(
+    "GET",
+    "/v1/projects/{project}/leftovers",
+    wire.ProjectName,
+    wire.LeftoverList,
+    "What belongs to a project and nothing uses.",
+)
+
 # Forwards and sessions ----------------------------------------------------------------------------------
 
 LIST_FORWARDS: Final = Route("GET", "/v1/forwards", wire.Nothing, wire.ForwardList, "All forwards.")

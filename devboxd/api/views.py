@@ -8,6 +8,8 @@ from devboxd.api import wire
 from devboxd.aws.login import LoginStep
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.doctor import Finding
+from devboxd.control.lifecycle.fleet import Status
+from devboxd.control.lifecycle.projects import is_at_rest
 from devboxd.errors import DevboxError, exit_status
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
@@ -15,8 +17,10 @@ from devboxd.model.box import Account, Instance
 from devboxd.model.forward import Facts
 from devboxd.model.health import Condition, Event
 from devboxd.model.identity import Identity, principal
+from devboxd.model.leftover import Leftover
 from devboxd.model.login import Login
 from devboxd.model.names import Listing
+from devboxd.model.project import Generation
 from devboxd.model.states import Connection
 from devboxd.text import rfc3339
 
@@ -175,3 +179,50 @@ def box(
         ref=listing.ref if listing is not None else instance.id,
         host=listing.host if listing is not None else None,
     )
+
+
+def project(value: Status) -> wire.Project:
+    """A project, and how far its loop is."""
+    row = value.project
+    place = row.spec.places[row.attempt % len(row.spec.places)] if row.spec.places else None
+    return wire.Project(
+        name=row.name,
+        id=row.uid,
+        phase=row.phase.value,
+        want=row.want.value,
+        pending=not is_at_rest(row),
+        waits=value.why,
+        problem=value.problem,
+        reason=row.reason,
+        instance=row.instance,
+        generation=row.head,
+        type=place.type if place else None,
+        zone=place.zone if place else None,
+        disk=row.spec.root_gib,
+        base=row.spec.base or None,
+        profile=row.account.profile,
+        region=row.account.region,
+        since=rfc3339(row.since) if row.since else None,
+    )
+
+
+def generation(value: Generation, head: int) -> wire.Generation:
+    """A saved state."""
+    return wire.Generation(
+        number=value.number,
+        image=value.image,
+        quality=value.quality.value,
+        created=rfc3339(value.created),
+        size=sum(disk.size_gib for disk in value.disks),
+        volumes=len(value.disks),
+        label=value.label,
+        pins=list(value.pins),
+        is_newest=value.number == head,
+    )
+
+
+def leftover(value: Leftover, project_name: str) -> wire.Leftover:
+    """A resource that nothing uses."""
+    goes = rfc3339(value.goes) if value.goes is not None else None
+    usd = f"{value.usd_month:.2f}"
+    return wire.Leftover(value.id, value.kind, value.why, value.gib, usd, goes, project_name)

@@ -20,4 +20,5 @@ async def identity(account: Account) -> Identity:
         arn=str(answer.get("Arn", "")),
         source=account.source(),
         expires_in=left,
+        user_id=str(answer.get("UserId", "")),
     )

@@ -128,6 +128,10 @@ class Daemon:
         """Who we are for AWS with these settings."""
         return await self._cloud.identity(self.settings.for_aws().account_of(account))
 
+    async def owner_tag(self, account: Account) -> str:
+        """Whose tag is on what we make there: IAM's policies compare it with ``aws:userid``."""
+        return (await self.identity(account)).user_id
+
     # Sessions ---------------------------------------------------------------------------------------
 
     def sessions(self) -> list[HeldSession]:

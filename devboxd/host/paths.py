@@ -61,6 +61,11 @@ class Paths:
         return self.config / "config.d"
 
     @property
+    def projects(self) -> Path:
+        """The projects of this machine."""
+        return self.state / "projects.db"
+
+    @property
     def config_copy(self) -> Path:
         """The last good configuration."""
         return self.state / "config.last.json"

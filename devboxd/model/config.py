@@ -69,6 +69,17 @@ class BridgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_lanes: Annotated[int, msgspec.Meta(ge=1, le=16)] = 8
 
 
+class ProjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For a project that is launched for the first time. ``disk``: GiB; ``warm_for``: seconds; None: built in."""
+
+    type: Text | None = None
+    disk: Annotated[int, msgspec.Meta(ge=1, le=65536)] | None = None
+    base: Text | None = None
+    zone: Text | None = None
+    instance_profile: Text | None = None
+    warm_for: Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)] | None = None
+
+
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What goes to the log."""
 
@@ -83,6 +94,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     forward: ForwardSettings = ForwardSettings()
     link: LinkSettings = LinkSettings()
     bridge: BridgeSettings = BridgeSettings()
+    projects: ProjectSettings = ProjectSettings()
     log: LogSettings = LogSettings()
 
     def account_of(self, asked: Account, box: str | None = None) -> Account:

@@ -21,6 +21,7 @@ class Identity(msgspec.Struct, frozen=True):
     arn: str
     source: Source  # where the credentials come from, and how long their login lasts
     expires_in: float | None = None  # seconds that the credentials have left; None: they do not end
+    user_id: str = ""  # IAM's ``aws:userid``: what the policies know an owner by
 
 
 class Principal(msgspec.Struct, frozen=True):

@@ -15,10 +15,15 @@ import pytest_asyncio
 from devboxd.api import wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
+from devboxd.aws.clients import Accounts
+from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.lent import Lent
 from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Finding
+from devboxd.control.errand import Errands
+from devboxd.control.lifecycle.home import Lifecycle
+from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import LoginNeeded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
@@ -26,8 +31,9 @@ from devboxd.model.login import Login, Method, Source, Verdict
 from devboxd.model.states import LoginState, Result
 from devboxd.net.listen import bind_unix
 from devboxd.simulator.world import Simulator
-from tests.control.conftest import daemon, make_daemon, sim
+from tests.control.conftest import RealTime, daemon, make_daemon, sim
 from tests.kit.sim import simulator
+from tests.lifecycle.memory import MemoryStore
 
 __all__ = ["daemon", "make_daemon", "sim", "simulator"]
 
@@ -196,6 +202,15 @@ def unchunk(data: bytes) -> bytes:
     return result
 
 
+def projects_of(daemon: Daemon, accounts: Accounts) -> Projects:
+    """The projects of a daemon, in memory, on the simulator's EC2; their loops are the test's to start."""
+    errands = Errands(daemon.execute, lambda: daemon.config)
+    home = Lifecycle(
+        daemon.shared, MemoryStore(), AwsCloud(accounts), errands, me="test", owner=daemon.owner_tag
+    )
+    return home.projects
+
+
 MakeServer = Callable[[Daemon], Awaitable[Server]]
 
 
@@ -221,6 +236,8 @@ async def make_server() -> AsyncIterator[MakeServer]:
         async def make(daemon: Daemon) -> Server:
             path = folder / f"s{len(list(folder.iterdir()))}"
             listener: socket.socket = bind_unix(path)
+            accounts = Accounts(RealTime())
+            stack.push_async_callback(accounts.close)
             listener.setblocking(False)
             server: Server
 
@@ -239,6 +256,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 lend=lend,
                 logins=Logins(),
                 doctor=Doctor(),
+                projects=projects_of(daemon, accounts),
             )
             server = Server(path, daemon, context)
             await stack.enter_async_context(serving(build(context), listener))

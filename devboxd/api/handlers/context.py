@@ -12,6 +12,7 @@ from devboxd.aws.lent import Lent
 from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Finding
+from devboxd.control.lifecycle.projects import Projects
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.login import Login
@@ -63,6 +64,7 @@ class Context(msgspec.Struct):
     lend: Callable[[str | None, Lent | None], Awaitable[Lent | None]]  # to a profile; returns the former ones
     logins: Logins
     doctor: Doctor
+    projects: Projects
 
 
 def account(target: wire.Account) -> Account:

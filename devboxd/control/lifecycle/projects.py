@@ -7,7 +7,7 @@ loop's, and goes on without whoever asked. All verbs are idempotent. Errors of a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -45,7 +45,10 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Projects:
-    """The verbs. ``uid`` gives names that are never given twice: ten of ``a-z0-9``."""
+    """The verbs. ``uid`` gives names that are never given twice: ten of ``a-z0-9``.
+
+    ``owner`` says whose tag is on what an account makes (``aws:userid``); None: the book's own owner.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Projects:
         boxes: BoxWork,
         *,
         uid: Callable[[], str],
+        owner: Callable[[Account], Awaitable[str]] | None = None,
     ) -> None:
         self._shared = shared
         self._book = book
@@ -63,6 +67,7 @@ class Projects:
         self._computes = computes
         self._boxes = boxes
         self._uid = uid
+        self._owner = owner
 
     # Look -------------------------------------------------------------------------------------------
 
@@ -77,6 +82,13 @@ class Projects:
         if known is None:
             raise ProjectNotFound(f"there is no project named {name!r}", hint=f"try: devboxctl launch {name}")
         return known
+
+    async def find(self, name: str) -> Ledger | None:
+        """The same; None where there is none."""
+        try:
+            return await self.get(name)
+        except ProjectNotFound:
+            return None
 
     async def events(self, name: str, most: int = 100) -> list[Event]:
         """What happened to a project, oldest first."""
@@ -93,7 +105,7 @@ class Projects:
 
     def operations(self) -> list[Status]:
         """What is under way, and what is waited for or refused meanwhile."""
-        return [one for one in self._fleet.statuses() if not _is_at_rest(one.project) or one.problem]
+        return [one for one in self._fleet.statuses() if not is_at_rest(one.project) or one.problem]
 
     async def follow(self, name: str) -> AsyncIterator[Status]:
         """How far a project is, now and at each change, until it is as wanted or needs a person.
@@ -106,12 +118,11 @@ class Projects:
             known = await self._book.load(uid)
             if known is None:
                 return
-            seen = self._fleet.status(uid)
-            status = Status(known.project, seen.why if seen else "", seen.problem if seen else "")
+            status = self.status(known.project)
             if status != last:
                 yield status
                 last = status
-            if _is_at_rest(known.project):
+            if is_at_rest(known.project):
                 return
             await self._fleet.changed(10.0)
 
@@ -125,6 +136,11 @@ class Projects:
                 return True
             await self._shared.bells.network.wait(ANSWER_EVERY)
 
+    def status(self, project: Project) -> Status:
+        """How far a project is: what its loop waits for, or was refused."""
+        seen = self._fleet.status(project.uid)
+        return Status(project, seen.why if seen else "", seen.problem if seen else "")
+
     # Up and down ------------------------------------------------------------------------------------
 
     async def launch(self, name: str, asked: LaunchWish) -> Project:
@@ -134,7 +150,7 @@ class Projects:
             BadRequest: what was asked can not be.
             GenerationNotFound, WrongState.
         """
-        known = await self._known(name)
+        known = await self.find(name)
         if known is None:
             made = await self._defined(name, asked)
             try:
@@ -152,7 +168,7 @@ class Projects:
 
     async def plan(self, name: str, asked: LaunchWish) -> Plan:
         """What ``launch`` would do. Nothing is changed, anywhere."""
-        known = await self._known(name)
+        known = await self.find(name)
         if known is None:
             known = Ledger(await self._defined(name, asked))
         else:
@@ -298,9 +314,8 @@ class Projects:
         if box is None:
             raise BadRequest(f"there is no instance {instance} in this account and region")
         at = self._shared.time.wall()
-        made = Project(
-            uid, wish.check_name(name), self._book.owner, where, Want.UP, since=at, policy=policy or Policy()
-        )
+        owner = await self._owner_in(where)
+        made = Project(uid, wish.check_name(name), owner, where, Want.UP, since=at, policy=policy or Policy())
         disks = found(Seen(made, None, (), seen, at), box) or ()
         row, run = wish.adopted(made, box, disks)
         await self._book.create(row, f"adopted {instance}", run=run)
@@ -376,12 +391,6 @@ class Projects:
 
     # ------------------------------------------------------------------------------------------------
 
-    async def _known(self, name: str) -> Ledger | None:
-        try:
-            return await self.get(name)
-        except ProjectNotFound:
-            return None
-
     async def _defined(self, name: str, asked: LaunchWish) -> Project:
         wish.check_name(name)
         account = asked.account or Account()
@@ -391,12 +400,15 @@ class Projects:
         return wish.new(
             self._uid(),
             name,
-            self._book.owner,
+            await self._owner_in(account),
             account=account,
             spec=spec,
             policy=asked.policy or Policy(),
             at=self._shared.time.wall(),
         )
+
+    async def _owner_in(self, account: Account) -> str:
+        return self._book.owner if self._owner is None else await self._owner(account)
 
     async def _down(self, name: str, want: Want, require_clean: bool) -> Project:
         if require_clean and (work := await self.unsaved(name)):
@@ -420,7 +432,7 @@ class Projects:
         raise last
 
 
-def _is_at_rest(project: Project) -> bool:
+def is_at_rest(project: Project) -> bool:
     """Say whether a project is as wanted, or needs a person."""
     match project.phase:
         case Phase.BROKEN:

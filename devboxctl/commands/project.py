@@ -1,0 +1,352 @@
+"""launch, up, stop, terminate and the rest: boxes whose work outlives them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from devboxctl import ask, grammar, options, progress, show
+from devboxctl.fast.reply import UsageError
+from devboxctl.options import settings
+from devboxd.api import client, routes, wire
+
+USER_DATA_MAX = 16384  # bytes (API: RunInstances)
+LOOK = 60.0  # seconds for what asks AWS a few questions
+
+Name = Annotated[str, typer.Argument(metavar="PROJECT", help="Name of the project.")]
+Wait = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait until it is done, or return at once (exit status 8).")
+]
+Clean = Annotated[
+    bool, typer.Option("--require-clean", help="Refuse while git work on the box is nowhere else.")
+]
+Types = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="TYPE", help="Instance type; more of them are tried in this order."),
+]
+Disk = Annotated[
+    int | None, typer.Option("--disk", metavar="GIB", min=1, help="Size of the root volume in GiB.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, function, examples in (
+        (
+            "launch",
+            launch,
+            [
+                "devboxctl launch api",
+                "devboxctl launch api --type m7g.large --disk 80 --base debian-13",
+                "devboxctl launch api --from -1",
+                "devboxctl launch api --dry-run",
+            ],
+        ),
+        ("up", up, ["devboxctl up api"]),
+        ("start", up, ["devboxctl start api"]),
+        ("stop", stop, ["devboxctl stop api", "devboxctl stop --require-clean api"]),
+        ("terminate", terminate, ["devboxctl terminate api", "devboxctl terminate --no-wait api"]),
+        ("archive", terminate, ["devboxctl archive api"]),
+        ("reboot", reboot, ["devboxctl reboot api"]),
+        ("resize", resize, ["devboxctl resize api --type m7g.xlarge", "devboxctl resize api --disk 120"]),
+        ("rename", rename, ["devboxctl rename api backend"]),
+        ("fork", fork, ["devboxctl fork api experiment", "devboxctl fork api old --from 3"]),
+        ("adopt", adopt, ["devboxctl adopt i-0123456789abcdef0 api"]),
+        ("delete", delete, ["devboxctl delete api --yes"]),
+        ("snapshot", snapshot, ["devboxctl snapshot api", "devboxctl snapshot api --label before-upgrade"]),
+        ("projects", projects, ["devboxctl projects", "devboxctl projects api"]),
+        ("gc", leftovers, ["devboxctl gc", "devboxctl gc api"]),
+    ):
+        grammar.add(app, name, function, section=grammar.PROJECTS, examples=examples)
+    group = grammar.add_group(
+        app, "ops", "What is under way, and going on with what needed you.", section=grammar.PROJECTS
+    )
+    grammar.add(group, "ls", operations, examples=["devboxctl ops ls"])
+    grammar.add(group, "resume", resume, examples=["devboxctl ops resume api"])
+
+
+def launch(
+    project: Name,
+    type_: Types = None,
+    disk: Disk = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="IMAGE", help="Name or id of the image to begin with.")
+    ] = None,
+    from_: Annotated[
+        int | None,
+        typer.Option("--from", metavar="N", help="Go back to generation N; -1 is the one before the newest."),
+    ] = None,
+    zone: Annotated[str | None, typer.Option("--az", metavar="ZONE", help="Only in this zone.")] = None,
+    instance_profile: Annotated[
+        str | None, typer.Option("--instance-profile", metavar="NAME", help="Instance profile of the box.")
+    ] = None,
+    user_data: Annotated[
+        Path | None, typer.Option("--user-data", metavar="FILE", help="Run this at the first boot.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="KEY=VALUE", help="Tag everything that is made; may repeat."),
+    ] = None,
+    spot: Annotated[bool, typer.Option("--spot", help="As a spot instance: it may be taken away.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry-until-up", help="Go round the zones until one has capacity.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the calls that would be made, and make none.")
+    ] = False,
+    wait: Wait = True,
+    profile: options.Profile = None,
+    region: options.Region = None,
+) -> int:
+    """Make a project, or bring one up with other choices.
+
+    What is not said stays as it was at the last launch. The work of a project is saved when its box goes, and is
+    there again when it comes back: in whatever zone, on whatever type of the same architecture.
+    """
+    request = wire.LaunchRequest(
+        project=project,
+        types=type_ or [],
+        disk=disk,
+        base=base,
+        generation=from_,
+        zone=zone,
+        instance_profile=instance_profile,
+        user_data=_read(user_data) if user_data is not None else None,
+        tags=_tags(tag) if tag else None,
+        spot=spot or None,
+        until_up=retry or None,
+        profile=settings.profile,
+        region=settings.region,
+    )
+    if dry_run:
+        _print_plan(ask.ask(routes.PLAN_LAUNCH, request, timeout=LOOK))
+        return 0
+    found = ask.ask(routes.LAUNCH, request, timeout=LOOK)
+    return progress.finish(project, found, wait=wait, up=True)
+
+
+def _print_plan(plan: wire.LaunchPlan) -> None:
+    if settings.json:
+        show.print_json(plan)
+        return
+    for call in plan.calls:
+        show.write(show.cell(call.operation) + "\n")
+        for name, value in call.parameters.items():
+            show.write(f"  {show.cell(name)}: {show.cell(value)}\n")
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        text = data.decode()
+    except OSError as error:
+        raise UsageError(f"{path} can not be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text") from None
+    if len(data) > USER_DATA_MAX:
+        raise UsageError(f"{path} is too long: EC2 takes {USER_DATA_MAX} bytes of user data")
+    return text
+
+
+def _tags(words: list[str]) -> dict[str, str]:
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{word!r} is no tag", "write KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def up(project: Name, wait: Wait = True) -> int:
+    """Bring a project up as it was: start it, or launch it."""
+    found = ask.ask(routes.UP, wire.ProjectName(project), timeout=LOOK)
+    return progress.finish(project, found, wait=wait, up=True)
+
+
+def stop(project: Name, require_clean: Clean = False, wait: Wait = True) -> int:
+    """Save the box and keep it stopped for a while, to start fast.
+
+    After the time that projects.warm_for sets it goes, and its work stays.
+    """
+    found = ask.ask(routes.STOP_PROJECT, wire.DownRequest(project, require_clean), timeout=LOOK)
+    return progress.finish(project, found, wait=wait)
+
+
+def terminate(project: Name, require_clean: Clean = False, wait: Wait = True) -> int:
+    """Save the box and end it; its work stays.
+
+    The instance goes only when an image of all its volumes is complete and verified. devboxctl up brings it back.
+    """
+    found = ask.ask(routes.TERMINATE, wire.DownRequest(project, require_clean), timeout=LOOK)
+    return progress.finish(project, found, wait=wait)
+
+
+def reboot(project: Name) -> int:
+    """Reboot the box of a project."""
+    return progress.finish(
+        project, ask.ask(routes.REBOOT, wire.ProjectName(project), timeout=LOOK), wait=False
+    )
+
+
+def resize(project: Name, type_: Types = None, disk: Disk = None, wait: Wait = True) -> int:
+    """Give a project another instance type, or a larger disk.
+
+    A running box restarts for another type. A larger disk needs no restart; its file system grows with it.
+    """
+    if not type_ and disk is None:
+        raise UsageError("to what? --type or --disk is missing")
+    request = wire.ResizeRequest(project, type_ or [], disk)
+    return progress.finish(project, ask.ask(routes.RESIZE, request, timeout=LOOK), wait=wait)
+
+
+def rename(
+    project: Name, name: Annotated[str, typer.Argument(metavar="NEW-NAME", help="Its name from now on.")]
+) -> int:
+    """Give a project another name."""
+    found = ask.ask(routes.RENAME, wire.OtherNameRequest(project, name), timeout=LOOK)
+    return progress.finish(name, found, wait=False)
+
+
+def fork(
+    project: Name,
+    name: Annotated[str, typer.Argument(metavar="NEW-NAME", help="Name of the new project.")],
+    from_: Annotated[
+        int | None, typer.Option("--from", metavar="N", help="From generation N in place of the newest.")
+    ] = None,
+) -> int:
+    """Make another project out of a saved one.
+
+    It is there at once, and runs when it is brought up.
+    """
+    found = ask.ask(routes.FORK, wire.OtherNameRequest(project, name, from_), timeout=LOOK)
+    progress.show_project(found)
+    return 0
+
+
+def adopt(
+    instance: Annotated[
+        str, typer.Argument(metavar="INSTANCE-ID", help="An instance that is there already.")
+    ],
+    project: Name,
+    wait: Wait = True,
+    profile: options.Profile = None,
+    region: options.Region = None,
+) -> int:
+    """Make a project of an instance that is there already.
+
+    It is tagged and protected, and saved from now on as any other.
+    """
+    request = wire.AdoptRequest(
+        project=project, instance=instance, profile=settings.profile, region=settings.region
+    )
+    return progress.finish(project, ask.ask(routes.ADOPT, request, timeout=LOOK), wait=wait, up=True)
+
+
+def delete(
+    project: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Though a fork has no generation of its own yet.")
+    ] = False,
+    wait: Wait = True,
+) -> int:
+    """Delete a project: box, volumes and all generations.
+
+    There is no way back.
+    """
+    if not yes:
+        if settings.json or not sys.stdin.isatty():
+            raise UsageError(f"this deletes all work of {project}", "--yes says that you mean it")
+        if typer.prompt(f"this deletes all work of {project}; type its name to go on", err=True) != project:
+            show.say("nothing was deleted")
+            return 1
+    found = ask.ask(routes.DELETE_PROJECT, wire.DeleteRequest(project, force), timeout=LOOK)
+    return progress.finish(project, found, wait=wait)
+
+
+def snapshot(
+    project: Name,
+    label: Annotated[str, typer.Option("--label", metavar="TEXT", help="What it is for.")] = "",
+    wait: Wait = True,
+) -> int:
+    """Make a generation of a project now; its box goes on running."""
+    found = ask.ask(routes.SNAPSHOT, wire.SnapshotRequest(project, label), timeout=LOOK)
+    return progress.finish(project, found, wait=wait)
+
+
+def projects(
+    project: Annotated[
+        str | None, typer.Argument(metavar="[PROJECT]", help="Only this one, in full.")
+    ] = None,
+    wide: options.Wide = False,
+) -> None:
+    """List the projects, running or not."""
+    if project is not None:
+        progress.show_project(ask.ask(routes.SHOW_PROJECT, wire.ProjectName(project)))
+        return
+    _print_projects(
+        ask.ask(routes.LIST_PROJECTS).projects, "there is no project; devboxctl launch makes one", wide
+    )
+
+
+def operations(wide: options.Wide = False) -> None:
+    """List what the daemon works on, and what it waits for."""
+    found = [
+        one for one in ask.ask(routes.LIST_PROJECTS).projects if one.pending or one.problem or one.reason
+    ]
+    _print_projects(found, "nothing is under way", wide)
+
+
+def _print_projects(found: list[wire.Project], none: str, wide: bool) -> None:
+    if settings.json:
+        show.print_json(wire.ProjectList(found))
+        return
+    if not found and show.is_terminal():
+        show.say(none)
+        return
+    headers = ("project", "phase", "want", "generation", "type", "zone", "instance", "now")
+    rows = [
+        (
+            *(one.name, one.phase, one.want, one.generation or None, one.type, one.zone, one.instance),
+            one.problem or one.reason or one.waits,
+        )
+        for one in found
+    ]
+    show.print_table(headers, rows, dispensable=("zone", "want", "type", "instance"), wide=wide)
+
+
+def resume(project: Name, wait: Wait = True) -> int:
+    """Go on with a project that needed you, once that is mended."""
+    found = ask.ask(routes.RESUME, wire.ProjectName(project), timeout=LOOK)
+    return progress.finish(project, found, wait=wait)
+
+
+def leftovers(
+    project: Annotated[str | None, typer.Argument(metavar="[PROJECT]", help="Only of this one.")] = None,
+    wide: options.Wide = False,
+) -> None:
+    """List what nothing uses any more, and when it goes.
+
+    With what it costs a month. The daemon deletes it by itself once it may; this only looks.
+    """
+    names = [project] if project is not None else [one.name for one in ask.ask(routes.LIST_PROJECTS).projects]
+    found: list[wire.Leftover] = []
+    for name in names:
+        try:
+            found += ask.ask(routes.LIST_LEFTOVERS, wire.ProjectName(name), timeout=LOOK).leftovers
+        except client.Refused:
+            if project is not None or settings.json:
+                raise
+            show.say(f"warning: what {name} has left over could not be looked at")
+    if settings.json:
+        show.print_json(wire.LeftoverList(found))
+    elif found or not show.is_terminal():
+        rows = [(one.project, one.kind, one.id, one.size, one.usd_month, one.goes, one.why) for one in found]
+        headers = ("project", "kind", "id", "gib", "usd a month", "goes", "why")
+        show.print_table(headers, rows, dispensable=("goes", "gib"), wide=wide)
+    else:
+        show.say("nothing is left over")

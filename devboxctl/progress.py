@@ -1,0 +1,95 @@
+"""Follow a project until it is as wanted: a line for each step, with the time, on standard error."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from devboxctl import ask, show
+from devboxctl.fast import reply
+from devboxctl.options import settings
+from devboxd.api import client, routes, wire
+from devboxd.errors import Kind, exit_status
+
+TRIES: Final = 5  # to find a daemon again, in a row
+PAUSE: Final = 1.0  # seconds between them
+
+
+def finish(name: str, found: wire.Project | None, *, wait: bool, up: bool = False) -> int:
+    """Wait for what was asked of a project, or do not; print it, and return the exit status.
+
+    Args:
+        found: the project as it was when it was asked.
+        wait: False returns at once, with exit status 8 while it is under way.
+        up: whether its box is to run at the end.
+    """
+    if wait:
+        step = follow(name)
+        if step.failure is not None:
+            return reply.show_failure(show.plain(step.failure))
+        found = step.project
+        if up and (found is None or found.phase != "running"):
+            why = found.reason if found is not None else "it was deleted"
+            failure = wire.Failure("project-not-up", f"{name} does not run: {why or 'somebody took it down'}")
+            return reply.show_failure(show.plain(failure))
+    if found is None:
+        if settings.json:
+            show.print_json({"project": None})
+        return 0
+    show_project(found)
+    return 0 if wait or not found.pending else exit_status(Kind.PENDING)
+
+
+def follow(name: str) -> wire.ProjectStep:
+    """Tell every step until the last one, which is returned. The daemon may die meanwhile: the next one goes on."""
+    began, tries, told = time.monotonic(), 0, ""
+    while True:
+        try:
+            for step in ask.ask_lines(routes.FOLLOW_PROJECT, wire.ProjectName(name)):
+                tries = 0
+                if step.done or step.failure is not None:
+                    return step
+                if (text := _text(step)) != told:
+                    _tell(text, time.monotonic() - began)
+                    told = text
+        except KeyboardInterrupt:
+            _say(f"the work goes on in devboxd: devboxctl ops shows it, devboxctl up {name} waits again")
+            raise
+        except client.DaemonLost:
+            tries += 1
+            if tries > TRIES:
+                raise
+        else:
+            tries += 1  # it ended without a last word
+            if tries > TRIES:
+                raise client.DaemonLost("devboxd ends in the middle of an answer, again and again")
+        _tell("devboxd went away; the next one goes on", time.monotonic() - began)
+        time.sleep(PAUSE)
+
+
+def show_project(found: wire.Project) -> None:
+    """Print one project, a field a line."""
+    if settings.json:
+        show.print_json(found)
+        return
+    show.print_fields(
+        [
+            (name.replace("_", " "), getattr(found, name))
+            for name in found.__struct_fields__
+            if name != "version"
+        ]
+    )
+
+
+def _text(step: wire.ProjectStep) -> str:
+    phase = step.project.phase if step.project is not None else ""
+    return f"{phase}: {step.text}" if step.text else phase
+
+
+def _tell(text: str, seconds: float) -> None:
+    _say(f"{seconds:7.1f} s  {text}")
+
+
+def _say(text: str) -> None:
+    if not settings.json:
+        show.say(text)

@@ -1,0 +1,229 @@
+"""Projects: what the daemon brings up, saves and brings up again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from devboxd.api import routes, views, wire
+from devboxd.api.handlers.context import Context, account
+from devboxd.api.handlers.table import answers, tells
+from devboxd.control.lifecycle.order import LaunchWish
+from devboxd.errors import BadRequest, DevboxError
+from devboxd.model.box import Account
+from devboxd.model.project import Phase, Policy, Project
+from devboxd.model.wish import ProjectBroken, ProjectNotFound
+
+
+@answers(routes.LIST_PROJECTS)
+async def listed(context: Context, asked: wire.Nothing) -> wire.ProjectList:
+    """All projects. Nothing is asked of AWS."""
+    return wire.ProjectList([_view(context, one) for one in await context.projects.all()])
+
+
+@answers(routes.SHOW_PROJECT)
+async def show(context: Context, asked: wire.ProjectName) -> wire.Project:
+    """One project, as it is written down."""
+    return _view(context, (await context.projects.get(asked.project)).project)
+
+
+@tells(routes.FOLLOW_PROJECT)
+async def follow(context: Context, asked: wire.ProjectName) -> AsyncIterator[wire.ProjectStep]:
+    """Each change, until the project is as wanted; a box that runs is ready when a session answered."""
+    projects, last = context.projects, None
+    try:
+        async for status in projects.follow(asked.project):
+            last = status.project
+            yield wire.ProjectStep(views.project(status), status.problem or status.why)
+        if last is None:
+            raise ProjectNotFound(f"there is no project named {asked.project!r}")
+        if last.phase is Phase.BROKEN:
+            raise ProjectBroken(f"{last.name} needs you: {last.reason}", hint=_RESUME.format(last.name))
+        if last.phase is Phase.RUNNING:
+            yield wire.ProjectStep(_view(context, last), "the box boots")
+            if not await projects.ready(last.name):
+                raise ProjectBroken(f"{last.name} went down before a session to it answered")
+        known = await projects.find(asked.project)
+        yield wire.ProjectStep(_view(context, known.project) if known else None, done=True)
+    except ProjectNotFound as error:
+        gone = last is not None and last.phase is Phase.DELETING
+        yield wire.ProjectStep(done=True) if gone else wire.ProjectStep(failure=views.failure(error))
+    except DevboxError as error:
+        yield wire.ProjectStep(failure=views.failure(error))
+
+
+_RESUME = "mend it and run: devboxctl ops resume {}"
+
+
+@answers(routes.PLAN_LAUNCH)
+async def plan(context: Context, asked: wire.LaunchRequest) -> wire.LaunchPlan:
+    """Only look."""
+    found = await context.projects.plan(asked.project, await _wish(context, asked))
+    calls = [wire.ApiCall(_called(operation), parameters) for operation, parameters in found.calls]
+    return wire.LaunchPlan(_view(context, found.project), calls)
+
+
+@answers(routes.LAUNCH)
+async def launch(context: Context, asked: wire.LaunchRequest) -> wire.Project:
+    """Write down that it is to run; its loop does the rest."""
+    return _view(context, await context.projects.launch(asked.project, await _wish(context, asked)))
+
+
+@answers(routes.UP)
+async def up(context: Context, asked: wire.ProjectName) -> wire.Project:
+    """As it was last."""
+    return _view(context, await context.projects.up(asked.project))
+
+
+@answers(routes.STOP_PROJECT)
+async def stop(context: Context, asked: wire.DownRequest) -> wire.Project:
+    """Saved, and kept warm."""
+    found = await context.projects.stop(asked.project, require_clean=asked.require_clean)
+    return _view(context, found)
+
+
+@answers(routes.TERMINATE)
+async def terminate(context: Context, asked: wire.DownRequest) -> wire.Project:
+    """Saved, and gone."""
+    found = await context.projects.terminate(asked.project, require_clean=asked.require_clean)
+    return _view(context, found)
+
+
+@answers(routes.REBOOT)
+async def reboot(context: Context, asked: wire.ProjectName) -> wire.Project:
+    """The same instance."""
+    return _view(context, await context.projects.reboot(asked.project))
+
+
+@answers(routes.RESIZE)
+async def resize(context: Context, asked: wire.ResizeRequest) -> wire.Project:
+    """Type, disk, or both."""
+    if not asked.types and asked.disk is None:
+        raise BadRequest("nothing was asked for", hint="name a type, a disk size, or both")
+    found = await context.projects.resize(asked.project, types=tuple(asked.types), gib=asked.disk)
+    return _view(context, found)
+
+
+@answers(routes.RENAME)
+async def rename(context: Context, asked: wire.OtherNameRequest) -> wire.Project:
+    """The identity stays."""
+    return _view(context, await context.projects.rename(asked.project, asked.name))
+
+
+@answers(routes.FORK)
+async def fork(context: Context, asked: wire.OtherNameRequest) -> wire.Project:
+    """It is there at once, and runs when somebody launches it."""
+    return _view(context, await context.projects.fork(asked.project, asked.name, asked.generation))
+
+
+@answers(routes.ADOPT)
+async def adopt(context: Context, asked: wire.AdoptRequest) -> wire.Project:
+    """From now on it is saved as any other."""
+    where = await _where(context, asked)
+    found = await context.projects.adopt(
+        asked.instance, asked.project, account=where, policy=_policy(context)
+    )
+    return _view(context, found)
+
+
+@answers(routes.DELETE_PROJECT)
+async def delete(context: Context, asked: wire.DeleteRequest) -> wire.Project:
+    """There is no way back."""
+    return _view(context, await context.projects.delete(asked.project, force=asked.force))
+
+
+@answers(routes.SNAPSHOT)
+async def snapshot(context: Context, asked: wire.SnapshotRequest) -> wire.Project:
+    """Running or not."""
+    return _view(context, await context.projects.snapshot(asked.project, asked.label))
+
+
+@answers(routes.RESUME)
+async def resume(context: Context, asked: wire.ProjectName) -> wire.Project:
+    """A person has looked at it."""
+    return _view(context, await context.projects.resume(asked.project))
+
+
+@answers(routes.LIST_GENERATIONS)
+async def generations(context: Context, asked: wire.ProjectName) -> wire.GenerationList:
+    """Those that can be launched."""
+    known = await context.projects.get(asked.project)
+    found = sorted((one for one in known.generations if one.is_ok), key=lambda one: -one.number)
+    return wire.GenerationList([views.generation(one, known.project.head) for one in found])
+
+
+@answers(routes.CHANGE_GENERATION)
+async def change_generation(context: Context, asked: wire.GenerationChange) -> wire.GenerationList:
+    """Label and pin."""
+    await context.projects.describe(asked.project, asked.generation, label=asked.label, pinned=asked.pinned)
+    return await generations(context, wire.ProjectName(asked.project))
+
+
+@answers(routes.DROP_GENERATION)
+async def drop_generation(context: Context, asked: wire.GenerationDrop) -> wire.GenerationList:
+    """Before its time."""
+    await context.projects.drop(asked.project, asked.generation, force=asked.force)
+    return await generations(context, wire.ProjectName(asked.project))
+
+
+@answers(routes.LIST_LEFTOVERS)
+async def leftovers(context: Context, asked: wire.ProjectName) -> wire.LeftoverList:
+    """What it costs, and when it goes."""
+    found = await context.projects.leftovers(asked.project)
+    return wire.LeftoverList([views.leftover(one, asked.project) for one in found])
+
+
+# --------------------------------------------------------------------------------------------------------
+
+
+def _called(operation: str) -> str:
+    """``run_instances`` as AWS writes it."""
+    return "".join(part.capitalize() for part in operation.split("_"))
+
+
+def _view(context: Context, project: Project) -> wire.Project:
+    return views.project(context.projects.status(project))
+
+
+async def _wish(context: Context, asked: wire.LaunchRequest) -> LaunchWish:
+    """What is asked; for a project that is new, with what the configuration says of the rest."""
+    is_new = await context.projects.find(asked.project) is None
+    own = LaunchWish(
+        types=tuple(asked.types),
+        gib=asked.disk,
+        base=asked.base,
+        generation=asked.generation,
+        zone=asked.zone,
+        profile=asked.instance_profile,
+        user_data=asked.user_data,
+        tags=dict(asked.tags) if asked.tags is not None else None,
+        spot=asked.spot,
+        until_up=asked.until_up,
+    )
+    if not is_new:
+        return own
+    usual = context.daemon.config.projects
+    return LaunchWish(
+        types=own.types or ((usual.type,) if usual.type else ()),
+        gib=own.gib or usual.disk,
+        base=own.base or usual.base,
+        generation=own.generation,
+        zone=own.zone or usual.zone,
+        profile=own.profile or usual.instance_profile,
+        user_data=own.user_data,
+        tags=own.tags,
+        spot=own.spot,
+        until_up=own.until_up,
+        account=await _where(context, asked),
+        policy=_policy(context),
+    )
+
+
+async def _where(context: Context, asked: wire.Account) -> Account:
+    """The account and region of a new project: it stays there, whatever the environment says later."""
+    found = context.daemon.settings.for_aws().account_of(account(asked))
+    return Account(found.profile, found.region or (await context.daemon.identity(found)).region or None)
+
+
+def _policy(context: Context) -> Policy:
+    warm_for = context.daemon.config.projects.warm_for
+    return Policy() if warm_for is None else Policy(warm_for=warm_for)

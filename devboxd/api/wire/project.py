@@ -1,0 +1,190 @@
+"""Projects: boxes whose work outlives them, their generations, and what is under way."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from devboxd.api.wire.common import API_VERSION, Account, Failure, Line, Text
+
+Gib = Annotated[int, msgspec.Meta(ge=1, le=65536)]
+
+
+class Project(msgspec.Struct, omit_defaults=True):
+    """A project as it is written down, and how far its loop is.
+
+    ``phase``: absent, ready, launching, running, saving, warm, starting, releasing, rescue, broken, deleting;
+    ``want``: up, warm, cold, gone. ``waits``: what is waited for; ``problem``: what AWS said no to, last;
+    ``pending``: it is not as wanted yet, and the daemon works on it.
+    """
+
+    name: str
+    id: str
+    phase: str
+    want: str
+    pending: bool = False
+    waits: str = ""
+    problem: str = ""
+    reason: str = ""  # why it is not as wanted
+    instance: str | None = None
+    generation: int = 0  # the newest; 0: none yet
+    type: str | None = None
+    zone: str | None = None
+    disk: int | None = None  # GiB of the root volume
+    base: str | None = None
+    profile: str | None = None
+    region: str | None = None
+    since: str | None = None  # when the phase was entered
+    version: int = API_VERSION
+
+
+class ProjectList(msgspec.Struct, omit_defaults=True):
+    """Projects, by name."""
+
+    projects: list[Project]
+    version: int = API_VERSION
+
+
+class ProjectName(msgspec.Struct, omit_defaults=True):
+    """Which project."""
+
+    project: Line = ""
+
+
+class LaunchRequest(Account, omit_defaults=True):
+    """Make a project and bring it up, or bring one up with other choices. What is not said stays as it was.
+
+    ``types`` in order of preference; ``base``: a name or an image id, for a new project; ``generation``: one to
+    go back to, negative ones are counted back from the newest.
+    """
+
+    project: Line = ""
+    types: list[Line] = msgspec.field(default_factory=list)
+    disk: Gib | None = None
+    base: Line | None = None
+    generation: int | None = None
+    zone: Line | None = None
+    instance_profile: Line | None = None
+    user_data: Text | None = None
+    tags: dict[Line, Line] | None = None
+    spot: bool | None = None
+    until_up: bool | None = None
+
+
+class ApiCall(msgspec.Struct, omit_defaults=True):
+    """One call of AWS, as it would be made."""
+
+    operation: str
+    parameters: dict[str, Any]
+
+
+class LaunchPlan(msgspec.Struct, omit_defaults=True):
+    """What a launch would call, in order. Nothing was changed."""
+
+    project: Project
+    calls: list[ApiCall]
+    version: int = API_VERSION
+
+
+class DownRequest(ProjectName, omit_defaults=True):
+    """Save the box. ``require_clean``: refuse while it has git work that is nowhere else."""
+
+    require_clean: bool = False
+
+
+class DeleteRequest(ProjectName, omit_defaults=True):
+    """Keep nothing. ``force``: also where a fork has no generation of its own yet."""
+
+    force: bool = False
+
+
+class ResizeRequest(ProjectName, omit_defaults=True):
+    """Another type, or a larger disk (GiB)."""
+
+    types: list[Line] = msgspec.field(default_factory=list)
+    disk: Gib | None = None
+
+
+class OtherNameRequest(ProjectName, omit_defaults=True):
+    """A name to give: to the project (rename), or to a new one (fork). ``generation``: of a fork; None: the newest."""
+
+    name: Line = ""
+    generation: int | None = None
+
+
+class AdoptRequest(Account, omit_defaults=True):
+    """Make a project of an instance that is there already."""
+
+    project: Line = ""
+    instance: Line = ""
+
+
+class SnapshotRequest(ProjectName, omit_defaults=True):
+    """Make a generation now."""
+
+    label: Line = ""
+
+
+class Generation(msgspec.Struct, omit_defaults=True):
+    """One saved state. ``quality``: clean, crash (as after a power cut), rescue."""
+
+    number: int
+    image: str
+    quality: str
+    created: str
+    size: int = 0  # GiB of all its volumes
+    volumes: int = 0
+    label: str = ""
+    pins: list[str] = []
+    is_newest: bool = False
+
+
+class GenerationList(msgspec.Struct, omit_defaults=True):
+    """Generations, newest first."""
+
+    generations: list[Generation]
+    version: int = API_VERSION
+
+
+class GenerationChange(ProjectName, omit_defaults=True):
+    """Label a generation, pin it (it is kept) or unpin it. None: as it is."""
+
+    generation: int = 0
+    label: Line | None = None
+    pinned: bool | None = None
+
+
+class GenerationDrop(ProjectName, omit_defaults=True):
+    """Delete one generation; ``force``: though it is pinned."""
+
+    generation: int = 0
+    force: bool = False
+
+
+class ProjectStep(msgspec.Struct, omit_defaults=True):
+    """How far a project is. The last one has ``done``, or a ``failure``; ``project`` None: it is deleted."""
+
+    project: Project | None = None
+    text: str = ""
+    done: bool = False
+    failure: Failure | None = None
+
+
+class Leftover(msgspec.Struct, omit_defaults=True):
+    """A resource of a project that nothing uses. ``goes``: when it is deleted; None: not by itself."""
+
+    id: str
+    kind: str
+    why: str
+    size: int = 0  # GiB
+    usd_month: str = "0.00"
+    goes: str | None = None
+    project: str = ""
+
+
+class LeftoverList(msgspec.Struct, omit_defaults=True):
+    """Leftovers, in the order in which they go."""
+
+    leftovers: list[Leftover]
+    version: int = API_VERSION

@@ -1,0 +1,58 @@
+"""Run a script on a project's box over a session: what the lifecycle asks of the connecting half."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from devboxd.boxside.script import squeeze
+from devboxd.control.connect.audience import Capture
+from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.terminal import Terminal
+from devboxd.errors import Unreachable
+from devboxd.model.box import BoxRef
+from devboxd.model.config import Config
+from devboxd.model.project import Project
+from devboxd.model.terminal import Leaving
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """``control.base.needs.Ran``. ``output``: standard output, and behind it standard error where it failed."""
+
+    status: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Errands:
+    """``control.base.needs.RunOnBox``."""
+
+    execute: Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
+    config: Callable[[], Config]
+
+    def box(self, project: Project, instance: str) -> BoxRef:
+        """The box of a project, in the project's own account."""
+        return self.config().box_ref(project.name, instance, project.account)
+
+    async def __call__(
+        self, project: Project, instance: str, script: str, *arguments: str, timeout: float
+    ) -> Ran:
+        """See ``RunOnBox``."""
+        terminal = Capture()
+        argv = ["sh", "-c", squeeze(script), "devbox", *arguments]
+        spec = ExecSpec(box=self.box(project, instance), argv=argv, stdin=False, wait=timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                leaving = await self.execute(spec, terminal)
+        except TimeoutError:
+            raise Unreachable(f"nothing ran on {project.name} within {timeout:.0f} s") from None
+        if leaving.error is not None:
+            raise leaving.error
+        if leaving.status is None:
+            raise Unreachable(f"what ran on {project.name} was cut off: {leaving.reason}")
+        output = terminal.stdout.decode("utf-8", "replace")
+        if leaving.status != 0:
+            output += terminal.stderr.decode("utf-8", "replace")
+        return Ran(leaving.status, output)
