@@ -20,6 +20,7 @@ from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
 from devboxd.aws.clients import Accounts
 from devboxd.aws.cloud import AwsCloud
+from devboxd.aws.computes import AwsComputes
 from devboxd.aws.login import Login
 from devboxd.aws.watch import changes as credential_changes
 from devboxd.control.base.logins import LoginWatch
@@ -121,10 +122,10 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
     accounts = Accounts(clock, shared.logins.heard)
     dialer = Dialer(DialSettings.from_environment(environment))
     keys = LocalKeys(paths, memory)
-    cloud, store = AwsCloud(accounts), SqliteStore(paths.projects)
+    store = SqliteStore(paths.projects)
     daemon = Daemon(
         shared,
-        cloud,
+        AwsCloud(accounts),
         dialer,
         keys,
         settings,
@@ -135,7 +136,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
     lifecycle = Lifecycle(
         shared,
         store,
-        cloud,
+        AwsComputes(accounts),
         Errands(daemon.execute, lambda: daemon.config),
         me=memory.owner,
         owner=daemon.owner_tag,

@@ -16,7 +16,7 @@ from devboxd.api import wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
 from devboxd.aws.clients import Accounts
-from devboxd.aws.cloud import AwsCloud
+from devboxd.aws.computes import AwsComputes
 from devboxd.aws.lent import Lent
 from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
@@ -206,7 +206,7 @@ def projects_of(daemon: Daemon, accounts: Accounts) -> Projects:
     """The projects of a daemon, in memory, on the simulator's EC2; their loops are the test's to start."""
     errands = Errands(daemon.execute, lambda: daemon.config)
     home = Lifecycle(
-        daemon.shared, MemoryStore(), AwsCloud(accounts), errands, me="test", owner=daemon.owner_tag
+        daemon.shared, MemoryStore(), AwsComputes(accounts), errands, me="test", owner=daemon.owner_tag
     )
     return home.projects
 
