@@ -150,16 +150,19 @@ async def test_open_connections_are_reset_when_the_session_is_gone_and_the_next_
     assert await echo(port_of(facts)) == b"hello"
 
 
-async def test_a_box_that_is_off_cuts_the_connection_after_the_wait(
-    simulator: MakeSimulator, make_daemon: MakeDaemon
+@pytest.mark.parametrize(("is_off", "text"), [(True, "api is stopped"), (False, "not connected")])
+async def test_a_box_that_cannot_be_reached_cuts_the_connection_with_a_reason(
+    is_off: bool, text: str, simulator: MakeSimulator, make_daemon: MakeDaemon
 ) -> None:
-    """Bounded, with the reason in ``forward ls``."""
-    sim = await simulator(stopped=["api"])
-    daemon = await make_daemon(sim, forward=ForwardSettings(wait=0.3))
+    """At once where it is switched off, after the wait where its agent may come; ``forward ls`` says which."""
+    sim = await simulator(stopped=["api"] if is_off else [])
+    daemon = await make_daemon(sim, forward=ForwardSettings(wait=30.0 if is_off else 0.3))
+    if not is_off:
+        await sim.fault("refuse-start", code="TargetNotConnected", times=None)
     facts = await add(daemon, sim, port=ECHO)
-    assert await echo(port_of(facts)) == b""
+    assert await asyncio.wait_for(echo(port_of(facts)), 10) == b""
     await until(lambda: daemon.forwards.list()[0].error)
-    assert "not connected" in (daemon.forwards.list()[0].error or "")
+    assert text in (daemon.forwards.list()[0].error or "")
     assert daemon.forwards.list()[0].state in (ForwardState.FAILED, ForwardState.CONNECTING)
 
 
