@@ -161,6 +161,10 @@ def proxy(
     ssh_user: Annotated[
         str | None, typer.Option("--ssh-user", metavar="USER", help="Put this user's key in place.")
     ] = None,
+    ssh_host: Annotated[
+        str | None,
+        typer.Option("--ssh-host", metavar="NAME", help="BOX, where the ssh client left it as '%n'."),
+    ] = None,
     host: Annotated[
         str | None, typer.Option("--host", metavar="HOST", help="Connect from the box to this host.")
     ] = None,
@@ -176,6 +180,7 @@ def proxy(
         port,
         fdpass=fdpass,
         ssh_user=ssh_user,
+        ssh_host=ssh_host,
         host=host,
         wait=wait,
         profile=profile,

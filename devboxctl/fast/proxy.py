@@ -2,13 +2,17 @@
 
 With ``--fdpass`` (OpenSSH's ``ProxyUseFdpass``) the daemon's descriptor is handed to ssh and this process
 ends. Otherwise it stays and copies, ignoring Ctrl-C: that belongs to the program that uses the pipe.
+
+Many clients read OpenSSH's configuration and know nothing of descriptors: they run the ``ProxyCommand`` and
+talk to it. Those are told by their standard output, and get a copy.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
-import stat
+import sys
 
 from devboxctl.fast import reply, words
 from devboxctl.fast.loop import GONE, IN, OUT, Loop
@@ -41,6 +45,7 @@ def main(line: list[str]) -> int | None:
         number,
         fdpass="fdpass" in given.flags,
         ssh_user=options.get("ssh_user"),
+        ssh_host=options.get("ssh_host"),
         host=options.get("host"),
         wait=wait,
         profile=options.get("profile"),
@@ -54,6 +59,7 @@ def proxy(
     *,
     fdpass: bool = False,
     ssh_user: str | None = None,
+    ssh_host: str | None = None,
     host: str | None = None,
     wait: float = WAIT,
     profile: str | None = None,
@@ -62,19 +68,20 @@ def proxy(
     """Connect and copy (or hand over). Returns the exit status, 255 for every failure, as ssh expects."""
 
     def run() -> int:
+        passes = fdpass and _is_unix_socket(1)
         request = reply.encode(
             {
-                "box": box,
+                "box": ssh_host if box == "%n" and ssh_host else box,
                 "port": port,
                 "host": host,
-                "fd_pass": fdpass or None,
+                "fd_pass": passes or None,
                 "ssh_user": ssh_user,
                 "wait": wait,
                 "profile": profile,
                 "region": region,
             }
         )
-        if fdpass:
+        if passes:
             return _hand_over(request, wait + 30)
         with client.Exchange.start("POST", "proxy", request, upgrade=True, timeout=wait + 30) as exchange:
             return _copy(exchange.connection, exchange.head.rest)
@@ -82,14 +89,33 @@ def proxy(
     return reply.reported(run, lost=255)
 
 
-def _hand_over(request: bytes, timeout: float) -> int:
-    """Receive the descriptor of the pipe and send it to ssh on standard output."""
+def _is_unix_socket(descriptor: int) -> bool:
+    """Say whether a descriptor could be sent over this one."""
     try:
-        ours = os.fstat(1)
-    except OSError:
-        ours = None
-    if ours is None or not stat.S_ISSOCK(ours.st_mode):
-        raise reply.UsageError("--fdpass is for ssh (ProxyUseFdpass yes)", "leave it out to use a pipe")
+        with socket.socket(fileno=os.dup(descriptor)) as found:
+            return found.family == socket.AF_UNIX
+    except OSError:  # closed, or no socket
+        return False
+
+
+def _talks(descriptor: int) -> bool:
+    """Say whether somebody has written to us already. ssh never does where it waits for a descriptor."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    if not waiting.poll(0):
+        return False
+    with socket.socket(fileno=os.dup(descriptor)) as found:
+        try:
+            return bool(found.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
+
+def _hand_over(request: bytes, timeout: float) -> int:
+    """Receive the descriptor of the pipe and send it to ssh on standard output.
+
+    Clients made with libssh have a unix socket there, too, and have sent their greeting by now: they get a copy.
+    """
     connection = client.connect_or_start(timeout=timeout)
     data, passed, head = b"", b"", None
     try:
@@ -113,6 +139,9 @@ def _hand_over(request: bytes, timeout: float) -> int:
         raise client.DaemonLost(f"lost the connection to devboxd: {error.strerror or error}") from None
     finally:
         connection.close()
+    if _talks(1):
+        with socket.socket(fileno=int.from_bytes(passed, sys.byteorder)) as far:
+            return _copy(far, b"")
     with socket.socket(fileno=os.dup(1)) as ssh:
         ssh.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
     return 0

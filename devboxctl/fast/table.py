@@ -49,6 +49,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
     "proxy": {
         "--fdpass": ("fdpass", FLAG),
         "--ssh-user": ("ssh_user", VALUE),
+        "--ssh-host": ("ssh_host", VALUE),
         "--host": ("host", VALUE),
         "--wait": ("wait", VALUE),
         "--profile": ("profile", VALUE),
@@ -64,7 +65,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects gc ls show status ping events doctor whoami login api completion version help forward ops generations sessions config daemon",)),
     "attach": ("--raw --command= --user= -l= --mux=zellij|tmux|none --escape= -e= -A --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
     "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --tag= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
-    "proxy": ("--fdpass --ssh-user= --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
+    "proxy": ("--fdpass --ssh-user= --ssh-host= --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
     "ssh": ("--user= -l= --port= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "config-ssh": ("--check --remove --json --help -h", ()),
     "launch": ("--type= --disk= --base= --from= --az= --instance-profile= --user-data= --tag= --spot --retry-until-up --dry-run --wait --profile= -p= --region= -r= --json --help -h", ("PROJECT",)),

@@ -27,6 +27,7 @@ class BoxRef(msgspec.Struct, frozen=True):
     user: str | None = None  # login name to use there, where configured
     mux: Mux | None = None
     keep_alive: KeepAlive | None = None  # a policy of its own
+    document: str | None = None  # the session document of its plain shells; None: the account's own
 
 
 class Instance(msgspec.Struct, frozen=True):

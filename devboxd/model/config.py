@@ -14,7 +14,7 @@ import msgspec
 
 from devboxd.errors import BadRequest
 from devboxd.model.box import Account, BoxRef
-from devboxd.model.names import is_name, is_user
+from devboxd.model.names import is_document, is_name, is_user
 from devboxd.model.states import BridgeUse, KeepAlive, LogLevel, Mux
 
 BUILT_IN: Final = "default"
@@ -33,7 +33,11 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BoxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One box. ``target``: instance id or Name tag; None: the box's own name is its Name tag."""
+    """One box.
+
+    ``target``: instance id or Name tag; None: the box's own name is its Name tag. ``document``: the session
+    document of plain shells; None: the account's own.
+    """
 
     target: Text | None = None
     profile: Text | None = None
@@ -41,6 +45,7 @@ class BoxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: Text | None = None
     mux: Mux | None = None
     keep_alive: KeepAlive | None = None
+    document: Text | None = None
     warm: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
 
 
@@ -117,6 +122,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             of_box.user or self.defaults.user,
             of_box.mux or self.defaults.mux,
             of_box.keep_alive,
+            of_box.document,
         )
 
     def keep_alive_of(self, box: BoxRef) -> KeepAlive:
@@ -252,6 +258,7 @@ def _wrong_table(where: str, value: Any, kind: type[msgspec.Struct]) -> Iterator
 _RULES: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
     "user": (is_user, "cannot be a user's name"),
     "target": (is_name, "is neither an instance id nor a name"),
+    "document": (is_document, "is neither the name nor the ARN of a session document"),
 }
 
 

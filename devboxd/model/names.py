@@ -35,6 +35,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 # What useradd, SSSD and winbind (without a domain's backslash) call users, and no shell or ssh gives a
 # meaning. A leading hyphen would be an option.
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?\Z")
+_DOCUMENT: Final = re.compile(r"[A-Za-z0-9_.:/-]{3,128}\Z")  # DocumentName of StartSession (ssm API model)
 _HOST_KEY_TYPE: Final = re.compile(r"(?:sk-)?(?:ssh|ecdsa-sha2)-[A-Za-z0-9@.-]+\Z")
 _CERTIFICATE: Final = "-cert-v0"  # known_hosts takes certificates by their authority only
 _PATTERN: Final = frozenset(" *?!,|@#[]:;\"'\\`$&<>(){}")
@@ -72,6 +73,11 @@ def is_pinnable(text: str) -> bool:
 def is_user(text: str) -> bool:
     """Say whether this can be a login name on a box."""
     return _USER.match(text) is not None
+
+
+def is_document(text: str) -> bool:
+    """Say whether StartSession takes this as the name or ARN of a session document."""
+    return _DOCUMENT.match(text) is not None
 
 
 def check_user(name: str) -> str:

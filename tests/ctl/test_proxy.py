@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -166,10 +167,61 @@ def test_a_failure_is_one_line_that_ssh_users_see(daemon: FakeDaemon) -> None:
             assert done.stderr == b"error: gpu is off [1m\nhint: start it\n"
 
 
-def test_fdpass_needs_ssh_on_the_other_side(daemon: FakeDaemon) -> None:
-    done = subprocess.run(
-        [*PROXY, "--fdpass", "gpu", "22"], capture_output=True, timeout=PATIENCE, check=False
-    )
-    assert done.returncode == 2
-    assert b"ProxyUseFdpass" in done.stderr
-    assert daemon.requests == []
+def echo(peer: Peer, _: FakeDaemon) -> None:
+    peer.upgrade()
+    peer.connection.sendall(b"SSH-2.0-box\r\n" + peer.exactly(5))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file", "null", "internet socket"])
+def test_who_cannot_take_a_descriptor_gets_a_copy(daemon: FakeDaemon, tmp_path: Path, kind: str) -> None:
+    """paramiko, asyncssh, net-ssh, JetBrains and Go run the ProxyCommand, and talk to it."""
+    daemon.streams["proxy"] = echo
+    line = [*PROXY, "--fdpass", "--ssh-user", "me", "gpu", "22"]
+    got = b""
+    with socket.create_server(("127.0.0.1", 0)) as server, (tmp_path / "out").open("w+b") as file:
+        with socket.create_connection(server.getsockname()) as ours, server.accept()[0] as theirs:
+            outputs = {"pipe": subprocess.PIPE, "file": file, "null": subprocess.DEVNULL}
+            done = subprocess.run(
+                line, input=b"hello", stdout=outputs.get(kind, theirs), timeout=PATIENCE, check=False
+            )
+            theirs.close()
+            if kind == "internet socket":
+                got = ours.makefile("rb").read()
+        file.seek(0)
+        got = got or done.stdout or file.read()
+    assert done.returncode == 0
+    assert got == (b"" if kind == "null" else b"SSH-2.0-box\r\nhello")
+    assert "fd_pass" not in daemon.requests[0][2]
+
+
+def test_a_client_that_talks_over_its_socket_gets_a_copy(daemon: FakeDaemon) -> None:
+    """libssh gives a unix socket, as OpenSSH does, and waits for no descriptor: it has said hello by then."""
+
+    def pipe(peer: Peer, daemon: FakeDaemon) -> None:
+        ours, theirs = socket.socketpair()
+        socket.send_fds(peer.connection, [b"HTTP/1.1 101 Switching Protocols\r\n\r\n\0"], [theirs.fileno()])
+        theirs.close()
+        with ours:
+            ours.sendall(b"SSH-2.0-box\r\n" + ours.recv(100))
+
+    daemon.streams["proxy"] = pipe
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"SSH-2.0-libssh\r\n")
+        line = [*PROXY, "--fdpass", "--ssh-user", "me", "gpu", "22"]
+        done = subprocess.run(line, stdin=theirs, stdout=theirs, timeout=PATIENCE, check=False)
+        theirs.close()
+        assert done.returncode == 0
+        assert ours.makefile("rb").read() == b"SSH-2.0-box\r\nSSH-2.0-libssh\r\n"
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"), [("%n", "gpu.devbox"), ("GPU.devbox", "GPU.devbox"), ("%h", "%h")]
+)
+def test_a_client_that_knows_no_n_names_the_box_by_h(daemon: FakeDaemon, box: str, expected: str) -> None:
+    """paramiko and net-ssh leave ``%n`` as it stands; what ssh puts there is kept letter for letter."""
+    daemon.streams["proxy"] = echo
+    line = [*PROXY, "--ssh-host", "gpu.devbox", box, "22"]
+    done = subprocess.run(line, input=b"hello", capture_output=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0
+    assert daemon.requests[0][2]["box"] == expected

@@ -47,8 +47,12 @@ def test_ssh_understands_it_as_we_mean_it(files: SshFiles, tmp_path: Path) -> No
     files.write(text(tmp_path))
     gpu = ask_ssh(files.user_config, "gpu.devbox")
     assert gpu["user"] == "ubuntu"
-    assert gpu["proxycommand"] == "'/opt/my tools/devboxctl' proxy --fdpass --ssh-user '%r' '%n' %p"
+    assert (
+        gpu["proxycommand"]
+        == "'/opt/my tools/devboxctl' proxy --fdpass --ssh-user '%r' --ssh-host '%h' '%n' %p"
+    )
     assert gpu["proxyusefdpass"] == "yes"
+    assert gpu["compression"] == "yes"
     assert gpu["stricthostkeychecking"] in ("true", "yes")
     assert gpu["userknownhostsfile"] == str(tmp_path / "known_hosts")
     assert gpu["identityfile"] == str(tmp_path / "id_ed25519")

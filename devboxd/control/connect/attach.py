@@ -217,7 +217,7 @@ class Attach:
             account=spec.box.account,
             kind=SessionKind.SHELL if spec.raw else SessionKind.MUX,
             name=None if spec.raw or spec.command else spec.session,
-            document=documents.INTERACTIVE if direct else None,
+            document=documents.INTERACTIVE if direct else spec.box.document,
             parameters={"command": command} if direct else {},
             limits=SHELL,
             wait=None if self._course.is_patient else spec.wait,

@@ -9,19 +9,31 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from devboxd.boxside.shell import Mark
 from devboxd.control.connect import screen as screen_module
 from devboxd.control.daemon import Daemon
-from devboxd.errors import BoxStopped, Denied, NotConnected, Unreachable, WrongState, exit_status
+from devboxd.errors import (
+    BoxStopped,
+    Denied,
+    DocumentInvalid,
+    NotConnected,
+    Unreachable,
+    WrongState,
+    exit_status,
+)
 from devboxd.model import attach as attach_decisions
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account
+from devboxd.model.config import Config
 from devboxd.model.session import SessionState
+from devboxd.model.states import Mux
 from devboxd.model.terminal import Detach, EndOfInput, Leaving, Resize
 from devboxd.simulator.world import Simulator
-from tests.control.conftest import MakeDaemon
+from devboxd.ssm import documents
+from tests.control.conftest import MakeDaemon, reconfigure
 from tests.control.kit import Screen
 from tests.kit.sim import MakeSimulator
 from tests.kit.tasks import beside
@@ -100,6 +112,47 @@ async def test_the_marks_of_the_start_script_never_reach_the_screen(daemon: Daem
     async with attached(daemon, sim, screen):
         await shell_pid(screen)
     assert b"_devbox;" not in screen.out
+
+
+OWN = {"boxes": {"api": {"document": "team-shell"}}}
+
+
+async def test_a_plain_shell_is_of_the_document_that_the_user_named(daemon: Daemon, sim: Simulator) -> None:
+    """Some accounts allow nothing but a document of their own; terminals in a multiplexer need a command."""
+    reconfigure(daemon, msgspec.convert(OWN, Config))
+    sim.documents["team-shell"] = dict(sim.documents[documents.SHELL])
+    box = await daemon.boxes.resolve("api", Account())
+    for more, expected in (({"raw": True}, "team-shell"), ({"mux": "tmux"}, documents.INTERACTIVE)):
+        screen = Screen()
+        work = beside(daemon.attach(AttachSpec(box=box, **more), screen))
+        await shell_pid(screen)
+        assert [one.task.document for one in sim.gateway.sessions.values()][-1] == expected
+        screen.say(None)
+        await asyncio.wait_for(work, 15)
+
+
+async def test_where_no_command_may_be_given_it_is_typed_into_the_users_own_document(
+    daemon: Daemon, sim: Simulator
+) -> None:
+    """The account's default shell may be forbidden as well."""
+    reconfigure(daemon, msgspec.convert(OWN, Config))
+    sim.documents["team-shell"] = sim.documents.pop(documents.SHELL)
+    del sim.documents[documents.INTERACTIVE]
+    box = await daemon.boxes.resolve("api", Account())
+    screen = Screen()
+    work = beside(daemon.attach(AttachSpec(box=box, mux=Mux.TMUX), screen))
+    await shell_pid(screen)
+    screen.say(None)
+    await asyncio.wait_for(work, 15)
+
+
+async def test_a_document_that_is_not_there_is_named(daemon: Daemon, sim: Simulator) -> None:
+    """A typo in the configuration, and not a fault of AWS."""
+    reconfigure(daemon, msgspec.convert(OWN, Config))
+    box = await daemon.boxes.resolve("api", Account())
+    leaving = await asyncio.wait_for(daemon.attach(AttachSpec(box=box, raw=True), Screen()), 15)
+    assert isinstance(leaving.error, DocumentInvalid)
+    assert "team-shell" in leaving.error.message
 
 
 @pytest.mark.parametrize("fault", ["rst", "fin", "close", "agent-cut"])
