@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,10 +181,9 @@ def test_who_cannot_take_a_descriptor_gets_a_copy(daemon: FakeDaemon, tmp_path: 
     got = b""
     with socket.create_server(("127.0.0.1", 0)) as server, (tmp_path / "out").open("w+b") as file:
         with socket.create_connection(server.getsockname()) as ours, server.accept()[0] as theirs:
-            outputs = {"pipe": subprocess.PIPE, "file": file, "null": subprocess.DEVNULL}
-            done = subprocess.run(
-                line, input=b"hello", stdout=outputs.get(kind, theirs), timeout=PATIENCE, check=False
-            )
+            outputs: dict[str, Any] = {"pipe": subprocess.PIPE, "file": file, "null": subprocess.DEVNULL}
+            outputs["internet socket"] = theirs
+            done = subprocess.run(line, input=b"hello", stdout=outputs[kind], timeout=PATIENCE, check=False)
             theirs.close()
             if kind == "internet socket":
                 got = ours.makefile("rb").read()
@@ -209,7 +209,9 @@ def test_a_client_that_talks_over_its_socket_gets_a_copy(daemon: FakeDaemon) -> 
     with ours, theirs:
         ours.sendall(b"SSH-2.0-libssh\r\n")
         line = [*PROXY, "--fdpass", "--ssh-user", "me", "gpu", "22"]
-        done = subprocess.run(line, stdin=theirs, stdout=theirs, timeout=PATIENCE, check=False)
+        done = subprocess.run(
+            line, stdin=theirs.fileno(), stdout=theirs.fileno(), timeout=PATIENCE, check=False
+        )
         theirs.close()
         assert done.returncode == 0
         assert ours.makefile("rb").read() == b"SSH-2.0-box\r\nSSH-2.0-libssh\r\n"
