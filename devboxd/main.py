@@ -18,7 +18,7 @@ from devboxd import __version__
 from devboxd.api import views, wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.computes import AwsComputes
 from devboxd.aws.login import Login
@@ -102,7 +102,7 @@ class _Parts:
     shared: Shared
     memory: Memory
     settings: _Files
-    accounts: Accounts
+    callers: Callers
     dialer: Dialer
     keys: LocalKeys
     daemon: Daemon
@@ -119,13 +119,13 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
     files = ConfigFiles(paths, environment)
     loaded = files.load()
     settings = Settings(shared.news, loaded.config)
-    accounts = Accounts(clock, shared.logins.heard)
+    callers = Callers(clock, shared.logins.heard)
     dialer = Dialer(DialSettings.from_environment(environment))
     keys = LocalKeys(paths, memory)
     store = SqliteStore(paths.projects)
     daemon = Daemon(
         shared,
-        AwsCloud(accounts),
+        AwsCloud(callers),
         dialer,
         keys,
         settings,
@@ -136,15 +136,15 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
     lifecycle = Lifecycle(
         shared,
         store,
-        AwsComputes(accounts),
+        AwsComputes(callers),
         Errands(daemon.execute, lambda: daemon.config),
         me=memory.owner,
         owner=daemon.owner_tag,
         is_used=lambda project: any(one.plan.target == project.instance for one in daemon.sessions()),
     )
-    watch = LoginWatch(shared.time, shared.news, shared.logins, accounts, notice)
+    watch = LoginWatch(shared.time, shared.news, shared.logins, callers, notice)
     current = _Files(files, settings, loaded, daemon.reconfigured)
-    return _Parts(clock, shared, memory, current, accounts, dialer, keys, daemon, watch, store, lifecycle)
+    return _Parts(clock, shared, memory, current, callers, dialer, keys, daemon, watch, store, lifecycle)
 
 
 async def _run(
@@ -170,9 +170,9 @@ async def _run(
         config=parts.settings.view,
         ssh_config=parts.keys,
         login=lambda whose: Login(
-            parts.accounts.account(whose.profile, whose.region), parts.clock, replace_file
+            parts.callers.caller(whose.profile, whose.region), parts.clock, replace_file
         ).run(),
-        lend=parts.accounts.lend,
+        lend=parts.callers.lend,
         logins=parts.logins,
         doctor=Doctor(daemon),
         projects=parts.lifecycle.projects,
@@ -196,7 +196,7 @@ async def _run(
         await parts.memory.finish()
         await parts.store.close()
         await parts.dialer.close()
-        await parts.accounts.close()
+        await parts.callers.close()
 
 
 def _watches(
@@ -215,7 +215,7 @@ def _watches(
             what = f"slept for {wake.slept:.0f} s" if wake.slept else "the network changed"
             shared.news.tell("wake", what, slept=wake.slept)
             parts.dialer.network_changed()
-            await parts.accounts.refresh()  # connections that wait for the next call lead nowhere any more
+            await parts.callers.refresh()  # connections that wait for the next call lead nowhere any more
             shared.bells.network.ring()
             shared.logins.changed.ring()  # a login may have ended meanwhile: look
 

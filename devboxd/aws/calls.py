@@ -1,4 +1,4 @@
-"""What the families of calls need of an account: ``clients.Account`` fits, and so does a test's own EC2."""
+"""What the families of calls need of an account: ``clients.Caller`` fits, and so does a test's own EC2."""
 
 from __future__ import annotations
 

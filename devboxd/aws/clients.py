@@ -119,8 +119,8 @@ class _Generation:
 
 
 @dataclass(slots=True, eq=False)
-class Account:
-    """One set of credentials in one region. Every call to AWS goes through ``call`` or ``pages``."""
+class Caller:
+    """Makes the calls of one account: one set of credentials in one region. Every call goes through here."""
 
     profile: str | None
     asked_region: str | None
@@ -392,19 +392,19 @@ class Account:
 
 
 @dataclass(slots=True, eq=False)
-class Accounts:
-    """All accounts of the daemon. Build one; close it at the end."""
+class Callers:
+    """A caller for each account of the daemon. Build one; close it at the end."""
 
     clock: WallClock
     heard: Heard = lambda account, refusal: None
-    _kept: dict[tuple[str | None, str | None], Account] = field(default_factory=dict)
+    _kept: dict[tuple[str | None, str | None], Caller] = field(default_factory=dict)
     _lent: dict[str | None, Lent] = field(default_factory=dict, repr=False)  # by profile
 
-    def account(self, profile: str | None = None, region: str | None = None) -> Account:
-        """The account of a profile in a region; None leaves the choice to the standard settings."""
+    def caller(self, profile: str | None = None, region: str | None = None) -> Caller:
+        """The caller of a profile in a region; None leaves the choice to the standard settings."""
         key = (profile or None, region or None)
         if key not in self._kept:
-            self._kept[key] = Account(*key, self.clock, self.heard, lambda: self._lent.get(key[0]))
+            self._kept[key] = Caller(*key, self.clock, self.heard, lambda: self._lent.get(key[0]))
         return self._kept[key]
 
     async def lend(self, profile: str | None, lent: Lent | None) -> Lent | None:
@@ -417,8 +417,8 @@ class Accounts:
                 await account.forget()
         return former
 
-    def known(self) -> list[Account]:
-        """Every account that was asked for so far and can be used. Misspelt ones are not worth a look."""
+    def known(self) -> list[Caller]:
+        """Every caller that was asked for so far and can be used. Misspelt ones are not worth a look."""
         return [account for account in self._kept.values() if account.is_sound]
 
     async def forget(self, profile: str | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from devboxd.aws.ec2 import Ec2Api
 from devboxd.aws.offers import OffersApi
 from devboxd.model.box import Account
@@ -14,14 +14,14 @@ from devboxd.model.box import Account
 class AwsComputes:
     """EC2 of every account that is in use. ``prefix`` is that of ``init account``."""
 
-    accounts: Accounts
+    callers: Callers
     prefix: str = "devbox"
 
     def compute(self, account: Account) -> Ec2Api:
         """EC2, as the lifecycle needs it."""
-        return Ec2Api(self.accounts.account(account.profile, account.region))
+        return Ec2Api(self.callers.caller(account.profile, account.region))
 
     def offers(self, account: Account) -> OffersApi:
         """What can be launched there, and where. Raises RegionMissing, ProfileUnknown or BadRequest."""
-        where = self.accounts.account(account.profile, account.region)
+        where = self.callers.caller(account.profile, account.region)
         return OffersApi(where, where.region, self.prefix)

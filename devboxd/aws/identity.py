@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from devboxd.aws.clients import Account
+from devboxd.aws.clients import Caller
 from devboxd.model.identity import Identity
 
 
-async def identity(account: Account) -> Identity:
+async def identity(caller: Caller) -> Identity:
     """Ask who we are. Needs no permission.
 
-    Raises: LoginNeeded and the rest of ``Account.call``.
+    Raises: LoginNeeded and the rest of ``Caller.call``.
     """
-    answer = await account.call("sts", "get_caller_identity")
-    left = await account.credentials_expire_in()
+    answer = await caller.call("sts", "get_caller_identity")
+    left = await caller.credentials_expire_in()
     return Identity(
-        profile=account.profile_name,
-        region=account.region,
+        profile=caller.profile_name,
+        region=caller.region,
         number=str(answer.get("Account", "")),
         arn=str(answer.get("Arn", "")),
-        source=account.source(),
+        source=caller.source(),
         expires_in=left,
         user_id=str(answer.get("UserId", "")),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from devboxd.aws.clients import Account
+from devboxd.aws.clients import Caller
 from devboxd.errors import BoxNotFound
 from devboxd.model.box import Instance
 from devboxd.model.states import InstanceState
@@ -15,9 +15,9 @@ from devboxd.model.states import InstanceState
 
 @dataclass(frozen=True, slots=True)
 class InstanceApi:
-    """The instances of one account and region. Errors are those of ``Account.call``."""
+    """The instances of one account and region. Errors are those of ``Caller.call``."""
 
-    account: Account
+    caller: Caller
 
     async def list(self, *, tags: Mapping[str, str] | None = None) -> list[Instance]:
         """All instances, by page: those with all of ``tags`` (an empty value: the tag with any value)."""
@@ -38,7 +38,7 @@ class InstanceApi:
         return found[0] if found else None
 
     async def _describe(self, **request: Any) -> _Instances:
-        reservations = await self.account.pages("ec2", "describe_instances", "Reservations", **request)
+        reservations = await self.caller.pages("ec2", "describe_instances", "Reservations", **request)
         return [_instance(item) for reservation in reservations for item in reservation.get("Instances", ())]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from devboxd.aws.clients import Account
+from devboxd.aws.clients import Caller
 from devboxd.aws.codes import AwsFailed
 
 KEY_BYTES: Final = 64  # two AES-256 keys, one for each direction
 SEALED_MAX: Final = 6144  # bytes, as the service model of kms says
 
 
-async def generate_data_key(account: Account, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
+async def generate_data_key(caller: Caller, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
     """Ask KMS for a data key.
 
     Args:
@@ -23,9 +23,9 @@ async def generate_data_key(account: Account, key_id: str, context: Mapping[str,
     Returns:
         Plaintext (64 bytes, secret) and ciphertext.
 
-    Raises: Denied, KeyUnusable, AwsFailed, and as ``Account.call``.
+    Raises: Denied, KeyUnusable, AwsFailed, and as ``Caller.call``.
     """
-    answer = await account.call(
+    answer = await caller.call(
         "kms", "generate_data_key", KeyId=key_id, NumberOfBytes=KEY_BYTES, EncryptionContext=dict(context)
     )
     plaintext, ciphertext = answer.get("Plaintext"), answer.get("CiphertextBlob")

@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from devboxd import __version__
-from devboxd.aws.clients import CONNECT_TIMEOUT, READ_TIMEOUT, Account, WallClock
+from devboxd.aws.clients import CONNECT_TIMEOUT, READ_TIMEOUT, Caller, WallClock
 from devboxd.aws.codes import AwsFailed
 from devboxd.aws.errors import translate
 from devboxd.aws.http import BoundedSession, Parsers
@@ -108,7 +108,7 @@ class Login:
     ``write`` puts a private file in place: complete or not at all. ``pause`` waits between polls (seconds); a test passes its own.
     """
 
-    account: Account
+    caller: Caller
     clock: WallClock
     write: Callable[[Path, bytes], object]
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -142,22 +142,22 @@ class Login:
                 token = await self._poll(oidc, registration, device, expires)
             until = self._now() + timedelta(seconds=token.expires_in)
             await asyncio.to_thread(self._save, portal, registration, token, until)
-            await self.account.forget()
+            await self.caller.forget()
             yield LoginStep(LoginState.DONE, f"logged in to {portal.start_url}", expires=until)
         except _CAUGHT as error:
             failure = translate(
-                error, service="sso-oidc", operation="create_token", profile=self.account.profile
+                error, service="sso-oidc", operation="create_token", profile=self.caller.profile
             )
             yield LoginStep(LoginState.FAILED, failure.message, failure=failure)
 
     def _portal(self) -> SsoProfile:
-        portal = self.account.sso()
+        portal = self.caller.sso()
         if portal is not None:
             return portal
-        name, source = self.account.profile or "default", self.account.source()
+        name, source = self.caller.profile or "default", self.caller.source()
         raise NotSso(
             f"profile {name!r} does not use SSO",
-            hint=mend(source.method, self.account.profile, source.name),
+            hint=mend(source.method, self.caller.profile, source.name),
         )
 
     async def _registration(self, oidc: Any, portal: SsoProfile) -> dict[str, str]:

@@ -17,7 +17,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
-from devboxd.aws.clients import Account
+from devboxd.aws.clients import Caller
 from devboxd.aws.codes import AwsFailed
 from devboxd.aws.instances import InstanceApi
 from devboxd.aws.keys import generate_data_key
@@ -82,9 +82,9 @@ class ActiveSession:
 
 @dataclass(frozen=True, slots=True)
 class SessionApi:
-    """Start, resume, end and list the sessions of one account. Errors are those of ``Account.call``."""
+    """Start, resume, end and list the sessions of one account. Errors are those of ``Caller.call``."""
 
-    account: Account
+    caller: Caller
 
     async def start(
         self,
@@ -112,7 +112,7 @@ class SessionApi:
                 name: [value] if isinstance(value, str) else list(value) for name, value in parameters.items()
             }
         try:
-            answer = await self.account.call("ssm", "start_session", target=target, **request)
+            answer = await self.caller.call("ssm", "start_session", target=target, **request)
         except NotConnected as error:
             raise await self._why_not_connected(target, error) from error
         grant = await self._grant(answer)
@@ -125,7 +125,7 @@ class SessionApi:
         if not target.startswith("i-"):
             return error  # a hybrid node is none of EC2's
         try:
-            instance = await InstanceApi(self.account).get(target)
+            instance = await InstanceApi(self.caller).get(target)
         except DevboxError:
             return error  # we may not ask
         if instance is None:
@@ -148,14 +148,14 @@ class SessionApi:
 
         Raises: SessionOver when the service does not know the session or gives no token for it.
         """
-        grant = await self._grant(await self.account.call("ssm", "resume_session", SessionId=session_id))
+        grant = await self._grant(await self.caller.call("ssm", "resume_session", SessionId=session_id))
         if not grant.token:
             raise SessionOver("the session has ended")
         return grant
 
     async def _grant(self, answer: Mapping[str, Any]) -> Grant:
         """What an answer grants, held to what it can be. Raises AwsFailed, AddressRefused."""
-        endpoint = await self.account.endpoint("ssm")
+        endpoint = await self.caller.endpoint("ssm")
         return Grant(
             session_id=_word(answer, "SessionId", ID_MAX),
             token=_word(answer, "TokenValue", TOKEN_MAX),
@@ -165,14 +165,14 @@ class SessionApi:
     async def account_id(self, session_id: str) -> str | None:
         """The account that a session is in; None where that cannot be told. Raises LoginNeeded."""
         try:
-            return await self.account.account_id() or None
+            return await self.caller.account_id() or None
         except LoginNeeded:
             raise
         except DevboxError:
             pass  # no way to STS from here, as in a network that has endpoints for Session Manager only
         try:
             filters = [{"key": "SessionId", "value": session_id}]
-            found = await self.account.pages(
+            found = await self.caller.pages(
                 "ssm", "describe_sessions", "Sessions", State="Active", Filters=filters
             )
         except DevboxError:
@@ -183,7 +183,7 @@ class SessionApi:
     async def terminate(self, session_id: str) -> None:
         """End a session. Ending one that is over already is no error."""
         try:
-            await self.account.call("ssm", "terminate_session", SessionId=session_id)
+            await self.caller.call("ssm", "terminate_session", SessionId=session_id)
         except SessionOver:
             return
 
@@ -197,7 +197,7 @@ class SessionApi:
         request: dict[str, Any] = {"State": "Active"}
         if filters := [{"key": k, "value": v} for k, v in (("Owner", owner), ("Target", target)) if v]:
             request["Filters"] = filters
-        items = await self.account.pages("ssm", "describe_sessions", "Sessions", **request)
+        items = await self.caller.pages("ssm", "describe_sessions", "Sessions", **request)
         return [_active(item) for item in items if str(item.get("Reason", "")).startswith(reason_prefix)]
 
     async def is_active(self, session_id: str, target: str | None = None) -> bool | None:
@@ -206,7 +206,7 @@ class SessionApi:
         if target:
             filters.append({"key": "Target", "value": target})
         try:
-            found = await self.account.pages(
+            found = await self.caller.pages(
                 "ssm", "describe_sessions", "Sessions", State="Active", Filters=filters
             )
         except Denied:
@@ -222,7 +222,7 @@ class SessionApi:
         if target:
             filters.append({"key": "Target", "value": target})
         try:
-            found = await self.account.pages(
+            found = await self.caller.pages(
                 "ssm", "describe_sessions", "Sessions", State="Active", Filters=filters
             )
         except Denied:
@@ -231,7 +231,7 @@ class SessionApi:
             minutes = str(item.get("MaxSessionDuration") or "")
             if item.get("SessionId") == session_id and minutes.isdecimal() and int(minutes):
                 started = item.get("StartDate")
-                age = self.account.clock.wall() - started.timestamp() if started is not None else 0.0
+                age = self.caller.clock.wall() - started.timestamp() if started is not None else 0.0
                 return int(minutes) * 60 - max(0.0, age)
         return None
 
@@ -241,7 +241,7 @@ class SessionApi:
         None where that may not be asked.
         """
         try:
-            answer = await self.account.call("ssm", "get_connection_status", target=target, Target=target)
+            answer = await self.caller.call("ssm", "get_connection_status", target=target, Target=target)
         except Denied:
             return None
         return Connection.read(answer.get("Status", Connection.NOT_CONNECTED))
@@ -253,9 +253,7 @@ class SessionApi:
         Empty where that may not be asked.
         """
         try:
-            found = await self.account.pages(
-                "ssm", "describe_instance_information", "InstanceInformationList"
-            )
+            found = await self.caller.pages("ssm", "describe_instance_information", "InstanceInformationList")
         except Denied:
             return {}
         return {
@@ -267,15 +265,15 @@ class SessionApi:
 
     async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, bytes]:
         """A data key for an encrypted session: ``keys.generate_data_key``."""
-        return await generate_data_key(self.account, key_id, context)
+        return await generate_data_key(self.caller, key_id, context)
 
     def ca_bundle(self) -> str | None:
         """The certificates that this account's profile wants trusted; None leaves it to the environment."""
-        return self.account.ca_bundle()
+        return self.caller.ca_bundle()
 
     async def refresh(self) -> None:
         """Forget cached credentials, so that a new login is seen."""
-        await self.account.forget()
+        await self.caller.forget()
 
     async def sign_upgrade(self, url: str) -> dict[str, str]:
         """Headers that sign the websocket upgrade to ``url`` with the credentials of now.
@@ -284,8 +282,8 @@ class SessionApi:
         """
         if is_signed(url):
             return {}
-        frozen = await self.account.credentials()
-        return upgrade_headers(url, frozen, self.account.region)
+        frozen = await self.caller.credentials()
+        return upgrade_headers(url, frozen, self.caller.region)
 
 
 def is_signed(url: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from devboxd.aws.clients import Account
+from devboxd.aws.clients import Caller
 from devboxd.errors import BadRequest, Missing
 from devboxd.model.stack import Change, ChangeSet, StackSeen
 
@@ -40,9 +40,9 @@ class StackEvent(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class StackApi:
-    """One stack of one account and region. Errors as ``Account.call``."""
+    """One stack of one account and region. Errors as ``Caller.call``."""
 
-    account: Account
+    caller: Caller
     name: str
 
     async def look(self, change_set: str, *, executed: bool = False) -> StackSeen:
@@ -74,7 +74,7 @@ class StackApi:
         tags: Mapping[str, str],
     ) -> None:
         """Make a change set. A parameter of None keeps the value that the stack has."""
-        await self.account.call(
+        await self.caller.call(
             "cloudformation",
             "create_change_set",
             StackName=self.name,
@@ -88,23 +88,23 @@ class StackApi:
 
     async def execute(self, change_set: str) -> None:
         """Carry the change set out. Repeating it while it is under way is refused by AWS and harmless."""
-        await self.account.call(
+        await self.caller.call(
             "cloudformation", "execute_change_set", StackName=self.name, ChangeSetName=change_set
         )
 
     async def discard(self, change_set: str) -> None:
         """Take the change set away."""
-        await self.account.call(
+        await self.caller.call(
             "cloudformation", "delete_change_set", StackName=self.name, ChangeSetName=change_set
         )
 
     async def remove(self) -> None:
         """Delete the stack. What it retains stays."""
-        await self.account.call("cloudformation", "delete_stack", StackName=self.name)
+        await self.caller.call("cloudformation", "delete_stack", StackName=self.name)
 
     async def events(self, since: float) -> list[StackEvent]:
         """Events after a Unix time, oldest first."""
-        pages = await self.account.pages(
+        pages = await self.caller.pages(
             "cloudformation", "describe_stack_events", "StackEvents", limit=1000, StackName=self.name
         )
         found = [_event(one) for one in pages]
@@ -112,7 +112,7 @@ class StackApi:
 
     async def zones(self) -> Sequence[str]:
         """Names of the zones that every account of the region has."""
-        answer = await self.account.call(
+        answer = await self.caller.call(
             "ec2",
             "describe_availability_zones",
             Filters=[
@@ -124,7 +124,7 @@ class StackApi:
 
     async def _stack(self) -> dict[str, Any] | None:
         try:
-            answer = await self.account.call("cloudformation", "describe_stacks", StackName=self.name)
+            answer = await self.caller.call("cloudformation", "describe_stacks", StackName=self.name)
         except BadRequest as error:  # ValidationError: only its text says which
             if _NO_STACK in error.message:
                 return None
@@ -134,7 +134,7 @@ class StackApi:
 
     async def _change_set(self, name: str) -> ChangeSet | None:
         try:
-            answer = await self.account.call(
+            answer = await self.caller.call(
                 "cloudformation", "describe_change_set", StackName=self.name, ChangeSetName=name
             )
         except Missing:

@@ -15,7 +15,7 @@ import pytest_asyncio
 from devboxd.api import wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from devboxd.aws.computes import AwsComputes
 from devboxd.aws.lent import Lent
 from devboxd.aws.login import LoginStep
@@ -202,11 +202,11 @@ def unchunk(data: bytes) -> bytes:
     return result
 
 
-def projects_of(daemon: Daemon, accounts: Accounts) -> Projects:
+def projects_of(daemon: Daemon, callers: Callers) -> Projects:
     """The projects of a daemon, in memory, on the simulator's EC2; their loops are the test's to start."""
     errands = Errands(daemon.execute, lambda: daemon.config)
     home = Lifecycle(
-        daemon.shared, MemoryStore(), AwsComputes(accounts), errands, me="test", owner=daemon.owner_tag
+        daemon.shared, MemoryStore(), AwsComputes(callers), errands, me="test", owner=daemon.owner_tag
     )
     return home.projects
 
@@ -236,8 +236,8 @@ async def make_server() -> AsyncIterator[MakeServer]:
         async def make(daemon: Daemon) -> Server:
             path = folder / f"s{len(list(folder.iterdir()))}"
             listener: socket.socket = bind_unix(path)
-            accounts = Accounts(RealTime())
-            stack.push_async_callback(accounts.close)
+            callers = Callers(RealTime())
+            stack.push_async_callback(callers.close)
             listener.setblocking(False)
             server: Server
 
@@ -256,7 +256,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 lend=lend,
                 logins=Logins(),
                 doctor=Doctor(),
-                projects=projects_of(daemon, accounts),
+                projects=projects_of(daemon, callers),
             )
             server = Server(path, daemon, context)
             await stack.enter_async_context(serving(build(context), listener))

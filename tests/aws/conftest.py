@@ -12,7 +12,7 @@ from botocore.credentials import SSOProvider
 from botocore.retries.standard import ExponentialBackoff
 from botocore.tokens import SSOTokenProvider
 
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from tests.aws.fake import FakeAws, fake_aws
 
 
@@ -70,7 +70,7 @@ async def aws(monkeypatch: pytest.MonkeyPatch, dummy: None) -> AsyncIterator[Fak
 
 
 @pytest.fixture
-async def accounts(clock: FixedClock) -> AsyncIterator[Accounts]:
-    accounts = Accounts(clock)
-    yield accounts
-    await accounts.close()
+async def callers(clock: FixedClock) -> AsyncIterator[Callers]:
+    callers = Callers(clock)
+    yield callers
+    await callers.close()

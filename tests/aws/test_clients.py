@@ -1,4 +1,4 @@
-"""Accounts: settings, regions, expired credentials, and clients that are replaced under load."""
+"""Callers: settings, regions, expired credentials, and clients that are replaced under load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from devboxd.api import wire
 from devboxd.aws import clients
-from devboxd.aws.clients import Account, Accounts
+from devboxd.aws.clients import Caller, Callers
 from devboxd.aws.errors import ProfileUnknown, RegionMissing
 from devboxd.aws.lent import Lent
 from devboxd.errors import BadRequest, Denied, DevboxError, LoginNeeded, Throttled, Unreachable
@@ -25,7 +25,7 @@ OK = {"Target": "i-1", "Status": "connected"}
 STATUS = ("ssm", "get_connection_status")
 
 
-async def ask(account: Account) -> dict[str, object]:
+async def ask(account: Caller) -> dict[str, object]:
     return await account.call(*STATUS, Target="i-1")
 
 
@@ -33,11 +33,11 @@ def key_of(call: Call) -> str:
     return call.headers["Authorization"].partition("Credential=")[2].partition("/")[0]
 
 
-async def test_clients_are_kept(aws: FakeAws, accounts: Accounts) -> None:
+async def test_clients_are_kept(aws: FakeAws, callers: Callers) -> None:
     aws.on("GetConnectionStatus", OK)
-    account = accounts.account()
-    assert accounts.account(None, None) is account
-    assert accounts.account("", "") is account
+    account = callers.caller()
+    assert callers.caller(None, None) is account
+    assert callers.caller("", "") is account
     await ask(account)
     first = account._generation
     await asyncio.gather(*(ask(account) for _ in range(5)))
@@ -49,7 +49,7 @@ async def test_clients_are_kept(aws: FakeAws, accounts: Accounts) -> None:
     "code", ["ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"]
 )
 async def test_new_credentials_on_disk_are_picked_up_within_the_call(
-    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, home: Path, code: str
+    callers: Callers, monkeypatch: pytest.MonkeyPatch, home: Path, code: str
 ) -> None:
     """A login in another window must be enough."""
     file = home / ".aws" / "credentials"
@@ -58,7 +58,7 @@ async def test_new_credentials_on_disk_are_picked_up_within_the_call(
     async with fake_aws() as aws:
         monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
         aws.on("GetConnectionStatus", lambda call: OK if key_of(call) == "NEW" else error(code, "expired"))
-        account = accounts.account()
+        account = callers.caller()
         with pytest.raises(LoginNeeded) as needed:
             await ask(account)
         assert "~/.aws/credentials" in (needed.value.hint or "")
@@ -68,11 +68,11 @@ async def test_new_credentials_on_disk_are_picked_up_within_the_call(
 
 
 async def test_expired_credentials_do_not_cost_a_new_session_at_every_call(
-    aws: FakeAws, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+    aws: FakeAws, callers: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The daemon polls: while nothing has changed it must stay cheap."""
     aws.on("GetConnectionStatus", error("ExpiredTokenException", "expired"))
-    account = accounts.account()
+    account = callers.caller()
     for _ in range(4):
         with pytest.raises(LoginNeeded, match="expired"):
             await ask(account)
@@ -83,32 +83,32 @@ async def test_expired_credentials_do_not_cost_a_new_session_at_every_call(
     assert aws.counts["GetConnectionStatus"] == 7
 
 
-async def test_calls_under_way_survive_a_refresh(aws: FakeAws, accounts: Accounts) -> None:
+async def test_calls_under_way_survive_a_refresh(aws: FakeAws, callers: Callers) -> None:
     """A login must not break the calls that other boxes are making."""
     aws.on("GetConnectionStatus", OK)
-    account = accounts.account()
+    account = callers.caller()
     await ask(account)
     generation = account._generation
     assert generation is not None
     async with generation.client("ssm") as client:
-        await accounts.refresh()
+        await callers.refresh()
         assert (await client.get_connection_status(Target="i-1"))["Status"] == "connected"
         assert await ask(account)
         assert account._generation is not generation
     assert not generation._clients, "the old clients were closed when they came back"
 
 
-async def test_one_profile_can_be_forgotten_alone(accounts: Accounts, home: Path) -> None:
+async def test_one_profile_can_be_forgotten_alone(callers: Callers, home: Path) -> None:
     (home / ".aws" / "config").write_text(
         "[profile a]\nregion = eu-west-1\n[profile b]\nregion = eu-west-2\n"
     )
-    a, b = accounts.account("a"), accounts.account("b")
+    a, b = callers.caller("a"), callers.caller("b")
     assert (a.region, b.region) == ("eu-west-1", "eu-west-2")
     kept = b._generation
     (home / ".aws" / "config").write_text(
         "[profile a]\nregion = eu-west-3\n[profile b]\nregion = eu-west-3\n"
     )
-    await accounts.forget("a")
+    await callers.forget("a")
     assert a.region == "eu-west-3"
     assert b.region == "eu-west-2"
     assert b._generation is kept
@@ -134,7 +134,7 @@ async def test_one_profile_can_be_forgotten_alone(accounts: Accounts, home: Path
     ],
 )
 def test_where_the_region_comes_from(
-    accounts: Accounts,
+    callers: Callers,
     monkeypatch: pytest.MonkeyPatch,
     home: Path,
     environment: dict[str, str],
@@ -145,48 +145,48 @@ def test_where_the_region_comes_from(
     (home / ".aws" / "config").write_text(f"[default]\n{config}\n")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert accounts.account(None, asked).region == region
+    assert callers.caller(None, asked).region == region
 
 
-async def test_no_region_at_all_says_where_to_set_one(accounts: Accounts) -> None:
+async def test_no_region_at_all_says_where_to_set_one(callers: Callers) -> None:
     with pytest.raises(RegionMissing) as missing:
-        await ask(accounts.account())
+        await ask(callers.caller())
     assert "AWS_REGION" in (missing.value.hint or "")
 
 
-async def test_a_profile_that_does_not_exist_is_named(accounts: Accounts, dummy: None) -> None:
+async def test_a_profile_that_does_not_exist_is_named(callers: Callers, dummy: None) -> None:
     with pytest.raises(ProfileUnknown, match="nobody"):
-        await ask(accounts.account("nobody"))
+        await ask(callers.caller("nobody"))
 
 
 @pytest.mark.parametrize(
     "region", ["A" * 300, "eu west", "-", "1", "é", "eu-west-1 # home", '"eu-west-1"', "a\nb"]
 )
-async def test_a_region_that_cannot_be_is_a_bad_request(accounts: Accounts, dummy: None, region: str) -> None:
+async def test_a_region_that_cannot_be_is_a_bad_request(callers: Callers, dummy: None, region: str) -> None:
     """botocore's error for it is a ValueError, too, as those of a damaged cache are: not a bug of ours."""
     with pytest.raises(BadRequest, match="the AWS configuration can not be used"):
-        await accounts.account(None, region).call("ssm", "describe_sessions", State="Active")
+        await callers.caller(None, region).call("ssm", "describe_sessions", State="Active")
 
 
-async def test_only_accounts_that_can_be_are_known(accounts: Accounts, dummy: None) -> None:
+async def test_only_accounts_that_can_be_are_known(callers: Callers, dummy: None) -> None:
     """Each one that is known is looked at again and again; misspelt ones would add up."""
     for profile, region in ((None, "eu-x-1"), ("nope", None), (None, "-"), (None, None)):
         with contextlib.suppress(DevboxError):
-            assert accounts.account(profile, region).region
-    assert [account.asked_region for account in accounts.known()] == ["eu-x-1", None]
+            assert callers.caller(profile, region).region
+    assert [account.asked_region for account in callers.known()] == ["eu-x-1", None]
 
 
-async def test_a_broken_configuration_file_is_a_bad_request(accounts: Accounts, home: Path) -> None:
+async def test_a_broken_configuration_file_is_a_bad_request(callers: Callers, home: Path) -> None:
     (home / ".aws" / "config").write_text("[default\nregion")
     with pytest.raises(BadRequest, match="configuration"):
-        await ask(accounts.account())
+        await ask(callers.caller())
 
 
 async def test_no_credentials_at_all_ask_for_a_login(
-    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+    callers: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-north-1")
-    account = accounts.account()
+    account = callers.caller()
     with pytest.raises(LoginNeeded, match="no AWS credentials"):
         await ask(account)
     with pytest.raises(LoginNeeded, match="no AWS credentials"):
@@ -194,7 +194,7 @@ async def test_no_credentials_at_all_ask_for_a_login(
 
 
 async def test_the_bare_data_path_works_with_an_endpoint_a_bundle_a_proxy_and_dummy_keys(
-    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    callers: Callers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """No AWS_REGION, no files: what an emulated gateway needs and nothing else."""
     authority = make_authority(tmp_path)
@@ -205,13 +205,13 @@ async def test_the_bare_data_path_works_with_an_endpoint_a_bundle_a_proxy_and_du
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "dummy")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "dummy")
         aws.on("GetConnectionStatus", OK)
-        account = accounts.account()
+        account = callers.caller()
         assert await ask(account) is not None
         assert proxy.asked == [aws.url.removeprefix("https://")]
         assert "/us-east-1/ssm/" in aws.calls[0].headers["Authorization"]
         assert account.ca_bundle() == str(authority.bundle)
         assert await account.endpoint("ssm") == aws.url
-        await accounts.refresh()
+        await callers.refresh()
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:wrong@127.0.0.1:{proxy.port}")
         with pytest.raises(Unreachable, match="proxy") as refused:
             await ask(account)
@@ -219,40 +219,40 @@ async def test_the_bare_data_path_works_with_an_endpoint_a_bundle_a_proxy_and_du
 
 
 async def test_an_unknown_authority_is_named_with_the_remedy(
-    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, dummy: None, tmp_path: Path
+    callers: Callers, monkeypatch: pytest.MonkeyPatch, dummy: None, tmp_path: Path
 ) -> None:
     async with fake_aws(make_authority(tmp_path).server) as aws:
         monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
-        account = accounts.account()
+        account = callers.caller()
         with pytest.raises(Unreachable, match="not trusted") as untrusted:
             await ask(account)
         assert "AWS_CA_BUNDLE" in (untrusted.value.hint or "")
-        await accounts.refresh()
+        await callers.refresh()
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "none.pem"))
         with pytest.raises(BadRequest, match="CA bundle"):
             await ask(account)
 
 
 async def test_an_endpoint_that_is_down_is_unreachable(
-    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, dummy: None
+    callers: Callers, monkeypatch: pytest.MonkeyPatch, dummy: None
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(Unreachable, match="can not be reached") as down:
-        await ask(accounts.account())
+        await ask(callers.caller())
     assert down.value.retryable
 
 
-async def test_throttling_is_retried_once_or_twice_and_then_told(aws: FakeAws, accounts: Accounts) -> None:
+async def test_throttling_is_retried_once_or_twice_and_then_told(aws: FakeAws, callers: Callers) -> None:
     aws.on("GetConnectionStatus", error("ThrottlingException", "Rate exceeded"), OK)
-    assert await ask(accounts.account())
+    assert await ask(callers.caller())
     aws.on("GetConnectionStatus", error("ThrottlingException", "Rate exceeded"))
     with pytest.raises(Throttled):
-        await ask(accounts.account())
+        await ask(callers.caller())
     assert aws.counts["GetConnectionStatus"] == 2 + clients.ATTEMPTS
 
 
 async def test_credentials_of_a_process_tell_when_they_expire(
-    accounts: Accounts, clock: FixedClock, home: Path, monkeypatch: pytest.MonkeyPatch
+    callers: Callers, clock: FixedClock, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expires = "2100-01-01T00:00:00Z"
     text = (
@@ -263,7 +263,7 @@ async def test_credentials_of_a_process_tell_when_they_expire(
     (home / ".aws" / "config").write_text(
         f"[default]\nregion = eu-north-1\ncredential_process = cat {home}/answer.json\n"
     )
-    account = accounts.account()
+    account = callers.caller()
     assert await account.credentials_expire_in() == 4102444800 - clock.now
     assert (await account.credentials()).access_key == "AKIDP"
     (home / "answer.json").unlink()
@@ -273,24 +273,24 @@ async def test_credentials_of_a_process_tell_when_they_expire(
     assert "answer.json" not in str(needed.value)
 
 
-async def test_static_keys_never_expire(aws: FakeAws, accounts: Accounts) -> None:
-    assert await accounts.account().credentials_expire_in() is None
+async def test_static_keys_never_expire(aws: FakeAws, callers: Callers) -> None:
+    assert await callers.caller().credentials_expire_in() is None
 
 
-async def test_a_hint_names_the_variables_where_those_are_used(aws: FakeAws, accounts: Accounts) -> None:
+async def test_a_hint_names_the_variables_where_those_are_used(aws: FakeAws, callers: Callers) -> None:
     aws.on("GetConnectionStatus", error("ExpiredTokenException", "expired"))
     with pytest.raises(LoginNeeded) as needed:
-        await ask(accounts.account())
+        await ask(callers.caller())
     assert "AWS_SESSION_TOKEN" in (needed.value.hint or "")
 
 
 async def test_every_call_tells_whether_its_credentials_were_taken(aws: FakeAws, clock: FixedClock) -> None:
     """Whoever waits for a login goes on with the first call that works, whoever makes it."""
     heard: list[tuple[box.Account, str | None]] = []
-    accounts = Accounts(
+    callers = Callers(
         clock, lambda account, refusal: heard.append((account, None if refusal is None else refusal.message))
     )
-    account = accounts.account(None, "eu-north-1")
+    account = callers.caller(None, "eu-north-1")
     aws.on("GetConnectionStatus", OK, error("ExpiredTokenException", "expired"))
     await ask(account)
     with pytest.raises(LoginNeeded):
@@ -300,28 +300,28 @@ async def test_every_call_tells_whether_its_credentials_were_taken(aws: FakeAws,
         await ask(account)
     assert [bool(refusal) for _, refusal in heard] == [False, True], "a denied call says nothing of a login"
     assert {account for account, _ in heard} == {box.Account(None, "eu-north-1")}
-    await accounts.close()
+    await callers.close()
 
 
 async def test_credentials_that_are_past_their_time_are_a_login_and_no_internal_error(
-    aws: FakeAws, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+    aws: FakeAws, callers: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """botocore raises a bare RuntimeError over AWS_CREDENTIAL_EXPIRATION."""
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2020-01-01T00:00:00Z")
     aws.on("GetConnectionStatus", OK)
     with pytest.raises(LoginNeeded) as needed:
-        await ask(accounts.account())
+        await ask(callers.caller())
     assert "AWS_SESSION_TOKEN" in (needed.value.hint or "")
 
 
 async def test_what_a_shell_lends_is_used_in_every_region_until_it_is_taken_back(
-    aws: FakeAws, accounts: Accounts, clock: FixedClock
+    aws: FakeAws, callers: Callers, clock: FixedClock
 ) -> None:
     """Keys that only a shell has: the daemon was started before they were."""
     aws.on("GetConnectionStatus", OK)
-    there, here = accounts.account(region="eu-west-1"), accounts.account(region="us-east-1")
+    there, here = callers.caller(region="eu-west-1"), callers.caller(region="us-east-1")
     await there.call(*STATUS, Target="i-1")
-    former = await accounts.lend(None, Lent("AKIDLENT", "secret", "token-lent", clock.now + 60))
+    former = await callers.lend(None, Lent("AKIDLENT", "secret", "token-lent", clock.now + 60))
     assert former is None
     for account in (there, here):
         await account.call(*STATUS, Target="i-1")
@@ -329,7 +329,7 @@ async def test_what_a_shell_lends_is_used_in_every_region_until_it_is_taken_back
         assert aws.calls[-1].headers["X-Amz-Security-Token"] == "token-lent"
         assert account.source() == Source(Method.LENT, "default", 60.0)
         assert await account.credentials_expire_in() == 60.0
-    assert await accounts.lend(None, None) is not None
+    assert await callers.lend(None, None) is not None
     await there.call(*STATUS, Target="i-1")
     assert "AKIDLENT" not in aws.calls[-1].headers["Authorization"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from devboxd.aws.login import Login, LoginStep, NotSso
 from devboxd.aws.sso import cached_token
 from devboxd.errors import LoginNeeded, Unreachable
@@ -86,24 +86,24 @@ def pauses(clock: FixedClock) -> tuple[list[float], Callable[[float], Awaitable[
     return waited, pause
 
 
-async def run(accounts: Accounts, clock: FixedClock, profile: str) -> tuple[list[LoginStep], list[float]]:
+async def run(callers: Callers, clock: FixedClock, profile: str) -> tuple[list[LoginStep], list[float]]:
     waited, pause = pauses(clock)
-    login = Login(accounts.account(profile), clock, replace_file, pause)
+    login = Login(callers.caller(profile), clock, replace_file, pause)
     return [step async for step in login.run()], waited
 
 
 @pytest.mark.parametrize("profile", ["work", "old", "through"])
 async def test_after_a_login_the_same_account_works(
-    portal: FakeAws, accounts: Accounts, clock: FixedClock, profile: str, home: Path
+    portal: FakeAws, callers: Callers, clock: FixedClock, profile: str, home: Path
 ) -> None:
     """Nobody has to restart the daemon, and the aws CLI sees the login too."""
-    account = accounts.account(profile)
+    account = callers.caller(profile)
     if profile != "through":
         with pytest.raises(LoginNeeded) as needed:
             await account.call("ssm", "start_session", Target="i-1")
         assert f"devboxctl login --profile {profile}" in (needed.value.hint or "")
     clock.now = 4_000_000_000 - 40_000  # botocore uses the real time: the token must be good for it too
-    steps, waited = await run(accounts, clock, profile)
+    steps, waited = await run(callers, clock, profile)
     assert [step.state for step in steps] == ["open", "done"]
     assert steps[0].code == "ABCD-EFGH"
     assert steps[0].url == "https://device.sso/?user_code=ABCD-EFGH"
@@ -126,28 +126,28 @@ async def test_after_a_login_the_same_account_works(
 
 
 async def test_only_new_style_profiles_ask_for_scopes(
-    portal: FakeAws, accounts: Accounts, clock: FixedClock
+    portal: FakeAws, callers: Callers, clock: FixedClock
 ) -> None:
-    await run(accounts, clock, "work")
+    await run(callers, clock, "work")
     portal.on("POST /token", TOKEN)
-    await run(accounts, clock, "old")
+    await run(callers, clock, "old")
     new, old = portal.made("POST /client/register")
     assert new.body["scopes"] == ["sso:account:access"]
     assert "refresh_token" in new.body["grantTypes"]
     assert "scopes" not in old.body
 
 
-async def test_a_registration_is_used_again(portal: FakeAws, accounts: Accounts, clock: FixedClock) -> None:
-    await run(accounts, clock, "work")
+async def test_a_registration_is_used_again(portal: FakeAws, callers: Callers, clock: FixedClock) -> None:
+    await run(callers, clock, "work")
     portal.on("POST /token", TOKEN)
-    await run(accounts, clock, "work")
+    await run(callers, clock, "work")
     assert portal.counts["POST /client/register"] == 1
     assert portal.made("POST /token")[-1].body["clientId"] == "c-1"
 
 
-async def test_polling_slows_down_when_asked(portal: FakeAws, accounts: Accounts, clock: FixedClock) -> None:
+async def test_polling_slows_down_when_asked(portal: FakeAws, callers: Callers, clock: FixedClock) -> None:
     portal.on("POST /token", error("SlowDownException"), error("AuthorizationPendingException"), TOKEN)
-    steps, waited = await run(accounts, clock, "work")
+    steps, waited = await run(callers, clock, "work")
     assert steps[-1].state == "done"
     assert waited == [1.0, 6.0, 6.0]
 
@@ -156,47 +156,47 @@ async def test_polling_slows_down_when_asked(portal: FakeAws, accounts: Accounts
     ("code", "text"), [("ExpiredTokenException", "in time"), ("AccessDeniedException", "refused")]
 )
 async def test_a_login_that_nobody_confirms_fails_with_a_reason(
-    portal: FakeAws, accounts: Accounts, clock: FixedClock, code: str, text: str
+    portal: FakeAws, callers: Callers, clock: FixedClock, code: str, text: str
 ) -> None:
     portal.on("POST /token", error(code))
-    steps, _ = await run(accounts, clock, "work")
+    steps, _ = await run(callers, clock, "work")
     assert steps[-1].state == "failed"
     assert text in steps[-1].text
     assert isinstance(steps[-1].failure, LoginNeeded)
 
 
 async def test_polling_ends_with_the_code_even_if_the_service_never_says_so(
-    portal: FakeAws, accounts: Accounts, clock: FixedClock
+    portal: FakeAws, callers: Callers, clock: FixedClock
 ) -> None:
     portal.on("POST /device_authorization", DEVICE | {"expiresIn": 5})
     portal.on("POST /token", error("AuthorizationPendingException"))
-    steps, waited = await run(accounts, clock, "work")
+    steps, waited = await run(callers, clock, "work")
     assert steps[-1].state == "failed"
     assert len(waited) == 5
 
 
 async def test_a_profile_without_sso_is_told_what_to_do(
-    portal: FakeAws, accounts: Accounts, clock: FixedClock
+    portal: FakeAws, callers: Callers, clock: FixedClock
 ) -> None:
-    (step,), _ = await run(accounts, clock, "keys")
+    (step,), _ = await run(callers, clock, "keys")
     assert isinstance(step.failure, NotSso)
     assert "aws configure sso --profile keys" in (step.failure.hint or "")
-    (step,), _ = await run(accounts, clock, "nobody")
+    (step,), _ = await run(callers, clock, "nobody")
     assert step.failure is not None
     assert step.failure.code == "profile-unknown"
 
 
 async def test_no_network_is_no_login_problem(
-    portal: FakeAws, accounts: Accounts, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+    portal: FakeAws, callers: Callers, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    (step,), _ = await run(accounts, clock, "work")
+    (step,), _ = await run(callers, clock, "work")
     assert isinstance(step.failure, Unreachable)
 
 
-async def test_steps_and_errors_hold_no_token(portal: FakeAws, accounts: Accounts, clock: FixedClock) -> None:
-    steps, _ = await run(accounts, clock, "work")
-    sso = accounts.account("work").sso()
+async def test_steps_and_errors_hold_no_token(portal: FakeAws, callers: Callers, clock: FixedClock) -> None:
+    steps, _ = await run(callers, clock, "work")
+    sso = callers.caller("work").sso()
     assert sso is not None
     shown = f"{steps!r} {cached_token(sso)!r}"
     for secret in ("ACCESS", "REFRESH", "c-secret", "d-1"):
@@ -207,9 +207,9 @@ async def test_steps_and_errors_hold_no_token(portal: FakeAws, accounts: Account
     "content", ["", "[]", "{}", '{"accessToken": "x", "expiresAt": "soon"}', '{"accessToken"']
 )
 async def test_a_broken_cache_file_is_no_login(
-    portal: FakeAws, accounts: Accounts, content: str, home: Path
+    portal: FakeAws, callers: Callers, content: str, home: Path
 ) -> None:
-    account = accounts.account("work")
+    account = callers.caller("work")
     sso = account.sso()
     assert sso is not None
     folder = home / ".aws" / "sso" / "cache"
@@ -245,13 +245,13 @@ async def test_a_broken_cache_file_is_no_login(
     ],
 )
 async def test_only_a_page_over_https_is_opened(
-    portal: FakeAws, accounts: Accounts, clock: FixedClock, page: object
+    portal: FakeAws, callers: Callers, clock: FixedClock, page: object
 ) -> None:
     """Whoever can change a page on its way gets somebody else's login confirmed; and a browser opens much more."""
     portal.on(
         "POST /device_authorization", {**DEVICE, "verificationUriComplete": page, "verificationUri": page}
     )
-    (step,), _ = await run(accounts, clock, "work")
+    (step,), _ = await run(callers, clock, "work")
     assert step.state == "failed"
     assert step.url is None
     assert step.failure is not None
@@ -270,11 +270,11 @@ async def test_only_a_page_over_https_is_opened(
     ],
 )  # fmt: skip
 async def test_an_answer_that_is_none_fails_the_login_in_a_sentence(
-    portal: FakeAws, accounts: Accounts, clock: FixedClock, operation: str, body: bytes
+    portal: FakeAws, callers: Callers, clock: FixedClock, operation: str, body: bytes
 ) -> None:
     """A captive portal answers everything, and a login must end with a word for the person who waits."""
     portal.on(operation, web.Response(body=body, content_type="application/json"))
-    steps, _ = await run(accounts, clock, "work")
+    steps, _ = await run(callers, clock, "work")
     assert steps[-1].state == "failed"
     assert steps[-1].failure is not None
     assert len(steps[-1].text) < 300

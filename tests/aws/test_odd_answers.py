@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from devboxd.aws.instances import InstanceApi
 from devboxd.aws.sessions import SessionApi
 from devboxd.errors import DevboxError
@@ -44,12 +44,10 @@ CALLS: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_an_odd_answer_is_a_typed_failure_or_nothing(
-    aws: FakeAws, accounts: Accounts, call: str
-) -> None:
+async def test_an_odd_answer_is_a_typed_failure_or_nothing(aws: FakeAws, callers: Callers, call: str) -> None:
     """The daemon says in a sentence that it was not AWS that answered, and goes on."""
     said: list[DevboxError] = []
-    sessions, instances = SessionApi(accounts.account()), InstanceApi(accounts.account())
+    sessions, instances = SessionApi(callers.caller()), InstanceApi(callers.caller())
     for body in BODIES:
         for status in (200, 400):
             reply = web.Response(body=body, status=status, content_type="application/x-amz-json-1.1")

@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from devboxd.aws import http
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from devboxd.aws.codes import AwsFailed, KeyUnusable
 from devboxd.aws.connect_keys import send_ssh_public_key
 from devboxd.aws.instances import InstanceApi
@@ -38,8 +38,8 @@ GRANT = {"SessionId": "me-1", "TokenValue": "T0KEN", "StreamUrl": "wss://gateway
 
 
 @pytest.fixture
-def sessions(accounts: Accounts) -> SessionApi:
-    return SessionApi(accounts.account())
+def sessions(callers: Callers) -> SessionApi:
+    return SessionApi(callers.caller())
 
 
 async def test_a_session_starts_with_every_parameter_as_a_list(aws: FakeAws, sessions: SessionApi) -> None:
@@ -108,7 +108,7 @@ async def test_a_grant_that_cannot_be_is_a_typed_failure(
 
 
 async def test_a_stream_without_tls_is_for_an_endpoint_without_tls_only(
-    aws: FakeAws, sessions: SessionApi, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    aws: FakeAws, sessions: SessionApi, callers: Callers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """``ws:`` beside an https API would carry the signed request and the token in clear."""
     plain = {**GRANT, "StreamUrl": "ws://127.0.0.1:1/x"}
@@ -120,7 +120,7 @@ async def test_a_stream_without_tls_is_for_an_endpoint_without_tls_only(
         monkeypatch.setenv("AWS_CA_BUNDLE", str(authority.bundle))
         secure.on("StartSession", plain)
         secure.on("ResumeSession", plain)
-        await accounts.refresh()
+        await callers.refresh()
         with pytest.raises(AddressRefused, match="not with wss:"):
             await sessions.start(BOX)
         with pytest.raises(AddressRefused):
@@ -155,14 +155,14 @@ async def test_a_body_that_drips_is_given_up(
         await sessions.start(BOX)
 
 
-async def test_a_page_of_many_instances_is_read(aws: FakeAws, accounts: Accounts) -> None:
+async def test_a_page_of_many_instances_is_read(aws: FakeAws, callers: Callers) -> None:
     """The bound must not be in the way of a large account."""
     padding = "x" * (http.MOST + 1000)
     aws.on(
         "DescribeInstances",
         xml(RESERVATIONS.replace("<reservationSet>", f"<!--{padding}--><reservationSet>")),
     )
-    assert await InstanceApi(accounts.account()).list()
+    assert await InstanceApi(callers.caller()).list()
 
 
 IDENTITY = """<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
@@ -381,13 +381,13 @@ RESERVATIONS = """<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc
 </item></instancesSet></item></reservationSet>{next}</DescribeInstancesResponse>"""
 
 
-async def test_instances_of_every_page_become_values(aws: FakeAws, accounts: Accounts) -> None:
+async def test_instances_of_every_page_become_values(aws: FakeAws, callers: Callers) -> None:
     aws.on(
         "DescribeInstances",
         xml(RESERVATIONS.format(id=BOX, next="<nextToken>n</nextToken>")),
         xml(RESERVATIONS.format(id="i-00000000000000002", next="")),
     )
-    first, second = await InstanceApi(accounts.account()).list(tags={"devbox": "", "team": "a"})
+    first, second = await InstanceApi(callers.caller()).list(tags={"devbox": "", "team": "a"})
     assert (first.id, first.name, first.state, first.type) == (BOX, "gpu", "running", "m7g.large")
     assert (first.zone, first.private_address, first.platform) == ("eu-north-1a", "10.0.0.7", "Linux/UNIX")
     assert first.launched == 1795168800.0
@@ -398,9 +398,9 @@ async def test_instances_of_every_page_become_values(aws: FakeAws, accounts: Acc
 
 
 async def test_an_instance_that_is_not_there_is_none_and_a_denied_look_is_not(
-    aws: FakeAws, accounts: Accounts
+    aws: FakeAws, callers: Callers
 ) -> None:
-    instances = InstanceApi(accounts.account())
+    instances = InstanceApi(callers.caller())
     aws.on(
         "DescribeInstances",
         xml(RESERVATIONS.format(id=BOX, next="")),
@@ -420,7 +420,7 @@ async def test_an_instance_that_is_not_there_is_none_and_a_denied_look_is_not(
     assert "AbCd" not in str(denied.value)
 
 
-async def test_a_key_is_sent_for_a_minute(aws: FakeAws, accounts: Accounts) -> None:
+async def test_a_key_is_sent_for_a_minute(aws: FakeAws, callers: Callers) -> None:
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkX5rVpDmJgZ1lQkzOqVxN8C6bUeA0sX8n0z4c1oHhB devbox"
     aws.on(
         "SendSSHPublicKey",
@@ -429,7 +429,7 @@ async def test_a_key_is_sent_for_a_minute(aws: FakeAws, accounts: Accounts) -> N
         error("EC2InstanceNotFoundException"),
         error("EC2InstanceStateInvalidException", "not running"),
     )
-    await send_ssh_public_key(accounts.account(), BOX, "ubuntu", key, zone="eu-north-1a")
+    await send_ssh_public_key(callers.caller(), BOX, "ubuntu", key, zone="eu-north-1a")
     assert aws.calls[0].body == {
         "InstanceId": BOX,
         "InstanceOSUser": "ubuntu",
@@ -438,7 +438,7 @@ async def test_a_key_is_sent_for_a_minute(aws: FakeAws, accounts: Accounts) -> N
     }
     for expected in (AwsFailed, BoxNotFound, WrongState):
         with pytest.raises(expected):
-            await send_ssh_public_key(accounts.account(), BOX, "ubuntu", key)
+            await send_ssh_public_key(callers.caller(), BOX, "ubuntu", key)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from devboxd.model.login import Method, Source
 from tests.aws.conftest import FixedClock
 
@@ -101,36 +101,36 @@ def configured(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_profile_says_where_its_credentials_come_from(
-    accounts: Accounts, clock: FixedClock, profile: str | None, source: Source
+    callers: Callers, clock: FixedClock, profile: str | None, source: Source
 ) -> None:
     clock.now = 1_800_000_000.0  # 2027-01-15T08:00:00Z
-    assert accounts.account(profile).source() == source
+    assert callers.caller(profile).source() == source
 
 
 def test_the_environment_wins_unless_a_profile_is_asked_for(
-    accounts: Accounts, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+    callers: Callers, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with botocore: AWS_PROFILE alone does not count as asking."""
     clock.now = 1_800_000_000.0
     monkeypatch.setenv("AWS_PROFILE", "keys")
-    assert accounts.account().source() == Source(Method.KEYS, "keys")
-    assert accounts.account().profile_name == "keys"
+    assert callers.caller().source() == Source(Method.KEYS, "keys")
+    assert callers.caller().profile_name == "keys"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
-    assert accounts.account().source() == Source(Method.ENVIRONMENT, "environment")
+    assert callers.caller().source() == Source(Method.ENVIRONMENT, "environment")
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2027-01-15T08:10:00Z")
-    assert accounts.account().source().expires_in == 600.0
+    assert callers.caller().source().expires_in == 600.0
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "soon")
-    assert accounts.account().source().expires_in is None
-    assert accounts.account("keys").source() == Source(Method.KEYS, "keys")
+    assert callers.caller().source().expires_in is None
+    assert callers.caller("keys").source() == Source(Method.KEYS, "keys")
 
 
 def test_a_web_identity_may_come_from_the_environment(
-    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+    callers: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a pod of EKS."""
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/token")
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/x")
-    assert accounts.account().source().method is Method.WEB_IDENTITY
+    assert callers.caller().source().method is Method.WEB_IDENTITY
     monkeypatch.delenv("AWS_WEB_IDENTITY_TOKEN_FILE")
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x")
-    assert accounts.account().source().method is Method.MACHINE
+    assert callers.caller().source().method is Method.MACHINE

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from devboxd.aws.cloud import AwsCloud
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.settings import Settings
@@ -85,11 +85,11 @@ async def daemon_on(
     for variable, value in sim.environment().items():
         patch.setenv(variable, value)
     clock = SystemClock()
-    accounts, dialer = Accounts(clock), Dialer(DialSettings())
+    callers, dialer = Callers(clock), Dialer(DialSettings())
     shared = Shared.of(clock, dice=random.Random(seed).random)
     daemon = Daemon(
         shared,
-        AwsCloud(accounts),
+        AwsCloud(callers),
         dialer,
         NoKeys(),
         Settings(shared.news, Config(link=LinkSettings(frames_per_second=0))),
@@ -102,7 +102,7 @@ async def daemon_on(
     finally:
         await daemon.stop()
         await dialer.close()
-        await accounts.close()
+        await callers.close()
 
 
 class Bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from devboxd.aws.cloud import AwsCloud
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.settings import Settings
@@ -71,16 +71,16 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
         for name, value in sim.environment().items():
             monkeypatch.setenv(name, value)
         clock = RealTime()
-        accounts = Accounts(clock)
+        callers = Callers(clock)
         dialer = Dialer(DialSettings())
-        stack.push_async_callback(accounts.close)
+        stack.push_async_callback(callers.close)
         stack.push_async_callback(dialer.close)
         shared = Shared.of(clock, dice=lambda: 0.0)
         state = state or State()
         state.owner = owner
         daemon = Daemon(
             shared,
-            AwsCloud(accounts),
+            AwsCloud(callers),
             dialer,
             NoKeys(),
             Settings(shared.news, Config(**config)),

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from devboxd.aws.clients import Account, Accounts
+from devboxd.aws.clients import Caller, Callers
 from devboxd.aws.stack import StackApi
 from devboxd.control.base.time import Time
 from devboxd.control.lifecycle.account import SetUp
@@ -47,14 +47,14 @@ def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest_asyncio.fixture
-async def account(moto: str) -> AsyncIterator[Account]:
-    accounts = Accounts(Clock())
-    yield accounts.account()
-    await accounts.close()
+async def account(moto: str) -> AsyncIterator[Caller]:
+    callers = Callers(Clock())
+    yield callers.caller()
+    await callers.close()
 
 
 @pytest.mark.filterwarnings("ignore")  # moto names each type it does not know
-async def test_init_account_makes_what_a_launch_needs(account: Account) -> None:
+async def test_init_account_makes_what_a_launch_needs(account: Caller) -> None:
     """Network, profile and table are there under the names that the daemon looks for."""
     stack = StackApi(account, "devbox")
     zones = await stack.zones()

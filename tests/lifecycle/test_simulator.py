@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devboxd.aws.clients import Accounts
+from devboxd.aws.clients import Callers
 from devboxd.aws.computes import AwsComputes
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.book import Book
@@ -39,14 +39,14 @@ async def no_box(project: Project, instance: str, script: str, *arguments: str, 
 async def daemon(folder: Path, name: str = "laptop") -> AsyncIterator[Projects]:
     """The lifecycle half of a daemon, on a real clock; its end is as sudden as its start."""
     clock = Clock()
-    shared, accounts = Shared.of(clock), Accounts(clock)
+    shared, callers = Shared.of(clock), Callers(clock)
     store, ids = SqliteStore(folder / "projects.db"), itertools.count(1)
 
     def op() -> str:
         return f"{name}-{next(ids):06d}"
 
     book = Book(store, "me", name, op, clock.wall)
-    cloud, boxes = AwsComputes(accounts), BoxWork(no_box)
+    cloud, boxes = AwsComputes(callers), BoxWork(no_box)
     fleet = Fleet(shared, book, cloud, boxes, me=name, op=op, pace=0.05)
     shared.tasks.spawn("fleet", fleet.run())
     try:
@@ -54,7 +54,7 @@ async def daemon(folder: Path, name: str = "laptop") -> AsyncIterator[Projects]:
     finally:
         await shared.tasks.stop()
         await store.close()
-        await accounts.close()
+        await callers.close()
 
 
 async def until(projects: Projects, name: str, what: Phase | Callable[[Project], bool]) -> Ledger:

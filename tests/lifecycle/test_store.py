@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from devboxd.aws.clients import Account, Accounts
+from devboxd.aws.clients import Caller, Callers
 from devboxd.aws.store import DynamoStore
 from devboxd.control.base.needs import Store
 from devboxd.errors import Conflict, Unreachable
@@ -48,7 +48,7 @@ def moto() -> Iterator[str]:
 
 
 @asynccontextmanager
-async def account_at(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Account]:
+async def account_at(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Caller]:
     """An account whose AWS is that server."""
     for name in [one for one in os.environ if one.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -62,12 +62,12 @@ async def account_at(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }.items():
         monkeypatch.setenv(name, value)
-    accounts = Accounts(Clock())
-    yield accounts.account()
-    await accounts.close()
+    callers = Callers(Clock())
+    yield callers.caller()
+    await callers.close()
 
 
-async def make_table(account: Account, name: str) -> None:
+async def make_table(account: Caller, name: str) -> None:
     """As ``iac/devbox.yaml`` has it."""
     await account.call(
         "dynamodb",

@@ -24,7 +24,7 @@ NOTICE_EVERY: Final = 3600.0  # seconds between two desktop notices of the same 
 REARM_EVERY: Final = 5.0  # seconds: one service may take what another refuses, and nobody must spin on that
 
 
-class Identity(Protocol):
+class Credentials(Protocol):
     """The credentials of one account."""
 
     @property
@@ -39,10 +39,10 @@ class Identity(Protocol):
         """Where they come from. Raises DevboxError where the configuration is broken."""
 
 
-class Identities(Protocol):
+class CredentialsInUse(Protocol):
     """The credentials of all accounts that are in use."""
 
-    def known(self) -> Sequence[Identity]: ...
+    def known(self) -> Sequence[Credentials]: ...
     async def refresh(self) -> None:
         """Forget what is cached, so that the next call reads the settings anew."""
 
@@ -125,12 +125,12 @@ class Logins:
             self._let_go(room)
         self.changed.ring()
 
-    def seen(self, identity: Identity) -> Seen:
+    def seen(self, credentials: Credentials) -> Seen:
         """What is known of an account. Raises DevboxError where its configuration is broken."""
-        room = self._rooms.get(identity.key) or _Room()
+        room = self._rooms.get(credentials.key) or _Room()
         refused = room.refused.message if room.refused is not None else None
-        source = identity.source()
-        return Seen(identity.profile_name, source, refused, len(room.waiting), room.has_worked)
+        source = credentials.source()
+        return Seen(credentials.profile_name, source, refused, len(room.waiting), room.has_worked)
 
     def denied(self) -> dict[Account, tuple[DevboxError, int]]:
         """Accounts whose calls are not allowed though the credentials are good: why, and how many wait."""
@@ -157,13 +157,13 @@ class LoginWatch:
         time: Time,
         news: News,
         rooms: Logins,
-        identities: Identities,
+        in_use: CredentialsInUse,
         notice: Callable[[str, str], Awaitable[object]],
     ) -> None:
         self._time = time
         self._news = news
         self._rooms = rooms
-        self._identities = identities
+        self._in_use = in_use
         self._notice = notice
         self._noticed: dict[tuple[str, str], float] = {}
         self._standing: set[tuple[str, str]] = set()
@@ -178,7 +178,7 @@ class LoginWatch:
 
     async def renew(self) -> None:
         """Somebody has logged in: read everything anew, and let all who wait try."""
-        await self._identities.refresh()
+        await self._in_use.refresh()
         self.rearm()
 
     def rearm(self) -> None:
@@ -188,9 +188,9 @@ class LoginWatch:
     def known(self) -> list[Login]:
         """Every login that is in use, judged."""
         seen = []
-        for identity in self._identities.known():
+        for credentials in self._in_use.known():
             try:
-                seen.append(self._rooms.seen(identity))
+                seen.append(self._rooms.seen(credentials))
             except DevboxError:
                 continue  # its configuration is broken, and every call with it says so
         return logins(seen)

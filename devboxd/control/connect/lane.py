@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from devboxd.boxside import bridgehead
 from devboxd.control.base.time import Time
 from devboxd.control.connect.port import PortSession
-from devboxd.control.connect.stream import Stream, StreamReset
+from devboxd.control.connect.stream import PortStream, StreamReset
 from devboxd.model.bridge.end import Bridge
 from devboxd.model.session import SessionState
 
@@ -56,7 +56,7 @@ class Lane:
         """Seconds since it carried more than small talk."""
         return self._time.monotonic() - self._busy_at
 
-    async def open(self, secret: bytes, life: bytes) -> Stream:
+    async def open(self, secret: bytes, life: bytes) -> PortStream:
         """Open the session and show each other who we are.
 
         Raises:

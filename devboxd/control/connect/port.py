@@ -17,7 +17,14 @@ import msgspec
 from devboxd.control.connect.fate import SessionEnded
 from devboxd.control.connect.plan import Message, Plan, Quiet
 from devboxd.control.connect.sessions import Sessions
-from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, Duplex, Stream, StreamReset
+from devboxd.control.connect.stream import (
+    Arrivals,
+    Backlog,
+    ConnectionRefused,
+    Duplex,
+    PortStream,
+    StreamReset,
+)
 from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
@@ -143,7 +150,7 @@ class PortSession(Quiet):
             self._rate_at, self._rate_bytes = now, total
         return rate
 
-    async def open(self) -> Stream:
+    async def open(self) -> PortStream:
         """Open a stream, waiting until the session takes data.
 
         Raises:
@@ -171,7 +178,7 @@ class PortSession(Quiet):
                 self.close_stream(number)
                 raise
         self.held.attend(True)
-        return Stream(self, number, arrivals)
+        return PortStream(self, number, arrivals)
 
     @property
     def is_online(self) -> bool:
@@ -353,7 +360,7 @@ class PortPool:
             wait: seconds for a box that is not connected, and for sessions that are lost on the way.
 
         Raises:
-            ConnectionRefused comes later, from ``Stream.read``: the far end tells only then.
+            ConnectionRefused comes later, from ``PortStream.read``: the far end tells only then.
             DevboxError: the session could not be opened.
         """
         if self._bridged is not None and (stream := await self._bridged(self.target, wait)) is not None:

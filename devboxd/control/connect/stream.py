@@ -1,6 +1,6 @@
 """One connection through a port session: what has arrived for it, and its user's end.
 
-``Arrivals`` is what the session fills; it knows nobody and acts on nothing. ``Stream`` is what a user reads and
+``Arrivals`` is what the session fills; it knows nobody and acts on nothing. ``PortStream`` is what a user reads and
 writes; it asks the session to send.
 """
 
@@ -154,7 +154,7 @@ class Carrier(Protocol):
         """Forget a stream and tell the far end."""
 
 
-class Stream:
+class PortStream:
     """One connection through a port session. ``read`` and ``write`` each by one task at a time."""
 
     def __init__(self, session: Carrier, number: int, arrivals: Arrivals) -> None:

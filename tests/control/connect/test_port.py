@@ -15,7 +15,7 @@ from devboxd.control.connect import splice as splice_module
 from devboxd.control.connect import stream as stream_module
 from devboxd.control.connect.port import PortPool, PortTarget
 from devboxd.control.connect.splice import splice
-from devboxd.control.connect.stream import ConnectionRefused, Duplex, Stream, StreamReset
+from devboxd.control.connect.stream import ConnectionRefused, Duplex, PortStream, StreamReset
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BoxStopped, DevboxError
 from devboxd.model.box import Account, BoxRef
@@ -273,7 +273,7 @@ async def test_a_reader_that_stands_still_is_cut_and_the_others_go_on(
         stuck, reading = await pool.connect(20.0), await pool.connect(20.0)
         data = await read_all(reading, 400_000)
         assert set(data) == {ord("x")}
-        await until(lambda: cast(Stream, stuck).number not in pool.sessions[0].streams)
+        await until(lambda: cast(PortStream, stuck).number not in pool.sessions[0].streams)
         with pytest.raises(StreamReset, match="stopped reading"):
             await stuck.read()
         reading.close()
@@ -296,7 +296,7 @@ async def test_many_readers_that_stand_still_share_a_bound(
         await small.write(b"100000\n")
         await until(lambda: small.received == 100_000)
         await large.write(b"250000\n")
-        await until(lambda: cast(Stream, large).number not in pool.sessions[0].streams)
+        await until(lambda: cast(PortStream, large).number not in pool.sessions[0].streams)
         with pytest.raises(StreamReset, match="stopped reading"):
             await large.read()
         assert await small.read() == b"x" * 100_000
