@@ -24,7 +24,7 @@ from devboxd.simulator.options import FAST
 from devboxd.simulator.world import Simulator
 from tests.kit.sim import MakeSimulator
 from tests.net.authority import make_authority
-from tests.simulator.client import Client, connected, joined, shell
+from tests.simulator.client import Client, connected, joined, shell, until
 
 
 @asynccontextmanager
@@ -76,7 +76,7 @@ async def test_instances_are_described_paged_and_filtered(simulator: MakeSimulat
 async def test_stopping_a_box_ends_its_sessions_and_starting_it_brings_it_back(
     simulator: MakeSimulator,
 ) -> None:
-    sim = await simulator(agent_boot=0.05)
+    sim = await simulator(agent_boot=0.05, pending=0.5)  # long enough to be seen on a busy machine
     box = sim.box("api")
     async with shell(sim, "api") as one, client(sim, "ec2") as ec2, client(sim, "ssm") as ssm:
         answer = await ec2.stop_instances(InstanceIds=[box.id])
@@ -86,7 +86,7 @@ async def test_stopping_a_box_ends_its_sessions_and_starting_it_brings_it_back(
         with pytest.raises(ClientError) as error:
             await ssm.start_session(Target=box.id)
         assert code(error) == "TargetNotConnected"
-        await asyncio.sleep(0.03)
+        await until(lambda: sim.state("api") == "stopped")
         assert (await ec2.start_instances(InstanceIds=[box.id]))["StartingInstances"][0]["CurrentState"][
             "Name"
         ] == "pending"
