@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from devboxctl.fast import reply
+from devboxctl.fast import folder, reply
 from devboxctl.options import default_box, is_box_missing_fatal, missing_box, settings
 from devboxd.api import client, routes, wire
 from devboxd.api.routes import Route
@@ -60,14 +60,37 @@ def boxes() -> wire.BoxList:
     return ask(routes.LIST_BOXES, wire.Account(settings.profile, settings.region))
 
 
+def here() -> wire.Folder | None:
+    """The devbox.toml of the folder that we are in. Raises UsageError."""
+    said = folder.said()
+    return None if said is None else wire.Folder(**said)
+
+
+def of_folder(name: str) -> Any:
+    """What the devbox.toml here says of one thing; None where there is none, or it says nothing.
+
+    The daemon reads it, by the one set of rules. Raises ClientError.
+    """
+    if (file := here()) is None:
+        return None
+    settings_here = ask(routes.CONFIG, wire.ConfigRequest(file)).settings
+    value = next((one.value for one in settings_here if one.name == name), None)
+    if value and not settings.json:  # nobody should wonder where that came from
+        shown = value if isinstance(value, str) else " ".join(value)
+        reply.say(printable(f"{name}: {shown} ({file.path})") + "\n")
+    return value or None
+
+
 def chosen(given: str | None) -> str:
-    """Say which box is meant: argument, ``DEVBOX_BOX``, or a person's choice on a terminal.
+    """Say which box is meant: argument, ``DEVBOX_BOX``, devbox.toml, or a person's choice on a terminal.
 
     Raises:
         UsageError: none of them (exit status 2).
     """
     if (box := default_box(given)) is not None:
         return box
+    if (box := of_folder("box")) is not None:
+        return str(box)
     if is_box_missing_fatal():
         raise missing_box()
     return _pick(boxes().boxes)

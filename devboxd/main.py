@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from devboxd import __version__
-from devboxd.api import views, wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.server import build, serving
 from devboxd.aws.clients import Callers
@@ -47,6 +46,7 @@ from devboxd.host.starter import Starter
 from devboxd.host.store import SqliteStore
 from devboxd.host.systemd import DescriptorStore, Notifier
 from devboxd.host.wake import wakeups
+from devboxd.model.config import Merged
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.net.listen import Listeners
@@ -167,7 +167,8 @@ async def _run(
         activation=listening.activation,
         started=parts.clock.wall(),
         stop=stopping.set,
-        config=parts.settings.view,
+        config=parts.settings.load,
+        merged=parts.settings.merged,
         ssh_config=parts.keys,
         login=lambda whose: Login(
             parts.callers.caller(whose.profile, whose.region), parts.clock, replace_file
@@ -252,10 +253,14 @@ class _Files:
         async for loaded in self._files.watch():
             self._take(loaded)
 
-    async def view(self) -> wire.ConfigView:
+    async def load(self) -> Loaded:
         """As they are at this moment: an editor was closed just now, and nobody may have seen it."""
         self._take(await asyncio.to_thread(self._files.load))
-        return views.config(self._loaded)
+        return self._loaded
+
+    def merged(self) -> Merged:
+        """What holds, and where each of it comes from."""
+        return self._loaded.merged
 
     def _take(self, loaded: Loaded) -> None:
         self._loaded = loaded

@@ -11,7 +11,7 @@ import typer
 from devboxctl import ask, grammar, show
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
-from devboxd.api import client, routes
+from devboxd.api import client, routes, wire
 
 FIRST_LINE = "# devbox: devboxctl config show --origin lists every setting and its default\n"
 
@@ -27,8 +27,8 @@ def add_to(app: typer.Typer) -> None:
 def show_config(
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
 ) -> None:
-    """Show the settings in force."""
-    found = ask.ask(routes.CONFIG)
+    """Show the settings in force, those of a devbox.toml here among them."""
+    found = ask.ask(routes.CONFIG, wire.ConfigRequest(ask.here()))
     if settings.json:
         show.print_json(found)
         return

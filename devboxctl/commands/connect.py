@@ -9,8 +9,8 @@ import typer
 from devboxctl import ask, grammar, options, several
 from devboxctl.fast import attach as attaching
 from devboxctl.fast import execute as executing
+from devboxctl.fast import folder, words
 from devboxctl.fast import proxy as proxying
-from devboxctl.fast import words
 from devboxctl.fast.escape import escape_character
 from devboxctl.fast.reply import UsageError
 
@@ -139,7 +139,7 @@ def execute(
         if tty:
             raise UsageError("-t is for one box", "leave it out, or name one")
         request = {"argv": rest, "user": user, "cwd": cwd, "env": environment or None}
-        request |= {"profile": profile, "region": region}
+        request |= {"profile": profile, "region": region, "folder": folder.said()}
         return several.execute(several.chosen(box, tag or []), request)
     return executing.execute(
         ask.chosen(box),

@@ -12,7 +12,7 @@ import typer
 from devboxctl import ask, grammar, options, show, spec
 from devboxctl.fast import framed, reply
 from devboxctl.fast.reply import UsageError
-from devboxctl.options import default_box, settings
+from devboxctl.options import settings
 from devboxd.api import client, routes, starting, wire
 from devboxd.errors import Kind
 
@@ -99,12 +99,11 @@ def _add(given: list[str], *, bind: str, dynamic: int | None, auto: bool, foregr
     if dynamic is not None:
         specs.append(wire.ForwardSpec(dynamic=True, local_port=dynamic, bind=bind))
     if not specs and not auto:
+        specs = [one for text in ask.of_folder("forwards") or () for one in spec.read(text, bind)]
+    if not specs and not auto:
         raise UsageError(
             "there is nothing to forward", "name a port, -D or --auto; devboxctl forward ls lists"
         )
-    if default_box(box) is None and given and options.is_box_missing_fatal():
-        raise options.missing_box()
-
     request = wire.ForwardRequest(
         box=ask.chosen(box),
         profile=settings.profile,

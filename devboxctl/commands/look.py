@@ -99,7 +99,9 @@ def show_box(
     region: options.Region = None,
 ) -> None:
     """Show one box in full."""
-    found = ask.ask(routes.SHOW_BOX, target(ask.chosen(box)))
+    request = target(ask.chosen(box))
+    request.folder = ask.here()
+    found = ask.ask(routes.SHOW_BOX, request)
     if settings.json:
         show.print_json(found)
         return

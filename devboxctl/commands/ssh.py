@@ -137,6 +137,7 @@ def ssh(
 def _access(box: str, user: str | None, port: int) -> wire.SshAccess:
     """Ask for what ssh needs. A box may be called ``ann@corp``; where none is, that means user ann on corp."""
     request = wire.SshRequest(box=box, user=user, port=port, profile=settings.profile, region=settings.region)
+    request.folder = ask.here()
     try:
         return ask.ask(routes.SSH, request, timeout=READY)
     except client.Refused as error:

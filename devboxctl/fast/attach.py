@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 
-from devboxctl.fast import framed, reply, screen, status, words
+from devboxctl.fast import folder, framed, reply, screen, status, words
 from devboxctl.fast.escape import HELP, HELP_TEXT, LEAVE, SUSPEND, Escapes, escape_character
 from devboxctl.fast.framed import Framed
 from devboxctl.fast.pump import Left, Pump, notice
@@ -435,6 +435,7 @@ def attach(
         )
 
     def run() -> int:
+        request["folder"] = folder.said()
         session_of = Attach(request, escape=escape, rejoins=not raw)
         place = f"{session} on {box}" if not raw else f"the shell on {box}"
         again = f"devboxctl attach {reply.shell_word(box)}" + (f" {session}" if session != "main" else "")

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 
-from devboxctl.fast import framed, reply, words
+from devboxctl.fast import folder, framed, reply, words
 from devboxctl.fast.attach import Attach
 from devboxctl.fast.framed import Framed
 from devboxctl.fast.pipe import Output
@@ -208,6 +208,7 @@ def execute(
     }
 
     def run() -> int:
+        request["folder"] = folder.said()
         try:
             if tty:
                 joined = Attach(request, path="exec", escape=None, rejoins=False, stdin=stdin)

@@ -77,10 +77,15 @@ def _query_parameters(route: Route[Any, Any], schema: Json) -> list[Json]:
     if route.has_body:
         return []
     return [
-        {"name": name, "in": "query", "required": False, "schema": one}
+        {"name": name, "in": "query", "required": False, **_in_query(name in route.nested, one)}
         for name, one in schema.get("properties", {}).items()
         if name not in route.in_path
     ]
+
+
+def _in_query(is_nested: bool, schema: Json) -> Json:
+    """How a value stands in a query: as it is, or as JSON."""
+    return {"content": {"application/json": {"schema": schema}}} if is_nested else {"schema": schema}
 
 
 def _plain(schema: Json) -> Json:

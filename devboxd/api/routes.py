@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, get_args
 from urllib.parse import quote
 
 import msgspec
@@ -63,6 +63,12 @@ class Route(Generic[RequestT, AnswerT]):
         """The fields of the request that stand in the path."""
         return _FIELD.findall(self.path)
 
+    @property
+    def nested(self) -> set[str]:
+        """The fields of the request that are structs: in a query they are JSON."""
+        fields = msgspec.structs.fields(self.request)
+        return {field.name for field in fields if any(_is_struct(one) for one in get_args(field.type))}
+
     def target(self, request: RequestT) -> str:
         """The path, and the query where there is one, of one request."""
         path = _FIELD.sub(lambda match: _escaped(getattr(request, match[1])), self.path)
@@ -76,8 +82,15 @@ class Route(Generic[RequestT, AnswerT]):
         return value is not None and value is not False and name not in self.in_path
 
 
+def _is_struct(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
 def _escaped(value: object) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, msgspec.Struct):
+        text = msgspec.json.encode(value).decode()
+    else:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
     return quote(text, safe="", errors="surrogateescape")
 
 
@@ -92,7 +105,9 @@ EVENTS: Final = Route(
     "What happened, oldest first.",
     Shape.LINES,
 )
-CONFIG: Final = Route("GET", "/v1/config", wire.Nothing, wire.ConfigView, "The settings in force.")
+CONFIG: Final = Route(
+    "GET", "/v1/config", wire.ConfigRequest, wire.ConfigView, "The settings in force, or those of a folder."
+)
 IDENTITY: Final = Route("GET", "/v1/identity", wire.Account, wire.Identity, "Who we are for AWS.")
 LOGIN: Final = Route(
     "POST", "/v1/login", wire.LoginRequest, wire.LoginStep, "Renew the login of a profile.", Shape.LINES

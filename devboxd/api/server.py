@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _http_log = logging.getLogger(f"{__name__}.http")
 
 BODY_LIMIT: Final = 1 << 20  # bytes of a request
+LINE_LIMIT: Final = 1 << 16  # bytes of the first line: a devbox.toml travels in the query of a GET
 BODY_TIMEOUT: Final = 10.0  # seconds for a client to send them
 IDLE: Final = (
     1.0  # seconds after which a connection that has asked nothing may be closed where there are too many
@@ -109,7 +110,8 @@ async def understood(request: web.Request, route: Route[RequestT, Any]) -> Reque
                 if in_path
                 else asked
             )
-        given = {name: text for name, text in request.query.items() if text}
+        given: dict[str, Any] = {name: text for name, text in request.query.items() if text}
+        given |= {name: msgspec.json.decode(given[name]) for name in route.nested & given.keys()}
         return msgspec.convert({**given, **in_path}, route.request, strict=False)
     except (ValueError, RecursionError) as error:  # msgspec's own errors, and texts that are not UTF-8
         raise BadRequest(f"the request does not fit: {_misfit(error)}") from None
@@ -232,6 +234,7 @@ async def serving(application: web.Application, listener: socket.socket) -> Asyn
         access_log=None,
         handle_signals=False,
         shutdown_timeout=1.0,
+        max_line_size=LINE_LIMIT,
         handler_cancellation=True,  # what nobody waits for any more is not worth a session or a descriptor
         keepalive_timeout=KEPT,
         auto_decompress=False,  # no client of ours compresses, and what it grows to is not bounded by what came

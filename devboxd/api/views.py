@@ -14,6 +14,7 @@ from devboxd.errors import DevboxError, exit_status
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, Instance
+from devboxd.model.folder import InFolder
 from devboxd.model.forward import Facts
 from devboxd.model.health import Condition, Event
 from devboxd.model.identity import Identity, principal
@@ -50,10 +51,17 @@ def ssh_config(value: SshConfigState, files: SshFiles) -> wire.SshConfigResult:
     )
 
 
-def config(value: Loaded) -> wire.ConfigView:
-    """The configuration in force, and what is wrong with the files."""
+def config(value: Loaded, here: InFolder | None = None) -> wire.ConfigView:
+    """The configuration in force, and what is wrong with the files; with what a folder says of itself."""
+    merged = value.merged if here is None else here.merged
+    settings = [wire.Setting(item.name, item.value, item.origin) for item in merged.settings()]
+    if here is not None:
+        said = {"box": here.folder.box, "forwards": list(here.folder.forwards)}
+        settings += [
+            wire.Setting(name, said[name], merged.origins[name]) for name in said.keys() & merged.origins
+        ]
     return wire.ConfigView(
-        settings=[wire.Setting(item.name, item.value, item.origin) for item in value.merged.settings()],
+        settings=settings,
         files=[str(path) for path in value.files],
         error=failure(value.error) if value.error is not None else None,
     )

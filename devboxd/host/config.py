@@ -22,7 +22,6 @@ from devboxd.model.config import Config, ConfigInvalid, Layer, Merged, environme
 LOOK_EVERY: Final = (
     250  # milliseconds between two looks of watchfiles at what it has noticed; each is a wake-up
 )
-PROJECT_FILE: Final = "devbox.toml"
 SIZE_MAX: Final = 1 << 20  # bytes; more is not a configuration
 
 log = logging.getLogger(__name__)
@@ -54,14 +53,13 @@ class _Kept(msgspec.Struct):
 
 @dataclass(slots=True)
 class ConfigFiles:
-    """config.toml, config.d/*.toml and perhaps a project's devbox.toml, below DEVBOX_* and flags.
+    """config.toml and config.d/*.toml, below DEVBOX_* and flags.
 
     The last good state of the files is kept in the state folder, for a daemon that finds bad ones at its start.
     """
 
     paths: Paths
     environment: Mapping[str, str]
-    project: Path | None = None  # a devbox.toml, see find_project_file
     flags: Mapping[str, Any] = field(default_factory=dict)
     _good: Merged | None = None
     _seen: tuple[object, ...] = ()  # the files as they were when they were last read
@@ -133,11 +131,7 @@ class ConfigFiles:
         """All files there are, the weakest first."""
         override = self.environment.get("DEVBOX_CONFIG")
         parts = sorted(self.paths.config_parts.glob("*.toml")) if not override else []
-        return [
-            path
-            for path in (self._main(), *parts, *([self.project] if self.project else ()))
-            if path.exists()
-        ]
+        return [path for path in (self._main(), *parts) if path.exists()]
 
     def _stamps(self) -> tuple[object, ...]:
         """What shows that a file has changed, come or gone."""
@@ -159,23 +153,6 @@ class ConfigFiles:
             found |= {path.parent, Path(os.path.realpath(path)).parent}
         existing = sorted(folder for folder in found if folder.is_dir())
         return existing or [self.paths.home]
-
-
-def find_project_file(start: Path, home: Path) -> Path | None:
-    """The nearest devbox.toml from ``start`` upward, not above ``home`` or a folder of somebody else."""
-    start = Path(os.path.abspath(start))
-    for folder in (start, *start.parents):
-        candidate = folder / PROJECT_FILE
-        try:
-            if folder.stat().st_uid not in (os.geteuid(), 0):
-                return None  # in /tmp and the like anybody could put one
-            if candidate.is_file():
-                return candidate
-        except OSError:
-            return None
-        if folder == home:
-            return None
-    return None
 
 
 def _matters(change: Change, path: str) -> bool:

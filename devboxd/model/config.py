@@ -153,7 +153,7 @@ class Merged(msgspec.Struct, frozen=True):
 
     def settings(self) -> list[Setting]:
         """Every setting, built-in ones too, by name; unset ones have the value None."""
-        values = dict(_leaves(msgspec.to_builtins(self.config)))
+        values = dict(leaves(msgspec.to_builtins(self.config)))
         return [Setting(name, values[name], self.origins.get(name, BUILT_IN)) for name in sorted(values)]
 
 
@@ -173,14 +173,16 @@ def merge(layers: Sequence[Layer]) -> Merged:
 
     Raises: ConfigInvalid, naming source, key and what was expected.
     """
-    problems = [problem for layer in layers for problem in _problems(layer)]
+    problems = [
+        f"{layer.origin}: {problem}" for layer in layers for problem in problems_of(layer.data, Config)
+    ]
     if problems:
         raise ConfigInvalid(problems, hint="the settings are listed by: devboxctl config show")
     data: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for layer in layers:
         _lay_over(data, layer.data)
-        origins.update((name, layer.origin) for name, _ in _leaves(layer.data))
+        origins.update((name, layer.origin) for name, _ in leaves(layer.data))
     return Merged(msgspec.convert(data, Config), origins)
 
 
@@ -204,10 +206,9 @@ VARIABLES: Final = {
 }
 
 
-def _problems(layer: Layer) -> Iterator[str]:
-    """What is wrong with one layer, each in a sentence that begins with its origin."""
-    for problem in _wrong("", layer.data, Config):
-        yield f"{layer.origin}: {problem}"
+def problems_of(data: Mapping[str, Any], kind: type[msgspec.Struct]) -> Iterator[str]:
+    """What is wrong with one source, each in a sentence."""
+    return _wrong("", data, kind)
 
 
 def _wrong(where: str, value: Any, kind: Any) -> Iterator[str]:
@@ -257,6 +258,7 @@ def _wrong_table(where: str, value: Any, kind: type[msgspec.Struct]) -> Iterator
 # Texts that are more than a text: whether one will do, and what to say of one that will not.
 _RULES: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
     "user": (is_user, "cannot be a user's name"),
+    "box": (is_name, "cannot be a box"),
     "target": (is_name, "is neither an instance id nor a name"),
     "document": (is_document, "is neither the name nor the ARN of a session document"),
 }
@@ -270,9 +272,10 @@ def _lay_over(under: dict[str, Any], over: Mapping[str, Any]) -> None:
             under[name] = value
 
 
-def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested tables, by dotted name."""
     for name, value in data.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

@@ -25,8 +25,10 @@ from devboxd.control.errand import Errands
 from devboxd.control.lifecycle.home import Lifecycle
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import LoginNeeded
+from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.config import Layer, merge
 from devboxd.model.login import Login, Method, Source, Verdict
 from devboxd.model.states import LoginState, Result
 from devboxd.net.listen import bind_unix
@@ -230,8 +232,10 @@ async def make_server() -> AsyncIterator[MakeServer]:
         async def lend(profile: str | None, given: Lent | None) -> Lent | None:
             return None
 
-        async def config() -> wire.ConfigView:
-            return wire.ConfigView([wire.Setting("defaults.mux", "tmux", "flag")])
+        loaded = Loaded(merge([Layer("flag", {"defaults": {"mux": "tmux"}})]), ())
+
+        async def config() -> Loaded:
+            return loaded
 
         async def make(daemon: Daemon) -> Server:
             path = folder / f"s{len(list(folder.iterdir()))}"
@@ -251,6 +255,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 started=1_700_000_000.5,
                 stop=stop,
                 config=config,
+                merged=lambda: loaded.merged,
                 ssh_config=Files(),
                 login=login,
                 lend=lend,

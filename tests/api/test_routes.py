@@ -16,6 +16,7 @@ from devboxd.api import routes, wire
 from devboxd.api import server as server_module
 from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
+from devboxd.api.routes import Route
 from devboxd.control.connect.ssh import Access
 from devboxd.errors import (
     BadRequest,
@@ -188,7 +189,8 @@ async def test_sessions_are_listed_and_ended(server: Server, sim: Simulator) -> 
 
 async def test_the_rest_of_the_routes_pass_through(server: Server) -> None:
     """Configuration, doctor, ssh configuration, stopping."""
-    assert (await get(server, "config", wire.ConfigView)).settings[0].name == "defaults.mux"
+    settings = (await get(server, "config", wire.ConfigView)).settings
+    assert [one.value for one in settings if one.name == "defaults.mux"] == ["tmux"]
     assert (await get(server, "doctor", wire.Doctor, method="POST", body={})).checks[0].name == "machine"
     on_box = await get(server, "boxes/api/doctor", wire.Doctor, method="POST", body={})
     assert on_box.checks[0].text == "api"
@@ -485,3 +487,55 @@ async def test_addresses_hold_to_the_types_of_their_fields(server: Server, path:
     status, failure = await refused(server, "DELETE" if path.startswith("forwards") else "GET", path)
     assert status in (400, 404)
     assert failure.code in ("bad-request", "box-not-found")
+
+
+# Where the client stands ----------------------------------------------------------------------------------
+
+
+def in_query(text: str) -> str:
+    return routes.SHOW_BOX.target(wire.Target(box="api", folder=wire.Folder("/src/devbox.toml", text)))
+
+
+async def test_a_box_is_seen_from_the_folder_of_the_client(server: Server) -> None:
+    """``devbox.toml`` travels with each request, in a query, too."""
+    text = "[defaults]\nuser = 'ann@corp.example'\n" + '# \u00e4 %&="+\n' * 300
+    shown = await get(server, in_query(text), wire.Box)
+    assert shown.user == "ann@corp.example"
+    assert (await get(server, "boxes/api", wire.Box)).user is None, "nothing of it stays"
+    query = routes.CONFIG.target(wire.ConfigRequest(wire.Folder("/src/devbox.toml", text)))
+    settings = {one.name: one for one in (await get(server, query, wire.ConfigView)).settings}
+    assert settings["defaults.user"].origin == "/src/devbox.toml"
+    assert settings["defaults.mux"].origin == "flag"
+
+
+@pytest.mark.parametrize(
+    "text", ["[defaults]\nprofile = 'x'\n", "[boxes.api]\ntarget = 'i-0123456789abcdef0'\n", "x", "\x00"]
+)
+@pytest.mark.parametrize("route", [routes.SHOW_BOX, routes.SSH, routes.EXEC, routes.ATTACH])
+async def test_a_folder_that_says_too_much_is_refused(
+    server: Server, route: Route[Any, Any], text: str
+) -> None:
+    """Before anything is done."""
+    folder = {"path": "/src/devbox.toml", "text": text}
+    if route.method == "GET":
+        status, failure = await refused(server, "GET", in_query(text))
+    else:
+        body = {"box": "api", "folder": folder, "argv": ["true"]}
+        path = route.path.replace("{box}", "api")
+        status, failure = await refused(server, "POST", path, body, headers="Upgrade: devbox\r\n")
+    assert (status, failure.code) == (400, "config-invalid")
+    assert failure.message.startswith("/src/devbox.toml: ")
+
+
+@pytest.mark.parametrize("folder", ["{", "[]", "5", '{"path": 5}', '{"path": "/x"}', "x" * 70_000])
+async def test_a_folder_that_is_none_is_refused(server: Server, folder: str) -> None:
+    status, data = await server.ask("GET", f"boxes/api?folder={folder}")
+    assert status == 400, data
+
+
+async def test_a_folder_is_bounded(server: Server) -> None:
+    status, failure = await refused(
+        server, "POST", "boxes/api/ssh", {"folder": {"path": "/x", "text": "#" * (wire.FOLDER_MAX + 1)}}
+    )
+    assert status == 400
+    assert "folder" in failure.message

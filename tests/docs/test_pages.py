@@ -84,7 +84,7 @@ def test_examples_of_configuration_are_accepted() -> None:
     examples = re.findall(r"<<'END'\n(.*?)END\n", text("README.md"), re.DOTALL)
     indented = re.findall(r"^((?:    \[.*\n)(?:    .*\n|\n)+)", text("docs/configuration.md"), re.MULTILINE)
     examples += [textwrap.dedent(example) for example in indented]
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples:
         config.merge([config.Layer("example", tomllib.loads(example))])
 

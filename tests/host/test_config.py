@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
 
-from devboxd.host.config import ConfigFiles, Loaded, find_project_file
+from devboxd.host.config import ConfigFiles, Loaded
 from devboxd.host.paths import Paths
 
 
@@ -35,12 +34,11 @@ def test_each_source_stands_above_the_one_before(paths: Paths, tmp_path: Path) -
         (paths.config_file, "main"),
         (paths.config_parts / "10-a.toml", "part a"),
         (paths.config_parts / "20-b.toml", "part b"),
-        (tmp_path / "devbox.toml", "project"),
     ]
     (paths.config_parts / "ignored.txt").write_text("[nonsense")
     for path, name in sources:
         path.write_text(f'[defaults]\nprofile = "{name}"\n')
-        loaded = ConfigFiles(paths, {}, project=tmp_path / "devbox.toml").load()
+        loaded = ConfigFiles(paths, {}).load()
         assert profile(loaded) == name
         assert loaded.merged.origins["defaults.profile"] == str(path)
     environment = {"DEVBOX_PROFILE": "environment"}
@@ -170,25 +168,3 @@ async def test_a_change_that_nobody_told_of_is_seen_all_the_same(paths: Paths) -
         async for loaded in files.watch(stop):
             assert profile(loaded) == "before"
             break
-
-
-def test_a_project_file_is_found_upward(tmp_path: Path) -> None:
-    deep = tmp_path / "home" / "src" / "project" / "deep"
-    deep.mkdir(parents=True)
-    home = tmp_path / "home"
-    assert find_project_file(deep, home) is None
-    (tmp_path / "devbox.toml").write_text("")
-    assert find_project_file(deep, home) is None, "above the home folder it is somebody else's"
-    (home / "src" / "devbox.toml").write_text("")
-    assert find_project_file(deep, home) == home / "src" / "devbox.toml"
-    (deep / "devbox.toml").write_text("")
-    assert find_project_file(deep, home) == deep / "devbox.toml"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_project_file_in_a_strangers_folder_is_not_read(tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
-    (shared / "mine").mkdir(parents=True)
-    (shared / "devbox.toml").write_text("")
-    os.chown(shared, 12345, 12345)
-    assert find_project_file(shared / "mine", tmp_path) is None

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 from devboxd.api import routes, views, wire
-from devboxd.api.handlers.context import Context, account
+from devboxd.api.handlers.context import Context, account, resolved
 from devboxd.api.handlers.table import answers
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BoxNotFound, Denied, DevboxError, Unreachable
@@ -78,7 +78,7 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
 async def show(context: Context, asked: wire.Target) -> wire.Box:
     """One box, as far as it may be looked at."""
     daemon = context.daemon
-    box = await daemon.boxes.resolve(asked.box, account(asked))
+    box = await resolved(context, asked)
     instance = await daemon.boxes.instance(box) or Instance(box.target)
     called = box.name if box.name != box.target else instance.name or box.target
     return views.box(
@@ -105,7 +105,7 @@ def _forwards(daemon: Daemon) -> Counter[str]:
 @answers(routes.PING)
 async def ping(context: Context, asked: wire.PingRequest) -> wire.Ping:
     """Round trips to the agent of a box."""
-    box = await context.daemon.boxes.resolve(asked.box, account(asked))
+    box = await resolved(context, asked)
     count = max(1, min(asked.count, 1000))
     timeout = max(1.0, min(asked.timeout, 600.0))
     trips, opening, version = await context.daemon.ping(box, count, timeout)
@@ -117,12 +117,12 @@ async def ssh(context: Context, asked: wire.SshRequest) -> wire.SshAccess:
     """Put keys in place on both ends."""
     boxes, user = context.daemon.boxes, asked.user
     try:
-        box = await boxes.resolve(asked.box, account(asked))
+        box = await resolved(context, asked)
     except BoxNotFound:
         before, at, name = asked.box.rpartition("@")  # USER@BOX, unless a box is called so
         if not at or not is_user(before):
             raise
-        box, user = await boxes.resolve(name, account(asked)), user or before
+        box, user = await resolved(context, asked, name), user or before
     access = await context.daemon.ssh.prepare(
         box, user=user, port=asked.port, hosts=boxes.hosts(box, asked.box), hasty=False
     )
@@ -142,5 +142,5 @@ async def ssh(context: Context, asked: wire.SshRequest) -> wire.SshAccess:
 @answers(routes.DOCTOR_BOX)
 async def doctor(context: Context, asked: wire.Target) -> wire.Doctor:
     """Every check there is, on the way to a box."""
-    box = await context.daemon.boxes.resolve(asked.box, account(asked))
+    box = await resolved(context, asked)
     return views.doctor(await context.doctor.box(box))

@@ -13,8 +13,11 @@ from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Finding
 from devboxd.control.lifecycle.projects import Projects
+from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.config import Merged
+from devboxd.model.folder import in_folder
 from devboxd.model.login import Login
 
 
@@ -58,7 +61,8 @@ class Context(msgspec.Struct):
     activation: str
     started: float  # Unix seconds
     stop: Callable[[], None]
-    config: Callable[[], Awaitable[wire.ConfigView]]
+    config: Callable[[], Awaitable[Loaded]]  # as the files are at this moment
+    merged: Callable[[], Merged]
     ssh_config: SshConfig
     login: Callable[[Account], AsyncIterator[LoginStep]]
     lend: Callable[[str | None, Lent | None], Awaitable[Lent | None]]  # to a profile; returns the former ones
@@ -70,3 +74,17 @@ class Context(msgspec.Struct):
 def account(target: wire.Account) -> Account:
     """The account that a request names."""
     return Account(target.profile or None, target.region or None)
+
+
+async def resolved(context: Context, asked: wire.Target, name: str | None = None) -> BoxRef:
+    """The box that a request names, as it is seen from where its client stands.
+
+    Raises:
+        ConfigInvalid: the devbox.toml there has something in it that can not be.
+        DevboxError: as ``Boxes.resolve``.
+    """
+    box = await context.daemon.boxes.resolve(asked.box if name is None else name, account(asked))
+    if asked.folder is None:
+        return box
+    here = in_folder(context.merged(), asked.folder.path, asked.folder.text)
+    return here.merged.config.box_ref(box.name, box.target, box.account)

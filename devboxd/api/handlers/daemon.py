@@ -12,6 +12,7 @@ from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, tells
 from devboxd.aws.lent import Lent
 from devboxd.errors import BadRequest, DevboxError
+from devboxd.model.folder import in_folder
 from devboxd.model.states import LoginState
 from devboxd.text import parse_rfc3339, rfc3339
 
@@ -54,9 +55,12 @@ async def events(context: Context, asked: wire.EventsRequest) -> AsyncIterator[w
 
 
 @answers(routes.CONFIG)
-async def config(context: Context, asked: wire.Nothing) -> wire.ConfigView:
-    """The settings in force."""
-    return await context.config()
+async def config(context: Context, asked: wire.ConfigRequest) -> wire.ConfigView:
+    """The settings in force, here or where the client stands."""
+    loaded = await context.config()
+    if asked.folder is None:
+        return views.config(loaded)
+    return views.config(loaded, in_folder(loaded.merged, asked.folder.path, asked.folder.text))
 
 
 @answers(routes.IDENTITY)

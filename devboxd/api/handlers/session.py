@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from devboxd.api import routes, views, wire
-from devboxd.api.handlers.context import Context, account
+from devboxd.api.handlers.context import Context, resolved
 from devboxd.api.handlers.table import answers, frames, pipes
 from devboxd.api.upgrade import Framed, Piped
 from devboxd.control.connect.execute import ExecSpec
@@ -43,7 +43,7 @@ async def attach(context: Context, asked: wire.AttachRequest) -> Framed:
             "there is no ssh agent here to forward", hint="start one (ssh-agent), or leave out -A"
         )
     spec = AttachSpec(
-        box=await daemon.boxes.resolve(asked.box, account(asked)),
+        box=await resolved(context, asked),
         session=check_session(asked.session),
         raw=asked.raw,
         command=asked.command,
@@ -66,7 +66,7 @@ async def execute(context: Context, asked: wire.ExecRequest) -> Framed:
     daemon = context.daemon
     if not asked.argv:
         raise BadRequest("no command was given", hint="devboxctl exec BOX -- COMMAND")
-    box = await daemon.boxes.resolve(asked.box, account(asked))
+    box = await resolved(context, asked)
     if asked.tty:
         attach_spec = AttachSpec(
             box=box,
@@ -93,7 +93,7 @@ async def execute(context: Context, asked: wire.ExecRequest) -> Framed:
 async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
     """Connect to a port of a box."""
     daemon = context.daemon
-    box = await daemon.boxes.resolve(asked.box, account(asked))
+    box = await resolved(context, asked)
     # Both at once; but ssh must not see a byte before the host key that it will look for is pinned.
     async with asyncio.TaskGroup() as tasks:
         if asked.ssh_user is not None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 API_VERSION: Final = 1
+FOLDER_MAX: Final = 8192  # characters of a devbox.toml
 
 # What a request may say. Zero bytes end texts early in every system call; other control characters have no
 # business in a name, an address or a path. (A look-ahead, because both Python and JSON Schema know it.)
@@ -42,10 +43,18 @@ class Account(msgspec.Struct, omit_defaults=True):
     region: Line | None = None
 
 
+class Folder(msgspec.Struct):
+    """The ``devbox.toml`` that holds where the client stands. It says little, and is not trusted."""
+
+    path: Line
+    text: Annotated[str, msgspec.Meta(max_length=FOLDER_MAX)]
+
+
 class Target(Account, omit_defaults=True):
     """A box, by name or instance id. An empty ``box`` means this machine where that makes sense."""
 
     box: Line = ""
+    folder: Folder | None = None
 
 
 class Condition(msgspec.Struct, omit_defaults=True):
@@ -128,6 +137,12 @@ class Setting(msgspec.Struct, omit_defaults=True):
     name: str
     value: Any
     origin: str
+
+
+class ConfigRequest(msgspec.Struct, omit_defaults=True):
+    """Which configuration: the one in force, or that of a folder."""
+
+    folder: Folder | None = None
 
 
 class ConfigView(msgspec.Struct, omit_defaults=True):
