@@ -24,6 +24,9 @@ BUFFER = re.compile(r"\b(deque|Queue|bytearray|OrderedDict)\(")
 # Files with a buffer that nobody from outside fills without a bound named elsewhere.
 ELSEWHERE = {
     "typed.py": "the owners bound it: model.attach.MOST_TYPED, devboxctl.fast.pump.TYPED_MAX",
+    "model/bridge/end.py": "the bounds stand in model.bridge.wire",
+    "model/bridge/lane.py": "the same",
+    "model/bridge/stream.py": "the same",
     "boxside/bridgehead.py": "a partial record of at most what one stream's credit lets in",
 }
 
