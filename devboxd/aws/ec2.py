@@ -67,9 +67,14 @@ class Ec2Api:
                 return [("stop_instances", {"InstanceIds": [instance], "Force": force})]
             case Reboot(instance=instance):
                 return [("reboot_instances", {"InstanceIds": [instance]})]
-            case Release(instance=instance):
+            case Release(instance=instance, spot_request=None):
                 return [
                     _attribute(instance, DisableApiTermination={"Value": False}),
+                    ("terminate_instances", {"InstanceIds": [instance]}),
+                ]
+            case Release(instance=instance, spot_request=request):
+                return [
+                    ("cancel_spot_instance_requests", {"SpotInstanceRequestIds": [request]}),
                     ("terminate_instances", {"InstanceIds": [instance]}),
                 ]
             case Protect(instance=instance):
@@ -156,7 +161,12 @@ def launch(call: Launch) -> dict[str, Any]:
     if run.user_data is not None:
         request["UserData"] = run.user_data  # botocore encodes it
     if run.spot:
-        request["InstanceMarketOptions"] = {"MarketType": "spot"}
+        # Persistent, or it could not be stopped, and an interruption would end it.
+        request["InstanceMarketOptions"] = {
+            "MarketType": "spot",
+            "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+        }
+        request["TagSpecifications"] += _tagged(call.tags, "spot-instances-request")
     else:
         request["DisableApiTermination"] = True  # EC2 refuses it for spot
     return request

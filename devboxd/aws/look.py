@@ -147,7 +147,7 @@ def box(item: Item) -> Box:
         boot=_boot(item),
         reason=item.get("StateReason", {}).get("Code", ""),
         stopped=_stopped(item),
-        spot=item.get("InstanceLifecycle") == "spot",
+        spot_request=item.get("SpotInstanceRequestId") or None,
         tags=by_key,
     )
 

@@ -11,6 +11,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from devboxd.model.project import (
+    Cycle,
     Disk,
     Phase,
     Project,
@@ -43,13 +44,16 @@ def begin(seen: Seen, why: str) -> Write:
     """(1) allot a save number. Only then is anything done to the box."""
     project, box = seen.project, seen.box
     number = project.saves + 1
-    # A box that stopped by itself, or by somebody's hand, is not started again by us.
-    stays = project.want is not Want.UP or project.is_cycle
+    # A box that stopped by itself, or by somebody's hand, is not started again by us. EC2 is nobody.
+    reclaimed = box is not None and box.state.is_stopped and box.reason in SPOT
+    stays = project.want is not Want.UP or project.is_cycle or reclaimed
     changed = replace(
         project,
         phase=Phase.SAVING,
         since=seen.at,
         want=project.want if stays else Want.WARM,
+        cycle=Cycle.RELAUNCH if reclaimed and project.want is Want.UP else project.cycle,
+        reclaimed=project.reclaimed or reclaimed,
         saves=number,
         save=number,
         snap=None,
@@ -75,6 +79,8 @@ def running_again(seen: Seen, box: Box, why: str) -> Write:
         forced=False,
         failures=0,
         dead=False,
+        cycle=Cycle.NONE,
+        reclaimed=False,
         reason="",
     )
     run = replace(seen.run, spans=started(seen.run, box)) if seen.run else None
@@ -137,7 +143,8 @@ def begin_rescue(seen: Seen, box: Box | None) -> Write:
     reclaimed = box is not None and box.reason in SPOT
     want = project.want if project.want is not Want.UP or project.is_cycle or reclaimed else Want.COLD
     how = "was reclaimed by EC2" if reclaimed else "was terminated" if box else "has vanished"
-    changed = rescued(replace(project, want=want, saves=project.saves + 1), seen, dead=box is not None)
+    row = replace(project, want=want, saves=project.saves + 1, reclaimed=project.reclaimed or reclaimed)
+    changed = rescued(row, seen, dead=box is not None)
     unsaved = _unsaved(run)
     closed = replace(unsaved, spans=stopped(unsaved, box, seen.at)) if unsaved else None
     return Write("R1", changed, f"the box {how}; its volumes are being saved", run=closed)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from devboxd.model import tags
 from devboxd.model.change import BRISK, CALM, begin, found, is_restarted, rescued, running_again, started
 from devboxd.model.project import (
+    Cycle,
     Disk,
     Phase,
     Place,
@@ -104,7 +105,7 @@ def begin_launch(seen: Seen) -> Step:
         profile=spec.profile,
         groups=spec.groups,
         user_data=spec.user_data,
-        spot=spec.spot,
+        spot=spec.spot and not project.reclaimed,
         boot=head.boot if head else spec.boot,
     )
     changed = replace(
@@ -123,7 +124,8 @@ def begin_launch(seen: Seen) -> Step:
         unprotected=False,
         failures=0,
         shunned=None,
-        bounce=False,
+        cycle=Cycle.NONE,
+        reclaimed=False,
         reason="",
     )
     source = f"generation {head.number}" if head else spec.base or image

@@ -157,7 +157,15 @@ def _launch(place: Place) -> list[Statement]:
         _allow(
             "LaunchInto",
             ["ec2:RunInstances"],
-            _ec2(place, "image", "snapshot", "network-interface", "security-group", "subnet"),
+            _ec2(
+                place,
+                "image",
+                "snapshot",
+                "network-interface",
+                "security-group",
+                "spot-instances-request",
+                "subnet",
+            ),
         ),
         _allow(
             "PassTheBoxRole",
@@ -171,7 +179,7 @@ def _launch(place: Place) -> list[Statement]:
 def _live(place: Place) -> list[Statement]:
     """What may be done with what one owns. Deleting takes two calls: the mark, and on a later pass the deed."""
     made = ["CreateImage", "CreateSnapshot", "CreateSnapshots", "RegisterImage", "RunInstances"]
-    kinds = ("image", "instance", "network-interface", "snapshot", "volume")
+    kinds = ("image", "instance", "network-interface", "snapshot", "spot-instances-request", "volume")
     return [
         _allow(
             "TagWhatICreate",
@@ -195,6 +203,12 @@ def _live(place: Place) -> list[Statement]:
                 "ec2:TerminateInstances",
             ],
             _ec2(place, "instance"),
+            _MINE,
+        ),
+        _allow(
+            "EndMySpotRequests",
+            ["ec2:CancelSpotInstanceRequests"],
+            _ec2(place, "spot-instances-request"),
             _MINE,
         ),
         _allow("GrowMyVolumes", ["ec2:ModifyVolume"], _ec2(place, "volume"), _MINE),

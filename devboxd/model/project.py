@@ -48,6 +48,14 @@ class Want(StrEnum):
     GONE = "gone"  # nothing kept at all
 
 
+class Cycle(StrEnum):
+    """How a box that is wanted up goes down first."""
+
+    NONE = "none"
+    RESTART = "restart"  # stopped and started again: another type takes effect only so
+    RELAUNCH = "relaunch"  # let go and launched anew from what was saved: where it is it can not stay
+
+
 class Quality(StrEnum):
     """How a generation was taken."""
 
@@ -226,7 +234,8 @@ class Project(msgspec.Struct, frozen=True):
     unprotected: bool = False  # termination protection may be off
     bound: tuple[str, ...] = ()  # launch tokens that were bound
     rollback: int | None = None  # generation to go back to before the next launch
-    bounce: bool = False  # stop it and start it again: another type takes effect only so
+    cycle: Cycle = Cycle.NONE
+    reclaimed: bool = False  # EC2 took the spot instance back: the next launch is on demand
     snap: int | None = None  # save number of an image of the running box
     label: str = ""  # for the next generation
     adopted: bool = False  # tags of an instance that we did not launch are still to be written
@@ -244,7 +253,12 @@ class Project(msgspec.Struct, frozen=True):
     @property
     def is_cycle(self) -> bool:
         """Say whether the box must go down first although it is wanted up."""
-        return self.rollback is not None or self.bounce
+        return self.rollback is not None or self.cycle is not Cycle.NONE
+
+    @property
+    def is_let_go(self) -> bool:
+        """Say whether it must even be released, although it is wanted up."""
+        return self.rollback is not None or self.cycle is Cycle.RELAUNCH
 
     @property
     def is_wanted_up(self) -> bool:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from devboxd.model.change import BRISK, CALM, begin, begin_rescue, is_restarted, started_by_somebody
 from devboxd.model.commit import HOPELESS_AFTER
 from devboxd.model.project import (
+    Cycle,
     Phase,
     Want,
 )
@@ -35,8 +36,8 @@ def warm(seen: Seen) -> Step:
         return ended(seen, box)
     if box.state is not InstanceState.STOPPED:
         return Wait(BRISK, "EC2 shows an old view")
-    if project.want is Want.UP and project.rollback is None:
-        changed = replace(project, phase=Phase.STARTING, since=seen.at, bounce=False, reason="")
+    if project.want is Want.UP and not project.is_let_go:
+        changed = replace(project, phase=Phase.STARTING, since=seen.at, cycle=Cycle.NONE, reason="")
         return Write("start", changed, "starting again")
     if not is_saved(seen, box):
         return begin(seen, "it holds more than the newest generation")
@@ -51,7 +52,7 @@ def warm(seen: Seen) -> Step:
 def _warm_for(seen: Seen) -> float:
     """Seconds that the stopped box is still kept."""
     project = seen.project
-    if project.rollback is not None or project.want in (Want.COLD, Want.GONE):
+    if project.is_let_go or project.want in (Want.COLD, Want.GONE):
         return 0.0
     window = project.policy.warm_for
     return float("inf") if window is None else project.since + window - seen.at
@@ -92,7 +93,7 @@ def releasing(seen: Seen) -> Step:
         return begin(seen, "it holds more than the newest generation")
     if not seen.is_proven(seen.head):
         return _unproven(seen)
-    return Release(box.id)
+    return Release(box.id, box.spot_request)
 
 
 def ended(seen: Seen, box: Box) -> Step:

@@ -67,7 +67,7 @@ def reap(seen: Seen) -> Step | None:
     ]
     for box in surplus:
         if box.is_alive and box.id not in seen.put_off:
-            return Release(box.id)
+            return Release(box.id, box.spot_request)
     if any(box.state is InstanceState.SHUTTING_DOWN for box in surplus):
         return Wait(BRISK, "an instance that was launched twice is shutting down")
     return None
@@ -229,7 +229,7 @@ def deleting(seen: Seen) -> Step:
     """Instances first, then what they leave; marked on one pass, deleted on a later one."""
     for box in seen.ec2.boxes:
         if box.is_alive and box.id not in seen.put_off:
-            return Release(box.id)
+            return Release(box.id, box.spot_request)
     left: list[Leftover] = [volume for volume in seen.ec2.volumes if volume.is_there]
     left += [image for image in seen.ec2.images if image.is_there]
     left += seen.ec2.snapshots

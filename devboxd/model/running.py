@@ -57,7 +57,7 @@ def running(seen: Seen) -> Step:
 def _mended(seen: Seen, run: Run, box: Box) -> Step | None:
     """What static safety lacks: tags, protection, volumes that would die with the box, the list of volumes."""
     project = seen.project
-    if project.unprotected:
+    if project.unprotected and box.spot_request is None:  # spot can not be protected
         return Protect(box.id)
     if mortal := tuple(one.device for one in box.attached if one.dies_with_box):
         return KeepVolumes(box.id, mortal)

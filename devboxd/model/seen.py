@@ -42,7 +42,7 @@ class Box(msgspec.Struct, frozen=True, dict=True):
     boot: Boot = Boot()
     reason: str = ""  # StateReason.Code
     stopped: float | None = None  # the time in StateTransitionReason
-    spot: bool = False
+    spot_request: str | None = None  # of a spot instance
     tags: dict[str, str] = {}
 
     @property

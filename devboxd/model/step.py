@@ -83,9 +83,13 @@ class Reboot(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """(11, 12) termination protection off, then TerminateInstances, in the same pass. Repeatable."""
+    """(11, 12) termination protection off, then TerminateInstances, in the same pass. Repeatable.
+
+    A spot request is cancelled first, or EC2 would launch another instance for it.
+    """
 
     instance: str
+    spot_request: str | None = None
 
 
 class Protect(msgspec.Struct, frozen=True):

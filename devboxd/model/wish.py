@@ -16,6 +16,7 @@ from devboxd.model.box import Account
 from devboxd.model.change import resumed
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import (
+    Cycle,
     Disk,
     Generation,
     GenerationState,
@@ -96,7 +97,7 @@ def down(known: Ledger, want: Want) -> Write | None:
     project = _usable(known)
     if want is Want.WARM and project.phase in (Phase.READY, Phase.ABSENT):
         want = project.want if project.want is not Want.UP else Want.COLD
-    changed = replace(project, want=want, rollback=None, bounce=False)
+    changed = replace(project, want=want, rollback=None, cycle=Cycle.NONE)
     return _asked(known, changed, "stop" if want is Want.WARM else "terminate")
 
 
@@ -252,7 +253,8 @@ def resize(known: Ledger, *, places: tuple[Place, ...] | None, root_gib: int | N
     types = {place.type for place in spec.places}
     other = places is not None and types != {place.type for place in project.spec.places}
     is_up = project.phase in (Phase.RUNNING, Phase.SAVING, Phase.STARTING) and project.want is Want.UP
-    changed = replace(project, spec=spec, bounce=project.bounce or (other and is_up))
+    cycle = Cycle.RESTART if other and is_up and project.cycle is Cycle.NONE else project.cycle
+    changed = replace(project, spec=spec, cycle=cycle)
     return _asked(known, changed, f"resize to {', '.join(sorted(types))}, {spec.root_gib or root} GiB")
 
 
@@ -336,9 +338,13 @@ def adopted(project: Project, box: Box, disks: tuple[Disk, ...]) -> tuple[Projec
     """
     if project_of := box.tags.get("devbox:project"):
         raise WrongState(f"{box.id} belongs to the project {project_of} already")
-    if box.spot or "aws:autoscaling:groupName" in box.tags or not disks:
+    if box.spot_request or "aws:autoscaling:groupName" in box.tags or not disks:
         why = (
-            "a spot instance" if box.spot else "in an Auto Scaling group" if disks else "without EBS volumes"
+            "a spot instance"
+            if box.spot_request
+            else "in an Auto Scaling group"
+            if disks
+            else "without EBS volumes"
         )
         raise WrongState(f"{box.id} can not be adopted: it is {why}")
     if not box.is_alive:

@@ -43,6 +43,7 @@ EVERY: list[Any] = [
     step.Stop(I, force=True),
     step.Reboot(I),
     step.Release(I),
+    step.Release(I, "sir-12345678"),
     step.Protect(I),
     step.KeepVolumes(I, ("/dev/xvda", "/dev/sdf")),
     step.ChangeType(I, "m8g.xlarge"),
@@ -131,7 +132,9 @@ def test_a_place_is_a_subnet_or_a_zone_or_left_to_ec2() -> None:
 
 def test_spot_is_asked_for_without_what_ec2_refuses_for_it() -> None:
     request = said(step.Launch("t", PLACE, replace(RUN, spot=True), TAGS))
-    assert request["InstanceMarketOptions"]["MarketType"] == "spot"
+    options = request["InstanceMarketOptions"]["SpotOptions"]
+    assert options == {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"}
+    assert "spot-instances-request" in {one["ResourceType"] for one in request["TagSpecifications"]}
     assert "DisableApiTermination" not in request
 
 
@@ -145,7 +148,7 @@ def test_a_profile_may_be_a_name_or_an_arn() -> None:
 
 def test_a_registered_image_restates_everything() -> None:
     """What is not said becomes i386, paravirtual and without ENA."""
-    request = said(EVERY[12])
+    request = said(EVERY[13])
     assert request["Architecture"] == "arm64"
     assert request["VirtualizationType"] == "hvm"
     assert request["EnaSupport"] is True
@@ -166,9 +169,15 @@ def test_protection_goes_in_the_call_before_the_end() -> None:
     assert names == ["modify_instance_attribute", "terminate_instances"]
 
 
+def test_the_request_of_a_spot_instance_ends_before_it() -> None:
+    """Or EC2 would launch another one for it."""
+    names = [operation for operation, _ in API.requests(step.Release(I, "sir-12345678"))]
+    assert names == ["cancel_spot_instance_requests", "terminate_instances"]
+
+
 def test_an_image_never_reboots_a_box() -> None:
     """A call that comes late may meet one that runs again."""
-    assert said(EVERY[10])["NoReboot"] is True
+    assert said(EVERY[11])["NoReboot"] is True
 
 
 # Reading
@@ -192,7 +201,7 @@ def test_an_instance_is_read_with_its_disks_and_the_time_it_stopped() -> None:
             "InstanceId": I,
             "State": {"Name": "stopped"},
             "StateTransitionReason": "User initiated (2026-01-31 10:00:00 GMT)",
-            "InstanceLifecycle": "spot",
+            "SpotInstanceRequestId": "sir-12345678",
             "BlockDeviceMappings": [
                 {"DeviceName": "/dev/xvda", "Ebs": {"VolumeId": V, "DeleteOnTermination": True}},
                 {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},
@@ -202,7 +211,7 @@ def test_an_instance_is_read_with_its_disks_and_the_time_it_stopped() -> None:
         }
     )
     assert seen.attached == (Attached("/dev/xvda", V, True),)
-    assert (seen.stopped, seen.spot, seen.token) == (1769853600.0, True, "uid-1-1")
+    assert (seen.stopped, seen.spot_request, seen.token) == (1769853600.0, "sir-12345678", "uid-1-1")
 
 
 def test_marks_and_numbers_of_ours_are_read_and_others_are_not_guessed() -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from devboxd.model.project import Phase, Quality, Want
 from devboxd.simulator.ec2.faults import Fault
 from tests.lifecycle.memory import MemoryStore
 from tests.lifecycle.test_crashes import UID, phase, watched, work
-from tests.lifecycle.world import Daemon, Fate, Request, World
+from tests.lifecycle.world import Daemon, Fate, Request, World, small_spec
 
 
-def up(world: World) -> None:
+def up(world: World, *, spot: bool = False) -> None:
     """A project whose box runs and has written."""
-    world.create(UID)
+    world.create(UID, spec=replace(small_spec(), spot=spot))
     world.daemon(UID)
     world.want(UID, Want.UP)
     world.run_until(phase(world, Phase.RUNNING))
@@ -176,6 +178,42 @@ def head_deregistered_by_hand(world: World) -> None:
     world.run_for(400)
 
 
+def spot_interrupted(world: World) -> None:
+    """EC2 takes the instance back: it is saved and comes up again, on demand and without being asked for."""
+    up(world, spot=True)
+    first = box(world)
+    world.model.interrupt_spot(first, now=world.now)
+    world.run_until(lambda: phase(world, Phase.RUNNING)() and box(world) != first)
+    instance = world.model.tables.instances[box(world)]
+    assert (instance.spot, instance.is_protected) == (None, True)
+    assert world.project(UID).want is Want.UP
+    world.run_for(600)
+
+
+def spot_given_back(world: World) -> None:
+    """EC2 starts it again while it is being saved: it runs on, as what it was."""
+    up(world, spot=True)
+    first = box(world)
+    world.model.interrupt_spot(first, now=world.now)
+    world.run_until(lambda: world.project(UID).stamp is not None)
+    world.model.restore_spot(first, now=world.now)
+    world.run_until(phase(world, Phase.RUNNING))
+    assert box(world) == first
+    assert world.project(UID).want is Want.UP
+    world.run_until(lambda: world.model.tables.instances[first].state.value == "running")
+    work(world)
+    world.run_for(400)
+
+
+def spot_terminated(world: World) -> None:
+    """Its request ends first, or EC2 would launch another one for it."""
+    up(world, spot=True)
+    world.want(UID, Want.COLD)
+    world.run_until(phase(world, Phase.READY))
+    assert any("CancelSpotInstanceRequests" in line for line in world.trace)
+    world.run_for(400)
+
+
 ALL: Final[dict[str, Callable[[World], None]]] = {
     one.__name__: one
     for one in (
@@ -187,6 +225,9 @@ ALL: Final[dict[str, Callable[[World], None]]] = {
         many_saves,
         volume_moved_away,
         head_deregistered_by_hand,
+        spot_interrupted,
+        spot_given_back,
+        spot_terminated,
     )
 }
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.errors import AlreadyExists, BadRequest, LoginNeeded, WrongState
-from devboxd.model.project import Phase, Policy, Project, Quality, Want
+from devboxd.model.project import Cycle, Phase, Policy, Project, Quality, Want
 from devboxd.model.unsaved import NotSaved
 from devboxd.model.wish import GenerationNotFound, ProjectNotFound
 from devboxd.simulator.ec2.faults import Fault
@@ -361,7 +361,8 @@ async def test_resize_of_a_running_box_keeps_its_volumes(one: Bench) -> None:
     written = one.work(row)
     await one.projects.resize("api", types=("m8g.xlarge",), gib=60)
     known = await one.until(
-        "api", lambda now: now.phase is Phase.RUNNING and now.launched != row.launched and not now.bounce
+        "api",
+        lambda now: now.phase is Phase.RUNNING and now.launched != row.launched and now.cycle is Cycle.NONE,
     )
     instance = one.model.tables.instances[row.instance or ""]
     assert (known.project.instance, instance.type) == (row.instance, "m8g.xlarge")

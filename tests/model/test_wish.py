@@ -12,7 +12,7 @@ from devboxd.model import wish
 from devboxd.model.box import Account
 from devboxd.model.ledger import Ledger
 from devboxd.model.pipeline import next_step
-from devboxd.model.project import GenerationState, Phase, Place, Policy, Want
+from devboxd.model.project import Cycle, GenerationState, Phase, Place, Policy, Want
 from devboxd.model.step import ChangeType, Start, Write
 from devboxd.model.wish import GenerationNotFound, ProjectBroken
 from tests.model.scenes import (
@@ -56,9 +56,9 @@ def test_stopping_what_is_saved_and_gone_changes_nothing() -> None:
 
 def test_going_down_forgets_what_was_to_come_up() -> None:
     """A rollback that was asked for and then called off."""
-    known = ledger(Phase.RUNNING, generation(), head=1, rollback=1, bounce=True)
+    known = ledger(Phase.RUNNING, generation(), head=1, rollback=1, cycle=Cycle.RESTART)
     step = write(wish.down(known, Want.WARM), "wish")
-    assert (step.project.rollback, step.project.bounce) == (None, False)
+    assert (step.project.rollback, step.project.cycle) == (None, Cycle.NONE)
 
 
 def test_a_broken_project_says_what_a_person_has_to_do() -> None:
@@ -177,13 +177,13 @@ def test_another_type_takes_the_running_box_down_and_up_again_without_letting_it
     """Saved on the way; same instance, same volumes."""
     places = (Place("m8g.4xlarge", "us-east-1a"),)
     asked = write(wish.resize(ledger(Phase.RUNNING), places=places, root_gib=None), "wish").project
-    assert asked.bounce
+    assert asked.cycle is Cycle.RESTART
     begun = write(decide(asked, boxes=box(), volumes=volumes()), "1").project
     assert begun.want is Want.UP
     assert not isinstance(decide(begun, boxes=box("stopped"), volumes=volumes()), Start), "not cancelled"
-    warm = project(Phase.WARM, want=Want.UP, bounce=True, spec=asked.spec)
+    warm = project(Phase.WARM, want=Want.UP, cycle=Cycle.RESTART, spec=asked.spec)
     started = write(decide(warm, boxes=box("stopped"), volumes=volumes(), **saved()), "start").project
-    assert (started.phase, started.bounce) == (Phase.STARTING, False)
+    assert (started.phase, started.cycle) == (Phase.STARTING, Cycle.NONE)
     step = next_step(look(started, boxes=box("stopped"), volumes=volumes()))
     assert step == ChangeType("i-1", "m8g.4xlarge")
 
@@ -191,7 +191,7 @@ def test_another_type_takes_the_running_box_down_and_up_again_without_letting_it
 def test_another_type_for_what_does_not_run_waits_for_the_next_launch() -> None:
     places = (Place("m8g.4xlarge", "us-east-1a"),)
     step = write(wish.resize(ledger(Phase.READY), places=places, root_gib=None), "wish")
-    assert (step.project.bounce, step.project.spec.places) == (False, places)
+    assert (step.project.cycle, step.project.spec.places) == (Cycle.NONE, places)
 
 
 def test_a_disk_never_becomes_smaller() -> None:
@@ -253,7 +253,7 @@ def test_an_adopted_instance_is_a_run_like_any_other() -> None:
     [
         {"tags": {"devbox:project": "other"}},
         {"tags": {"aws:autoscaling:groupName": "workers"}},
-        {"spot": True},
+        {"spot_request": "sir-1"},
         {"state": "terminated"},
     ],
 )

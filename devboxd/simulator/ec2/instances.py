@@ -60,6 +60,27 @@ def stop_instances(region: Region, params: Mapping[str, Any]) -> dict[str, Any]:
     return {"StoppingInstances": [_changed(region, one, act) for one in instances]}
 
 
+def cancel_spot_requests(region: Region, params: Mapping[str, Any]) -> dict[str, Any]:
+    """CancelSpotInstanceRequests: the instances stay, and are not started again by EC2."""
+    by_request = {spot_request(one): one for one in region.tables.instances.values() if one.spot is not None}
+    for request in params["SpotInstanceRequestIds"]:
+        if request not in by_request:
+            raise Ec2Error(
+                "InvalidSpotInstanceRequestID.NotFound",
+                f"The spot instance request ID '{request}' does not exist",
+            )
+    cancelled = []
+    for request in params["SpotInstanceRequestIds"]:
+        region.put(replace(by_request[request], spot_is_persistent=False))
+        cancelled.append({"SpotInstanceRequestId": request, "State": "cancelled"})
+    return {"CancelledSpotInstanceRequests": cancelled}
+
+
+def spot_request(instance: Instance) -> str:
+    """The id of the request that a spot instance was launched for."""
+    return f"sir-{instance.id[2:10]}"
+
+
 def terminate_instances(region: Region, params: Mapping[str, Any]) -> dict[str, Any]:
     """TerminateInstances: idempotent. One that is protected spares those in its zone, and is an error."""
     instances: list[Instance] = each(region.instance, params["InstanceIds"])

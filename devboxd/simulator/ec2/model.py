@@ -56,6 +56,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "StartInstances": _op(instances.start_instances, "InstanceIds"),
     "StopInstances": _op(instances.stop_instances, "InstanceIds Force Hibernate SkipOsShutdown"),
     "RebootInstances": _op(instances.reboot_instances, "InstanceIds"),
+    "CancelSpotInstanceRequests": _op(instances.cancel_spot_requests, "SpotInstanceRequestIds"),
     "TerminateInstances": _op(instances.terminate_instances, "InstanceIds Force SkipOsShutdown"),
     "ModifyInstanceAttribute": _op(
         instances.modify_attribute, f"InstanceId Attribute Value {instances.ATTRIBUTES}"

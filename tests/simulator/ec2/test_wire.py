@@ -117,6 +117,14 @@ def test_every_call_passes_both_ways_unchanged() -> None:
         "CreateVolume", AvailabilityZone="us-east-1a", Size=5, VolumeType="io2", Iops=200, Encrypted=True
     )
     ec2.call("DescribeVolumes", VolumeIds=[volume["VolumeId"]])
+    spot = ec2.launch(
+        InstanceMarketOptions={
+            "MarketType": "spot",
+            "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+        }
+    )
+    (shown,) = ec2.call("DescribeInstances", InstanceIds=[spot])["Reservations"][0]["Instances"]
+    ec2.call("CancelSpotInstanceRequests", SpotInstanceRequestIds=[shown["SpotInstanceRequestId"]])
     assert {one.operation for one in ec2.model.history} == set(OPERATIONS)
 
 
