@@ -42,6 +42,11 @@ log = logging.getLogger(__name__)
 LOOK: Final = 0.25  # seconds between two looks at the lanes while there is something to carry
 LOOK_QUIET: Final = 5.0  # the same while there is not
 WITHOUT: Final = 600.0  # seconds that a box which can have no bridge is not asked again
+WITHOUT_NOW: Final = (
+    10.0  # the same where it may be able to in a moment: what comes meanwhile goes the old way
+)
+FIRST: Final = 20.0  # seconds that a stream waits for a bridge that never was up; then it goes the old way
+LANE_TRIES: Final = 3  # lanes that fail before the first is up until the bridge is given up
 
 Run = Callable[[ExecSpec, Terminal], Awaitable[object]]
 Accepted = Callable[["BridgeStream", bytes], None]
@@ -161,6 +166,8 @@ class HeldBridge:
         self._failed_at = float("-inf")
         self._unused_since = sessions.shared.time.monotonic()
         self._checked_at = float("-inf")
+        self._asks_again = WITHOUT
+        self._was_up = False
         self._keeper: asyncio.Task[None] | None = None
 
     # Streams ----------------------------------------------------------------------------------------
@@ -175,10 +182,13 @@ class HeldBridge:
         self._wanted += 1
         try:
             self._keep()
+            patience = wait if self._was_up else FIRST if wait is None else min(wait, FIRST)
             try:
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(patience):
                     await self._up.wait()
             except TimeoutError:
+                if not self._was_up:
+                    raise Unavailable("it did not come up in time") from None
                 raise Unreachable(f"{self.box.name} could not be reached in time") from None
         finally:
             self._wanted -= 1
@@ -311,7 +321,7 @@ class HeldBridge:
     def _keep(self) -> None:
         """See to it that somebody holds the bridge; ask again a box that could have none."""
         now = self._shared.time.monotonic()
-        if self.without is not None and now - self._checked_at > WITHOUT:
+        if self.without is not None and now - self._checked_at > self._asks_again:
             self.without = None
             self._up.clear()
         if self.without is None and (self._keeper is None or self._keeper.done()):
@@ -386,15 +396,17 @@ class HeldBridge:
             )
         except Unavailable as error:
             self._give_up(str(error))
-        except (Denied, DocumentInvalid) as error:
-            self._give_up(error.message)
         except DevboxError as error:
-            self._note_failure(error.message)
-            await self._shared.bells.network.wait(1.0)
+            # Whatever it is (a box that is off, a login, a document that is denied), the old way says it best.
+            self._give_up(error.message, WITHOUT_NOW)
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: str, seconds: float = WITHOUT) -> None:
         self.without = why
         self._checked_at = self._shared.time.monotonic()
+        self._asks_again = seconds
+        if seconds < WITHOUT:
+            log.info("no bridge to %s for now: %s", self.box.name, why)
+            return
         self._shared.news.tell("bridge.without", f"no bridge to {self.box.name}: {why}", box=self.box.name)
 
     def _note_failure(self, why: str) -> None:
@@ -421,7 +433,7 @@ class HeldBridge:
         why = "its session ended"
         try:
             stream = await lane.open(self._secret, self._life)
-            lane.is_up = True
+            lane.is_up = self._was_up = True
             self._failures = 0
             self._bridge.lane_up(lane.number, self._shared.time.monotonic())
             self._up.set()
@@ -441,6 +453,8 @@ class HeldBridge:
             self._bridge.lane_down(lane.number)
             if not lane.is_up:
                 self._note_failure(f"lane {lane.number}: {why}")
+                if self._failures >= LANE_TRIES and not self._was_up and self.without is None:
+                    self._give_up(f"no session reaches it: {why}")
             if not any(one.is_up for one in self._lanes.values()):
                 self._up.clear() if self.without is None else self._up.set()
             self._look.set()

@@ -22,7 +22,7 @@ from devboxd.model.terminal import ClientMessage, Input, Leaving, StatusLine, Ta
 from devboxd.text import one_line
 
 TALK_MOST: Final = 16 << 10  # bytes that the start may say
-START_TIME: Final = 60.0  # seconds
+START_TIME: Final = 30.0  # seconds
 
 
 class Unavailable(DevboxError):

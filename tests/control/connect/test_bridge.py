@@ -64,8 +64,14 @@ async def to_the_end(stream: Duplex) -> bytes:
 
 
 async def run(daemon: Daemon, *argv: str, stdin: bytes = b"", **more: object) -> tuple[Leaving, bytes, bytes]:
+    return await run_on(daemon, await api(daemon), *argv, stdin=stdin, **more)
+
+
+async def run_on(
+    daemon: Daemon, box: BoxRef, *argv: str, stdin: bytes = b"", **more: object
+) -> tuple[Leaving, bytes, bytes]:
     terminal = Capture(stdin)
-    spec = ExecSpec(box=await api(daemon), argv=list(argv), **more)  # type: ignore[arg-type]  # as the test says
+    spec = ExecSpec(box=box, argv=list(argv), **more)  # type: ignore[arg-type]  # as the test says
     leaving = await daemon.execute(spec, terminal)
     return leaving, bytes(terminal.stdout), bytes(terminal.stderr)
 
@@ -214,3 +220,27 @@ async def test_a_forward_goes_over_the_bridge(sim: Simulator, make_daemon: MakeD
         writer.write_eof()
         assert await reader.read() == b"<end>"
         writer.close()
+
+
+async def test_a_box_that_is_off_is_called_that_at_once(bridged: Daemon, sim: Simulator) -> None:
+    """The bridge must not hide what the old way says best, nor wait two minutes for it."""
+    box = await api(bridged)
+    await sim.fault("box-stop", box="api")
+    async with asyncio.timeout(10):
+        leaving, _, _ = await run_on(bridged, box, "true")
+    assert leaving.error is not None
+    assert leaving.error.code == "box-stopped"
+
+
+async def test_a_bridgehead_that_no_session_reaches_goes_todays_way(
+    sim: Simulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands in its way: port sessions, a firewall on loopback, another program on its port."""
+
+    async def refused(*_: object) -> None:
+        raise ConnectionRefused("nothing listens there")
+
+    monkeypatch.setattr("devboxd.control.connect.lane.Lane.open", refused)
+    daemon = await make_daemon(sim, bridge_secret=secret)
+    async with asyncio.timeout(60):
+        assert (await run(daemon, "echo", "hi"))[1] == b"hi\n"

@@ -82,7 +82,7 @@ class Head:
             return
         sock.setblocking(False)
         if listener.family == socket.AF_INET:
-            if not may_connect(peer):
+            if len(self.strangers) * 2 >= STRANGERS_MOST and not may_connect(peer):
                 sock.close()
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
