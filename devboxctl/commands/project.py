@@ -58,9 +58,17 @@ def add_to(app: typer.Typer) -> None:
         ("delete", delete, ["devboxctl delete api --yes"]),
         ("snapshot", snapshot, ["devboxctl snapshot api", "devboxctl snapshot api --label before-upgrade"]),
         ("projects", projects, ["devboxctl projects", "devboxctl projects api"]),
+        ("rebuild", rebuild, ["devboxctl rebuild", "devboxctl rebuild -p work -r eu-central-1"]),
         ("gc", leftovers, ["devboxctl gc", "devboxctl gc api"]),
     ):
         grammar.add(app, name, function, section=grammar.PROJECTS, examples=examples)
+    group = grammar.add_group(app, "iam", "What AWS has to allow.", section=grammar.ACCOUNT)
+    grammar.add(
+        group,
+        "policy",
+        policy,
+        examples=["devboxctl iam policy --for user", "devboxctl iam policy --for box --anywhere"],
+    )
     group = grammar.add_group(
         app, "ops", "What is under way, and going on with what needed you.", section=grammar.PROJECTS
     )
@@ -350,3 +358,31 @@ def leftovers(
         show.print_table(headers, rows, dispensable=("goes", "gib"), wide=wide)
     else:
         show.say("nothing is left over")
+
+
+def rebuild(profile: options.Profile = None, region: options.Region = None) -> None:
+    """Find projects by their tags at AWS, after a lost disk.
+
+    Those that this machine knows are not touched.
+    """
+    found = ask.ask(routes.REBUILD, wire.Account(settings.profile, settings.region), timeout=LOOK)
+    _print_projects(found.projects, "nothing was found that is not known already", wide=False)
+
+
+def policy(
+    audience: Annotated[
+        str,
+        typer.Option("--for", metavar="connect|user|admin|box|deadman|reconciler", help="Who is to have it."),
+    ] = "user",
+    anywhere: Annotated[
+        bool, typer.Option("--anywhere", help="For every account and region, and without asking AWS.")
+    ] = False,
+    profile: options.Profile = None,
+    region: options.Region = None,
+) -> None:
+    """Print the IAM policy that somebody needs, and no more than that.
+
+    A person needs the one for connect and the one for user.
+    """
+    request = wire.PolicyRequest(settings.profile, settings.region, audience, anywhere)
+    show.print_json(ask.ask(routes.SHOW_POLICY, request, timeout=LOOK), bare=True)

@@ -267,6 +267,17 @@ LIST_LEFTOVERS: Final = Route(
     "What belongs to a project and nothing uses.",
 )
 
+REBUILD: Final = Route(
+    "POST",
+    "/v1/rebuild",
+    wire.Account,
+    wire.ProjectList,
+    "Find projects by their tags at AWS, and write down those that are not known; answers with them.",
+)
+SHOW_POLICY: Final = Route(
+    "GET", "/v1/policy", wire.PolicyRequest, dict[str, Any], "The IAM policy that somebody needs."
+)
+
 # Forwards and sessions ----------------------------------------------------------------------------------
 
 LIST_FORWARDS: Final = Route("GET", "/v1/forwards", wire.Nothing, wire.ForwardList, "All forwards.")

@@ -50,6 +50,22 @@ class ProjectBroken(WrongState):
     code = "project-broken"
 
 
+class ProjectDown(WrongState):
+    """The project has no box that runs: it is saved, or on its way up or down."""
+
+    code = "project-down"
+
+    def __init__(self, project: Project) -> None:
+        name = project.name
+        if project.phase is Phase.BROKEN:
+            super().__init__(f"{name} needs you: {project.reason}", hint=f"devboxctl projects {name}")
+        else:
+            super().__init__(
+                f"{name} has no box that runs: it is {project.phase}",
+                hint=f"devboxctl up {name} brings it up",
+            )
+
+
 class GenerationNotFound(DevboxError):
     """The project has no generation of that number."""
 

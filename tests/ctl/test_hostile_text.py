@@ -57,6 +57,28 @@ COMMANDS = [
     ["attach", "gpu"],
     ["exec", "gpu", "true"],
     ["api", "GET", "boxes"],
+    ["projects"],
+    ["projects", "gpu"],
+    ["launch", "gpu"],
+    ["launch", "gpu", "--dry-run"],
+    ["up", "gpu", "--no-wait"],
+    ["stop", "gpu"],
+    ["terminate", "gpu"],
+    ["reboot", "gpu"],
+    ["resize", "gpu", "--disk", "80"],
+    ["rename", "gpu", "cpu"],
+    ["fork", "gpu", "cpu"],
+    ["adopt", "i-0a", "gpu"],
+    ["delete", "gpu", "--yes"],
+    ["snapshot", "gpu"],
+    ["generations", "ls", "gpu"],
+    ["generations", "pin", "gpu", "1"],
+    ["generations", "rm", "gpu", "1"],
+    ["ops", "ls"],
+    ["ops", "resume", "gpu", "--no-wait"],
+    ["gc", "gpu"],
+    ["rebuild"],
+    ["iam", "policy"],
     ["daemon", "status"],
     ["daemon", "start"],
     ["daemon", "stop"],
@@ -94,7 +116,7 @@ def hostile(daemon: FakeDaemon, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (programs / "ssh").chmod(0o700)
     monkeypatch.setenv("PATH", str(programs))
     for route in ROUTES.values():
-        path = route.path.removeprefix("/v1/").format(box="gpu", id=escape(EVIL))
+        path = route.path.removeprefix("/v1/").format(box="gpu", project="gpu", id=escape(EVIL))
         answer = filled(route.answer)
         if route.shape is Shape.VALUE:
             daemon.routes[f"{route.method} {path}"] = answer
@@ -171,7 +193,7 @@ def test_the_trial_reaches_every_route(hostile: FakeDaemon) -> None:
 
 def _unseen(seen: set[tuple[str, str]]) -> Iterator[Route[Any, Any]]:
     for route in ROUTES.values():
-        path = route.path.removeprefix("/v1/").format(box="gpu", id=escape(EVIL))
+        path = route.path.removeprefix("/v1/").format(box="gpu", project="gpu", id=escape(EVIL))
         if (route.method, path) not in seen:
             yield route
 

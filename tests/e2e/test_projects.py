@@ -62,6 +62,9 @@ def test_what_was_written_is_there_in_the_next_box_though_the_daemon_was_killed(
     assert (saved["phase"], saved["generation"], saved["instance"]) == ("ready", 1, None)
     assert [one["number"] for one in world.json("generations", "ls", "work")["generations"]] == [1]
 
+    away = world.run("exec", "work", "true")
+    assert (away.returncode, b"devboxctl up work" in away.stderr) == (255, True), away.stderr
+
     world.ok("up", "work", timeout=LONG)
     second = project(world)
     assert second["instance"] != first["instance"]
@@ -86,3 +89,25 @@ def test_what_is_not_waited_for_is_told_by_the_exit_status(world: World) -> None
     assert json.loads(done.stdout)["pending"] is True
     assert [one["name"] for one in world.json("ops", "ls")["projects"]] == ["work"]
     assert world.run("up", "nobody").returncode == 3
+
+
+def test_a_lost_list_of_projects_is_made_anew_out_of_the_tags(world: World) -> None:
+    """The disk of the laptop is gone, and with it the only place where it was written which boxes there are."""
+    world.ok("launch", "work", "--type", "t4g.small", "--instance-profile", "devbox", timeout=LONG)
+    before = project(world)
+    world.stop_daemon()
+    for file in (world.folder / "state" / "devbox").glob("projects.db*"):
+        file.unlink()
+    world.start_daemon()
+    assert world.json("projects")["projects"] == []
+    assert [one["id"] for one in world.json("rebuild")["projects"]] == [before["id"]]
+    assert project(world)["instance"] == before["instance"]
+
+
+def test_the_policy_is_that_of_the_account(world: World) -> None:
+    """What an administrator pastes must hold here, and nowhere else."""
+    here = world.ok("iam", "policy", "--for", "user")
+    assert ":us-east-1:" in here or "us-east-1" in here
+    assert json.loads(here)["Version"] == "2012-10-17"
+    assert json.loads(world.ok("iam", "policy", "--for", "box", "--anywhere"))["Statement"]
+    assert world.run("iam", "policy", "--for", "nobody").returncode == 2

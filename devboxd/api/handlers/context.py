@@ -19,6 +19,8 @@ from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Merged
 from devboxd.model.folder import in_folder
 from devboxd.model.login import Login
+from devboxd.model.project import Phase
+from devboxd.model.wish import ProjectDown
 
 
 class SshConfig(Protocol):
@@ -71,6 +73,28 @@ class Context(msgspec.Struct):
     projects: Projects
 
 
+async def _resolved(context: Context, name: str, of: Account) -> BoxRef:
+    """The box that is meant: that of a project where one has this name, in the project's own account.
+
+    Raises:
+        ProjectDown: the project has no box that runs; nothing was asked of AWS.
+        BoxNotFound, BoxAmbiguous and the rest of ``Boxes.resolve``.
+    """
+    daemon = context.daemon
+    project = context.projects.named(name)
+    if project is None or name in daemon.config.boxes or not _may_be(of, project.account):
+        return await daemon.boxes.resolve(name, of)
+    if project.phase is not Phase.RUNNING or project.instance is None:
+        raise ProjectDown(project)
+    daemon.memory.used(project.account)
+    return daemon.settings.for_aws().box_ref(project.name, project.instance, project.account)
+
+
+def _may_be(asked: Account, own: Account) -> bool:
+    """Whether an account and region that were asked for, as far as they were, are those of a project."""
+    return asked.profile in (None, own.profile) and asked.region in (None, own.region)
+
+
 def account(target: wire.Account) -> Account:
     """The account that a request names."""
     return Account(target.profile or None, target.region or None)
@@ -81,9 +105,10 @@ async def resolved(context: Context, asked: wire.Target, name: str | None = None
 
     Raises:
         ConfigInvalid: the devbox.toml there has something in it that can not be.
+        ProjectDown: it is the name of a project that has no box which runs.
         DevboxError: as ``Boxes.resolve``.
     """
-    box = await context.daemon.boxes.resolve(asked.box if name is None else name, account(asked))
+    box = await _resolved(context, asked.box if name is None else name, account(asked))
     if asked.folder is None:
         return box
     here = in_folder(context.merged(), asked.folder.path, asked.folder.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
@@ -10,6 +11,7 @@ from devboxd.api.handlers.table import answers, tells
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.box import Account
+from devboxd.model.policy import Audience, Place, policy
 from devboxd.model.project import Phase, Policy, Project
 from devboxd.model.wish import ProjectBroken, ProjectNotFound
 
@@ -170,6 +172,25 @@ async def leftovers(context: Context, asked: wire.ProjectName) -> wire.LeftoverL
     """What it costs, and when it goes."""
     found = await context.projects.leftovers(asked.project)
     return wire.LeftoverList([views.leftover(one, asked.project) for one in found])
+
+
+@answers(routes.REBUILD)
+async def rebuild(context: Context, asked: wire.Account) -> wire.ProjectList:
+    """After a lost disk: EC2's tags say what there was."""
+    made = await context.projects.rebuild(await _where(context, asked))
+    return wire.ProjectList([_view(context, one) for one in made])
+
+
+@answers(routes.SHOW_POLICY)
+async def show_policy(context: Context, asked: wire.PolicyRequest) -> dict[str, Any]:
+    """Of this account and region, unless asked for all."""
+    if asked.audience not in set(Audience):
+        raise BadRequest(f"there is no policy for {asked.audience!r}", hint=f"one of: {', '.join(Audience)}")
+    place = Place()
+    if not asked.anywhere:
+        who = await context.daemon.identity(account(asked))
+        place = Place(who.arn.split(":")[1], who.region or "*", who.number)
+    return policy(Audience(asked.audience), place)
 
 
 # --------------------------------------------------------------------------------------------------------

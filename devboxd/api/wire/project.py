@@ -188,3 +188,10 @@ class LeftoverList(msgspec.Struct, omit_defaults=True):
 
     leftovers: list[Leftover]
     version: int = API_VERSION
+
+
+class PolicyRequest(Account, omit_defaults=True):
+    """For whom: connect, user, admin, box, deadman, reconciler. ``anywhere``: for every account and region."""
+
+    audience: Line = "user"
+    anywhere: bool = False

@@ -141,6 +141,13 @@ class Projects:
         seen = self._fleet.status(project.uid)
         return Status(project, seen.why if seen else "", seen.problem if seen else "")
 
+    def named(self, name: str) -> Project | None:
+        """The project of this name as its loop saw it last: from memory, so that nobody waits."""
+        wanted = name.lower()
+        return next(
+            (one.project for one in self._fleet.statuses() if one.project.name.lower() == wanted), None
+        )
+
     # Up and down ------------------------------------------------------------------------------------
 
     async def launch(self, name: str, asked: LaunchWish) -> Project:
@@ -350,7 +357,8 @@ class Projects:
         except (KeyError, msgspec.ValidationError) as error:
             raise BadRequest(f"this is no export of a project: {error}") from error
         known = renumbered(known)
-        project = msgspec.structs.replace(known.project, owner=self._book.owner)
+        owner = await self._owner_in(known.project.account)
+        project = msgspec.structs.replace(known.project, owner=owner)
         await self._book.restore(Ledger(project, known.run, known.generations), "restored from an export")
         self._fleet.wake(project.uid)
         return project
@@ -359,10 +367,10 @@ class Projects:
         """Make rows anew for what carries our tags at AWS and has none. Nothing that has one is touched."""
         known = {project.uid for project in await self._book.projects()}
         names = {project.name.lower() for project in await self._book.projects()}
-        made = []
-        for uid, ec2 in (await self._computes.compute(account).found(self._book.owner)).items():
+        owner, made = await self._owner_in(account), []
+        for uid, ec2 in (await self._computes.compute(account).found(owner)).items():
             at = self._shared.time.wall()
-            row = None if uid in known else rebuilt(uid, ec2, self._book.owner, account=account, at=at)
+            row = None if uid in known else rebuilt(uid, ec2, owner, account=account, at=at)
             if row is None:
                 continue
             name = row.project.name if row.project.name.lower() not in names else f"project-{uid}"
