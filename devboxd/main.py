@@ -170,8 +170,8 @@ async def _run(
         config=parts.settings.load,
         merged=parts.settings.merged,
         ssh_config=parts.keys,
-        login=lambda whose: Login(
-            parts.callers.caller(whose.profile, whose.region), parts.clock, replace_file
+        login=lambda whose, code: Login(
+            parts.callers.caller(whose.profile, whose.region), parts.clock, replace_file, code=code
         ).run(),
         lend=parts.callers.lend,
         logins=parts.logins,

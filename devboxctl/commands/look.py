@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
 from devboxctl import ask, grammar, options, show
-from devboxctl.commands import sessions
-from devboxctl.fast import reply
+from devboxctl.commands import logins, sessions
 from devboxctl.fast.boxes import COLUMNS, Wanted
-from devboxctl.fast.reply import UsageError
 from devboxctl.options import default_box, settings
 from devboxd import __version__
 from devboxd.api import client, routes, wire
-from devboxd.errors import Kind, exit_status
 
 DOCTOR = 180.0  # seconds for all checks
 
@@ -264,68 +260,8 @@ def login(
 ) -> int:
     """Renew the AWS login of a profile.
 
-    What waits for it goes on by itself. Credentials that are lent with --from-environment are used for this
+    What waits for it goes on by itself. A profile that wants the code of an MFA device has it asked for here, or read
+    from standard input where that is no terminal. Credentials that are lent with --from-environment are used for this
     profile until the daemon ends, or others are lent; they are kept in memory only.
     """
-    if from_environment:
-        return _lend()
-    request = wire.LoginRequest(profile=settings.profile, region=settings.region)
-    for step in ask.ask_lines(routes.LOGIN, request):
-        if settings.json:
-            show.print_json(step, line=True)
-        if step.state == "failed":
-            if not settings.json:
-                failure = step.failure or wire.Failure(
-                    "login-failed",
-                    step.text or "the login failed",
-                    None,
-                    False,
-                    exit_status(Kind.LOGIN),
-                    Kind.LOGIN,
-                )
-                return reply.show_failure(show.plain(failure))
-            return step.failure.exit_status if step.failure else exit_status(Kind.LOGIN)
-        if settings.json:
-            continue
-        if step.text:
-            show.say(step.text)
-        if step.state == "open" and step.url:
-            show.say(f"open: {step.url}")
-            if step.code:
-                show.say(f"code: {step.code}")
-            if not no_browser:
-                _open(step.url)
-    return 0
-
-
-def _lend() -> int:
-    environ = os.environ
-    key, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-    if not key or not secret:
-        raise UsageError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set in this shell")
-    request = wire.LendRequest(
-        profile=settings.profile,
-        region=settings.region,
-        access_key_id=key,
-        secret_access_key=secret,
-        session_token=environ.get("AWS_SESSION_TOKEN") or environ.get("AWS_SECURITY_TOKEN"),
-        expires=environ.get("AWS_CREDENTIAL_EXPIRATION"),
-    )
-    found = ask.ask(routes.LEND, request)
-    if settings.json:
-        show.print_json(found)
-    else:
-        show.say(
-            f"the daemon is {found.kind} {found.name} in account {found.account} now, for profile {found.profile}"
-        )
-        show.say("it keeps these credentials in memory only, until it ends")
-    return 0
-
-
-def _open(url: str) -> None:
-    """Show the page in a browser where there is one. Only web addresses: the text came over a socket."""
-    if not url.startswith("https://"):
-        return
-    import webbrowser
-
-    webbrowser.open(url)
+    return logins.lend() if from_environment else logins.renew(no_browser=no_browser)

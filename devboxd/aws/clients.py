@@ -12,44 +12,36 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 from botocore.utils import validate_region_name
 
-from devboxd import __version__
 from devboxd.aws.errors import region_missing, translate
-from devboxd.aws.http import BoundedSession, Parsers, session_for
+from devboxd.aws.generation import Generation, give_providers, new_session
 from devboxd.aws.lent import Lent
-from devboxd.aws.source import METHODS, source_of
+from devboxd.aws.oddities import note, of_credentials, unreadable
+from devboxd.aws.providers import HelperFailed, Kept
+from devboxd.aws.source import METHODS, mfa_of, source_of
 from devboxd.aws.sso import SsoProfile, sso_profile
-from devboxd.aws.watch import Stamps, stamps
+from devboxd.aws.watch import stamps
 from devboxd.errors import DevboxError, LoginNeeded
 from devboxd.model import box
 from devboxd.model.login import Method, Source, mend
 
-CONNECT_TIMEOUT: Final = 5.0  # seconds
-READ_TIMEOUT: Final = 20.0  # seconds; StartSession has been seen to take some
-ATTEMPTS: Final = 3  # in all, by botocore's standard mode. The one retry level of a single call
 RENEW_EVERY: Final = 5.0  # seconds between two rebuilds while no credential file has changed
 FALLBACK_REGION: Final = "us-east-1"  # only where an endpoint URL is given that names no region
 
-# What botocore lets through when an SSO cache file is damaged. Elsewhere these are bugs, and travel.
-_BROKEN_CACHE: Final = (KeyError, ValueError, TypeError)
-_CAUGHT: Final = (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, OSError, TimeoutError)
+_KNOWN: Final = (DevboxError, BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError)
 _REGION: Final = re.compile(r"\.((?:[a-z]{2,}-){1,3}[a-z]+-\d+)\.")
-# Service models are large and never change: one loader for all sessions of the process.
-_LOADER: Final = create_loader()
 
 T = TypeVar("T")
 # Told of every call that was answered, and of every refusal of credentials.
@@ -64,61 +56,6 @@ class WallClock(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Generation:
-    """One botocore session with its clients. Retired as a whole; closed when its last call is over."""
-
-    session: AioSession
-    region: str
-    sources: Stamps
-    account_id: str | None = None  # of the credentials, once it was asked for
-    _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
-    _clients: dict[str, Any] = field(default_factory=dict)
-    _making: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _users: int = 0
-    _retired: bool = False
-
-    @contextlib.asynccontextmanager
-    async def client(self, service: str) -> AsyncIterator[Any]:
-        """Lend a client."""
-        self._users += 1
-        try:
-            yield self._clients.get(service) or await self._make(service)
-        finally:
-            self._users -= 1
-            await self._close_if_unused()
-
-    async def retire(self) -> None:
-        """Close now, or when the calls that are under way have ended."""
-        self._retired = True
-        await self._close_if_unused()
-
-    async def _close_if_unused(self) -> None:
-        if self._retired and not self._users:
-            self._clients.clear()
-            await self._stack.aclose()
-
-    async def _make(self, service: str) -> Any:
-        async with self._making:
-            if service in self._clients:
-                return self._clients[service]
-            config = AioConfig(
-                connect_timeout=CONNECT_TIMEOUT,
-                read_timeout=READ_TIMEOUT,
-                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                user_agent_extra=f"devbox/{__version__}",
-                # Reading a model takes up to 0.1 s of CPU: in a thread, not on the event loop.
-                warm_up_loader_caches=True,
-                http_session_cls=session_for(service),
-            )
-            make: Any = self.session.create_client  # its typed overloads want a literal name
-            client = await self._stack.enter_async_context(
-                make(service, region_name=self.region, config=config)
-            )
-            self._clients[service] = client
-            return client
-
-
-@dataclass(slots=True, eq=False)
 class Caller:
     """Makes the calls of one account: one set of credentials in one region. Every call goes through here."""
 
@@ -127,7 +64,8 @@ class Caller:
     clock: WallClock
     heard: Heard = lambda account, refusal: None
     lent: Callable[[], Lent | None] = lambda: None
-    _generation: _Generation | None = None
+    kept: Kept = field(default_factory=Kept)  # shared by all regions of a profile
+    _generation: Generation | None = None
     _renewed: float = float("-inf")  # loop time of the last rebuild after a failure
     is_sound: bool = False  # its profile exists and it has a region: both were seen to be so
 
@@ -147,7 +85,7 @@ class Caller:
         Raises: LoginNeeded, Denied, Throttled, Unreachable, NotConnected and the rest of ``aws.errors``.
         """
 
-        async def once(generation: _Generation) -> dict[str, Any]:
+        async def once(generation: Generation) -> dict[str, Any]:
             async with generation.client(service) as client:
                 answer: dict[str, Any] = await getattr(client, operation)(**parameters)
                 return answer
@@ -159,7 +97,7 @@ class Caller:
     ) -> list[dict[str, Any]]:
         """All items under ``key`` of a paginated operation, at most ``limit`` of them. Errors as ``call``."""
 
-        async def every_page(generation: _Generation) -> list[dict[str, Any]]:
+        async def every_page(generation: Generation) -> list[dict[str, Any]]:
             items: list[dict[str, Any]] = []
             async with generation.client(service) as client:
                 async for page in client.get_paginator(operation).paginate(**parameters):
@@ -181,7 +119,7 @@ class Caller:
     async def endpoint(self, service: str) -> str:
         """The URL that calls of this service go to."""
 
-        async def look(generation: _Generation) -> str:
+        async def look(generation: Generation) -> str:
             async with generation.client(service) as client:
                 return str(client.meta.endpoint_url)
 
@@ -190,7 +128,7 @@ class Caller:
     async def credentials(self) -> ReadOnlyCredentials:
         """Access key, secret key and token as of now, refreshed if need be. Never log them."""
 
-        async def freeze(generation: _Generation) -> ReadOnlyCredentials:
+        async def freeze(generation: Generation) -> ReadOnlyCredentials:
             credentials = await generation.session.get_credentials()
             if credentials is None:
                 raise self._no_credentials()
@@ -233,6 +171,30 @@ class Caller:
         with self._translated("sts", "get_credentials"):
             return source_of(self._current().session, self.profile, os.environ, self.clock.wall())
 
+    def device(self) -> str | None:
+        """The MFA device whose code these credentials want, if any. Errors as ``source``."""
+        with self._translated("sts", "get_credentials"):
+            session = self._current().session
+            own = source_of(session, self.profile, os.environ, self.clock.wall())
+            if own.method is not Method.MFA:
+                return None
+            return mfa_of(session.full_config.get("profiles", {}), self.profile_name)
+
+    async def take_code(self, code: str) -> None:
+        """Get credentials with the code of the MFA device. What there was stays where that fails.
+
+        Raises: LoginNeeded, Denied and the rest of ``call``.
+        """
+        # Nobody else hears of what has yet to prove itself.
+        trial = Caller(self.profile, self.asked_region, self.clock, kept=Kept(code))
+        try:
+            await trial.credentials()
+        finally:
+            await trial.forget()
+        self.kept.roles.clear()
+        self.kept.roles.update(trial.kept.roles)
+        await self.forget()
+
     def sso(self) -> SsoProfile | None:
         """The SSO portal of this profile, if it has one."""
         with self._translated("sts", "get_credentials"):
@@ -254,7 +216,7 @@ class Caller:
         self,
         service: str,
         operation: str,
-        act: Callable[[_Generation], Awaitable[T]],
+        act: Callable[[Generation], Awaitable[T]],
         target: str | None,
     ) -> T:
         """Run ``act``; after an authentication failure once more with a new session. Says what came of it."""
@@ -270,22 +232,23 @@ class Caller:
         self,
         service: str,
         operation: str,
-        act: Callable[[_Generation], Awaitable[T]],
+        act: Callable[[Generation], Awaitable[T]],
         target: str | None,
     ) -> T:
         generation = self._current()
         try:
             return await act(generation)
-        except (*_CAUGHT, *_BROKEN_CACHE, RuntimeError, LoginNeeded) as error:
+        except Exception as error:  # botocore has no root of all that it raises
             failure = self._failure(error, service, operation, target)
-            if not isinstance(failure, LoginNeeded) or not await self._renew(generation):
+            may_be_old = isinstance(failure, LoginNeeded) and not isinstance(failure, HelperFailed)
+            if not may_be_old or not await self._renew(generation):
                 raise failure from error
         try:
             return await act(self._current())
-        except (*_CAUGHT, *_BROKEN_CACHE, RuntimeError, LoginNeeded) as error:
+        except Exception as error:
             raise self._failure(error, service, operation, target) from error
 
-    async def _renew(self, failed: _Generation) -> bool:
+    async def _renew(self, failed: Generation) -> bool:
         """Replace a session whose credentials do not work; False where that was done a moment ago."""
         if self._generation is not failed:
             return True  # somebody else has done it
@@ -294,23 +257,21 @@ class Caller:
         if now - self._renewed < RENEW_EVERY and failed.sources == stamps(os.environ):
             return False
         self._renewed = now
+        self.kept.roles.clear()
         await self.forget()
         return True
 
-    def _current(self) -> _Generation:
+    def _current(self) -> Generation:
         if self._generation is None:
             with self._translated("sts", "get_credentials"):
-                session = AioSession(profile=self.profile)
-                session.register_component("data_loader", _LOADER)
-                session.register_component("response_parser_factory", Parsers())
-                # For the clients that providers of credentials make for themselves (sts, sso).
-                session.set_default_client_config(AioConfig(http_session_cls=BoundedSession))
+                session = new_session(self.profile)
                 # A test of the configuration: an unknown profile is refused here and now.
                 session.get_scoped_config()
                 region = self._region(session)
+                give_providers(session, self.profile_name, region, self.kept, self.clock.wall)
                 if (lent := self.lent()) is not None:
                     session.set_credentials(lent.access_key, lent.secret_key, lent.token)
-                self._generation = _Generation(session, region, stamps(os.environ))
+                self._generation = Generation(session, region, stamps(os.environ))
                 self.is_sound = True
         return self._generation
 
@@ -342,14 +303,13 @@ class Caller:
     def _failure(
         self, error: BaseException, service: str, operation: str, target: str | None = None
     ) -> DevboxError:
-        if isinstance(error, _BROKEN_CACHE) and not isinstance(error, _CAUGHT):  # some are both
-            if self.sso() is None:
-                raise error
-            error = LoginNeeded("the stored AWS login is damaged", hint=self._mend())
-        if isinstance(error, RuntimeError):
-            if not self._has_expired():
-                raise error
+        if isinstance(error, RuntimeError) and self._has_expired():
             error = LoginNeeded("the AWS credentials have expired, and no newer ones came", hint=self._mend())
+        elif not isinstance(error, _KNOWN) and of_credentials(error):
+            note(error, "the AWS credentials can not be read")
+            whose = f" of profile {self._profile_name()!r}" if self._profile_name() else ""
+            what = unreadable(error)
+            error = LoginNeeded(f"the AWS credentials{whose} can not be read{what}", hint=self._mend())
         return translate(
             error,
             service=service,
@@ -375,7 +335,7 @@ class Caller:
             return mend(Method.LENT, self._profile_name())
         method, name = METHODS.get(getattr(self._resolved, "method", None) or ""), self._profile_name()
         if self._generation is not None:
-            with contextlib.suppress(*_CAUGHT):  # a broken configuration is reported as such
+            with contextlib.suppress(*_KNOWN):  # a broken configuration is reported as such
                 source = source_of(self._generation.session, self.profile, os.environ, self.clock.wall())
                 if source.method is not Method.NONE or method is None:
                     method = source.method
@@ -387,7 +347,7 @@ class Caller:
     def _translated(self, service: str, operation: str) -> Any:
         try:
             yield
-        except _CAUGHT as error:
+        except Exception as error:
             raise self._failure(error, service, operation) from error
 
 
@@ -398,13 +358,15 @@ class Callers:
     clock: WallClock
     heard: Heard = lambda account, refusal: None
     _kept: dict[tuple[str | None, str | None], Caller] = field(default_factory=dict)
+    _given: dict[str | None, Kept] = field(default_factory=dict)  # by profile
     _lent: dict[str | None, Lent] = field(default_factory=dict, repr=False)  # by profile
 
     def caller(self, profile: str | None = None, region: str | None = None) -> Caller:
         """The caller of a profile in a region; None leaves the choice to the standard settings."""
         key = (profile or None, region or None)
         if key not in self._kept:
-            self._kept[key] = Caller(*key, self.clock, self.heard, lambda: self._lent.get(key[0]))
+            given = self._given.setdefault(key[0], Kept())
+            self._kept[key] = Caller(*key, self.clock, self.heard, lambda: self._lent.get(key[0]), given)
         return self._kept[key]
 
     async def lend(self, profile: str | None, lent: Lent | None) -> Lent | None:

@@ -15,6 +15,7 @@ from botocore.parsers import ResponseParserError
 
 from devboxd.aws.codes import AwsFailed, cancelled, row
 from devboxd.aws.http import AnswerTooLong
+from devboxd.aws.oddities import note
 from devboxd.errors import BadRequest, Conflict, DevboxError, LoginNeeded, Unreachable
 from devboxd.model.login import Method, mend
 from devboxd.text import one_line
@@ -89,6 +90,7 @@ def translate(
         return Unreachable(
             f"{action(service, operation)} could not be sent: {error.strerror or type(error).__name__}"
         )
+    note(error, f"{action(service, operation)} failed")
     return AwsFailed(f"{action(service, operation)} failed ({type(error).__name__})")
 
 

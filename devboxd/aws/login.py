@@ -26,12 +26,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from devboxd import __version__
-from devboxd.aws.clients import CONNECT_TIMEOUT, READ_TIMEOUT, Caller, WallClock
+from devboxd.aws.clients import Caller, WallClock
 from devboxd.aws.codes import AwsFailed
 from devboxd.aws.errors import translate
+from devboxd.aws.generation import CONNECT_TIMEOUT, READ_TIMEOUT
 from devboxd.aws.http import BoundedSession, Parsers
 from devboxd.aws.sso import SsoProfile, cache_folder, cached_token
-from devboxd.errors import BadRequest, DevboxError, LoginNeeded
+from devboxd.errors import BadRequest, Denied, DevboxError, LoginNeeded
 from devboxd.model.login import mend
 from devboxd.model.states import LoginState
 from devboxd.text import one_line, parse_rfc3339, rfc3339
@@ -113,13 +114,19 @@ class Login:
     write: Callable[[Path, bytes], object]
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     folder: Path = field(default_factory=cache_folder)
+    code: str | None = field(default=None, repr=False)  # of an MFA device
 
     async def run(self) -> AsyncGenerator[LoginStep, None]:
-        """Yield ``open``, then ``done`` or ``failed``. Raises nothing but cancellation.
+        """Yield ``open`` or ``code``, then ``done`` or ``failed``. Raises nothing but cancellation.
+
+        After ``code`` there is nothing more: whoever asked comes again with the code of the device.
 
         After ``done`` the account has dropped its old session: the next call uses the new login.
         """
         try:
+            if (wanted := self.caller.device()) is not None:
+                yield await self._with_code(wanted)
+                return
             portal = self._portal()
             async with _oidc(portal) as oidc:
                 registration = await self._registration(oidc, portal)
@@ -149,6 +156,20 @@ class Login:
                 error, service="sso-oidc", operation="create_token", profile=self.caller.profile
             )
             yield LoginStep(LoginState.FAILED, failure.message, failure=failure)
+
+    async def _with_code(self, device: str) -> LoginStep:
+        """Get the role of a profile with the code of its device, or ask for that."""
+        if self.code is None:
+            return LoginStep(LoginState.CODE, f"code of the MFA device {one_line(device)}")
+        try:
+            await self.caller.take_code(self.code)
+        except Denied as error:
+            if "MultiFactorAuthentication" not in error.message:
+                raise
+            raise LoginNeeded("AWS does not accept the code", hint="try again with the next one") from error
+        left = await self.caller.credentials_expire_in()
+        ends = None if left is None else self._now() + timedelta(seconds=left)
+        return LoginStep(LoginState.DONE, f"logged in with the code of {one_line(device)}", expires=ends)
 
     def _portal(self) -> SsoProfile:
         portal = self.caller.sso()

@@ -52,6 +52,8 @@ def source_of(session: AioSession, profile: str | None, environment: Mapping[str
     profiles: Mapping[str, Mapping[str, Any]] = configuration.get("profiles", {})
     if profile is None and environment.get("AWS_ACCESS_KEY_ID"):
         return _environment(environment, now)
+    if mfa_of(profiles, name) is not None:
+        return Source(Method.MFA, name)
     for _ in range(MAX_HOPS):
         settings = profiles.get(name, {})
         if "role_arn" not in settings:
@@ -82,6 +84,18 @@ def source_of(session: AioSession, profile: str | None, environment: Mapping[str
     if any(variable.startswith("AWS_CONTAINER_CREDENTIALS_") for variable in environment):
         return Source(Method.MACHINE, name, renews=True)
     return Source(Method.NONE, name)
+
+
+def mfa_of(profiles: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
+    """The MFA device whose code a profile, or one of its sources, wants; None: none of them does."""
+    for _ in range(MAX_HOPS):
+        settings = profiles.get(name, {})
+        if "role_arn" not in settings:
+            return None
+        if serial := settings.get("mfa_serial"):
+            return str(serial)
+        name = str(settings.get("source_profile", ""))
+    return None
 
 
 def _environment(environment: Mapping[str, str], now: float) -> Source:

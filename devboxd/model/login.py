@@ -24,6 +24,7 @@ class Method(StrEnum):
     PROCESS = "process"  # credential_process
     WEB_IDENTITY = "web-identity"  # a token in a file
     CONSOLE = "console"  # aws login
+    MFA = "mfa"  # a role that wants the code of a device
     LENT = "lent"  # handed over from a shell: devboxctl login --from-environment
     MACHINE = "machine"  # the role of this machine or container
     NONE = "none"  # nothing is set up
@@ -117,7 +118,7 @@ def mend(method: Method, profile: str | None, name: str | None = None) -> str:
     option = f" --profile {profile}" if profile and profile != "default" else ""
     holder = name or profile or "default"
     match method:
-        case Method.SSO:
+        case Method.SSO | Method.MFA:
             return f"run: devboxctl login{option}"
         case Method.CONSOLE:
             return f"run: aws login{option}"
@@ -125,7 +126,8 @@ def mend(method: Method, profile: str | None, name: str | None = None) -> str:
             return f"renew the access key of profile {holder!r} in ~/.aws/credentials; devboxd sees it"
         case Method.ENVIRONMENT:
             return (
-                "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, then restart devboxd"
+                "renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN in your shell, then run there: "
+                f"devboxctl login --from-environment{option}"
             )
         case Method.LENT:
             return f"renew them in your shell, then run there: devboxctl login --from-environment{option}"
@@ -137,7 +139,8 @@ def mend(method: Method, profile: str | None, name: str | None = None) -> str:
             return "look at the role of this machine: it gave credentials that AWS does not take"
         case Method.NONE:
             return (
-                "set AWS_PROFILE, or name a profile in devbox's config.toml, then run: devboxctl login"
+                "set AWS_PROFILE, or name a profile in devbox's config.toml, then run: devboxctl login; or lend it "
+                "what your shell has: devboxctl login --from-environment"
                 if profile in (None, "default")
                 else f"set up credentials for it (aws configure sso --profile {profile}), then run: "
                 f"devboxctl login{option}"

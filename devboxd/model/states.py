@@ -124,6 +124,7 @@ class LoginState(StrEnum):
     """Where a login stands."""
 
     OPEN = "open"  # a page wants to be visited
+    CODE = "code"  # the code of an MFA device is wanted: ask again with it
     WAITING = "waiting"
     DONE = "done"
     FAILED = "failed"

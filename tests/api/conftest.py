@@ -222,7 +222,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dbx-", dir="/tmp")))
 
-        async def login(whose: Account) -> AsyncIterator[LoginStep]:
+        async def login(whose: Account, code: str | None) -> AsyncIterator[LoginStep]:
             yield LoginStep(LoginState.OPEN, "", url="https://device", code="ABCD")
             if whose.profile == "broken":
                 yield LoginStep(LoginState.FAILED, "", failure=LoginNeeded("nobody came"))

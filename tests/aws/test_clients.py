@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from devboxd.api import wire
-from devboxd.aws import clients
+from devboxd.aws import clients, generation
 from devboxd.aws.clients import Caller, Callers
 from devboxd.aws.errors import ProfileUnknown, RegionMissing
 from devboxd.aws.lent import Lent
@@ -88,14 +88,14 @@ async def test_calls_under_way_survive_a_refresh(aws: FakeAws, callers: Callers)
     aws.on("GetConnectionStatus", OK)
     account = callers.caller()
     await ask(account)
-    generation = account._generation
-    assert generation is not None
-    async with generation.client("ssm") as client:
+    used = account._generation
+    assert used is not None
+    async with used.client("ssm") as client:
         await callers.refresh()
         assert (await client.get_connection_status(Target="i-1"))["Status"] == "connected"
         assert await ask(account)
-        assert account._generation is not generation
-    assert not generation._clients, "the old clients were closed when they came back"
+        assert account._generation is not used
+    assert not used._clients, "the old clients were closed when they came back"
 
 
 async def test_one_profile_can_be_forgotten_alone(callers: Callers, home: Path) -> None:
@@ -248,7 +248,7 @@ async def test_throttling_is_retried_once_or_twice_and_then_told(aws: FakeAws, c
     aws.on("GetConnectionStatus", error("ThrottlingException", "Rate exceeded"))
     with pytest.raises(Throttled):
         await ask(callers.caller())
-    assert aws.counts["GetConnectionStatus"] == 2 + clients.ATTEMPTS
+    assert aws.counts["GetConnectionStatus"] == 2 + generation.ATTEMPTS
 
 
 async def test_credentials_of_a_process_tell_when_they_expire(

@@ -66,7 +66,7 @@ class Context(msgspec.Struct):
     config: Callable[[], Awaitable[Loaded]]  # as the files are at this moment
     merged: Callable[[], Merged]
     ssh_config: SshConfig
-    login: Callable[[Account], AsyncIterator[LoginStep]]
+    login: Callable[[Account, str | None], AsyncIterator[LoginStep]]  # the other: a code of its MFA device
     lend: Callable[[str | None, Lent | None], Awaitable[Lent | None]]  # to a profile; returns the former ones
     logins: Logins
     doctor: Doctor

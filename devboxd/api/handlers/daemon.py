@@ -76,7 +76,7 @@ async def login(context: Context, asked: wire.LoginRequest) -> AsyncIterator[wir
     is_done = False
     try:
         whose = context.daemon.settings.for_aws().account_of(account(asked))
-        async for step in context.login(whose):
+        async for step in context.login(whose, asked.code or None):
             is_done = step.state is LoginState.DONE
             yield views.login_step(step)
     except DevboxError as error:

@@ -173,7 +173,9 @@ class Identity(msgspec.Struct, omit_defaults=True):
 
 
 class LoginRequest(Account, omit_defaults=True):
-    """Renew the login of a profile."""
+    """Renew the login of a profile. ``code``: of its MFA device, where it wants one."""
+
+    code: Line | None = None
 
 
 class LendRequest(Account, omit_defaults=True):
@@ -190,7 +192,7 @@ class LendRequest(Account, omit_defaults=True):
 
 
 class LoginStep(msgspec.Struct, omit_defaults=True):
-    """Progress of a login. ``state``: open (visit ``url``, enter ``code``), waiting, done, failed."""
+    """Progress of a login. ``state``: open (visit ``url``, enter ``code``), code (ask again, with it), done, failed."""
 
     state: str
     text: str = ""

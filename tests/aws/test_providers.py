@@ -1,0 +1,490 @@
+"""Credentials as they come in the wild: helpers that fail in every way, devices that want a code, console logins."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import getpass
+import json
+import logging
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from botocore.utils import generate_login_cache_key
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from devboxd.aws import providers
+from devboxd.aws.clients import Caller, Callers
+from devboxd.aws.console import dpop
+from devboxd.aws.login import Login, LoginStep
+from devboxd.errors import DevboxError, LoginNeeded
+from devboxd.host.files import replace_file
+from devboxd.model.login import Method
+from tests.aws.conftest import FixedClock
+from tests.aws.fake import FakeAws, error, fake_aws, xml
+
+SECRET = "hunter2-of-the-helper"
+GOOD = {"Version": 1, "AccessKeyId": "AKIDP", "SecretAccessKey": SECRET, "SessionToken": "t"}
+
+
+def helper(home: Path, script: str) -> Path:
+    """A profile whose helper is this shell script."""
+    program = home / "helper.sh"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    (home / ".aws" / "config").write_text(
+        f"[profile work]\nregion = eu-north-1\ncredential_process = {program} --any\n"
+    )
+    return program
+
+
+def printed(home: Path, output: bytes) -> None:
+    """A profile whose helper prints this."""
+    (home / "out").write_bytes(output)
+    helper(home, f"cat {home}/out")
+
+
+def spelled(**more: object) -> bytes:
+    return json.dumps(GOOD | more).encode()
+
+
+@pytest.mark.parametrize(
+    ("output", "word"),
+    [
+        (b"", "printed nothing"),
+        (b"\n \n", "printed nothing"),
+        (SECRET.encode(), "not JSON"),
+        (b"Welcome " + SECRET.encode() + b"\n" + spelled(), "not JSON"),
+        (spelled() + b"\nbye " + SECRET.encode(), "not JSON"),
+        (b"\xff\xfe" + spelled(), "not JSON"),
+        (spelled(AccessKeyId="AK").replace(b"AK", b"\xe9\xff"), "not JSON"),
+        (spelled()[:-5], "not JSON"),
+        (b"[" + spelled() + b"]", "no credentials"),
+        (b'"' + SECRET.encode() + b'"', "no credentials"),
+        (b"null", "no credentials"),
+        (b"5", "no credentials"),
+        (b"{}", "no credentials"),
+        (spelled(Version=2), "no credentials"),
+        (spelled(Version="1"), "no credentials"),
+        (spelled(AccessKeyId=None), "no credentials"),
+        (spelled(AccessKeyId=""), "no credentials"),
+        (spelled(SecretAccessKey=[SECRET]), "no credentials"),
+        (spelled(AccessKeyId="AKID\r\nX-Evil: 1"), "no credentials"),
+        (spelled(Expiration="2001-01-01T00:00:00Z"), "expired already"),
+        (spelled(Expiration="2001-01-01T00:00:00"), "expired already"),
+        (spelled(Expiration="tomorrow"), "no time"),
+        (spelled(Expiration=""), "no time"),
+        (spelled(Expiration="9999999-01-01T00:00:00Z"), "no time"),
+        (spelled(Expiration=4102444800), "no credentials"),
+        (spelled(Expiration={"at": SECRET}), "no credentials"),
+        (spelled() + b" " * (2 << 20), "far more"),
+    ],
+)
+async def test_a_helper_that_prints_no_credentials_is_named_and_never_quoted(
+    callers: Callers, home: Path, output: bytes, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever uses it has to know that it is this program, and what is wrong; what it printed may be a secret."""
+    printed(home, output)
+    caplog.set_level(logging.DEBUG, "devboxd")
+    with pytest.raises(LoginNeeded, match="credential_process of profile 'work'") as needed:
+        await callers.caller("work").credentials()
+    assert word in needed.value.message
+    assert "run the credential_process of profile 'work' by hand" in (needed.value.hint or "")
+    for said in (needed.value.message, needed.value.hint or "", caplog.text):
+        assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    ("script", "word"),
+    [
+        (f"echo {SECRET} >&2; exit 3", "exit status 3"),
+        (f"echo {SECRET}; exit 255", "exit status 255"),
+        ("kill -9 $$", "signal 9"),
+        ("read answer || exit 4; echo $answer", "exit status 4"),
+        ("exec 3</dev/tty || exit 5", "exit status"),
+    ],
+)
+async def test_a_helper_that_fails_is_named_and_has_no_terminal_to_ask_on(
+    callers: Callers, home: Path, script: str, word: str
+) -> None:
+    """A question on the daemon's terminal is seen by nobody, and freezes everybody's sessions."""
+    helper(home, script)
+    with pytest.raises(LoginNeeded, match="credential_process of profile 'work'") as needed:
+        await callers.caller("work").credentials()
+    assert word in needed.value.message
+    assert SECRET not in f"{needed.value.message} {needed.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("/nowhere/helper --secret x", "/nowhere/helper: No such file"),
+        ("no-such-helper-at-all", "devboxd has its own PATH"),
+        ("/tmp", "Permission denied"),
+        ("helper 'open", "quotation mark"),
+    ],
+)
+async def test_a_helper_that_cannot_be_started_says_why(
+    callers: Callers, home: Path, command: str, word: str
+) -> None:
+    """The PATH of a service is not that of a shell, and nothing else tells."""
+    (home / ".aws" / "config").write_text(
+        f"[profile work]\nregion = eu-north-1\ncredential_process = {command}\n"
+    )
+    with pytest.raises(LoginNeeded) as needed:
+        await callers.caller("work").credentials()
+    assert word in needed.value.message
+    assert "--secret" not in needed.value.message
+
+
+async def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
+    callers: Callers, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every call would hang behind it, and each left a process behind."""
+    helper(home, f"sleep 60 & echo $! > {home}/pid; wait")
+    monkeypatch.setattr(providers, "HELPER_WITHIN", 0.5)
+    with pytest.raises(LoginNeeded, match="did not end within"):
+        await callers.caller("work").credentials()
+    pid = (home / "pid").read_text().strip()
+    for _ in range(100):
+        state = Path(f"/proc/{pid}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        await asyncio.sleep(0.02)
+    else:
+        pytest.fail("it still runs")
+
+
+async def test_a_failing_helper_is_run_once_a_call(callers: Callers, home: Path) -> None:
+    """Some open a page in the browser."""
+    helper(home, f"echo x >> {home}/runs; exit 1")
+    with pytest.raises(LoginNeeded):
+        await callers.caller("work").credentials()
+    assert (home / "runs").read_text() == "x\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"Expiration": None}, {"Expiration": "2100-01-01T00:00:00"}, {"Other": [1]}, {"AccountId": "1"}],
+)
+async def test_a_helper_that_works_is_used(callers: Callers, home: Path, more: dict[str, object]) -> None:
+    """Other fields and a time without a zone are in use."""
+    printed(home, spelled(**more))
+    assert (await callers.caller("work").credentials()).access_key == "AKIDP"
+
+
+async def test_a_role_over_a_failing_helper_names_the_helper_too(callers: Callers, home: Path) -> None:
+    """The profile that is to be mended is the source, not the one that was asked for."""
+    helper(home, "exit 1")
+    with (home / ".aws" / "config").open("a") as file:
+        file.write(
+            "[profile role]\nregion = eu-north-1\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = work\n"
+        )
+    with pytest.raises(LoginNeeded, match="credential_process of profile 'work'"):
+        await callers.caller("role").credentials()
+
+
+MFA = """[profile base]
+region = eu-north-1
+aws_access_key_id = AKIDBASE
+aws_secret_access_key = s
+[profile role]
+region = eu-north-1
+role_arn = arn:aws:iam::111122223333:role/r
+source_profile = base
+mfa_serial = arn:aws:iam::111122223333:mfa/me
+[profile over]
+region = eu-north-1
+role_arn = arn:aws:iam::444455556666:role/s
+source_profile = role
+"""
+
+
+def assumed(key: str, ends: str = "2100-01-01T00:00:00Z") -> str:
+    return (
+        '<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>'
+        f"<AccessKeyId>{key}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>"
+        f"<Expiration>{ends}</Expiration></Credentials><AssumedRoleUser><AssumedRoleId>A:x</AssumedRoleId>"
+        "<Arn>arn:aws:sts::1:assumed-role/r/x</Arn></AssumedRoleUser></AssumeRoleResult></AssumeRoleResponse>"
+    )
+
+
+def sts_error(code: str, message: str, status: int = 403) -> web.Response:
+    """An error as STS writes it."""
+    text = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+    return web.Response(status=status, text=text, content_type="text/xml")
+
+
+def login(caller: Caller, clock: FixedClock, code: str | None = None) -> AsyncGenerator[LoginStep, None]:
+    return Login(caller, clock, replace_file, code=code).run()
+
+
+WRONG_CODE = "MultiFactorAuthentication failed with invalid MFA one time pass code."
+
+
+@pytest.fixture
+async def sts(home: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """An STS that gives a role, and whatever else a test asks of it."""
+    (home / ".aws" / "config").write_text(MFA)
+
+    def never(*_: object, **__: object) -> str:
+        pytest.fail("somebody was asked on the daemon's terminal")
+
+    monkeypatch.setattr(getpass, "getpass", never)
+    async with fake_aws() as fake:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
+        fake.on("AssumeRole", xml(assumed("ASIAROLE")))
+        fake.on("GetConnectionStatus", {"Target": "i-1", "Status": "connected"})
+        yield fake
+
+
+async def ask(caller: Caller) -> dict[str, object]:
+    return await caller.call("ssm", "get_connection_status", Target="i-1")
+
+
+@pytest.mark.parametrize("profile", ["role", "over"])
+async def test_a_device_is_never_asked_about_in_the_daemon(
+    sts: FakeAws, callers: Callers, profile: str
+) -> None:
+    """getpass on the daemon's terminal freezes every session of everybody."""
+    caller = callers.caller(profile)
+    with pytest.raises(LoginNeeded, match="code of your MFA device") as needed:
+        await ask(caller)
+    assert f"devboxctl login --profile {profile}" in (needed.value.hint or "")
+    assert caller.device() == "arn:aws:iam::111122223333:mfa/me"
+    assert caller.source().method is Method.MFA
+    assert not sts.made("AssumeRole")
+
+
+async def test_a_code_opens_the_profile_in_every_region_until_the_role_ends(
+    sts: FakeAws, callers: Callers
+) -> None:
+    """A code is good once: a refresh after a change of network must not cost another."""
+    caller, other = callers.caller("role"), callers.caller("role", "eu-west-1")
+    await caller.take_code("123456")
+    await ask(caller)
+    await callers.refresh()
+    await ask(caller)
+    await ask(other)
+    (call,) = sts.made("AssumeRole")
+    assert call.body["TokenCode"] == "123456"
+    assert call.body["SerialNumber"] == "arn:aws:iam::111122223333:mfa/me"
+    assert "ASIAROLE" in sts.made("GetConnectionStatus")[-1].headers["Authorization"]
+    assert "123456" not in repr(caller)
+
+
+async def test_a_wrong_code_is_said_and_what_worked_goes_on(
+    sts: FakeAws, callers: Callers, clock: FixedClock
+) -> None:
+    """A slip of the finger must not end the sessions that are up."""
+    caller = callers.caller("role")
+    steps = [step async for step in login(caller, clock)]
+    assert [step.state for step in steps] == ["code"]
+    assert "mfa/me" in steps[0].text
+    sts.on("AssumeRole", sts_error("AccessDenied", WRONG_CODE), xml(assumed("ASIAROLE")))
+    (step,) = [step async for step in login(caller, clock, code="000000")]
+    assert step.failure is not None
+    assert step.failure.code == "login-needed"
+    assert "does not accept the code" in step.text
+    (step,) = [step async for step in login(caller, clock, code="123456")]
+    assert step.state == "done"
+    await ask(caller)
+    sts.on("AssumeRole", sts_error("AccessDenied", WRONG_CODE))
+    await anext(login(caller, clock, code="999999"))
+    await ask(caller)
+
+
+async def test_a_role_that_aws_no_longer_takes_wants_a_new_code(sts: FakeAws, callers: Callers) -> None:
+    """What is kept must not be shown to AWS for ever."""
+    caller = callers.caller("role")
+    await caller.take_code("123456")
+    sts.on("GetConnectionStatus", error("ExpiredTokenException", "expired"))
+    with pytest.raises(LoginNeeded) as needed:
+        await ask(caller)
+    assert "devboxctl login --profile role" in (needed.value.hint or "")
+
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+CONSOLE = "arn:aws:iam::111122223333:user/me"
+
+
+def console(home: Path, **more: object) -> Path:
+    """A profile of ``aws login`` and its cache file."""
+    (home / ".aws" / "config").write_text(f"[profile work]\nregion = eu-north-1\nlogin_session = {CONSOLE}\n")
+    token = {
+        "accessKeyId": "ASIACONSOLE",
+        "secretAccessKey": SECRET,
+        "sessionToken": "t",
+        "accountId": "111122223333",
+        "expiresAt": "2100-01-01T00:00:00Z",
+    }
+    content = {
+        "accessToken": token,
+        "refreshToken": "r1",
+        "clientId": "c",
+        "dpopKey": PEM,
+        "idToken": "i",
+    } | more
+    file = home / ".aws" / "login" / "cache" / f"{generate_login_cache_key(CONSOLE)}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    return file
+
+
+async def test_a_console_login_works_as_it_is(home: Path, callers: Callers) -> None:
+    """botocore asks for a further package first."""
+    console(home)
+    assert (await callers.caller("work").credentials()).access_key == "ASIACONSOLE"
+    assert callers.caller("work").source().method is Method.CONSOLE
+
+
+async def test_a_console_login_is_renewed_with_a_proof_of_its_key(
+    home: Path, callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds for a quarter of an hour; sessions are held for weeks."""
+    old = {"accessKeyId": "O", "secretAccessKey": "s", "sessionToken": "t", "accountId": "1", "expiresAt": "2020-01-01T00:00:00Z"}  # fmt: skip
+    file = console(home, accessToken=old)
+    new = {"accessKeyId": "ASIANEW", "secretAccessKey": "s2", "sessionToken": "t2"}
+    async with fake_aws() as fake:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
+        fake.on(
+            "POST /v1/token",
+            {"accessToken": new, "refreshToken": "r2", "expiresIn": 900, "tokenType": "urn:x"},
+        )
+        assert (await callers.caller("work").credentials()).access_key == "ASIANEW"
+        (call,) = fake.calls
+        assert call.body["refreshToken"] == "r1"
+        head, body, signature = call.headers["DPoP"].split(".")
+        assert json.loads(unbase64(body))["htu"].startswith(fake.url)
+        raw = unbase64(signature)
+        pair = (int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+        KEY.public_key().verify(encode_dss_signature(*pair), f"{head}.{body}".encode(), ec.ECDSA(SHA256()))
+    kept = json.loads(file.read_text())
+    assert (kept["refreshToken"], kept["idToken"], kept["accessToken"]["accountId"]) == ("r2", "i", "1")
+    assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"accessToken": None},
+        {"accessToken": "x"},
+        {"accessToken": {"accessKeyId": 5}},
+        {"refreshToken": None},
+        {"dpopKey": 5},
+        {
+            "accessToken": {
+                "accessKeyId": "A",
+                "secretAccessKey": SECRET,
+                "sessionToken": "t",
+                "expiresAt": "soon",
+            }
+        },
+    ],
+)
+async def test_a_damaged_console_login_says_to_log_in_again(
+    home: Path, callers: Callers, more: dict[str, object]
+) -> None:
+    """It is a file that several tools write."""
+    console(home, **more)
+    with pytest.raises(LoginNeeded, match=r"aws login.* of profile 'work'") as needed:
+        await callers.caller("work").credentials()
+    assert "aws login --profile work" in (needed.value.hint or "")
+    assert SECRET not in needed.value.message
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{", b"\xff", b"5"])
+async def test_a_console_login_without_a_usable_file_says_so(
+    home: Path, callers: Callers, content: bytes | None
+) -> None:
+    """The profile is set up, and nobody has logged in yet."""
+    file = console(home)
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(LoginNeeded, match=r"aws login.* of profile 'work'"):
+        await callers.caller("work").credentials()
+
+
+async def test_a_console_login_that_has_ended_says_to_log_in_again(
+    home: Path, callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refresh token ends, too: after half a day, or with a new password."""
+    old = {
+        "accessKeyId": "O",
+        "secretAccessKey": "s",
+        "sessionToken": "t",
+        "expiresAt": "2020-01-01T00:00:00Z",
+    }
+    console(home, accessToken=old)
+    async with fake_aws() as fake:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
+        fake.on("POST /v1/token", error("AccessDeniedException", "no", 401))
+        with pytest.raises(LoginNeeded, match="has ended") as needed:
+            await callers.caller("work").credentials()
+    assert "aws login" in (needed.value.hint or "")
+
+
+def test_a_proof_names_the_request_and_the_key() -> None:
+    """RFC 9449: who steals the refresh token alone gets nothing."""
+    head, body, _ = dpop(KEY, "https://signin.example/v1/token", "n-1", 1_800_000_000).split(".")
+    assert json.loads(unbase64(head))["typ"] == "dpop+jwt"
+    assert json.loads(unbase64(body)) == {
+        "htm": "POST", "htu": "https://signin.example/v1/token", "iat": 1_800_000_000, "jti": "n-1",
+    }  # fmt: skip
+    x = json.loads(unbase64(head))["jwk"]["x"]
+    assert int.from_bytes(unbase64(x), "big") == KEY.public_key().public_numbers().x
+
+
+@pytest.mark.parametrize(
+    "raised", [KeyError("x"), AttributeError(SECRET), AssertionError(), EOFError(), ZeroDivisionError()]
+)
+async def test_what_botocore_trips_over_is_a_failure_with_a_name(
+    sts: FakeAws,
+    callers: Callers,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: Exception,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing that it raises may end as a failure of the daemon; its text may quote a secret."""
+    caller = callers.caller("base")
+    await ask(caller)
+
+    async def trip(*_: object, **__: object) -> object:
+        raise raised
+
+    monkeypatch.setattr("aiobotocore.client.AioBaseClient._make_api_call", trip)
+    with pytest.raises(DevboxError, match="ssm:GetConnectionStatus failed") as failed:
+        await ask(caller)
+    assert failed.value.code == "aws-failed"
+    assert SECRET not in failed.value.message + caplog.text
+    assert "trip" in caplog.text, "where it arose is in the log"
+
+
+@pytest.mark.parametrize(
+    "raised", [KeyError("x"), AttributeError(SECRET), ValueError(SECRET), EOFError(), OSError(SECRET)]
+)
+async def test_what_a_source_of_credentials_trips_over_is_a_login(
+    sts: FakeAws,
+    callers: Callers,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: Exception,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It read a file or an answer that others wrote: whoever owns the profile has to look at that."""
+
+    async def trip(*_: object, **__: object) -> object:
+        raise raised
+
+    monkeypatch.setattr("aiobotocore.credentials.AioSharedCredentialProvider.load", trip)
+    with pytest.raises(LoginNeeded, match=r"credentials of profile 'base' can not be read"):
+        await ask(callers.caller("base"))
+    assert SECRET not in caplog.text
+
+
+def unbase64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
