@@ -23,7 +23,7 @@ from devboxd.errors import (
     TokenUsed,
     WrongState,
 )
-from devboxd.model import change, launch
+from devboxd.model import change, launch, probe
 from devboxd.model.project import Phase, Want, better_known
 from devboxd.model.release import is_saved
 from devboxd.model.seen import Seen
@@ -38,6 +38,7 @@ from devboxd.model.step import (
     Protect,
     RunHook,
     Start,
+    TryBox,
     UnpinFork,
     Write,
 )
@@ -96,6 +97,8 @@ def after_success(seen: Seen, call: Call) -> Write | None:
     match call:
         case Protect():
             return Write("protect", replace(project, unprotected=False), "termination protection is on")
+        case TryBox(generation=number):
+            return probe.passed(seen, number)
         case UnpinFork():
             return Write("fork", replace(project, fork_of=None), "needs nothing of its origin any more")
         case GrowFileSystem(device=device, size_gib=size) if run is not None:
@@ -110,6 +113,10 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
     """What a refusal changes in the row. ``text``: for people; ``times``: how often in a row."""
     lasting = times >= PATIENCE
     match call, refusal:
+        case TryBox(generation=number), _:
+            return probe.failed(seen, number, text) if times >= probe.PATIENCE else None
+        case Launch(), _ if seen.project.phase is not Phase.LAUNCHING:
+            return None  # a probe: the box waits
         case Launch(), Refusal.CAPACITY | Refusal.MISMATCH:
             return launch.next_attempt(seen, text)
         case Launch(), _ if refusal in HOPELESS or (lasting and refusal in (Refusal.GONE, Refusal.BUSY)):

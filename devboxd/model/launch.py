@@ -10,11 +10,11 @@ from devboxd.model import tags
 from devboxd.model.change import BRISK, CALM, begin, found, is_restarted, rescued, running_again, started
 from devboxd.model.project import (
     Cycle,
-    Disk,
     Phase,
     Place,
     Run,
     Want,
+    as_ordered,
     better_known,
     bind,
 )
@@ -149,20 +149,6 @@ def _root(seen: Seen) -> str | None:
     return seen.project.spec.disks[0].device if seen.project.spec.disks else None
 
 
-def as_ordered(disks: tuple[Disk, ...], root_gib: int | None, root: str | None) -> tuple[Disk, ...]:
-    """The volumes to make, out of those that were saved. ``root_gib`` never makes one smaller."""
-    return tuple(
-        replace(
-            disk,
-            size_gib=max(disk.size_gib, root_gib or 0) if disk.device == root else disk.size_gib,
-            volume=None,
-            snapshot=None,
-            source=disk.snapshot or disk.source,
-        )
-        for disk in disks
-    )
-
-
 def launching(seen: Seen) -> Step:
     """(L2 to L4) resolve the current attempt. Its token finds what an earlier call has made."""
     project, run = seen.project, seen.run
@@ -193,7 +179,7 @@ def _not_launched(seen: Seen, run: Run) -> Step:
         token=project.token,
         place=run.place(project.attempt),
         run=run,
-        tags=tags.of_launch(project, run),
+        tags=tags.of_launch(project, run, project.token),
     )
 
 

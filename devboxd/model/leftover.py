@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from devboxd.model.probe import is_probe
 from devboxd.model.project import read_token
 from devboxd.model.retention import is_spent, is_unwanted_image, is_unwanted_snapshot
 from devboxd.model.seen import Seen, Snapshot, Volume, can_never_be_bound
@@ -32,7 +33,10 @@ def leftovers(seen: Seen) -> list[Leftover]:
     found = [
         Leftover(box.id, "instance", "it was launched twice", goes=seen.at)
         for box in seen.ec2.boxes
-        if box.is_alive and box.id != seen.project.instance and can_never_be_bound(box.token, seen.project)
+        if box.is_alive
+        and box.id != seen.project.instance
+        and can_never_be_bound(box.token, seen.project)
+        and not is_probe(box.token, seen.project)
     ]
     for volume in seen.ec2.volumes:
         if is_spent(seen, volume):

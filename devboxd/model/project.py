@@ -147,11 +147,12 @@ class Policy(msgspec.Struct, frozen=True):
     keep_days: int = 7  # the newest generation of each of so many days
     keep_rescue: float = 30 * 86400.0
     hook_may_veto: bool = False  # whether a failing pre-stop hook keeps the box running
+    verify: bool = False  # boot each generation once before its box is released
     force_after: float = 600.0  # how long a box may take to shut down
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """One saved state. Only ``state``, ``pins`` and ``label`` ever change."""
+    """One saved state. Only ``state``, ``pins``, ``label`` and ``tested`` ever change."""
 
     number: int
     image: str
@@ -166,6 +167,7 @@ class Generation(msgspec.Struct, frozen=True):
     pins: tuple[str, ...] = ()  # why it must be kept: ``user``, ``fork:UID``
     label: str = ""
     parent: int = 0
+    tested: bool = False  # it was booted, and answered
 
     @property
     def is_ok(self) -> bool:
@@ -238,6 +240,7 @@ class Project(msgspec.Struct, frozen=True):
     reclaimed: bool = False  # EC2 took the spot instance back: the next launch is on demand
     snap: int | None = None  # save number of an image of the running box
     label: str = ""  # for the next generation
+    probe: int | None = None  # generation that is being tried
     adopted: bool = False  # tags of an instance that we did not launch are still to be written
     moved: str = ""  # the store that it was moved to: nothing is done about it from here
     fork_of: tuple[str, int] | None = None  # uid and generation that are pinned until our first save
@@ -272,6 +275,20 @@ class Usage(msgspec.Struct, frozen=True):
     month: str
     seconds: dict[str, float] = {}
     limit: str | None = None
+
+
+def as_ordered(disks: tuple[Disk, ...], root_gib: int | None, root: str | None) -> tuple[Disk, ...]:
+    """The volumes to make, out of those that were saved. ``root_gib`` never makes one smaller."""
+    return tuple(
+        replace(
+            disk,
+            size_gib=max(disk.size_gib, root_gib or 0) if disk.device == root else disk.size_gib,
+            volume=None,
+            snapshot=None,
+            source=disk.snapshot or disk.source,
+        )
+        for disk in disks
+    )
 
 
 def image_name(project: Project, save: int) -> str:

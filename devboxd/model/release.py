@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from devboxd.model.change import BRISK, CALM, begin, begin_rescue, is_restarted, started_by_somebody
 from devboxd.model.commit import HOPELESS_AFTER
+from devboxd.model.probe import needs_probe, probing
 from devboxd.model.project import (
     Cycle,
     Phase,
@@ -45,6 +46,8 @@ def warm(seen: Seen) -> Step:
         return Wait(min(left, CALM), "saved; the stopped box is kept warm")
     if not seen.is_proven(seen.head):
         return _unproven(seen)
+    if seen.head is not None and needs_probe(project, seen.head):
+        return probing(seen, seen.head)
     changed = replace(project, phase=Phase.RELEASING, since=seen.at, unprotected=True)
     return Write("10", changed, "releasing the box: everything is in the generation")
 

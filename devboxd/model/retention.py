@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from devboxd.model import tags
 from devboxd.model.change import BRISK
 from devboxd.model.ledger import Ledger
+from devboxd.model.probe import is_probe
 from devboxd.model.project import Generation, GenerationState, Phase, Policy, Project, Quality, read_token
 from devboxd.model.seen import Image, Seen, Snapshot, Volume, can_never_be_bound
 from devboxd.model.states import InstanceState
@@ -63,7 +64,9 @@ def reap(seen: Seen) -> Step | None:
     surplus = [
         box
         for box in seen.ec2.boxes
-        if box.id != seen.project.instance and can_never_be_bound(box.token, seen.project)
+        if box.id != seen.project.instance
+        and can_never_be_bound(box.token, seen.project)
+        and not is_probe(box.token, seen.project)
     ]
     for box in surplus:
         if box.is_alive and box.id not in seen.put_off:

@@ -69,7 +69,7 @@ def _mended(seen: Seen, run: Run, box: Box) -> Step | None:
 def _adopted(seen: Seen, run: Run, box: Box) -> Step:
     """An instance that we did not launch gets the tags that ours are born with."""
     project = seen.project
-    ours = tags.of_launch(project, run)
+    ours = tags.of_launch(project, run, project.token)
     volumes = {one.volume for one in box.attached}
     tagged = {box.id: box.tags} | {one.id: one.tags for one in seen.ec2.volumes if one.id in volumes}
     lacking = tuple(

@@ -219,6 +219,8 @@ def can_never_be_bound(token: str | None, project: Project) -> bool:
     read = read_token(token)
     if read is None or read.uid != project.uid or token in project.bound:
         return False
+    if read.run == 0:
+        return True  # a probe: runs count from 1
     if read.run <= project.closed:
         # Older than the tokens that are remembered: not sure, so it is left alone.
         oldest = read_token(project.bound[0]) if len(project.bound) == TOKENS_KEPT else None

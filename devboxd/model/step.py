@@ -46,6 +46,13 @@ class RunHook(msgspec.Struct, frozen=True):
     save: int
 
 
+class TryBox(msgspec.Struct, frozen=True):
+    """Ask a probe's instance whether a session answers. Repeatable."""
+
+    instance: str
+    generation: int
+
+
 class UnpinFork(msgspec.Struct, frozen=True):
     """Take our pin off the generation of another project that we were forked from."""
 
@@ -196,5 +203,5 @@ Ec2Call = (
     | DropImage
     | DropSnapshot
 )
-Call = Ec2Call | RunHook | GrowFileSystem | UnpinFork
+Call = Ec2Call | RunHook | GrowFileSystem | TryBox | UnpinFork
 Step = Wait | Write | Erase | Call

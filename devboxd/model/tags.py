@@ -36,9 +36,9 @@ def of_project(project: Project, own: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def of_launch(project: Project, run: Run) -> dict[str, str]:
+def of_launch(project: Project, run: Run, token: str) -> dict[str, str]:
     """Instance, volumes and network interface of one attempt. A repeat must say the same: no clock, no count."""
-    return {**of_project(project, run.tags), RUN: str(run.number), LAUNCH: project.token}
+    return {**of_project(project, run.tags), RUN: str(run.number), LAUNCH: token}
 
 
 def of_save(project: Project, number: int) -> dict[str, str]:

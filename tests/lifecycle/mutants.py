@@ -93,7 +93,7 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
     "no-ena": (Edit("aws/ec2.py", '        "EnaSupport": bool(boot.ena),\n', ""),),
     "reboots-for-an-image": (Edit("aws/ec2.py", '        "NoReboot": True,\n', ""),),
     "untagged-volumes": (Edit("aws/ec2.py", 'call.tags, "instance", "volume", "network-interface"', 'call.tags, "instance"'),),
-    "no-protection-after-all": (Edit("model/running.py", "    if project.unprotected:\n        return Protect(box.id)\n", ""),),
+    "no-protection-after-all": (Edit("model/running.py", "        return Protect(box.id)\n", "        pass\n"),),
     "head-not-looked-at": (
         Edit("model/retention.py", "return closed and seen.is_proven(seen.head)", "return closed"),
         Edit("model/seen.py", "return available and all(", "return True or all("),

@@ -7,16 +7,16 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from devboxd.model.project import Phase, Quality, Want
+from devboxd.model.project import Phase, Policy, Quality, Want
 from devboxd.simulator.ec2.faults import Fault
 from tests.lifecycle.memory import MemoryStore
 from tests.lifecycle.test_crashes import UID, phase, watched, work
 from tests.lifecycle.world import Daemon, Fate, Request, World, small_spec
 
 
-def up(world: World, *, spot: bool = False) -> None:
+def up(world: World, *, spot: bool = False, policy: Policy | None = None) -> None:
     """A project whose box runs and has written."""
-    world.create(UID, spec=replace(small_spec(), spot=spot))
+    world.create(UID, spec=replace(small_spec(), spot=spot), policy=policy)
     world.daemon(UID)
     world.want(UID, Want.UP)
     world.run_until(phase(world, Phase.RUNNING))
@@ -178,6 +178,38 @@ def head_deregistered_by_hand(world: World) -> None:
     world.run_for(400)
 
 
+def tried_before_it_goes(world: World) -> None:
+    """The generation was booted once, and nothing of the trial is left."""
+    up(world, policy=Policy(warm_for=1800.0, grace=60.0, verify=True))
+    first = box(world)
+    world.want(UID, Want.COLD)
+    world.run_until(phase(world, Phase.READY), most=5000)
+    ledger = world.ledger(UID)
+    assert ledger is not None
+    assert [one.tested for one in ledger.generations] == [True]
+    probes = [one for one in world.model.tables.instances.values() if one.id != first]
+    assert [one.type for one in probes] == ["t4g.small"]
+    world.run_for(900)
+    assert all(one.state.value == "terminated" for one in world.model.tables.instances.values())
+
+
+def does_not_boot(world: World) -> None:
+    """A generation that does not come up: the box stays, and somebody is told."""
+    up(world, policy=Policy(warm_for=1800.0, grace=60.0, verify=True))
+    first = box(world)
+    fault = world.model.faults.add(Fault("no-boot"))
+    world.want(UID, Want.COLD)
+    world.run_until(phase(world, Phase.BROKEN), most=10_000)
+    assert "does not boot" in world.project(UID).reason
+    assert world.model.tables.instances[first].state.value == "stopped"
+    world.model.faults.remove(fault)
+    probe = next(one.id for one in world.model.tables.instances.values() if one.id != first)
+    world.console("RebootInstances", InstanceIds=[probe])
+    world.resume(UID)
+    world.run_until(phase(world, Phase.READY), most=10_000)
+    world.run_for(900)
+
+
 def spot_interrupted(world: World) -> None:
     """EC2 takes the instance back: it is saved and comes up again, on demand and without being asked for."""
     up(world, spot=True)
@@ -225,6 +257,8 @@ ALL: Final[dict[str, Callable[[World], None]]] = {
         many_saves,
         volume_moved_away,
         head_deregistered_by_hand,
+        tried_before_it_goes,
+        does_not_boot,
         spot_interrupted,
         spot_given_back,
         spot_terminated,

@@ -18,13 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from devboxd.host.store import SqliteFile
 from devboxd.model.project import Phase, Want, read_token
 from devboxd.simulator.ec2.faults import Fault
 from tests.lifecycle.memory import MemoryStore
 from tests.lifecycle.oracle import Oracle
 from tests.lifecycle.test_crashes import DEADLY, watched
-from tests.lifecycle.world import Daemon, Fate, Request, World
+from tests.lifecycle.world import Daemon, Fate, Request, World, small_spec
 
 UID: Final = "p1"
 CODES: Final = (
@@ -70,7 +72,8 @@ class Swarm:
         """Chaos, then calm, then everything must be well. Returns what happened how often."""
         world = self.world
         with watched(world, UID) as oracle:
-            world.create(UID)
+            spot = self.dice.random() < 0.2
+            world.create(UID, spec=replace(small_spec(), spot=spot, until_up=self.dice.random() < 0.2))
             for _ in range(self.dice.choice([1, 1, 2])):
                 world.daemon(UID)
             self._mix()
@@ -163,17 +166,23 @@ class Swarm:
         if not ours:
             return
         box = dice.choice(ours)
-        act = dice.choice(["StopInstances", "StartInstances", "RebootInstances", "terminate", "off", "host"])
+        acts = ["StopInstances", "StartInstances", "RebootInstances", "terminate", "off", "host"]
+        act = dice.choice([*acts, "interrupt", "restore"] if box.spot is not None else acts)
         self.done[f"console {act}"] += 1
         if act == "terminate":
             world.console(
                 "ModifyInstanceAttribute", InstanceId=box.id, DisableApiTermination={"Value": False}
             )
             world.console("TerminateInstances", InstanceIds=[box.id])
-        elif act in ("off", "host"):
+        elif act == "restore":
+            if box.is_interrupted and box.spot_is_persistent and box.state.value == "stopped":
+                world.note(f"EC2 restores {box.id}")
+                world.model.restore_spot(box.id, now=world.now)
+        elif act in ("off", "host", "interrupt"):
             if box.state.value == "running":
                 world.note(f"box {box.id}: {act}")
-                (world.model.power_off if act == "off" else world.model.lose_host)(box.id, now=world.now)
+                happens = {"off": world.model.power_off, "host": world.model.lose_host}
+                happens.get(act, world.model.interrupt_spot)(box.id, now=world.now)
         else:
             world.console(act, InstanceIds=[box.id])
 

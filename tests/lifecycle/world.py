@@ -202,6 +202,14 @@ class FakeBoxes:
     async def grow(self, project: Project, instance: str, device: str) -> None:
         await wait_for(Request("Grow", lambda: self._run(instance)))
 
+    async def reach(self, project: Project, instance: str) -> None:
+        await wait_for(Request("Hook", lambda: self._answers(instance)))
+
+    def _answers(self, instance: str) -> None:
+        found = self.world.model.tables.instances.get(instance)
+        if found is None or found.state != "running" or not found.boots:
+            raise Unreachable("nothing answers")
+
     def _run(self, instance: str) -> None:
         if self.world.dice.random() < self.world.unreachable:
             raise Unreachable("the box can not be reached")
@@ -421,6 +429,11 @@ class World:
         self.model.settle(self.now)
         act()
         self.after_event()
+
+    def let_pass(self, seconds: float) -> None:
+        """Time passes while nobody of ours is there."""
+        self.now += seconds
+        self.model.settle(self.now)
 
     def run_for(self, seconds: float) -> None:
         """Let time pass."""

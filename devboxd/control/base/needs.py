@@ -254,6 +254,9 @@ class BoxCommands(Protocol):
     async def before_stop(self, project: Project, instance: str) -> None:
         """Run the user's hooks and write everything to the disks. Bounded in time."""
 
+    async def reach(self, project: Project, instance: str) -> None:
+        """Find out whether a session to this instance answers; raises where none does."""
+
     async def grow(self, project: Project, instance: str, device: str) -> None:
         """Let the file system of this device fill its volume."""
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from devboxd.boxside.script import load
 from devboxd.control.base.needs import RunOnBox
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, NotConnected
 from devboxd.model.answer import BoxSaysNo
 from devboxd.model.project import Project
 from devboxd.model.unsaved import Unsaved, reported
@@ -39,10 +39,16 @@ class BoxWork:
     async def answers(self, project: Project, instance: str) -> bool:
         """Say whether a session to the box answers: that is what ready means."""
         try:
-            ran = await self.run(project, instance, "echo ready", timeout=ANSWER_LIMIT)
+            await self.reach(project, instance)
         except DevboxError:
             return False
-        return ran.status == 0 and "ready" in ran.output
+        return True
+
+    async def reach(self, project: Project, instance: str) -> None:
+        """See ``control.base.needs.BoxCommands``."""
+        ran = await self.run(project, instance, "echo ready", timeout=ANSWER_LIMIT)
+        if ran.status != 0 or "ready" not in ran.output:
+            raise NotConnected(f"{instance} does not answer")
 
     async def unsaved(self, project: Project, instance: str) -> list[Unsaved]:
         """Git work that is on the box only. Raises what running a command raises."""

@@ -188,7 +188,7 @@ class Projects:
         if not isinstance(begun, Write) or begun.run is None:
             raise WrongState(f"{name} can not be launched: {known.project.reason}")
         run, row = begun.run, begun.project
-        call = Launch(row.token, run.place(0), run, tags.of_launch(row, run))
+        call = Launch(row.token, run.place(0), run, tags.of_launch(row, run, row.token))
         return Plan(row, tuple(self._computes.compute(row.account).requests(call)))
 
     async def up(self, name: str) -> Project:

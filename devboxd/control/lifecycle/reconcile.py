@@ -32,6 +32,7 @@ from devboxd.model.step import (
     GrowFileSystem,
     RunHook,
     Step,
+    TryBox,
     UnpinFork,
     Wait,
     Write,
@@ -206,6 +207,8 @@ class Reconciler:
             case RunHook(instance=instance, save=save):
                 await self.boxes.before_stop(seen.project, instance)
                 self.memory.hooked = save
+            case TryBox(instance=instance):
+                await self.boxes.reach(seen.project, instance)
             case GrowFileSystem(instance=instance, device=device):
                 await self.boxes.grow(seen.project, instance, device)
             case UnpinFork(uid=uid, generation=generation, pin=pin):
