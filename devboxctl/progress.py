@@ -83,7 +83,7 @@ def show_project(found: wire.Project) -> None:
 
 def _text(step: wire.ProjectStep) -> str:
     phase = step.project.phase if step.project is not None else ""
-    return f"{phase}: {step.text}" if step.text else phase
+    return f"{phase}: {step.text}" if step.text not in ("", phase) else phase
 
 
 def _tell(text: str, seconds: float) -> None:

@@ -55,6 +55,7 @@ _WELCOME: Final = """
   From another terminal:
     {prefix}
     devboxctl ls;  devboxctl exec web -- uname -a;  devboxctl forward web 8080:80
+    devboxctl launch work --instance-profile devbox;  devboxctl terminate work;  devboxctl up work
   "exit" leaves the box, and then everything is gone.
 """
 
@@ -76,8 +77,8 @@ class Demo:
         """The argv of ``devboxctl words…``."""
         return [sys.executable, "-m", "devboxctl", *words]
 
-    async def run(self, *words: str, quiet: bool = False) -> str:
-        """Run ``devboxctl`` and return its standard output.
+    async def run(self, *words: str, quiet: bool = False, live: bool = False) -> str:
+        """Run ``devboxctl`` and return its standard output. ``live``: what it says meanwhile is seen as it comes.
 
         Raises:
             DemoFailed: it failed, or took longer than a minute.
@@ -89,7 +90,7 @@ class Demo:
             *self.command(*words),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=None if live else asyncio.subprocess.PIPE,
             env=self.env,
             cwd=self.folder,
         )
@@ -101,11 +102,11 @@ class Demo:
                 process.kill()
             await process.wait()
             raise
-        text = out.decode(errors="replace")
+        text, said = out.decode(errors="replace"), (err or b"").decode(errors="replace")
         if not quiet:
-            print(text + err.decode(errors="replace"), end="", flush=True)
+            print(text + said, end="", flush=True)
         if process.returncode:
-            raise DemoFailed(f"{shown}: exit status {process.returncode}\n{err.decode(errors='replace')}")
+            raise DemoFailed(f"{shown}: exit status {process.returncode}\n{said}")
         return text
 
 
@@ -266,8 +267,25 @@ async def _tour(demo: Demo) -> int:
     _expect(str(box.disk) in greeting, "exec did not run on the box")
     await _tour_forward(demo)
     await _tour_attach(demo)
+    await _tour_project(demo)
     print("\ndemo: all of that worked.")
     return 0
+
+
+async def _tour_project(demo: Demo) -> None:
+    """A box is ended, and the next one has what was written on it."""
+    words = ("launch", "work", "--type", "t4g.small", "--instance-profile", "devbox")
+    await demo.run(*words, live=True)
+    await demo.run("exec", "work", "--", "sh", "-c", "seq 100000 > work.txt; sha256sum work.txt")
+    first = await demo.run("exec", "work", "--", "sha256sum", "work.txt", quiet=True)
+    ended = json.loads(await demo.run("--json", "projects", "work", quiet=True))["instance"]
+    await demo.run("terminate", "work", live=True)
+    await demo.run("up", "work", live=True)
+    second = await demo.run("exec", "work", "--", "sha256sum", "work.txt")
+    now = json.loads(await demo.run("--json", "projects", "work", quiet=True))["instance"]
+    _expect(second == first, "the file of the first box is not what the second one has")
+    _expect(now != ended, "it was the same box")
+    print(f"  {ended} is gone, and {now} has the file", flush=True)
 
 
 async def _tour_forward(demo: Demo) -> None:

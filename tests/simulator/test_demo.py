@@ -23,7 +23,7 @@ async def test_the_tour_works_and_leaves_nothing() -> None:
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(300):
             text, _ = await process.communicate()
     finally:
         if process.returncode is None:
@@ -31,6 +31,12 @@ async def test_the_tour_works_and_leaves_nothing() -> None:
             await process.wait()
     shown = text.decode()
     assert process.returncode == 0, shown
-    for line in ("hello from /tmp/devbox-", "hello from box api", "every line exactly once", "are gone"):
+    for line in (
+        "hello from /tmp/devbox-",
+        "hello from box api",
+        "every line exactly once",
+        "has the file",
+        "are gone",
+    ):
         assert line in shown
     assert traces() <= before
