@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Final
 
@@ -10,6 +11,7 @@ from devboxctl.fast import reply
 from devboxctl.options import settings
 from devboxd.api import client, routes, wire
 from devboxd.errors import Kind, exit_status
+from devboxd.text import printable
 
 TRIES: Final = 5  # to find a daemon again, in a row
 PAUSE: Final = 1.0  # seconds between them
@@ -38,6 +40,32 @@ def finish(name: str, found: wire.Project | None, *, wait: bool, up: bool = Fals
         return 0
     show_project(found)
     return 0 if wait or not found.pending else exit_status(Kind.PENDING)
+
+
+def offer(name: str, error: client.Refused) -> int | None:
+    """Offer a person on a terminal to bring a project up that an attach was refused for; returns the exit status.
+
+    None: it was refused for another reason, nobody is there to ask, or the answer was no.
+    """
+    failure = reply.failure_of(error)
+    hint = str(failure.get("hint") or "")
+    if failure.get("code") != "project-down" or not hint.startswith("devboxctl up"):
+        return None
+    if settings.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    sys.stderr.write(printable(f"{failure.get('message')}. Bring it up? [Y/n] "))
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer or answer.strip().lower() not in ("", "y", "yes"):
+        return None
+    try:
+        ask.ask(routes.UP, wire.ProjectName(name))
+        step = follow(name)
+    except KeyboardInterrupt:
+        return 130
+    if step.failure is not None:
+        return reply.show_failure(show.plain(step.failure))
+    return 0 if step.project is not None and step.project.phase == "running" else None
 
 
 def follow(name: str) -> wire.ProjectStep:

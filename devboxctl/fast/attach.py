@@ -448,6 +448,13 @@ def attach(
                 text = f"detached from {place}" if not raw else f"left {place}"
                 notice(text + ("" if raw else f"; attach again with: {again}"))
             return left.status
+        except client.Refused as error:
+            from devboxctl import progress  # whoever is asked something can wait for imports
+
+            status = progress.offer(box, error)
+            if status is None:
+                raise
+            return status or run()
         except client.DaemonLost as error:
             if raw:
                 notice(f"{place} is lost: {error.message}. Only mux sessions survive that")

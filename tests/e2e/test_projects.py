@@ -65,7 +65,14 @@ def test_what_was_written_is_there_in_the_next_box_though_the_daemon_was_killed(
     away = world.run("exec", "work", "true")
     assert (away.returncode, b"devboxctl up work" in away.stderr) == (255, True), away.stderr
 
-    world.ok("up", "work", timeout=LONG)
+    with world.terminal("attach", "work", "--mux", "none") as terminal:
+        terminal.until(r"Bring it up\? \[Y/n\]")
+        terminal.line("y")
+        terminal.until("launching", LONG)
+        terminal.until("the box boots", LONG)
+        assert terminal.shell_pid()
+        terminal.line("exit")
+        assert terminal.wait() == 0
     second = project(world)
     assert second["instance"] != first["instance"]
     assert digest(world) == hashlib.sha256(text).hexdigest()
