@@ -239,6 +239,8 @@ class Head:
         times = [now + 60.0]
         times += self.timers.values()
         times += [lane.since + STRANGER_TIME for lane in self.strangers]
+        if not self.lanes:
+            times.append(self.lonely_since + self.linger)
         deadline = self.bridge.next_deadline()
         if deadline is not None:
             times.append(deadline)
@@ -251,7 +253,7 @@ class Head:
         self.watch(wake, selectors.EVENT_READ, None)
         while True:
             now = time.monotonic()
-            if not self.lanes and not self.strangers and now - self.lonely_since > self.linger:
+            if not self.lanes and not self.strangers and now - self.lonely_since >= self.linger:
                 return
             for key, mask in self.selector.select(self.patience(now)):
                 if key.fileobj == wake:
