@@ -19,7 +19,7 @@ from devboxd.model.project import (
     Span,
     Want,
 )
-from devboxd.model.seen import Box, Seen
+from devboxd.model.seen import LAG, Box, Seen
 from devboxd.model.states import InstanceState
 from devboxd.model.step import (
     Step,
@@ -58,6 +58,7 @@ def begin(seen: Seen, why: str) -> Write:
         save=number,
         snap=None,
         stamp=None,
+        clean=False,
         forced=False,
         failures=0,
         launched=box.launched if box else project.launched,
@@ -76,6 +77,7 @@ def running_again(seen: Seen, box: Box, why: str) -> Write:
         launched=box.launched,
         save=None,
         stamp=None,
+        clean=False,
         forced=False,
         failures=0,
         dead=False,
@@ -85,6 +87,14 @@ def running_again(seen: Seen, box: Box, why: str) -> Write:
     )
     run = replace(seen.run, spans=started(seen.run, box)) if seen.run else None
     return Write("start", changed, f"{box.id} {why}", run=run)
+
+
+def up_after_all(seen: Seen, box: Box) -> Step:
+    """It shows as it was before it was stopped. An old view; but not for ever."""
+    why = "EC2 shows an old view: it was stopped already"
+    if box.state is InstanceState.RUNNING and seen.waited_for(why) >= LAG:
+        return running_again(seen, box, "runs, though it was seen stopped")
+    return Wait(BRISK, why)
 
 
 def started_by_somebody(seen: Seen, box: Box) -> Step:

@@ -112,6 +112,8 @@ def commit(
     if phase is Phase.READY:  # the instance is gone already
         changed = replace(changed, closed=run.number, instance=None, stamp=None, launched=None)
         event = f"rescued as generation {number}"
+    if phase is Phase.WARM:
+        changed = replace(changed, clean=True)
     if phase is Phase.RUNNING:
         changed = replace(changed, since=project.since)
     return Write("R5" if phase is Phase.READY else "8", changed, event, generations=(generation,))

@@ -7,7 +7,17 @@ from typing import Final
 from msgspec.structs import replace
 
 from devboxd.model import tags
-from devboxd.model.change import BRISK, CALM, begin, found, is_restarted, rescued, running_again, started
+from devboxd.model.change import (
+    BRISK,
+    CALM,
+    begin,
+    found,
+    is_restarted,
+    rescued,
+    running_again,
+    started,
+    up_after_all,
+)
 from devboxd.model.project import (
     Cycle,
     Phase,
@@ -211,6 +221,7 @@ def _bound(seen: Seen, run: Run, box: Box) -> Step:
         launched=box.launched,
         bound=bind(project, project.token),
         dead=False,
+        clean=False,
         reason="",
     )
     bound = replace(
@@ -270,6 +281,8 @@ def starting(seen: Seen) -> Step:
         if box.state in (InstanceState.STOPPED, InstanceState.STOPPING):
             return begin(seen, "started, and stopped again")
         return Wait(BRISK, f"the instance is {box.state}")
+    if box.state is InstanceState.RUNNING:
+        return up_after_all(seen, box)
     if box.state is not InstanceState.STOPPED:
         return Wait(BRISK, f"the instance is {box.state}")
     if (wanted := _other_type(seen, box)) is not None:

@@ -231,6 +231,7 @@ class Project(msgspec.Struct, frozen=True):
     instance: str | None = None
     launched: float | None = None  # LaunchTime of the instance as known: changes when it is started
     stamp: float | None = None  # LaunchTime that the save is of; None: not seen stopped yet
+    clean: bool = False  # it was saved, and was not seen running since
     dead: bool = False  # the instance was seen terminated: no older view brings it back
     forced: bool = False  # stopped by force
     unprotected: bool = False  # termination protection may be off

@@ -93,6 +93,7 @@ def _bound(
         instance=box.id,
         launched=box.launched,
         bound=(text,),
+        clean=warm,
         unprotected=True,  # for all we know
     )
     spans = (Span(box.launched, None if box.is_up else box.stopped or box.launched),) if box.launched else ()

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from devboxd.model.change import BRISK, CALM, begin, begin_rescue, is_restarted, started_by_somebody
+from devboxd.model.change import (
+    BRISK,
+    CALM,
+    begin,
+    begin_rescue,
+    is_restarted,
+    started_by_somebody,
+    up_after_all,
+)
 from devboxd.model.commit import HOPELESS_AFTER
 from devboxd.model.probe import needs_probe, probing
 from devboxd.model.project import (
@@ -36,7 +44,7 @@ def warm(seen: Seen) -> Step:
     if box.state is InstanceState.TERMINATED:
         return ended(seen, box)
     if box.state is not InstanceState.STOPPED:
-        return Wait(BRISK, "EC2 shows an old view")
+        return up_after_all(seen, box)
     if project.want is Want.UP and not project.is_let_go:
         changed = replace(project, phase=Phase.STARTING, since=seen.at, cycle=Cycle.NONE, reason="")
         return Write("start", changed, "starting again")
@@ -73,7 +81,8 @@ def is_saved(seen: Seen, box: Box) -> bool:
     """Say whether the head holds what this stopped, or terminated, instance held: the gate of the release."""
     head = seen.head
     return (
-        head is not None
+        seen.project.clean
+        and head is not None
         and head.run == seen.project.run
         and head.stamp is not None
         and box.launched is not None
@@ -90,8 +99,10 @@ def releasing(seen: Seen) -> Step:
         return started_by_somebody(seen, box)
     if box.state is InstanceState.TERMINATED:
         return ended(seen, box)
+    if box.state is InstanceState.SHUTTING_DOWN:
+        return Wait(BRISK, "the instance is shutting down")
     if box.state is not InstanceState.STOPPED:
-        return Wait(BRISK, f"the instance is {box.state}")
+        return up_after_all(seen, box)
     if not is_saved(seen, box):
         return begin(seen, "it holds more than the newest generation")
     if not seen.is_proven(seen.head):

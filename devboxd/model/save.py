@@ -19,6 +19,7 @@ from devboxd.model.change import (
     running_again,
     started_by_somebody,
     stopped,
+    up_after_all,
 )
 from devboxd.model.commit import committed
 from devboxd.model.project import (
@@ -64,7 +65,7 @@ def _stop(seen: Seen, box: Box) -> Step:
     """(2, 3) the hook, then StopInstances."""
     project = seen.project
     if project.stamp is not None:
-        return Wait(BRISK, "EC2 shows an old view: it was stopped already")
+        return up_after_all(seen, box)
     if project.is_wanted_up:
         return running_again(seen, box, "goes on: the save was cancelled")
     if not seen.hooked:

@@ -74,7 +74,7 @@ def project(phase: Phase, **changes: Any) -> Project:
     if phase in (Phase.SAVING, Phase.RESCUE):
         row = replace(row, saves=1, save=1, want=Want.COLD)
     if phase in (Phase.READY, Phase.WARM, Phase.RELEASING):
-        row = replace(row, saves=1, head=1, want=Want.COLD)
+        row = replace(row, saves=1, head=1, want=Want.COLD, clean=phase is not Phase.READY)
     if phase is Phase.LAUNCHING:
         row = replace(row, bound=())
     return replace(row, **changes)

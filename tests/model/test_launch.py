@@ -339,7 +339,7 @@ def test_another_type_is_set_while_the_box_is_stopped() -> None:
 
 def test_a_saved_box_without_capacity_is_let_go_and_launched_elsewhere() -> None:
     """An instance is tied to its zone, an image is not."""
-    row = project(Phase.STARTING, head=1, saves=1)
+    row = project(Phase.STARTING, head=1, saves=1, clean=True)
     seen = look(row, boxes=box("stopped"), volumes=volumes(), **saved())
     step = write(after_refusal(seen, Start("i-1"), Refusal.CAPACITY, "no room", 1), "10")
     assert (step.project.phase, step.project.shunned) == (Phase.RELEASING, "us-east-1a")

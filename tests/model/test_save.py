@@ -142,6 +142,21 @@ def test_an_old_view_of_the_box_decides_nothing() -> None:
     assert isinstance(decide(stamped, boxes=box("running"), volumes=volumes(), hooked=True), Wait)
 
 
+@pytest.mark.parametrize("phase", [Phase.SAVING, Phase.WARM, Phase.RELEASING, Phase.STARTING])
+def test_a_running_view_that_stays_is_believed_at_last(phase: Phase) -> None:
+    """Whatever its LaunchTime says: it must not be waited for without an end, and never be let go after that."""
+    row = project(phase, stamp=LAUNCHED, head=1)
+    seen: dict[str, Any] = {"boxes": box("running"), "volumes": volumes(), "hooked": True, **saved()}
+    step = decide(row, **seen)
+    assert isinstance(step, Wait)
+    again = write(decide(row, waited=(step.why, 301.0), **seen), "start").project
+    assert (again.phase, again.clean) == (Phase.RUNNING, False)
+    for state in (Phase.WARM, Phase.RELEASING):
+        stopped = replace(again, phase=state, want=Want.COLD)
+        write(decide(stopped, boxes=box("stopped"), volumes=volumes(), **saved()), "1")
+        write(decide(stopped, boxes=box("terminated"), volumes=volumes("available"), **saved()), "R1")
+
+
 @pytest.mark.parametrize("state", ["pending", "transient"])
 def test_row_6_an_image_in_the_making_is_waited_for_without_a_bound(state: str) -> None:
     """It takes minutes, exceptionally a day; every stock waiter gives up after ten."""
