@@ -20,6 +20,7 @@ from devboxd.api.server import build, serving
 from devboxd.aws.clients import Callers
 from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.computes import AwsComputes
+from devboxd.aws.http import DENIED
 from devboxd.aws.login import Login
 from devboxd.aws.watch import changes as credential_changes
 from devboxd.control.base.logins import LoginWatch
@@ -216,6 +217,7 @@ def _watches(
             what = f"slept for {wake.slept:.0f} s" if wake.slept else "the network changed"
             shared.news.tell("wake", what, slept=wake.slept)
             parts.dialer.network_changed()
+            DENIED.forget()  # another network has another proxy
             await parts.callers.refresh()  # connections that wait for the next call lead nowhere any more
             shared.bells.network.ring()
             shared.logins.changed.ring()  # a login may have ended meanwhile: look

@@ -23,13 +23,13 @@ from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
-from botocore.utils import validate_region_name
 
 from devboxd.aws.errors import region_missing, translate
 from devboxd.aws.generation import Generation, give_providers, new_session
 from devboxd.aws.lent import Lent
 from devboxd.aws.oddities import note, of_credentials, unreadable
 from devboxd.aws.providers import HelperFailed, Kept
+from devboxd.aws.settings import check, check_region, region_of
 from devboxd.aws.source import METHODS, mfa_of, source_of
 from devboxd.aws.sso import SsoProfile, sso_profile
 from devboxd.aws.watch import stamps
@@ -240,7 +240,7 @@ class Caller:
             return await act(generation)
         except Exception as error:  # botocore has no root of all that it raises
             failure = self._failure(error, service, operation, target)
-            may_be_old = isinstance(failure, LoginNeeded) and not isinstance(failure, HelperFailed)
+            may_be_old = isinstance(failure, LoginNeeded) and not isinstance(error, HelperFailed)
             if not may_be_old or not await self._renew(generation):
                 raise failure from error
         try:
@@ -267,6 +267,7 @@ class Caller:
                 session = new_session(self.profile)
                 # A test of the configuration: an unknown profile is refused here and now.
                 session.get_scoped_config()
+                check(session, self.profile, os.environ)
                 region = self._region(session)
                 give_providers(session, self.profile_name, region, self.kept, self.clock.wall)
                 if (lent := self.lent()) is not None:
@@ -276,16 +277,16 @@ class Caller:
         return self._generation
 
     def _region(self, session: AioSession) -> str:
-        asked = self.asked_region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
-        if asked:
-            validate_region_name(asked)  # now: a misspelt one is no account
-            return str(asked)
         endpoints = (
             os.environ.get("AWS_ENDPOINT_URL_SSM"),
             os.environ.get("AWS_ENDPOINT_URL"),
             session.get_scoped_config().get("endpoint_url"),
         )
-        if (endpoint := next(filter(None, endpoints), None)) is None:
+        endpoint = next(filter(None, endpoints), None)
+        if (asked := region_of(session, self.asked_region, self.profile_name, os.environ)) is not None:
+            check_region(*asked, has_endpoint=endpoint is not None)  # now: a misspelt one is no account
+            return asked[0]
+        if endpoint is None:
             raise region_missing(self.profile)
         named = _REGION.search(urlsplit(endpoint).hostname or "")
         return named[1] if named else FALLBACK_REGION

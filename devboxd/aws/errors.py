@@ -14,8 +14,9 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from devboxd.aws.codes import AwsFailed, cancelled, row
-from devboxd.aws.http import AnswerTooLong
+from devboxd.aws.http import AnswerTooLong, ProxyDenied, ProxyUnsupported
 from devboxd.aws.oddities import note
+from devboxd.aws.providers import HelperFailed
 from devboxd.errors import BadRequest, Conflict, DevboxError, LoginNeeded, Unreachable
 from devboxd.model.login import Method, mend
 from devboxd.text import one_line
@@ -25,6 +26,12 @@ class RegionMissing(BadRequest):
     """No region is configured, and none can be told from an endpoint."""
 
     code = "region-missing"
+
+
+class ProxyUnusable(BadRequest):
+    """The proxy of the environment refuses our password, or is of a kind that is not supported."""
+
+    code = "proxy-unusable"
 
 
 class ProfileUnknown(BadRequest):
@@ -138,6 +145,10 @@ def _login_over(error: boto.BotoCoreError, name: str, hint: str, profile: str | 
     return LoginNeeded(f"the AWS login{f' of profile {profile!r}' if profile else ''} has expired", hint=hint)
 
 
+def _helper_failed(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    return LoginNeeded(str(error), hint=mend(Method.PROCESS, error.kwargs["profile"]))
+
+
 def _profile_unknown(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
     asked = error.kwargs.get("profile") or profile
     return ProfileUnknown(f"there is no AWS profile named {asked!r}", hint="see: aws configure list-profiles")
@@ -170,6 +181,20 @@ def _proxy(error: boto.BotoCoreError, name: str, hint: str, profile: str | None)
     return Unreachable(f"the proxy {what}", hint="check HTTPS_PROXY, its user and password, and NO_PROXY")
 
 
+def _proxy_denied(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    return ProxyUnusable(
+        "the proxy refuses the user and the password of HTTPS_PROXY (407)",
+        hint="correct HTTPS_PROXY (http://USER:PASSWORD@HOST:PORT), then run there: devboxctl daemon restart",
+    )
+
+
+def _proxy_unsupported(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    return ProxyUnusable(
+        f"{error.kwargs['scheme']}:// proxies are not supported, and HTTPS_PROXY names one",
+        hint="name one that speaks HTTP (http://HOST:PORT), or unset it; then: devboxctl daemon restart",
+    )
+
+
 def _unreachable(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
     if isinstance(error.kwargs.get("error"), FileNotFoundError):
         return BadRequest(
@@ -198,6 +223,7 @@ _FAILURES: Final[tuple[tuple[tuple[type[boto.BotoCoreError], ...], _Failed], ...
         ),
         _login_over,
     ),
+    ((HelperFailed,), _helper_failed),
     ((boto.ProfileNotFound,), _profile_unknown),
     ((boto.NoRegionError,), _region_missing),
     (
@@ -217,6 +243,8 @@ _FAILURES: Final[tuple[tuple[tuple[type[boto.BotoCoreError], ...], _Failed], ...
     ((boto.HTTPClientError, boto.ConnectionError), _unreachable),
     ((boto.ValidationError, boto.ParamValidationError, boto.MissingParametersError), _bad_arguments),
     ((AnswerTooLong,), _too_long),
+    ((ProxyDenied,), _proxy_denied),
+    ((ProxyUnsupported,), _proxy_unsupported),
 )
 
 

@@ -7,24 +7,75 @@ It need not be AWS that answers: a captive portal, a proxy, an emulator.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, Final
 
 import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.parsers import AioResponseParserFactory
-from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
+from botocore.exceptions import BotoCoreError, ConnectionClosedError, ProxyConnectionError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
 
 MOST: Final = 4 << 20  # bytes of one answer; a page of anything we ask for has some hundred kilobytes
 MOST_OF: Final = {"ec2": 64 << 20}  # a thousand instances with all their tags and interfaces
 WITHIN: Final = 60.0  # seconds for the whole body, however often a byte of it comes
 READ_AT_ONCE: Final = 1 << 16
+PROXY_AUTH: Final = 407
+DENIED_FIRST: Final = 60.0  # seconds that a proxy is left alone which has refused our password
+DENIED_LONGEST: Final = 3600.0
+_SCHEME: Final = re.compile(
+    r"(?:http://)?([a-z][a-z0-9+.-]*)://", re.IGNORECASE
+)  # botocore puts the first before it
 
 
 class AnswerTooLong(BotoCoreError):
     """An answer has more bytes than any that AWS gives."""
 
     fmt = "The answer has more than {most} bytes."
+
+
+class ProxyDenied(BotoCoreError):
+    """The proxy wants a user and a password, or other ones. No ConnectionError: botocore would try those again."""
+
+    fmt = "The proxy refuses the user and the password."
+
+
+class ProxyUnsupported(BotoCoreError):
+    """The proxy is of a kind that can not be used."""
+
+    fmt = "Proxies of the kind {scheme} are not supported."
+
+
+class _Denied:
+    """How long a proxy is left alone that has refused a password: a wrong one, often enough, locks an account."""
+
+    def __init__(self) -> None:
+        self._until: dict[
+            str, tuple[float, float]
+        ] = {}  # by address: loop time, and the seconds of that wait
+
+    def check(self, proxy: str) -> None:
+        """Raise ProxyDenied where it is too early to ask again."""
+        until, _ = self._until.get(proxy, (0.0, 0.0))
+        if asyncio.get_running_loop().time() < until:
+            raise ProxyDenied
+
+    def refused(self, proxy: str) -> None:
+        """It has said no: wait twice as long as the last time."""
+        _, last = self._until.get(proxy, (0.0, 0.0))
+        wait = min(max(2 * last, DENIED_FIRST), DENIED_LONGEST)
+        self._until[proxy] = (asyncio.get_running_loop().time() + wait, wait)
+
+    def passed(self, proxy: str) -> None:
+        """It let a request through."""
+        self._until.pop(proxy, None)
+
+    def forget(self) -> None:
+        """Ask again: this is another network."""
+        self._until.clear()
+
+
+DENIED: Final = _Denied()
 
 
 class _Read:
@@ -45,6 +96,28 @@ class BoundedSession(AIOHTTPSession):
 
     async def send(self, request: Any) -> Any:  # its stubs say that a response is ours to choose
         """Send, and read the answer."""
+        known: Any = self  # the stubs leave out what it keeps
+        proxy = known._proxy_config.proxy_url_for(request.url)
+        if proxy is None:
+            return await self._sent(request)
+        scheme = _SCHEME.match(proxy)
+        if scheme is not None and scheme[1].lower() not in ("http", "https"):
+            raise ProxyUnsupported(scheme=scheme[1].lower())
+        DENIED.check(proxy)
+        try:
+            response = await self._sent(request)
+        except ProxyConnectionError as error:
+            if getattr(error.kwargs.get("error"), "status", None) != PROXY_AUTH:
+                raise
+            DENIED.refused(proxy)
+            raise ProxyDenied from error
+        if response.status_code == PROXY_AUTH:  # of a plain request, which is no tunnel
+            DENIED.refused(proxy)
+            raise ProxyDenied
+        DENIED.passed(proxy)
+        return response
+
+    async def _sent(self, request: Any) -> Any:
         if request.stream_output:  # nothing that we call
             return await super().send(request)
         request.stream_output = True  # else it would be read in there

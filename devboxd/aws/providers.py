@@ -24,6 +24,7 @@ from aiobotocore.credentials import (
     create_credential_resolver,
 )
 from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError
 
 from devboxd.aws.console import ConsoleProvider
 from devboxd.aws.source import mfa_of
@@ -36,8 +37,10 @@ HELPER_MOST: Final = 1 << 20  # bytes of an answer; one has less than ten thousa
 _Word = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=65536)]
 
 
-class HelperFailed(LoginNeeded):
+class HelperFailed(BotoCoreError):
     """A ``credential_process`` gave no credentials. Asking it once more at once would change nothing."""
+
+    fmt = "the credential_process of profile {profile!r} {what}"
 
 
 @dataclass(slots=True)
@@ -208,10 +211,7 @@ class Helper(AioProcessProvider):
         return rfc3339(ends)
 
     def _failed(self, what: str) -> HelperFailed:
-        return HelperFailed(
-            f"the credential_process of profile {self._whose!r} {what}",
-            hint=mend(Method.PROCESS, self._whose),
-        )
+        return HelperFailed(profile=self._whose, what=what)
 
 
 async def _all(helper: asyncio.subprocess.Process) -> bytes:

@@ -13,6 +13,7 @@ from botocore.retries.standard import ExponentialBackoff
 from botocore.tokens import SSOTokenProvider
 
 from devboxd.aws.clients import Callers
+from devboxd.aws.http import DENIED
 from tests.aws.fake import FakeAws, fake_aws
 
 
@@ -44,6 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(SSOTokenProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))
     monkeypatch.setattr(SSOProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))
     (tmp_path / ".aws").mkdir()
+    DENIED.forget()
     return tmp_path
 
 

@@ -11,7 +11,7 @@ import pytest
 from devboxd.api import wire
 from devboxd.aws import clients, generation
 from devboxd.aws.clients import Caller, Callers
-from devboxd.aws.errors import ProfileUnknown, RegionMissing
+from devboxd.aws.errors import ProfileUnknown, ProxyUnusable, RegionMissing
 from devboxd.aws.lent import Lent
 from devboxd.errors import BadRequest, Denied, DevboxError, LoginNeeded, Throttled, Unreachable
 from devboxd.model import box
@@ -213,7 +213,7 @@ async def test_the_bare_data_path_works_with_an_endpoint_a_bundle_a_proxy_and_du
         assert await account.endpoint("ssm") == aws.url
         await callers.refresh()
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:wrong@127.0.0.1:{proxy.port}")
-        with pytest.raises(Unreachable, match="proxy") as refused:
+        with pytest.raises(ProxyUnusable, match="407") as refused:
             await ask(account)
         assert "wrong" not in f"{refused.value} {refused.value.hint}"
 

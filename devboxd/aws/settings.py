@@ -1,0 +1,327 @@
+"""What is wrong with the AWS settings of a profile, told before they are used: file, profile, setting and mend.
+
+botocore would stop at most of these with the name of a class, at some of them much later, and at a few not at all.
+Nothing that may be secret is quoted.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from aiobotocore.session import AioSession
+
+from devboxd.errors import BadRequest
+from devboxd.text import one_line
+
+MAX_HOPS: Final = 8  # source_profile links that are followed
+SHOWN: Final = 80  # characters of a value in a message
+KEY_ID, SECRET = "aws_access_key_id", "aws_secret_access_key"
+_REGION: Final = re.compile(r"[a-z]{2,8}(-[a-z]+){1,3}-\d{1,2}")
+_LABEL: Final = re.compile(r"(?!\d+$)(?!-)[a-zA-Z0-9-]{1,63}(?<!-)")
+_URL: Final = re.compile(r"https?://[^\s/?#\"']+(?:[/?#]\S*)?")
+_ARN: Final = re.compile(r"arn:[a-z-]+:[^\s\"']+")
+_WORD: Final = re.compile(r"[!-~]+")
+
+Settings = Mapping[str, Any]
+_Profiles = Mapping[str, Settings]
+
+
+def _is_count(value: str) -> bool:
+    return value.isascii() and value.isdigit() and int(value) > 0
+
+
+def _one_of(*words: str) -> tuple[Callable[[str], bool], str]:
+    return (lambda value: value.lower() in words), f"one of {', '.join(words)}"
+
+
+def _is_bare(value: str) -> bool:
+    """Say whether a key is as AWS gives it: without quotes, spaces or a comment behind it."""
+    return _WORD.fullmatch(value) is not None and value[0] not in "\"'"
+
+
+_COUNT: Final = (_is_count, "a number above 0")
+_ADDRESS: Final = (
+    lambda value: _URL.fullmatch(value) is not None,
+    "an address that begins with https:// or http://",
+)
+_NAME: Final = (
+    lambda value: _ARN.fullmatch(value) is not None,
+    "an ARN, as in arn:aws:iam::111122223333:role/name",
+)
+_KEY: Final = (_is_bare, "the bare key: no quotes, no spaces, and a comment needs a line of its own")
+# What a value has to be, and how that is said. The variable is the environment's name for it, where there is one.
+_RULES: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
+    KEY_ID: _KEY,
+    SECRET: _KEY,
+    "aws_session_token": _KEY,
+    "max_attempts": _COUNT,
+    "metadata_service_timeout": _COUNT,
+    "metadata_service_num_attempts": _COUNT,
+    "duration_seconds": _COUNT,
+    "retry_mode": _one_of("legacy", "standard", "adaptive"),
+    "sts_regional_endpoints": _one_of("legacy", "regional"),
+    "defaults_mode": _one_of("legacy", "auto", "standard", "in-region", "cross-region", "mobile"),
+    "ec2_metadata_service_endpoint_mode": _one_of("ipv4", "ipv6"),
+    "account_id_endpoint_mode": _one_of("preferred", "disabled", "required"),
+    "request_checksum_calculation": _one_of("when_supported", "when_required"),
+    "response_checksum_validation": _one_of("when_supported", "when_required"),
+    "credential_source": _one_of("environment", "ec2instancemetadata", "ecscontainer"),
+    "endpoint_url": _ADDRESS,
+    "sso_start_url": _ADDRESS,
+    "sso_region": (
+        lambda value: _REGION.fullmatch(value) is not None,
+        "the name of a region, as in eu-west-1",
+    ),
+    "role_arn": _NAME,
+    "mfa_serial": (
+        lambda value: _is_bare(value),
+        "the ARN or serial number of a device, without quotes or a comment",
+    ),
+}
+_VARIABLES: Final = {
+    "AWS_MAX_ATTEMPTS": "max_attempts",
+    "AWS_METADATA_SERVICE_TIMEOUT": "metadata_service_timeout",
+    "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "metadata_service_num_attempts",
+    "AWS_RETRY_MODE": "retry_mode",
+    "AWS_STS_REGIONAL_ENDPOINTS": "sts_regional_endpoints",
+    "AWS_DEFAULTS_MODE": "defaults_mode",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE": "ec2_metadata_service_endpoint_mode",
+    "AWS_ACCOUNT_ID_ENDPOINT_MODE": "account_id_endpoint_mode",
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "request_checksum_calculation",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "response_checksum_validation",
+    "AWS_ENDPOINT_URL": "endpoint_url",
+    "AWS_ENDPOINT_URL_SSM": "endpoint_url",
+    "AWS_ENDPOINT_URL_EC2": "endpoint_url",
+    "AWS_ENDPOINT_URL_STS": "endpoint_url",
+}
+_SECRETS: Final = frozenset({KEY_ID, SECRET, "aws_session_token"})
+
+
+def check(session: AioSession, profile: str | None, environment: Mapping[str, str]) -> None:
+    """Look at what a profile and its sources say, and at the environment.
+
+    Args:
+        profile: that was asked for; None: as the environment says.
+
+    Raises:
+        BadRequest: something there can not be; the first that was found.
+    """
+    for variable, setting in _VARIABLES.items():
+        if (value := environment.get(variable)) and not _RULES[setting][0](value):
+            raise _bad(f"in the environment of devboxd {variable}", setting, value)
+    if profile is None:
+        _check_variables(environment)
+    files = Files(environment)
+    files.check()
+    name = profile or environment.get("AWS_DEFAULT_PROFILE") or environment.get("AWS_PROFILE") or "default"
+    profiles: _Profiles = session.full_config.get("profiles", {})
+    portals: _Profiles = session.full_config.get("sso_sessions", {})
+    seen: list[str] = []
+    while name in profiles and name not in seen and len(seen) < MAX_HOPS:
+        seen.append(name)
+        settings = profiles[name]
+        _check_values(files, name, settings)
+        _check_keys(files, name, settings)
+        _check_portal(files, name, settings, portals)
+        _check_role(files, name, settings, profiles)
+        name = str(settings.get("source_profile") or "") if "role_arn" in settings else ""
+
+
+def region_of(
+    session: AioSession, asked: str | None, profile: str, environment: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """The region that is named somewhere, and where; None where none is."""
+    if asked:
+        return asked, "the region that was asked for"
+    for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        if value := environment.get(variable):
+            return value, f"{variable} in the environment of devboxd"
+    if value := session.get_scoped_config().get("region"):
+        return str(value), f"{Files(environment).place(profile, 'region')}, profile {profile!r}: region"
+    return None
+
+
+def check_region(region: str, origin: str, *, has_endpoint: bool) -> None:
+    """Look at the name of a region.
+
+    Args:
+        origin: where it was said, as a sentence names it.
+        has_endpoint: an endpoint of its own is given: emulators and private clouds name regions as they like.
+
+    Raises:
+        BadRequest: it can not be one.
+    """
+    fits = _LABEL if has_endpoint else _REGION
+    if fits.fullmatch(region) is not None:
+        return
+    mended = _mended(region)
+    hint = f"did you mean {mended}?" if mended else "a region is named as in eu-west-1"
+    if "#" in region or ";" in region:
+        hint += " A comment needs a line of its own"
+    raise BadRequest(
+        f"the AWS configuration can not be used: {origin} is {_shown(region)}, which is none", hint=hint
+    )
+
+
+def _mended(region: str) -> str | None:
+    """The region that was meant, if that can be told."""
+    bare = re.split(r"\s*[#;,]", region, maxsplit=1)[0].strip().strip("\"'\u201c\u201d\u2018\u2019`").strip()
+    bare = re.sub(r"[\s_]+", "-", bare.lower())
+    bare = re.sub(r"(?<=\d)[a-z]$", "", bare)  # a zone
+    bare = re.sub(r"(?<=[a-z])(?=\d+$)", "-", bare)
+    return bare if _REGION.fullmatch(bare) and bare != region else None
+
+
+class Files:
+    """The two files of AWS settings, to say where something stands."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._names = (
+            environment.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials",
+            environment.get("AWS_CONFIG_FILE") or "~/.aws/config",
+        )
+
+    @property
+    def config(self) -> str:
+        """The name of the file that profiles stand in."""
+        return self._names[1]
+
+    def check(self) -> None:
+        """Raise BadRequest where one is there and can not be read: botocore takes it for empty."""
+        for name in self._names:
+            path = Path(os.path.expanduser(os.path.expandvars(name)))
+            if path.is_file() and not os.access(path, os.R_OK):
+                raise BadRequest(
+                    f"the AWS configuration can not be used: {name} can not be read",
+                    hint=f"look at its owner and mode: ls -l {name}",
+                )
+
+    def sections(self) -> Iterator[tuple[str, configparser.RawConfigParser]]:
+        """Each file by its name, as far as it can be read; what stands in ``~/.aws/credentials`` wins."""
+        for name in self._names:
+            parser = configparser.RawConfigParser(strict=False)
+            try:
+                parser.read(os.path.expanduser(os.path.expandvars(name)), encoding="utf-8")
+            except (configparser.Error, UnicodeDecodeError):
+                continue
+            yield name, parser
+
+    def place(self, profile: str, setting: str) -> str:
+        """The file in which a profile has a setting."""
+        for name, parser in self.sections():
+            for section in (profile, f"profile {profile}", f'profile "{profile}"', f"profile '{profile}'"):
+                if parser.has_option(section, setting):
+                    return name
+        return self.config
+
+
+def _check_variables(environment: Mapping[str, str]) -> None:
+    """Look at the keys of the environment."""
+    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    if bool(key) != bool(secret):
+        there, missing = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+        if not key:
+            there, missing = missing, there
+        raise BadRequest(
+            f"the AWS configuration can not be used: the environment of devboxd has {there} without {missing}",
+            hint=f"set {missing}, or unset {there}, then: devboxctl daemon restart",
+        )
+
+
+def _check_values(files: Files, profile: str, settings: Settings) -> None:
+    for setting, (fits, _) in _RULES.items():
+        value = settings.get(setting)
+        if value is None:
+            continue
+        if not isinstance(value, str) or not value or not fits(value):
+            raise _bad(f"{files.place(profile, setting)}, profile {profile!r}: {setting}", setting, value)
+    bundle = settings.get("ca_bundle")
+    if isinstance(bundle, str) and not Path(os.path.expanduser(bundle)).is_file():
+        raise BadRequest(
+            f"the AWS configuration can not be used: {files.place(profile, 'ca_bundle')}, profile {profile!r}: "
+            f"ca_bundle = {_shown(bundle)} is no file",
+            hint="correct ca_bundle there; quotes and comments are taken for a part of the name",
+        )
+
+
+def _check_keys(files: Files, profile: str, settings: Settings) -> None:
+    """Half a pair opens nothing, unless something comes before keys."""
+    if {"role_arn", "sso_session", "sso_start_url"} & settings.keys():
+        return
+    has = {name for name in (KEY_ID, SECRET) if settings.get(name)}
+    if len(has) == 1:
+        (there,) = has
+        missing = SECRET if there == KEY_ID else KEY_ID
+        raise BadRequest(
+            f"the AWS configuration can not be used: {files.place(profile, there)}, profile {profile!r} has {there} "
+            f"without {missing}",
+            hint=f"add {missing} to the same file and profile",
+        )
+
+
+def _check_portal(files: Files, profile: str, settings: Settings, portals: _Profiles) -> None:
+    """Look at an SSO profile: botocore names what is missing, and not where."""
+    name = settings.get("sso_session")
+    if name is not None and name not in portals:
+        raise BadRequest(
+            f"the AWS configuration can not be used: {files.config}, profile {profile!r}: there is no "
+            f"[sso-session {one_line(str(name))}]",
+            hint=f"correct sso_session there, or run: aws configure sso --profile {profile}",
+        )
+    portal = portals.get(str(name), {}) if name is not None else settings
+    if not {"sso_session", "sso_start_url", "sso_account_id", "sso_role_name"} & settings.keys():
+        return
+    wanted = {
+        "sso_start_url": portal,
+        "sso_region": portal,
+        "sso_account_id": settings,
+        "sso_role_name": settings,
+    }
+    if missing := [setting for setting, where in wanted.items() if not where.get(setting)]:
+        raise BadRequest(
+            f"the AWS configuration can not be used: {files.config}, profile {profile!r} uses SSO without "
+            f"{' and '.join(missing)}",
+            hint=f"add it, or run: aws configure sso --profile {profile}",
+        )
+
+
+def _check_role(files: Files, profile: str, settings: Settings, profiles: _Profiles) -> None:
+    if "role_arn" not in settings or "web_identity_token_file" in settings:
+        return
+    source, origin = settings.get("source_profile"), settings.get("credential_source")
+    where = f"{files.config}, profile {profile!r}"
+    if source is not None and origin is not None:
+        raise BadRequest(
+            f"the AWS configuration can not be used: {where} has both source_profile and credential_source",
+            hint="take one of them out",
+        )
+    if source is None and origin is None:
+        raise BadRequest(
+            f"the AWS configuration can not be used: {where} has a role_arn and nothing to take it with",
+            hint="add source_profile or credential_source there",
+        )
+    if source is not None and source not in profiles:
+        raise BadRequest(
+            f"the AWS configuration can not be used: {where}: source_profile = {_shown(source)} is no profile",
+            hint="see: aws configure list-profiles",
+        )
+
+
+def _bad(place: str, setting: str, value: object) -> BadRequest:
+    """The refusal of one value. ``place`` ends in the name of the setting."""
+    what = "has a value that can not be one" if setting in _SECRETS else f"can not be {_shown(value)}"
+    name = place.rpartition(" ")[2]
+    return BadRequest(
+        f"the AWS configuration can not be used: {place} {what}",
+        hint=f"{name} has to be {_RULES[setting][1]}",
+    )
+
+
+def _shown(value: object) -> str:
+    text = one_line(str(value))
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
