@@ -209,8 +209,8 @@ def _watches(
 
     async def follow_logins() -> None:
         async for _ in credential_changes(environment):
-            await parts.logins.renew()
             parts.daemon.boxes.forget()  # another account may have other boxes of these names
+            await parts.logins.renew()
 
     async def follow_network() -> None:
         async for wake in wakeups(parts.clock):

@@ -30,7 +30,9 @@ def stamps(environment: Mapping[str, str]) -> Stamps:
 
 def folders(environment: Mapping[str, str]) -> list[Path]:
     """The folders to watch: those of these files, or where one is not there yet, the nearest that is."""
-    wanted = {path.parent for path in _named(environment)} | set(_caches())
+    named = _named(environment)
+    # ~/.aws/config is a link into a folder of dotfiles for many: there it is that an editor writes.
+    wanted = {path.parent for path in named} | {path.resolve().parent for path in named} | set(_caches())
     found = set()
     for folder in wanted:
         while not folder.is_dir() and folder != folder.parent:

@@ -46,6 +46,15 @@ def test_what_is_not_there_yet_is_watched_from_above(home: Path) -> None:
     assert found == sorted([home, home / ".aws", home / ".aws" / "sso" / "cache", home / "secrets"])
 
 
+def test_a_settings_file_that_is_a_link_is_watched_where_it_is_written(home: Path) -> None:
+    """Dotfiles: without this an edit is seen seconds later, and names lead to the former account until then."""
+    dotfiles = home / "dotfiles"
+    dotfiles.mkdir()
+    (dotfiles / "config").write_text("")
+    (home / ".aws" / "config").symlink_to(dotfiles / "config")
+    assert dotfiles in folders({})
+
+
 @pytest.mark.parametrize("place", ["keys", "config", "sso", "sso, first of all", "elsewhere", "token"])
 async def test_a_login_elsewhere_is_seen(home: Path, place: str) -> None:
     """aws sso login, a tool that writes keys, an editor, a mounted token."""

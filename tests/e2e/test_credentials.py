@@ -114,3 +114,32 @@ def test_a_profile_with_a_device_asks_for_its_code_on_the_terminal_of_the_comman
         assert CODE.encode() not in terminal.seen
     assert "api" in world.ok("-p", "mfa", "ls")
     assert left_behind(world, CODE) == []
+
+
+def test_an_edit_of_the_aws_settings_drops_what_names_meant(world: World) -> None:
+    """The old instance for half a minute is a command on the wrong box."""
+    keys = keys_of(world)
+    aws = world.folder / "home" / ".aws"
+    lines = "\n".join(f"{name.lower()} = {value}" for name, value in keys.items())
+    (aws / "credentials").write_text(f"[default]\n{lines}\n")
+    (aws / "config").write_text("[default]\noutput = json\n")
+    world.start_daemon()
+    assert world.boxes["api"]["id"] in world.ok("show", "api")
+    (aws / "config").write_text("[default]\nretry_mode = fast\n")
+    until(lambda: world.run("show", "api").returncode, "the edit is seen", 6.0)
+    refused = world.run("show", "api")
+    assert refused.returncode == 2
+    for word in (b"~/.aws/config", b"profile 'default'", b"retry_mode", b"adaptive"):
+        assert word in refused.stderr
+    (aws / "config").write_text("[default]\noutput = json\n")
+    until(lambda: world.run("show", "api").returncode == 0, "the mend is seen", 6.0)
+
+
+def test_a_proxy_that_is_not_supported_is_one_sentence_at_once(world: World) -> None:
+    """It was silence, for two minutes."""
+    world.env |= {"http_proxy": "socks5://127.0.0.1:1", "no_proxy": ""}
+    world.start_daemon()
+    for words in (("ls",), ("exec", "api", "true")):
+        refused = world.run(*words, timeout=20.0)
+        assert refused.returncode not in (0, 1), refused.stderr
+        assert b"socks5:// proxies are not supported" in refused.stderr
