@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ConnectionClosedError, ProxyConne
 from botocore.parsers import ResponseParserError
 
 MOST: Final = 4 << 20  # bytes of one answer; a page of anything we ask for has some hundred kilobytes
-MOST_OF: Final = {"ec2": 64 << 20}  # a thousand instances with all their tags and interfaces
+MOST_EC2: Final = 64 << 20  # bytes: a thousand instances with all their tags and interfaces
 WITHIN: Final = 60.0  # seconds for the whole body, however often a byte of it comes
 READ_AT_ONCE: Final = 1 << 16
 PROXY_AUTH: Final = 407
@@ -179,7 +179,10 @@ class Parsers(AioResponseParserFactory):
         return _Parser(super().create_parser(protocol_name))
 
 
+class _Ec2Session(BoundedSession):
+    most = MOST_EC2
+
+
 def session_for(service: str) -> type[BoundedSession]:
     """The class to read answers of a service with."""
-    most = MOST_OF.get(service, MOST)
-    return BoundedSession if most == MOST else type("BoundedSession", (BoundedSession,), {"most": most})
+    return _Ec2Session if service == "ec2" else BoundedSession
