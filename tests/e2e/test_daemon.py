@@ -164,7 +164,7 @@ def test_doctor_and_ping_and_show_speak_json_and_nothing_else(world: World) -> N
 def test_errors_are_json_on_standard_error_when_asked(world: World) -> None:
     done = world.run("--json", "show", "nobody")
     assert (done.returncode, done.stdout) == (3, b"")
-    assert json.loads(done.stderr).keys() == {"code", "message", "hint", "retryable"}
+    assert json.loads(done.stderr).keys() == {"code", "message", "hint", "retryable", "version"}
 
 
 def test_a_bad_request_does_not_hurt_the_daemon(world: World) -> None:
