@@ -199,10 +199,10 @@ class Attach(Pump):
                 raise
 
     def on_hung(self, error: client.NotAnswering) -> None:
-        if self.joined or self._lost_at is not None:
-            self._set_state("silent", error.message)  # keys go to it all the same: it may only be slow
-        else:
+        if not self.joined and self._lost_at is None:
             super().on_hung(error)
+        elif error.is_sure:  # a line over the screen for a machine that is only busy would be worse than none
+            self._set_state("silent", error.message)  # keys go to it all the same
 
     def on_answering(self) -> None:
         if self.status.state == "silent":
