@@ -15,6 +15,7 @@ from devboxctl.commands import (
     daemon,
     forward,
     generations,
+    init,
     look,
     project,
     sessions,
@@ -46,7 +47,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for commands in (connect, forward, ssh, project, generations, look, sessions, config, daemon, api, about):
+for commands in (
+    connect,
+    forward,
+    ssh,
+    project,
+    generations,
+    look,
+    sessions,
+    init,
+    config,
+    daemon,
+    api,
+    about,
+):
     commands.add_to(app)
 
 

@@ -22,6 +22,7 @@ from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.computes import AwsComputes
 from devboxd.aws.http import DENIED
 from devboxd.aws.login import Login
+from devboxd.aws.stack import StackApi
 from devboxd.aws.watch import changes as credential_changes
 from devboxd.control.base.logins import LoginWatch
 from devboxd.control.base.memory import Memory
@@ -31,6 +32,7 @@ from devboxd.control.base.steady import steadily
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Doctor
 from devboxd.control.errand import Errands
+from devboxd.control.lifecycle.deploy import deploy
 from devboxd.control.lifecycle.home import Lifecycle
 from devboxd.errors import DevboxError
 from devboxd.host.bridge_key import bridge_secrets
@@ -46,6 +48,7 @@ from devboxd.host.paths import Paths
 from devboxd.host.starter import Starter
 from devboxd.host.store import SqliteStore
 from devboxd.host.systemd import DescriptorStore, Notifier
+from devboxd.host.template import template
 from devboxd.host.wake import wakeups
 from devboxd.model.config import Merged
 from devboxd.net.dial import DialSettings
@@ -56,6 +59,7 @@ from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
 
 log = logging.getLogger(__name__)
 
+PREFIX: Final = "devbox"  # of all names that init account makes
 NO_DAEMON: Final = 69  # EX_UNAVAILABLE: the exit status of a daemon that could not start
 
 
@@ -178,6 +182,14 @@ async def _run(
         logins=parts.logins,
         doctor=Doctor(daemon),
         projects=parts.lifecycle.projects,
+        set_up=lambda whose, cidr, dry_run: deploy(
+            StackApi(parts.callers.caller(whose.profile, whose.region), PREFIX),
+            shared.time,
+            template(),
+            cidr=cidr,
+            prefix=PREFIX,
+            dry_run=dry_run,
+        ),
     )
     shared.tasks.spawn("memory", steadily(shared, "memory", parts.memory.run))
     try:

@@ -62,7 +62,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
 # For completion. Command: its options (those with "=" take a value, one of the words behind it where there are
 # some), and what may stand at each argument: words, or what a word in capitals stands for; the last goes on.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc ls show status ping events doctor whoami login api completion version help forward iam ops generations sessions config daemon",)),
+    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc ls show status ping events doctor whoami login api completion version help forward iam ops generations sessions init config daemon",)),
     "attach": ("--raw --command= --user= -l= --mux=zellij|tmux|none --escape= -e= -A --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
     "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --tag= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "proxy": ("--fdpass --ssh-user= --ssh-host= --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
@@ -101,7 +101,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "forward ls": ("--wide -w --json --help -h", ()),
     "forward rm": ("--json --help -h", ("FORWARD all",)),
     "iam": ("--json --help -h", ("policy",)),
-    "iam policy": ("--for=connect|user|admin|box|deadman|reconciler --anywhere --profile= -p= --region= -r= --json --help -h", ()),
+    "iam policy": ("--for= --anywhere --profile= -p= --region= -r= --json --help -h", ()),
     "ops": ("--json --help -h", ("ls resume",)),
     "ops ls": ("--wide -w --json --help -h", ()),
     "ops resume": ("--wait --json --help -h", ("PROJECT",)),
@@ -114,6 +114,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sessions": ("--json --help -h", ("ls end",)),
     "sessions ls": ("--wide -w --json --help -h", ("BOX",)),
     "sessions end": ("--json --help -h", ("BOX SESSION-ID",)),
+    "init": ("--json --help -h", ("account",)),
+    "init account": ("--network= --dry-run --profile= -p= --region= -r= --json --help -h", ()),
     "config": ("--json --help -h", ("show path edit",)),
     "config show": ("--origin --json --help -h", ()),
     "config path": ("--json --help -h", ()),

@@ -274,6 +274,14 @@ REBUILD: Final = Route(
     wire.ProjectList,
     "Find projects by their tags at AWS, and write down those that are not known; answers with them.",
 )
+SET_UP_ACCOUNT: Final = Route(
+    "POST",
+    "/v1/account",
+    wire.SetUpRequest,
+    wire.SetUpStep,
+    "Deploy or update what boxes need in an account and region.",
+    Shape.LINES,
+)
 SHOW_POLICY: Final = Route(
     "GET", "/v1/policy", wire.PolicyRequest, dict[str, Any], "The IAM policy that somebody needs."
 )

@@ -22,6 +22,7 @@ from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Finding
 from devboxd.control.errand import Errands
+from devboxd.control.lifecycle.account import Progress
 from devboxd.control.lifecycle.home import Lifecycle
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import LoginNeeded
@@ -237,6 +238,9 @@ async def make_server() -> AsyncIterator[MakeServer]:
         async def config() -> Loaded:
             return loaded
 
+        async def set_up(whose: Account, cidr: str | None, dry_run: bool) -> AsyncIterator[Progress]:
+            yield Progress("done", f"{cidr} {dry_run}")
+
         async def make(daemon: Daemon) -> Server:
             path = folder / f"s{len(list(folder.iterdir()))}"
             listener: socket.socket = bind_unix(path)
@@ -262,6 +266,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 logins=Logins(),
                 doctor=Doctor(),
                 projects=projects_of(daemon, callers),
+                set_up=set_up,
             )
             server = Server(path, daemon, context)
             await stack.enter_async_context(serving(build(context), listener))

@@ -79,6 +79,7 @@ COMMANDS = [
     ["gc", "gpu"],
     ["rebuild"],
     ["iam", "policy"],
+    ["init", "account"],
     ["daemon", "status"],
     ["daemon", "start"],
     ["daemon", "stop"],

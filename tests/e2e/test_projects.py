@@ -118,3 +118,14 @@ def test_the_policy_is_that_of_the_account(world: World) -> None:
     assert json.loads(here)["Version"] == "2012-10-17"
     assert json.loads(world.ok("iam", "policy", "--for", "box", "--anywhere"))["Statement"]
     assert world.run("iam", "policy", "--for", "nobody").returncode == 2
+
+
+def test_an_account_is_set_up_and_then_launched_into(world: World) -> None:
+    """The first day of a new user: nothing is there, and nobody wants to read about VPCs."""
+    dry = world.ok("init", "account", "--dry-run", timeout=LONG)
+    assert "nothing was changed" in dry
+    made = world.ok("init", "account", timeout=LONG)
+    assert "AWS::IAM::InstanceProfile" in made
+    assert made.rstrip().endswith("deployed")
+    world.ok("launch", "work", "--type", "t4g.small", timeout=LONG)  # the profile is the account's
+    assert project(world)["phase"] == "running"

@@ -13,7 +13,9 @@ from devboxd.aws.clients import Caller, Callers
 from devboxd.aws.stack import StackApi
 from devboxd.control.base.time import Time
 from devboxd.control.lifecycle.account import SetUp
+from devboxd.control.lifecycle.deploy import parameters_of
 from devboxd.host.clock import Clock
+from devboxd.host.template import template as installed
 from devboxd.model.stack import network
 from tests.iac.cfn import TEMPLATE, template
 
@@ -84,3 +86,9 @@ async def test_init_account_makes_what_a_launch_needs(account: Caller) -> None:
     assert [role["RoleName"] for role in profile["InstanceProfile"]["Roles"]] == ["devbox-eu-central-1-box"]
     table = await account.call("dynamodb", "describe_table", TableName="devbox")
     assert table["Table"]["DeletionProtectionEnabled"] is True
+
+
+def test_the_package_has_the_template_of_the_repository() -> None:
+    """What init account deploys would be another account than the one that was reviewed."""
+    assert installed() == TEMPLATE.read_text("utf-8")
+    assert parameters_of(installed()) == list(template()["Parameters"])

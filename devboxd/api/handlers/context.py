@@ -12,6 +12,7 @@ from devboxd.aws.lent import Lent
 from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Finding
+from devboxd.control.lifecycle.account import Progress
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
@@ -71,6 +72,7 @@ class Context(msgspec.Struct):
     logins: Logins
     doctor: Doctor
     projects: Projects
+    set_up: Callable[[Account, str | None, bool], AsyncIterator[Progress]]  # network, dry run
 
 
 async def _resolved(context: Context, name: str, of: Account) -> BoxRef:

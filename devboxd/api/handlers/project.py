@@ -181,6 +181,17 @@ async def rebuild(context: Context, asked: wire.Account) -> wire.ProjectList:
     return wire.ProjectList([_view(context, one) for one in made])
 
 
+@tells(routes.SET_UP_ACCOUNT)
+async def set_up(context: Context, asked: wire.SetUpRequest) -> AsyncIterator[wire.SetUpStep]:
+    """CloudFormation goes on where nobody listens any more; asking again takes up where it stands."""
+    try:
+        whose = context.daemon.settings.for_aws().account_of(account(asked))
+        async for one in context.set_up(whose, asked.network, asked.dry_run):
+            yield wire.SetUpStep(one.state, one.text, one.resource, one.action)
+    except DevboxError as error:
+        yield wire.SetUpStep("failed", error.message, failure=views.failure(error))
+
+
 @answers(routes.SHOW_POLICY)
 async def show_policy(context: Context, asked: wire.PolicyRequest) -> dict[str, Any]:
     """Of this account and region, unless asked for all."""

@@ -86,6 +86,8 @@ from devboxd.api.wire.project import (
     ProjectName,
     ProjectStep,
     ResizeRequest,
+    SetUpRequest,
+    SetUpStep,
     SnapshotRequest,
 )
 
@@ -149,6 +151,8 @@ __all__ = [
     "Session",
     "SessionId",
     "SessionList",
+    "SetUpRequest",
+    "SetUpStep",
     "Setting",
     "SnapshotRequest",
     "SshAccess",

@@ -195,3 +195,20 @@ class PolicyRequest(Account, omit_defaults=True):
 
     audience: Line = "user"
     anywhere: bool = False
+
+
+class SetUpRequest(Account, omit_defaults=True):
+    """Set the account up in this region. ``network``: of the boxes, as 10.219.0.0/16; None: as it is."""
+
+    network: Line | None = None
+    dry_run: bool = False
+
+
+class SetUpStep(msgspec.Struct, omit_defaults=True):
+    """Progress. ``state``: change (would be or will be made), step, failed (of one resource), done."""
+
+    state: str
+    text: str = ""
+    resource: str = ""
+    action: str = ""
+    failure: Failure | None = None

@@ -95,7 +95,13 @@ VPC: Final = {
 GROUP: Final = {
     "description": "Description", "group-id": "GroupId", "group-name": "GroupName", "vpc-id": "VpcId",
 }  # fmt: skip
-ZONE: Final = {"state": "State", "zone-name": "ZoneName", "zone-id": "ZoneId", "zone-type": "ZoneType"}
+ZONE: Final = {
+    "state": "State",
+    "zone-name": "ZoneName",
+    "zone-id": "ZoneId",
+    "zone-type": "ZoneType",
+    "opt-in-status": "OptInStatus",
+}
 TYPE: Final = {
     "instance-type": "InstanceType",
     "current-generation": "CurrentGeneration",

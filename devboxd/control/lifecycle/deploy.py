@@ -1,0 +1,51 @@
+"""``init account``: the stack of an account with what was asked for it, and for a new one what it needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final, Protocol
+
+from devboxd.control.base.time import Time
+from devboxd.control.lifecycle.account import Progress, SetUp, Stack
+from devboxd.model.stack import network
+
+NETWORK: Final = "10.219.0.0/16"
+_PARAMETERS: Final = re.compile(r"^Parameters:\n((?:(?:  .*)?\n)+)", re.MULTILINE)
+_NAME: Final = re.compile(r"^  (\w+):$", re.MULTILINE)
+
+
+class ZonedStack(Stack, Protocol):
+    """A stack, and the zones of its region."""
+
+    async def zones(self) -> Sequence[str]: ...
+
+
+async def deploy(
+    stack: ZonedStack, time: Time, template: str, *, cidr: str | None, prefix: str, dry_run: bool
+) -> AsyncIterator[Progress]:
+    """Make the stack or bring it up to date. ``cidr``: the network; None: as it is, or else ``NETWORK``.
+
+    Errors are those of ``SetUp.run``, and ``BadRequest`` for a network that can not be.
+    """
+    asked: Mapping[str, str] = {}
+    if cidr is not None or not await stack.parameters():
+        asked = network(cidr or NETWORK, await stack.zones())
+    made = SetUp(
+        stack,
+        time,
+        template=template,
+        known=parameters_of(template),
+        asked=asked,
+        tags={"devbox:managed": prefix},
+        dry_run=dry_run,
+    )
+    async for line in made.run():
+        yield line
+
+
+def parameters_of(template: str) -> list[str]:
+    """The names of the template's parameters: those two columns in, in its section of that name."""
+    found = _PARAMETERS.search(template)
+    assert found is not None, "the template has parameters"
+    return _NAME.findall(found[1])
