@@ -363,19 +363,28 @@ async def test_another_users_process_is_refused(server: Server, monkeypatch: pyt
         assert (status, failure.code) == (403, "peer-denied")
 
 
-async def test_a_box_that_is_off_is_unreachable_in_time(
-    simulator: MakeSimulator, make_daemon: MakeDaemon, make_server: MakeServer
+@pytest.mark.parametrize(("is_off", "answer", "code"), [(True, 409, b"box-stopped"), (False, 503, b"")])
+async def test_a_box_that_cannot_be_reached_is_an_answer_in_time(
+    is_off: bool,
+    answer: int,
+    code: bytes,
+    simulator: MakeSimulator,
+    make_daemon: MakeDaemon,
+    make_server: MakeServer,
 ) -> None:
-    """``wait`` of the request, not of the daemon."""
-    sim = await simulator(stopped=["api"])
+    """At once where it is switched off; else after the ``wait`` of the request, not of the daemon."""
+    sim = await simulator(stopped=["api"] if is_off else [])
+    if not is_off:
+        await sim.fault("refuse-start", code="TargetNotConnected", times=None)
     server = await make_server(await make_daemon(sim))
     status, data = await server.ask(
         "POST",
         "proxy",
-        {"box": sim.box("api").id, "port": 7, "wait": 0.2},
+        {"box": sim.box("api").id, "port": 7, "wait": 30 if is_off else 0.5},
         headers="Upgrade: devbox\r\n",
     )
-    assert status == 503, data
+    assert status == answer, data
+    assert code in data
 
 
 # Clients that leave, stall or send what is not HTTP --------------------------------------------------------

@@ -418,8 +418,8 @@ async def test_a_box_whose_agent_is_away_is_an_error_after_the_wait(
     daemon = await make_daemon(sim)
     await sim.fault("refuse-start", code="TargetNotConnected", times=None)
     screen = Screen()
-    async with attached(daemon, sim, screen, wait=0.2) as work:
-        leaving = await asyncio.wait_for(work, 10)
+    async with attached(daemon, sim, screen, wait=2.0) as work:
+        leaving = await asyncio.wait_for(work, 20)
     assert isinstance(leaving.error, NotConnected)
     waits = [line for line in screen.lines if "not connected to Session Manager yet" in line.text]
     assert waits

@@ -156,7 +156,7 @@ async def test_a_box_that_cannot_be_reached_cuts_the_connection_with_a_reason(
 ) -> None:
     """At once where it is switched off, after the wait where its agent may come; ``forward ls`` says which."""
     sim = await simulator(stopped=["api"] if is_off else [])
-    daemon = await make_daemon(sim, forward=ForwardSettings(wait=30.0 if is_off else 0.3))
+    daemon = await make_daemon(sim, forward=ForwardSettings(wait=30.0 if is_off else 3.0))
     if not is_off:
         await sim.fault("refuse-start", code="TargetNotConnected", times=None)
     facts = await add(daemon, sim, port=ECHO)
