@@ -165,6 +165,9 @@ def proxy(
         str | None,
         typer.Option("--ssh-host", metavar="NAME", help="BOX, where the ssh client left it as '%n'."),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Look at the keys of the box again before, for ssh.")
+    ] = False,
     host: Annotated[
         str | None, typer.Option("--host", metavar="HOST", help="Connect from the box to this host.")
     ] = None,
@@ -181,6 +184,7 @@ def proxy(
         fdpass=fdpass,
         ssh_user=ssh_user,
         ssh_host=ssh_host,
+        fresh=fresh,
         host=host,
         wait=wait,
         profile=profile,

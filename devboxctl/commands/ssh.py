@@ -105,6 +105,10 @@ def ssh(
         int,
         typer.Option("--port", metavar="PORT", min=1, max=65535, help="Port of sshd on the box; also -p."),
     ] = 22,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh/--no-fresh", help="Look at the keys of the box first, or trust the last look."),
+    ] = True,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
@@ -119,7 +123,7 @@ def ssh(
             "there is no ssh on this machine", "install the OpenSSH client, or use devboxctl attach"
         )
     try:
-        access = _access(ask.chosen(box), user, port)
+        access = _access(ask.chosen(box), user, port, fresh)
     except client.ClientError as error:
         reply.show_failure(reply.failure_of(error))
         return reply_status(error)
@@ -129,14 +133,25 @@ def ssh(
     line = ["ssh", "-F", access.config_file, "-l", access.user]
     if port != 22:
         line += ["-p", str(port)]
+    line += context.meta.get(SSH_OPTIONS, [])
+    if access.host_key_alias:  # another account may have a box of that name, too; last: the user's own wins
+        line += ["-o", f"HostKeyAlias={access.host_key_alias}"]
+    # The proxy that ssh starts has to look for the box where we found it.
+    os.environ |= {
+        name: value
+        for name, value in (("AWS_PROFILE", settings.profile), ("AWS_REGION", settings.region))
+        if value
+    }
     if sys.stdout is not None:
         sys.stdout.flush()
-    os.execv(program, [*line, *context.meta.get(SSH_OPTIONS, []), host, *grammar.rest_of(context)])
+    os.execv(program, [*line, host, *grammar.rest_of(context)])
 
 
-def _access(box: str, user: str | None, port: int) -> wire.SshAccess:
+def _access(box: str, user: str | None, port: int, fresh: bool) -> wire.SshAccess:
     """Ask for what ssh needs. A box may be called ``ann@corp``; where none is, that means user ann on corp."""
-    request = wire.SshRequest(box=box, user=user, port=port, profile=settings.profile, region=settings.region)
+    request = wire.SshRequest(
+        box=box, user=user, port=port, fresh=fresh, profile=settings.profile, region=settings.region
+    )
     request.folder = ask.here()
     try:
         return ask.ask(routes.SSH, request, timeout=READY)

@@ -18,6 +18,7 @@ from devboxctl.fast import reply, words
 from devboxctl.fast.loop import GONE, IN, OUT, Loop
 from devboxctl.fast.pipe import Output
 from devboxd.api import client
+from devboxd.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def main(line: list[str]) -> int | None:
         fdpass="fdpass" in given.flags,
         ssh_user=options.get("ssh_user"),
         ssh_host=options.get("ssh_host"),
+        fresh="fresh" in given.flags,
         host=options.get("host"),
         wait=wait,
         profile=options.get("profile"),
@@ -60,6 +62,7 @@ def proxy(
     fdpass: bool = False,
     ssh_user: str | None = None,
     ssh_host: str | None = None,
+    fresh: bool = False,
     host: str | None = None,
     wait: float = WAIT,
     profile: str | None = None,
@@ -76,6 +79,7 @@ def proxy(
                 "host": host,
                 "fd_pass": passes or None,
                 "ssh_user": ssh_user,
+                "fresh": fresh or None,
                 "wait": wait,
                 "profile": profile,
                 "region": region,
@@ -84,6 +88,7 @@ def proxy(
         if passes:
             return _hand_over(request, wait + 30)
         with client.Exchange.start("POST", "proxy", request, upgrade=True, timeout=wait + 30) as exchange:
+            _say_notes(exchange.head)
             return _copy(exchange.connection, exchange.head.rest)
 
     return reply.reported(run, lost=255)
@@ -139,12 +144,20 @@ def _hand_over(request: bytes, timeout: float) -> int:
         raise client.DaemonLost(f"lost the connection to devboxd: {error.strerror or error}") from None
     finally:
         connection.close()
+    _say_notes(head)
     if _talks(1):
         with socket.socket(fileno=int.from_bytes(passed, sys.byteorder)) as far:
             return _copy(far, b"")
     with socket.socket(fileno=os.dup(1)) as ssh:
         ssh.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
     return 0
+
+
+def _say_notes(head: client.Head) -> None:
+    """Tell whoever runs ssh what it would not say itself."""
+    text = head.headers.get("devbox-notes", "").encode("latin-1").decode("utf-8", "replace")
+    for note in text.split("\t") if text else ():
+        reply.say(f"devbox: {printable(note)}\n")
 
 
 def _copy(connection: socket.socket, early: bytes) -> int:

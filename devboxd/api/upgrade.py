@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -22,12 +22,12 @@ from devboxd.errors import BadRequest
 from devboxd.model.terminal import Leaving
 from devboxd.net.listen import Connection
 from devboxd.net.unix import send_fd
+from devboxd.text import one_line
 
 _SWITCH: Final = (
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "
-    + wire.UPGRADE.encode()
-    + b"\r\n\r\n"
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + wire.UPGRADE.encode() + b"\r\n"
 )
+_MOST_NOTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,13 @@ class Piped:
     Attributes:
         fd_pass: the client gets it as a descriptor.
         count: told 1 when it begins to carry and -1 when it ends.
+        notes: sentences for whoever uses it.
     """
 
     stream: Duplex
     count: Callable[[int], None]
     fd_pass: bool = False
+    notes: Sequence[str] = ()
 
 
 def check_upgrade(request: web.Request) -> None:
@@ -89,7 +91,7 @@ async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:
     """Carry bytes on this connection, or on a descriptor that is passed over it."""
     piped.count(1)
     try:
-        async with take_over(request) as own:
+        async with take_over(request, _noted(piped.notes)) as own:
             if piped.fd_pass:
                 ours, theirs = socket.socketpair()
                 with theirs:
@@ -111,7 +113,7 @@ async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def take_over(request: web.Request) -> AsyncIterator[socket.socket]:
+async def take_over(request: web.Request, headers: bytes = b"") -> AsyncIterator[socket.socket]:
     """Answer 101; yields a socket of our own on the same connection, which is closed after the block."""
     transport = request.transport
     if transport is None or transport.is_closing():
@@ -121,11 +123,17 @@ async def take_over(request: web.Request) -> AsyncIterator[socket.socket]:
     own: socket.socket = transport.get_extra_info("socket").dup()
     own.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_sendall(own, _SWITCH)
+        await asyncio.get_running_loop().sock_sendall(own, _SWITCH + headers + b"\r\n")
         yield own
     finally:
         own.close()
         transport.abort()
+
+
+def _noted(notes: Sequence[str]) -> bytes:
+    """The header with notes; one_line leaves neither tabs nor line breaks in them."""
+    text = "\t".join(one_line(note) for note in notes[:_MOST_NOTES])
+    return f"{wire.NOTES}: {text}\r\n".encode() if text else b""
 
 
 def _handed_on(own: socket.socket) -> socket.socket:

@@ -51,6 +51,10 @@ class LocalKeys:
         self._memory.pin(boxes, port, keys)
         await self._write_known_hosts()
 
+    def pinned_for(self, box: str, port: int) -> Sequence[str]:
+        """What is pinned for a box."""
+        return self._memory.host_keys.get(box, {}).get(port, ())
+
     async def note_user(self, name: str, user: str) -> None:
         """Let the generated configuration log in to this box as ``user``, where there is one."""
         if self._memory.note_user(name, user) and self._paths.ssh_config.exists():

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from devboxd.errors import BadRequest, Denied, DevboxError
 from devboxd.host.files import not_saved, replace_file, replace_if_changed
-from devboxd.model.names import HOST_SUFFIX, host_key, is_host_name, is_pinnable, is_user
+from devboxd.model.names import HOST_SUFFIX, host_key, is_host_name, is_pinnable, is_user, known_host
 
 HEADER: Final = "# Written by devbox (devboxctl config-ssh). Changes made here are lost.\n"
 MODE: Final = 0o600
@@ -187,9 +187,8 @@ def write_known_hosts(path: Path, keys: Mapping[str, Mapping[int, Sequence[str]]
     """
     lines = [HEADER]
     for box in sorted(filter(is_pinnable, keys)):  # ``*`` would be the key of every box
-        host = "".join(c.lower() if c.isascii() else c for c in f"{box}{HOST_SUFFIX}")
         for port in sorted(keys[box]):
-            name = host if port == 22 else f"[{host}]:{port}"
+            name = known_host(box, port)
             lines += [f"{name} {bare}\n" for key in keys[box][port] if (bare := host_key(key)) is not None]
     return replace_if_changed(path, "".join(lines).encode(), mode=MODE)
 

@@ -133,6 +133,12 @@ def host_key(line: str) -> str | None:
     return f"{kind} {text}"
 
 
+def known_host(box: str, port: int) -> str:
+    """What stands before the key of a box in known_hosts, in lower case as ssh looks it up."""
+    host = "".join(c.lower() if c.isascii() else c for c in f"{box}{HOST_SUFFIX}")
+    return host if port == 22 else f"[{host}]:{port}"
+
+
 def strip_suffix(text: str) -> str:
     """Take ``gpu.devbox`` for ``gpu``: ssh hands us host names."""
     return text.removesuffix(HOST_SUFFIX)

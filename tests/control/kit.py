@@ -26,6 +26,9 @@ class NoKeys:
     async def pin(self, boxes: list[str], port: int, keys: list[str]) -> None:
         self.pinned.update({(box, port): keys for box in boxes})
 
+    def pinned_for(self, box: str, port: int) -> list[str]:
+        return self.pinned.get((box, port), [])
+
     async def note_user(self, name: str, user: str) -> None:
         self.users[name] = user
 

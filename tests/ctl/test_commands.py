@@ -724,7 +724,11 @@ def test_ssh_is_run_with_the_generated_configuration(daemon: FakeDaemon, home: P
         "known_hosts_file": "/k",
         "config_file": "/c",
     }
-    daemon.routes["POST boxes/gpu/ssh"] = {**access, "problems": ["no host key"]}
+    daemon.routes["POST boxes/gpu/ssh"] = {
+        **access,
+        "host_key_alias": "i-1.devbox",
+        "problems": ["no host key"],
+    }
     done = subprocess.run(
         [sys.executable, "-m", "devboxctl", "ssh", "gpu", "--", "-L", "1:h:2", "-v", "uname", "-a"],
         env={**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"},
@@ -733,8 +737,49 @@ def test_ssh_is_run_with_the_generated_configuration(daemon: FakeDaemon, home: P
         check=False,
     )
     assert done.returncode == 9
-    assert done.stdout.split() == ["-F", "/c", "-l", "me", "-L", "1:h:2", "-v", "gpu", "uname", "-a"]
+    assert done.stdout.split() == [
+        "-F",
+        "/c",
+        "-l",
+        "me",
+        "-L",
+        "1:h:2",
+        "-v",
+        *(
+            *("-o", "HostKeyAlias=i-1.devbox"),
+            *("gpu", "uname", "-a"),
+        ),
+    ]
     assert done.stderr == "warning: no host key\n"
+
+
+def test_ssh_and_its_proxy_look_for_the_box_in_the_same_account(daemon: FakeDaemon, home: Path) -> None:
+    """Two accounts may have a box of that name: the flags of ``devboxctl ssh`` hold for what ssh starts, too."""
+    fake = home / "bin" / "ssh"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\nprintf "%s " "$AWS_PROFILE" "$AWS_REGION"\n')
+    fake.chmod(0o755)
+    names = ("identity_file", "known_hosts_file", "config_file")
+    daemon.routes["POST boxes/gpu/ssh"] = {"box": "gpu", "user": "me", **dict.fromkeys(names, "/x")}
+    for words, expected, fresh in (
+        (["-p", "b", "-r", "eu-b-1"], "b eu-b-1", None),
+        (["-p", "b", "--no-fresh"], "b eu-a-1", False),
+        ([], "a eu-a-1", None),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "devboxctl", "ssh", *words, "gpu"],
+            env={
+                **os.environ,
+                "PATH": f"{fake.parent}:{os.environ['PATH']}",
+                "AWS_PROFILE": "a",
+                "AWS_REGION": "eu-a-1",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.strip() == expected, done.stderr
+        assert daemon.requests[-1][2].get("fresh") is fresh
 
 
 def test_an_answer_of_another_version_is_a_clear_error(daemon: FakeDaemon, capsys: Capture) -> None:

@@ -227,3 +227,32 @@ def test_a_client_that_knows_no_n_names_the_box_by_h(daemon: FakeDaemon, box: st
     done = subprocess.run(line, input=b"hello", capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0
     assert daemon.requests[0][2]["box"] == expected
+
+
+@pytest.mark.parametrize("passes", [True, False], ids=["descriptor", "copy"])
+def test_what_ssh_would_not_say_is_said_on_standard_error(daemon: FakeDaemon, passes: bool) -> None:
+    """ssh knows of a wrong key, and not of its reason; what comes from a box drives no terminal."""
+    head = "HTTP/1.1 101 Switching Protocols\r\nDevbox-Notes: büro has other keys\tand\x1b[31m red\r\n\r\n"
+
+    def pipe(peer: Peer, _: FakeDaemon) -> None:
+        assert peer.request["fresh"] is True
+        if not passes:
+            peer.connection.sendall(head.encode())
+            return
+        one, other = socket.socketpair()
+        with one, other:
+            socket.send_fds(peer.connection, [head.encode() + b"\0"], [one.fileno()])
+
+    daemon.streams["proxy"] = pipe
+    ssh, stdout = socket.socketpair()
+    with ssh, stdout:
+        done = subprocess.run(
+            [*PROXY, "--fdpass", "--fresh", "--ssh-user", "me", "gpu", "22"],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout.fileno() if passes else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 0
+    assert done.stderr.decode() == "devbox: büro has other keys\ndevbox: and [31m red\n"

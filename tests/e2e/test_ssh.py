@@ -321,6 +321,47 @@ def test_a_changed_host_key_is_refused(world: World, ssh: Any, sshd: Sshd) -> No
     assert ssh("ssh", "api.devbox", "true").returncode == 0
 
 
+def test_a_renewed_host_key_is_asked_of_the_box_itself(world: World, ssh: Any, sshd: Sshd) -> None:
+    """A rebuilt sshd: no restart of anything, and no question to a user who could not know the answer."""
+    assert ssh("ssh", "api.devbox", "true").returncode == 0
+    sshd.stop()
+    sshd.start("renewed")
+    try:
+        done = world.run("ssh", "-p", str(sshd.port), "api", "echo", "mended")
+        assert (done.returncode, done.stdout) == (0, b"mended\n"), done.stderr
+        assert b"other host keys than before" in done.stderr
+        sshd.stop()
+        sshd.start("host")
+        assert ssh("ssh", "api.devbox", "true").returncode == 255, "pinned is the other one"
+        done = ssh("ssh", "api.devbox", "echo mended")
+        assert (done.returncode, done.stdout) == (0, b"mended\n"), done.stderr
+        assert b"other host keys than before" in done.stderr
+    finally:
+        sshd.stop()
+        sshd.start()
+
+
+def test_an_emptied_authorized_keys_is_filled_again(world: World, ssh: Any, sshd: Sshd) -> None:
+    """Somebody else's tool owns that file: the next ``devboxctl ssh`` works, and plain ssh the second time."""
+    keys = world.disk() / ".ssh" / "authorized_keys"
+    assert ssh("ssh", "api.devbox", "true").returncode == 0
+    keys.write_text("")
+    assert world.run("ssh", "-p", str(sshd.port), "api", "true").returncode == 0
+    keys.write_text("")
+    tries = [ssh("ssh", "api.devbox", "true").returncode for _ in range(2)]
+    assert tries[1] == 0
+
+
+def test_a_box_without_sshd_is_called_so(world: World, sshd: Sshd) -> None:
+    """ssh itself would speak of its banner, or of a connection closed by UNKNOWN."""
+    config = str(world.folder / "home" / ".ssh" / "config")
+    line = ["ssh", "-F", config, "-oBatchMode=yes", "-p", str(free_port()), "api.devbox", "true"]
+    done = subprocess.run(line, capture_output=True, timeout=60, check=False, env=world.env)
+    assert done.returncode == 255
+    assert b"ssh needs sshd there" in done.stderr
+    assert b"hint: " in done.stderr
+
+
 def test_config_ssh_keeps_the_users_file_and_takes_only_its_own_line_out(world: World, sshd: Sshd) -> None:
     config = world.folder / "home" / ".ssh" / "config"
     world.ok("config-ssh", "--remove")

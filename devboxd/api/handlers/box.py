@@ -12,7 +12,7 @@ from devboxd.control.daemon import Daemon
 from devboxd.errors import BoxNotFound, Denied, DevboxError, Unreachable
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import condition
-from devboxd.model.names import HOST_SUFFIX, Listing, is_user
+from devboxd.model.names import HOST_SUFFIX, Listing, is_user, known_host
 from devboxd.model.states import Connection, InstanceState
 from devboxd.text import rfc3339
 
@@ -124,7 +124,7 @@ async def ssh(context: Context, asked: wire.SshRequest) -> wire.SshAccess:
             raise
         box, user = await resolved(context, asked, name), user or before
     access = await context.daemon.ssh.prepare(
-        box, user=user, port=asked.port, hosts=boxes.hosts(box, asked.box), hasty=False
+        box, user=user, port=asked.port, hosts=boxes.hosts(box, asked.box), fresh=asked.fresh, hasty=False
     )
     identity, known_hosts, config = context.ssh_config.paths()
     return wire.SshAccess(
@@ -135,7 +135,8 @@ async def ssh(context: Context, asked: wire.SshRequest) -> wire.SshAccess:
         config_file=config,
         host_keys=len(access.host_keys),
         host=boxes.host(box) + HOST_SUFFIX,
-        problems=access.problems,
+        host_key_alias=known_host(box.target, asked.port),
+        problems=[*access.problems, *(one for one in access.news if one not in access.problems)],
     )
 
 

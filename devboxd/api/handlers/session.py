@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Awaitable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, resolved
 from devboxd.api.handlers.table import answers, frames, pipes
 from devboxd.api.upgrade import Framed, Piped
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.stream import Duplex
+from devboxd.control.connect.sshstream import SshStream, without_sshd
+from devboxd.control.connect.stream import ConnectionRefused, Duplex
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import BoxRef
 from devboxd.model.names import check_mux, check_session, check_user
 
+T = TypeVar("T")
 PREPARE_TIMEOUT: Final = 45.0  # seconds for the ssh key and host key of a box before ssh itself goes on
 
 
@@ -94,37 +96,63 @@ async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
     """Connect to a port of a box."""
     daemon = context.daemon
     box = await resolved(context, asked)
+    if asked.ssh_user is None:
+        return Piped(
+            await daemon.connect(box, asked.port, asked.host, asked.wait), _counted(daemon), asked.fd_pass
+        )
     # Both at once; but ssh must not see a byte before the host key that it will look for is pinned.
     async with asyncio.TaskGroup() as tasks:
-        if asked.ssh_user is not None:
-            hosts = daemon.boxes.hosts(box, asked.box)
-            tasks.create_task(_prepare(daemon, box, asked.ssh_user, asked.port, hosts))
-        connecting = tasks.create_task(_caught(daemon.connect(box, asked.port, asked.host, asked.wait)))
-    stream = connecting.result()
-    if isinstance(stream, DevboxError):
-        raise stream
+        preparing = tasks.create_task(_prepare(daemon, box, asked))
+        connecting = tasks.create_task(_caught(_greeted(daemon, box, asked)))
+    greeted = connecting.result()
+    if isinstance(greeted, DevboxError):
+        raise greeted
+    stream, note = greeted
+    notes = [*preparing.result(), *([note] if note else ())]
+    return Piped(stream, _counted(daemon), asked.fd_pass, notes)
 
+
+def _counted(daemon: Daemon) -> Callable[[int], None]:
     def count(step: int) -> None:
         daemon.piped += step
 
-    return Piped(stream, count, asked.fd_pass)
+    return count
 
 
-async def _prepare(daemon: Daemon, box: BoxRef, user: str, port: int, hosts: Sequence[str]) -> None:
-    """Put keys in place; what fails is an event, for ssh may well succeed with keys of its user's."""
+async def _greeted(daemon: Daemon, box: BoxRef, asked: wire.ProxyRequest) -> tuple[Duplex, str | None]:
+    """Connect for ssh, and see whether sshd is there; with what is odd about it."""
+    name, port = asked.host or box.name, asked.port
+    try:
+        connected = await daemon.connect(box, port, asked.host, asked.wait)
+    except ConnectionRefused as error:
+        raise without_sshd(port, name) from error
+    stream = SshStream(connected, daemon.shared.time, lambda ended: daemon.ssh.ended(box, port, ended))
+    try:
+        return stream, await stream.greeting(port, name)
+    except BaseException:
+        stream.close()
+        raise
+
+
+async def _prepare(daemon: Daemon, box: BoxRef, asked: wire.ProxyRequest) -> Sequence[str]:
+    """Put keys in place; what fails is said, for ssh may well succeed with keys of its user's."""
+    hosts = daemon.boxes.hosts(box, asked.box)
     try:
         async with asyncio.timeout(PREPARE_TIMEOUT):
-            access = await daemon.ssh.prepare(box, user=user, port=port, hosts=hosts)
+            access = await daemon.ssh.prepare(
+                box, user=asked.ssh_user, port=asked.port, hosts=hosts, fresh=asked.fresh
+            )
     except (DevboxError, TimeoutError, OSError) as error:
-        daemon.shared.news.tell(
-            "ssh.unprepared", f"ssh to {box.name} goes on unprepared: {error}", box=box.name
-        )
-    else:
-        for problem in access.problems:
-            daemon.shared.news.tell("ssh.problem", problem, box=box.name)
+        why = "it took too long" if isinstance(error, TimeoutError) else str(error)
+        text = f"ssh to {box.name} goes on unprepared: {why}"
+        daemon.shared.news.tell("ssh.unprepared", text, box=box.name)
+        return [text]
+    for text in access.news:
+        daemon.shared.news.tell("ssh.problem", text, box=box.name)
+    return access.news
 
 
-async def _caught(work: Awaitable[Duplex]) -> Duplex | DevboxError:
+async def _caught(work: Awaitable[T]) -> T | DevboxError:
     """Keep a failure out of the task group: it must not cancel what runs beside it."""
     try:
         return await work

@@ -46,6 +46,7 @@ from devboxd.api.wire.common import (
 from devboxd.api.wire.connect import (
     CREDIT,
     INPUT_WINDOW,
+    NOTES,
     OUTPUT_WINDOW,
     STREAM_HEADER,
     STREAM_MAX,
@@ -96,6 +97,7 @@ __all__ = [
     "CREDIT",
     "FOLDER_MAX",
     "INPUT_WINDOW",
+    "NOTES",
     "OUTPUT_WINDOW",
     "STREAM_HEADER",
     "STREAM_MAX",

@@ -57,10 +57,14 @@ class Ping(msgspec.Struct, omit_defaults=True):
 
 
 class SshRequest(Target, omit_defaults=True):
-    """Make ``ssh`` to a box work: user, key on the box, host key here."""
+    """Make ``ssh`` to a box work: user, key on the box, host key here.
+
+    ``fresh``: look at the box now; without it, what was found in the last hours may be believed.
+    """
 
     user: Line | None = None
     port: Port = 22
+    fresh: bool = True
 
 
 class SshAccess(msgspec.Struct, omit_defaults=True):
@@ -73,6 +77,7 @@ class SshAccess(msgspec.Struct, omit_defaults=True):
     config_file: str
     host_keys: int = 0
     host: str | None = None  # the name to give to ssh; None: the box's own
+    host_key_alias: str | None = None  # under which this very instance is pinned, whatever is called so, too
     problems: list[str] = []
 
 

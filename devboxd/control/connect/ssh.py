@@ -4,11 +4,14 @@ A key of the user's own is made here once and put on the box over the authentica
 host keys come back the same way and are pinned. Where the session may not write the user's
 ``authorized_keys``, EC2 Instance Connect is asked to; where that is denied, too, ssh goes on with the keys
 that its user has, and is told why.
+
+Whether what was found before is still believed is decided in ``model.ssh``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
@@ -21,20 +24,31 @@ from devboxd.control.connect.audience import Capture
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import BadRequest, DevboxError, WrongState
-from devboxd.model.box import BoxRef
+from devboxd.model.box import Account, BoxRef
 from devboxd.model.names import check_user, host_key, is_user
+from devboxd.model.ssh import (
+    NO_DOUBTS,
+    Doubts,
+    Ended,
+    Looked,
+    is_doubted,
+    may_replace,
+    must_look,
+    worth_saying,
+)
 from devboxd.model.terminal import Leaving
 from devboxd.text import one_line
 
 log = logging.getLogger(__name__)
 
-VALID: Final = 12 * 3600.0  # seconds that a prepared box is taken to stay so
 MOST_HOST_KEYS: Final = 16  # of one sshd; it has one of each kind
-VALID_BAD: Final = 10.0  # the same where something was wrong: the user may mend it any moment
 
 
 class Access(msgspec.Struct, frozen=True):
-    """What was put in place on a box. ``at`` is Unix seconds."""
+    """What was put in place on a box. ``at`` is Unix seconds; ``for_doubt``: ssh seemed to have failed before.
+
+    ``news`` is what the user should be told now, in sentences.
+    """
 
     target: str
     user: str
@@ -43,6 +57,13 @@ class Access(msgspec.Struct, frozen=True):
     host_keys: list[str]
     problems: list[str]
     at: float
+    for_doubt: bool = False
+    news: tuple[str, ...] = ()
+
+    @property
+    def looked(self) -> Looked:
+        """The look at the box that found this."""
+        return Looked(self.at, bool(self.host_keys) and not self.problems, self.for_doubt)
 
 
 class Keys(Protocol):
@@ -54,8 +75,19 @@ class Keys(Protocol):
     async def pin(self, boxes: list[str], port: int, keys: list[str]) -> None:
         """Replace what is pinned for these boxes: lines of key type and key."""
 
+    def pinned_for(self, box: str, port: int) -> Sequence[str]:
+        """What is pinned for a box."""
+
     async def note_user(self, name: str, user: str) -> None:
         """Let the generated configuration log in to this box as ``user``."""
+
+
+_Key = tuple[Account, str, str, int]
+
+
+def _key(box: BoxRef, user: str | None, port: int) -> _Key:
+    """Who may become whom on a box is a matter of the account that asks, too."""
+    return box.account, box.target, user or "", port
 
 
 Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
@@ -70,9 +102,11 @@ class SshAccess:
         self._keys = keys
         self._run = run
         self._send_key = send_key
-        self._known: dict[tuple[str, str, int], Access] = {}
-        self._failed: dict[tuple[str, str, int], DevboxError] = {}
-        self._locks: dict[tuple[str, str, int], asyncio.Lock] = {}
+        self._known: dict[_Key, Access] = {}
+        self._failed: dict[_Key, DevboxError] = {}
+        self._locks: dict[_Key, asyncio.Lock] = {}
+        self._doubts: dict[tuple[str, int], Doubts] = {}  # by instance and port
+        self._said: dict[_Key, tuple[str, ...]] = {}  # problems that were told
 
     async def prepare(
         self,
@@ -104,25 +138,49 @@ class SshAccess:
         access = await self._prepared(box, wanted, port, fresh=fresh, hasty=hasty)
         # Each time: another box may have had this name since, or nobody has used it for this one yet.
         names = sorted({*hosts, box.target})
+        news = self._news(box, wanted, port, access)
         if access.host_keys:
             await self._keys.pin(names, port, access.host_keys)
         for name in names:
             await self._keys.note_user(name, access.user)
-        return access
+        return msgspec.structs.replace(access, news=news) if news else access
+
+    def ended(self, box: BoxRef, port: int, ended: Ended) -> None:
+        """A connection of ssh is over."""
+        sshd, now = (box.target, port), self._shared.time.wall()
+        log.debug("ssh to %s is over: %r", box.name, ended)
+        self._doubts[sshd] = self._doubts.get(sshd, NO_DOUBTS).after(ended, now)
+
+    def _news(self, box: BoxRef, wanted: str | None, port: int, access: Access) -> tuple[str, ...]:
+        """What the user should read: problems, as far as they are new, and a host key that is another one now."""
+        key, problems = _key(box, wanted, port), tuple(access.problems)
+        said = self._said.get(key, ())
+        is_said = worth_saying(problems, said, is_doubted=access.for_doubt)
+        self._said[key] = problems
+        before = self._keys.pinned_for(box.target, port)
+        if not access.host_keys or not before or set(before) == set(access.host_keys):
+            return problems if is_said else ()
+        renewed = f"{box.name} has other host keys than before; it says so itself, over its session"
+        return (*(problems if is_said else ()), renewed)
 
     async def _prepared(
         self, box: BoxRef, wanted: str | None, port: int, *, fresh: bool, hasty: bool
     ) -> Access:
         """What is on the box; looked at where that was not done lately."""
-        key = (box.target, wanted or "", port)
+        key = _key(box, wanted, port)
         before, failed_before = self._known.get(key), self._failed.get(key)
         async with self._locks.setdefault(key, asyncio.Lock()):
             known, failed = self._known.get(key), self._failed.get(key)
             if failed is not None and failed is not failed_before:
                 raise failed
-            if known is not None and (known is not before or (not fresh and self._is_valid(known, hasty))):
+            doubts = self._doubts.get((box.target, port), NO_DOUBTS)
+            last, now = known.looked if known is not None else None, self._shared.time.wall()
+            if known is not None and (
+                known is not before or not must_look(last, now, doubts, fresh=fresh, hasty=hasty)
+            ):
                 if not known.has_key and known is before:
-                    await self._ask_instance_connect(box, known.user)
+                    with contextlib.suppress(DevboxError):  # the problem was told when it was looked at
+                        await self._ask_instance_connect(box, known.user)
                 return known
             try:
                 access = await self._prepare(box, wanted, port)
@@ -130,14 +188,14 @@ class SshAccess:
                 self._failed[key] = error
                 raise
             self._failed.pop(key, None)
-            for name in {wanted or "", access.user}:
-                self._known[(box.target, name, port)] = access
+            if known is not None and not fresh and is_doubted(known.looked, doubts):
+                access = msgspec.structs.replace(access, for_doubt=True)
+            pinned = known.host_keys if known is not None else []
+            if pinned and access.host_keys and not may_replace(last, now, doubts, fresh=fresh):
+                access = msgspec.structs.replace(access, host_keys=pinned)
+            for name in {wanted, access.user}:
+                self._known[_key(box, name, port)] = access
             return access
-
-    def _is_valid(self, known: Access, hasty: bool) -> bool:
-        """A box without sshd or without our key is looked at again soon: that may be mended any moment."""
-        good = bool(known.host_keys) and not known.problems
-        return self._shared.time.wall() - known.at < (VALID if good else VALID_BAD if hasty else 0.0)
 
     async def _prepare(self, box: BoxRef, user: str | None, port: int) -> Access:
         public = await self._keys.public_key()

@@ -12,11 +12,12 @@ import pytest
 
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.ssh import VALID, VALID_BAD, SshAccess
+from devboxd.control.connect.ssh import SshAccess
 from devboxd.control.connect.terminal import Terminal
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BadRequest, Denied, DevboxError, Unreachable, WrongState
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.ssh import SHORT, VALID, VALID_BAD, Ended
 from devboxd.model.terminal import EndOfInput, Input, Leaving
 from devboxd.simulator.world import Simulator
 from tests.control.fakes import LoopClock
@@ -202,6 +203,86 @@ async def test_a_name_that_means_another_box_now_has_the_other_boxs_key() -> Non
         await site.access.prepare(box, user="ana", port=22, hosts=["api"])
         assert site.keys.pinned[("api", 22)] == [keys[box.target]]
     assert len(site.asked) == 2
+
+
+FAILED = Ended(0.5, 3600, 3700)
+REFUSED = Ended(0.5, 1600, 1700, is_refused=True)
+
+
+@pytest.mark.looptime
+async def test_an_ssh_that_failed_makes_the_next_one_look_at_the_box_again() -> None:
+    """A renewed host key, an emptied authorized_keys: mended by the second try, and not by a restart."""
+    site = Site(works)
+    await site.access.prepare(BOX, user="ana", port=22, hosts=["api"])
+    new_key = HOST_KEY.replace("ForTests", "Renewed0")
+    site.answer = lambda spec, key: (works(spec, key)[0].replace(HOST_KEY, new_key), Leaving(status=0))
+    await asyncio.sleep(60)
+    await site.access.prepare(BOX, user="ana", port=22, hosts=["api"])
+    assert len(site.asked) == 1, "nothing had failed"
+    site.access.ended(BOX, 22, Ended(SHORT, 5000, 5000))
+    await site.access.prepare(BOX, user="ana", port=22, hosts=["api"])
+    assert len(site.asked) == 1, "somebody was logged in"
+    await asyncio.sleep(1)
+    site.access.ended(BOX, 22, FAILED)
+    await site.access.prepare(BOX, user="ana", port=22, hosts=["api"])
+    assert len(site.asked) == 2, "the key may be missing there"
+    assert site.keys.pinned[("api", 22)] == [HOST_KEY], "nobody has refused it"
+    await asyncio.sleep(1)
+    site.access.ended(BOX, 22, REFUSED)
+    access = await site.access.prepare(BOX, user="ana", port=22, hosts=["api"])
+    assert site.keys.pinned[("api", 22)] == [new_key]
+    assert "other host keys than before" in " ".join(access.news)
+    assert not (await site.access.prepare(BOX, user="ana", port=22, hosts=["api"])).news, "said once"
+    assert len(site.asked) == 3
+
+
+@pytest.mark.looptime
+async def test_a_doubt_is_for_every_user_of_that_sshd_and_for_no_other() -> None:
+    site = Site(works)
+    other = msgspec.structs.replace(BOX, target="i-0fedcba9876543210")
+    users = [(BOX, "ana", 22), (BOX, "ben", 22), (BOX, "ana", 2222), (other, "ana", 22)]
+    for box, user, port in users:
+        await site.access.prepare(box, user=user, port=port)
+    await asyncio.sleep(1)
+    site.access.ended(BOX, 22, FAILED)
+    for box, user, port in users:
+        await site.access.prepare(box, user=user, port=port)
+    assert len(site.asked) == 4 + 2
+
+
+@pytest.mark.looptime
+async def test_a_loop_of_short_commands_does_not_look_each_time() -> None:
+    """``ssh api true`` ends as a failing ssh does."""
+    site = Site(works)
+    for _ in range(100):
+        await site.access.prepare(BOX, user="ana", port=22)
+        await asyncio.sleep(0.1)
+        site.access.ended(BOX, 22, FAILED)
+    assert len(site.asked) <= 7  # the first, the second, and one in two seconds
+
+
+@pytest.mark.looptime
+async def test_who_a_session_is_depends_on_the_account_that_asks() -> None:
+    """The account may run sessions as another user, or forbid to become one."""
+    site = Site(works)
+    for profile in ("a", "b", "a"):
+        box = msgspec.structs.replace(BOX, account=Account(profile))
+        await site.access.prepare(box, user=None, port=22)
+    assert len(site.asked) == 2
+
+
+@pytest.mark.looptime
+async def test_a_problem_is_news_once_and_again_when_ssh_failed() -> None:
+    """Whoever logs in with keys of their own would read it at every git fetch."""
+    site = Site(no_sudo)
+    site.connect_error = Denied("not allowed")
+    assert len((await site.access.prepare(BOX, user="ana", port=22)).news) == 2
+    assert not (await site.access.prepare(BOX, user="ana", port=22)).news
+    await asyncio.sleep(VALID_BAD + 1)
+    assert not (await site.access.prepare(BOX, user="ana", port=22)).news
+    await asyncio.sleep(1)
+    site.access.ended(BOX, 22, FAILED)
+    assert len((await site.access.prepare(BOX, user="ana", port=22)).news) == 2
 
 
 @pytest.mark.looptime
