@@ -60,7 +60,7 @@ async def events(_: Context, asked: wire.EventsRequest) -> AsyncIterator[wire.Ev
         yield wire.Event(number, "now", "x", "é" * 5000)
 
 
-async def missing(_: Context, asked: wire.AttachRequest) -> Framed:
+async def missing(_: Context, asked: wire.Target) -> wire.Box:
     raise BoxNotFound("no box of that name", hint="devboxctl ls")
 
 
@@ -76,7 +76,7 @@ async def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N
     listener.bind(path)
     for route, handler in (
         (routes.EXEC, execute),
-        (routes.ATTACH, missing),
+        (routes.SHOW_BOX, missing),
         (routes.EVENTS, events),
         (routes.LIST_BOXES, boxes),
     ):
@@ -127,5 +127,5 @@ async def test_lines_and_failures_arrive(server: None) -> None:
     status, out, _ = await ctl("events")
     assert status == 0
     assert out.decode().splitlines() == [f"now\tx\t{'é' * 5000}"] * 3
-    assert await ctl("attach", "nope") == (3, b"", b"error: no box of that name\nhint: devboxctl ls\n")
+    assert await ctl("show", "nope") == (3, b"", b"error: no box of that name\nhint: devboxctl ls\n")
     assert await ctl("ls") == (0, b"gpu\tunknown\tunknown\t\t\ti-1\t0\t0\t\n", b"")
