@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from devboxd.aws.calls import Calls
 from devboxd.aws.look import PAGE, image
+from devboxd.aws.store import plain
 from devboxd.errors import BadRequest, Missing
 from devboxd.model.offer import Base, Ground, MachineType, Parameter, is_image_id, where
 from devboxd.model.project import Place
@@ -106,6 +107,11 @@ class OffersApi:
             return Ground(places)
         profile = f"{self.prefix}-{self.region}-box"
         return Ground(places, await self._groups(str(subnets[0]["VpcId"])), profile)
+
+    async def table(self, name: str) -> list[dict[str, Any]]:
+        """All items of a DynamoDB table, as plain values: for taking over what another tool wrote there."""
+        items = await self.account.pages("dynamodb", "scan", "Items", TableName=name)
+        return [{key: plain(value) for key, value in item.items()} for item in items]
 
     async def _subnets(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return await self.account.pages(

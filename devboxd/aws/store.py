@@ -52,7 +52,7 @@ class DynamoStore:
                 found = answer["Items"]
         except DevboxError as error:
             raise self._explained(error) from error
-        return [Item(str(_plain(one["sk"])), int(one["ver"]["N"]), dict(_plain(one["doc"]))) for one in found]
+        return [Item(str(plain(one["sk"])), int(one["ver"]["N"]), dict(plain(one["doc"]))) for one in found]
 
     async def commit(self, owner: str, changes: Sequence[Change], op: str) -> None:
         """See ``control.base.needs.Store``."""
@@ -116,7 +116,7 @@ def _attribute(value: Any) -> dict[str, Any]:
             return {"L": [_attribute(one) for one in value]}
 
 
-def _plain(attribute: Mapping[str, Any]) -> Any:
+def plain(attribute: Mapping[str, Any]) -> Any:
     """A plain value out of what DynamoDB writes."""
     ((kind, value),) = attribute.items()
     match kind:
@@ -124,9 +124,9 @@ def _plain(attribute: Mapping[str, Any]) -> Any:
             number = Decimal(value)
             return int(number) if number == number.to_integral_value() else float(number)
         case "M":
-            return {key: _plain(one) for key, one in value.items()}
+            return {key: plain(one) for key, one in value.items()}
         case "L":
-            return [_plain(one) for one in value]
+            return [plain(one) for one in value]
         case "NULL":
             return None
         case _:

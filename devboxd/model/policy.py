@@ -325,6 +325,7 @@ def _reconciler(place: Place) -> list[Statement]:
         _allow(
             "SaveBoxes",
             [
+                "ec2:CancelSpotInstanceRequests",
                 "ec2:CreateImage",
                 "ec2:CreateSnapshot",
                 "ec2:CreateTags",
@@ -333,7 +334,7 @@ def _reconciler(place: Place) -> list[Statement]:
                 "ec2:StopInstances",
                 "ec2:TerminateInstances",
             ],
-            _ec2(place, "instance", "volume", "image", "snapshot"),
+            _ec2(place, "instance", "volume", "image", "snapshot", "spot-instances-request"),
             _MANAGED,
         ),
         _allow(

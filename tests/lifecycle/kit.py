@@ -22,6 +22,7 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet
+from devboxd.control.lifecycle.moves import Moves
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import DevboxError, NotConnected
@@ -47,6 +48,7 @@ class LoopAccount:
     model: Ec2Model
     calls: Counter[str] = field(default_factory=Counter)
     broken: DevboxError | None = None  # every call fails so
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # of DynamoDB
 
     async def call(
         self, service: str, operation: str, /, *, target: str | None = None, **parameters: Any
@@ -56,6 +58,8 @@ class LoopAccount:
             raise self.broken
         name = "".join(part.capitalize() for part in operation.split("_"))
         self.calls[name] += 1
+        if service == "dynamodb":
+            return {"Items": self.tables[parameters["TableName"]]}
         if service == "ssm":
             return {"Parameter": {"Value": catalogue.parameters("us-east-1")[parameters["Name"]]}}
         try:
@@ -73,6 +77,8 @@ class LoopAccount:
     async def pages(
         self, service: str, operation: str, key: str, /, *, limit: int = 100_000, **parameters: Any
     ) -> list[dict[str, Any]]:
+        if service == "dynamodb":
+            return list((await self.call(service, operation, **parameters))[key])
         size = parameters.pop("PaginationConfig")["PageSize"]
         found: list[dict[str, Any]] = []
         more: dict[str, Any] = {}
@@ -136,6 +142,7 @@ class Bench:
     book: Book
     fleet: Fleet
     projects: Projects
+    moves: Moves
 
     async def launched(self, name: str = "api", **asked: Any) -> Project:
         """A project that runs."""
@@ -180,8 +187,12 @@ def bench(store: Store | None = None, *, model: Ec2Model | None = None, me: str 
     book = Book(kept, OWNER, me, op, clock.wall)
     computes = FakeComputes(account)
     fleet = Fleet(shared, book, computes, boxes, me=me, op=op)
-    projects = Projects(shared, book, fleet, computes, boxes, uid=lambda: f"{me[:4]}{next(ids):06d}")
-    return Bench(shared, ec2, account, kept, runner, book, fleet, projects)
+
+    def uid() -> str:
+        return f"{me[:4]}{next(ids):06d}"
+
+    projects = Projects(shared, book, fleet, computes, boxes, uid=uid)
+    return Bench(shared, ec2, account, kept, runner, book, fleet, projects, projects.moves)
 
 
 async def start(one: Bench) -> Bench:

@@ -49,13 +49,13 @@ async def test_rows_are_made_anew_from_tags(phase: Phase) -> None:
     if phase is Phase.READY:
         await asyncio.sleep(600)
     other = await without_its_store(one)
-    (made,) = await other.projects.rebuild(Account())
+    (made,) = await other.moves.rebuild(Account())
     assert (made.name, made.uid, made.phase) == ("api", row.uid, phase)
     assert made.saves > before.project.saves, "a number that was handed out must not be handed out again"
     known = await other.projects.get("api")
     assert [one.image for one in known.generations] == [one.image for one in before.generations]
     assert [one.stamp for one in known.generations] == [one.stamp for one in before.generations]
-    assert await other.projects.rebuild(Account()) == [], "twice is once"
+    assert await other.moves.rebuild(Account()) == [], "twice is once"
     await other.projects.launch("api", LaunchWish(types=("t4g.small",), profile="box"))
     again = (await other.until("api", Phase.RUNNING)).project
     assert other.content(again.instance)["/dev/sda1"] >= written
@@ -85,7 +85,7 @@ async def test_volumes_without_an_instance_are_rescued_when_rows_are_made_anew()
         one.model.call(name, more, now=LoopClock().wall(), caller="console")
     await asyncio.sleep(7200)
     other = await without_its_store(one)
-    (made,) = await other.projects.rebuild(Account())
+    (made,) = await other.moves.rebuild(Account())
     assert made.phase is Phase.RESCUE
     known = await other.until("api", Phase.READY)
     head = known.generations[-1]
@@ -109,7 +109,7 @@ async def test_several_living_instances_are_left_to_a_person() -> None:
         )
     )
     other = await without_its_store(one)
-    (made,) = await other.projects.rebuild(Account())
+    (made,) = await other.moves.rebuild(Account())
     assert made.phase is Phase.BROKEN
     assert other_id in made.reason
     await asyncio.sleep(600)
@@ -126,15 +126,15 @@ async def test_an_export_can_be_restored_and_goes_on_with_numbers_of_its_own(one
     await one.launched()
     await one.projects.terminate("api")
     await one.until("api", Phase.READY)
-    exported = msgspec.json.decode(msgspec.json.encode(await one.projects.export("api")))
+    exported = msgspec.json.decode(msgspec.json.encode(await one.moves.export("api")))
     with pytest.raises(AlreadyExists):
-        await one.projects.restore(exported)
+        await one.moves.restore(exported)
     await one.projects.up("api")
     await one.until("api", Phase.RUNNING)
     await one.projects.terminate("api")
     await one.until("api", Phase.READY)
     other = await without_its_store(one)
-    made = await other.projects.restore(exported)
+    made = await other.moves.restore(exported)
     assert (made.name, made.head) == ("api", 1)
     await other.projects.up("api")
     again = (await other.until("api", Phase.RUNNING)).project
@@ -149,7 +149,60 @@ async def test_an_export_can_be_restored_and_goes_on_with_numbers_of_its_own(one
 @with_daemon
 async def test_what_is_no_export_is_refused(one: Bench, wrong: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
-        await one.projects.restore(wrong)
+        await one.moves.restore(wrong)
+
+
+# From another tool
+
+
+def item(**values: str) -> dict[str, dict[str, str]]:
+    """As DynamoDB has it."""
+    return {key: {"S": value} for key, value in values.items()}
+
+
+@with_daemon
+async def test_projects_of_another_tool_are_taken_over_as_they_stand(one: Bench) -> None:
+    """Saved ones with their image, running ones with their instance; nothing of it is changed or deleted there."""
+    donor = await one.launched("donor")
+    written = one.work(donor)
+    await one.projects.stop("donor")
+    known = await one.until("donor", Phase.WARM)
+    theirs = known.generations[0].image
+    base = one.model.tables.instances[donor.instance or ""].image
+    launch = {"ImageId": base, "InstanceType": "t4g.small", "MinCount": 1, "MaxCount": 1}
+    running = one.model.call("RunInstances", launch, now=LoopClock().wall())["Instances"][0]["InstanceId"]
+    await asyncio.sleep(60)
+    one.account.tables["devbox-main"] = [
+        item(project="saved", Status="READY", AMI=theirs, LastInstanceType="t4g.small", Architecture="arm64"),
+        item(project="runs", Status="RUNNING", InstanceId=running, LastInstanceType="t4g.small"),
+        item(project="busy", Status="SNAPSHOTTING", AMI=theirs),
+        item(project="donor", Status="READY", AMI=theirs, LastInstanceType="t4g.small"),
+        item(project="no name!", Status="READY", AMI=theirs),
+        item(
+            project="lost",
+            Status="READY",
+            AMI="ami-00000000",
+            LastInstanceType="t4g.small",
+            Architecture="arm64",
+        ),
+        item(other="x"),
+    ]
+    done = await one.moves.take_over("devbox-main", Account(), LaunchWish(profile="box"))
+    assert {name for name, why in done.items() if not why} == {"saved", "runs"}
+    assert "SNAPSHOTTING" in done["busy"]
+    assert done["donor"] == "there is a project of that name"
+    assert "ami-00000000" in done["lost"]
+    await one.projects.up("saved")
+    row = (await one.until("saved", Phase.RUNNING)).project
+    assert one.content(row.instance)["/dev/sda1"] >= written
+    await one.until("runs", lambda now: not now.adopted)
+    for name in ("saved", "runs"):
+        await one.projects.terminate(name)
+        await one.until(name, Phase.READY)
+    await asyncio.sleep(900)
+    assert one.model.tables.images[theirs].state == "available"
+    again = await one.moves.take_over("devbox-main", Account(), LaunchWish(profile="box"))
+    assert not any(why == "" for why in again.values()), "twice is once"
 
 
 # From one store to another
@@ -181,7 +234,7 @@ async def test_a_project_moves_to_a_shared_store_whatever_breaks_on_the_way(brea
     target = Book(shared, OWNER, "mover", lambda: f"move-{next(ids):06d}", LoopClock().wall)
     for _ in range(3):
         try:
-            await one.projects.move("api", target, "the table")
+            await one.moves.move("api", target, "the table")
             break
         except Unreachable:
             row = (await one.projects.get("api")).project
@@ -205,7 +258,7 @@ async def test_a_name_that_is_taken_there_stops_the_move_before_anything_arrives
     await shared.commit(OWNER, [Change("N#api", 0, {"uid": "somebody"})], "x")
     target = Book(shared, OWNER, "mover", lambda: "move-1", LoopClock().wall)
     with pytest.raises(AlreadyExists):
-        await one.projects.move("api", target, "the table")
+        await one.moves.move("api", target, "the table")
     assert [key for _, key in shared.items] == ["N#api"]
     assert (await one.projects.get("api")).project.moved == ""
     await stop(one)

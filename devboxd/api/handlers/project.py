@@ -177,7 +177,7 @@ async def leftovers(context: Context, asked: wire.ProjectName) -> wire.LeftoverL
 @answers(routes.REBUILD)
 async def rebuild(context: Context, asked: wire.Account) -> wire.ProjectList:
     """After a lost disk: EC2's tags say what there was."""
-    made = await context.projects.rebuild(await _where(context, asked))
+    made = await context.projects.moves.rebuild(await _where(context, asked))
     return wire.ProjectList([_view(context, one) for one in made])
 
 

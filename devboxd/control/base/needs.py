@@ -288,6 +288,9 @@ class Offers(Protocol):
     async def types(self, names: Sequence[str]) -> tuple[MachineType, ...]:
         """These instance types, in this order."""
 
+    async def table(self, name: str) -> list[dict[str, Any]]:
+        """All items of a DynamoDB table, as plain values."""
+
     async def ground(self, types: Sequence[str], zone: str | None = None) -> Ground:
         """Where these types can be launched into."""
 

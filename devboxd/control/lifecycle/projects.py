@@ -17,6 +17,7 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet, Status
+from devboxd.control.lifecycle.moves import Moves
 from devboxd.control.lifecycle.order import LaunchWish, ordered
 from devboxd.errors import AlreadyExists, BadRequest, Conflict, DevboxError, WrongState
 from devboxd.model import tags, wish
@@ -26,14 +27,12 @@ from devboxd.model.launch import begin_launch
 from devboxd.model.ledger import Event, Ledger
 from devboxd.model.leftover import Leftover, leftovers
 from devboxd.model.project import Generation, Phase, Policy, Project, Run, Want
-from devboxd.model.rebuild import rebuilt, renumbered
 from devboxd.model.seen import Hint, Observed, Seen, hint
 from devboxd.model.step import Launch, Reboot, Write
 from devboxd.model.unsaved import NotSaved, Unsaved
 from devboxd.model.wish import ProjectNotFound
 
 TRIES: Final = 6  # of a change that others overtake
-EXPORT_FORMAT: Final = 1
 ANSWER_EVERY: Final = 3.0  # seconds between two tries of a session while a box boots
 
 
@@ -67,6 +66,7 @@ class Projects:
         self._computes = computes
         self._boxes = boxes
         self._uid = uid
+        self.moves = Moves(shared, book, fleet, computes, self, uid=uid)
         self._owner = owner
 
     # Look -------------------------------------------------------------------------------------------
@@ -321,69 +321,13 @@ class Projects:
         if box is None:
             raise BadRequest(f"there is no instance {instance} in this account and region")
         at = self._shared.time.wall()
-        owner = await self._owner_in(where)
+        owner = await self.owner_in(where)
         made = Project(uid, wish.check_name(name), owner, where, Want.UP, since=at, policy=policy or Policy())
         disks = found(Seen(made, None, (), seen, at), box) or ()
         row, run = wish.adopted(made, box, disks)
         await self._book.create(row, f"adopted {instance}", run=run)
         self._fleet.wake(uid)
         return row
-
-    async def export(self, name: str) -> dict[str, Any]:
-        """Everything that is written down of a project, but its events: for ``restore``, or for reading."""
-        known = await self.get(name)
-        return {
-            "format": EXPORT_FORMAT,
-            "project": msgspec.to_builtins(known.project),
-            "run": msgspec.to_builtins(known.run),
-            "generations": msgspec.to_builtins(known.generations),
-        }
-
-    async def restore(self, exported: dict[str, Any]) -> Project:
-        """Write down a project that was exported.
-
-        Raises:
-            BadRequest: this is no export, or one of a newer devbox.
-            AlreadyExists: the project, or another one of its name, is there.
-        """
-        if exported.get("format") != EXPORT_FORMAT:
-            raise BadRequest("this is no export of a project, or one of a newer devbox")
-        try:
-            known = Ledger(
-                msgspec.convert(exported["project"], Project),
-                msgspec.convert(exported["run"], Run | None),
-                msgspec.convert(exported["generations"], tuple[Generation, ...]),
-            )
-        except (KeyError, msgspec.ValidationError) as error:
-            raise BadRequest(f"this is no export of a project: {error}") from error
-        known = renumbered(known)
-        owner = await self._owner_in(known.project.account)
-        project = msgspec.structs.replace(known.project, owner=owner)
-        await self._book.restore(Ledger(project, known.run, known.generations), "restored from an export")
-        self._fleet.wake(project.uid)
-        return project
-
-    async def rebuild(self, account: Account) -> list[Project]:
-        """Make rows anew for what carries our tags at AWS and has none. Nothing that has one is touched."""
-        known = {project.uid for project in await self._book.projects()}
-        names = {project.name.lower() for project in await self._book.projects()}
-        owner, made = await self._owner_in(account), []
-        for uid, ec2 in (await self._computes.compute(account).found(owner)).items():
-            at = self._shared.time.wall()
-            row = None if uid in known else rebuilt(uid, ec2, owner, account=account, at=at)
-            if row is None:
-                continue
-            name = row.project.name if row.project.name.lower() not in names else f"project-{uid}"
-            project = msgspec.structs.replace(row.project, name=name)
-            await self._book.restore(Ledger(project, row.run, row.generations), "made anew from tags")
-            names.add(name.lower())
-            self._fleet.wake(uid)
-            made.append(project)
-        return made
-
-    async def move(self, name: str, target: Book, where: str) -> None:
-        """Move a project to another store, from which another daemon, or this one, goes on with it."""
-        await self._book.move((await self.get(name)).project.uid, target, where)
 
     # Leftovers --------------------------------------------------------------------------------------
 
@@ -408,14 +352,15 @@ class Projects:
         return wish.new(
             self._uid(),
             name,
-            await self._owner_in(account),
+            await self.owner_in(account),
             account=account,
             spec=spec,
             policy=asked.policy or Policy(),
             at=self._shared.time.wall(),
         )
 
-    async def _owner_in(self, account: Account) -> str:
+    async def owner_in(self, account: Account) -> str:
+        """Whose tag is on what an account makes."""
         return self._book.owner if self._owner is None else await self._owner(account)
 
     async def _down(self, name: str, want: Want, require_clean: bool) -> Project:
