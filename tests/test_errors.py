@@ -22,7 +22,13 @@ PAGE = (ROOT / "docs" / "errors.md").read_text("utf-8")
 # Programs, not libraries: importing them runs them, or they belong on a box.
 PROGRAMS = ("__main__", "_program")
 # Codes that are written down where they are raised, without a class of their own.
-INLINE = {"login-failed": (4, False)}
+INLINE = {
+    "login-failed": (4, False),
+    "not-enabled": (1, False),
+    "editor-failed": (1, False),
+    "exec-lost": (255, False),
+    "interrupted": (255, False),
+}
 
 Row = tuple[int, bool]  # exit status, retryable
 Kind = type[DevboxError] | type[ClientError]

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from devboxctl import ask, grammar, show
+from devboxctl.commands.service import FileNotWritten
+from devboxctl.fast import reply
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
-from devboxd.api import client, routes, wire
+from devboxd.api import client, routes, starting, wire
 
 FIRST_LINE = "# devbox: devboxctl config show --origin lists every setting and its default\n"
 
@@ -64,21 +66,24 @@ def edit() -> int:
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to edit on", f"the file is {config_path()}")
     file = config_path()
-    os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
-    if not os.path.exists(file):
-        with open(file, "x", encoding="utf-8") as new:
-            new.write(FIRST_LINE)
+    try:
+        starting.make_folder(os.path.dirname(file))
+        if not os.path.exists(file):
+            with open(file, "x", encoding="utf-8") as new:
+                new.write(FIRST_LINE)
+    except OSError as error:
+        raise FileNotWritten(f"cannot write {file}: {error.strerror}") from None
     try:
         status = subprocess.run([*shlex.split(editor), file], check=False).returncode
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot run the editor {editor!r}: {error}", "set EDITOR") from None
     if status != 0:
-        show.say(f"error: {editor} ended with status {status}")
-        return 1
+        return reply.show_failure(
+            {"code": "editor-failed", "message": f"{editor} ended with status {status}"}
+        )
     found = ask.ask(routes.CONFIG)
     if found.error is not None:
-        show.say(f"error: {found.error.message}")
-        if found.error.hint:
-            show.say(f"hint: {found.error.hint}")
-        return found.error.exit_status
+        return reply.show_failure(show.plain(found.error))
+    if settings.json:
+        show.print_json({"path": file, "accepted": True})
     return 0

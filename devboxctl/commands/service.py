@@ -8,13 +8,24 @@ import sys
 
 from devboxctl import show
 from devboxctl.commands.about import script
-from devboxd.api import client
+from devboxctl.fast import reply
+from devboxctl.options import settings
+from devboxd.api import client, starting
+from devboxd.errors import Kind
 
 UNITS = ("devboxd.socket", "devboxd.service")
 COMPLETIONS = {  # where each shell looks by itself, below the home folder
     "bash": ".local/share/bash-completion/completions/devboxctl",
     "fish": ".config/fish/completions/devboxctl.fish",
 }
+
+
+class FileNotWritten(client.ClientError):
+    """A file of the user's could not be made, changed or removed."""
+
+    code = "file-not-written"
+    kind = Kind.FAILED
+    retryable = False
 
 
 def install() -> int:
@@ -25,23 +36,35 @@ def install() -> int:
     if sys.platform == "darwin":
         return _install_launchd()
     folder = unit_folder()
-    os.makedirs(folder, exist_ok=True)
-    for name in UNITS:
-        _write(f"{folder}/{name}", unit(name))
-    _install_completion()
+    wrote = [_write(f"{folder}/{name}", unit(name)) for name in UNITS] + _install_completion()
     if not _systemctl("daemon-reload"):
-        show.say("no systemd user manager answers here; devboxctl starts the daemon by itself when needed")
-        return 0
+        return _installed(
+            wrote,
+            None,
+            "no systemd user manager answers here; devboxctl starts the daemon by itself when needed",
+        )
     if not _systemctl("enable", "--now", "devboxd.socket", quiet=False):
-        show.say("error: the socket could not be enabled")
-        show.say("hint: systemctl --user status devboxd.socket")
-        return 1
-    show.say("installed: systemd starts devboxd on first use")
+        return reply.show_failure(
+            {
+                "code": "not-enabled",
+                "message": "the socket could not be enabled",
+                "hint": "systemctl --user status devboxd.socket",
+            }
+        )
+    return _installed(wrote, "systemd", "installed: systemd starts devboxd on first use")
+
+
+def _installed(wrote: list[str | None], manager: str | None, text: str) -> int:
+    if settings.json:
+        show.print_json({"starts": manager, "wrote": [file for file in wrote if file]})
+    else:
+        show.say(text)
     return 0
 
 
 def uninstall() -> None:
     """Undo what daemon install has done."""
+    removed: list[str | None] = []
     if sys.platform == "darwin":
         import subprocess
 
@@ -49,18 +72,20 @@ def uninstall() -> None:
         subprocess.run(
             ["launchctl", "bootout", f"gui/{os.getuid()}", agent], check=False, capture_output=True
         )
-        _remove(agent)
+        removed.append(_remove(agent))
     else:
         if unit_is_installed():
             _systemctl("disable", "--now", *UNITS)
-        for name in UNITS:
-            _remove(f"{unit_folder()}/{name}")
+        removed += [_remove(f"{unit_folder()}/{name}") for name in UNITS]
         _systemctl("daemon-reload")
     for shell, below in COMPLETIONS.items():
         file = os.path.expanduser(f"~/{below}")
         if _content(file) == script(shell):
-            _remove(file)
-    show.say("uninstalled; settings, state and logs were kept")
+            removed.append(_remove(file))
+    if settings.json:
+        show.print_json({"removed": [file for file in removed if file]})
+    else:
+        show.say("uninstalled; settings, state and logs were kept")
 
 
 def unit_folder() -> str:
@@ -84,15 +109,16 @@ def unit(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _install_completion() -> None:
+def _install_completion() -> list[str | None]:
     """Put completion where a shell that is installed looks for it; zsh has no such place for one user."""
-    for shell, below in COMPLETIONS.items():
-        if shutil.which(shell):
-            file = os.path.expanduser(f"~/{below}")
-            os.makedirs(os.path.dirname(file), exist_ok=True)
-            _write(file, script(shell))
-    if shutil.which("zsh"):
+    wrote = [
+        _write(os.path.expanduser(f"~/{below}"), script(shell))
+        for shell, below in COMPLETIONS.items()
+        if shutil.which(shell)
+    ]
+    if shutil.which("zsh") and not settings.json:
         show.say('for zsh, add to ~/.zshrc:  eval "$(devboxctl completion zsh)"')
+    return wrote
 
 
 def _install_launchd() -> int:
@@ -102,18 +128,17 @@ def _install_launchd() -> int:
 
     text = resources.files("devboxd").joinpath("data", "devboxd.plist").read_text("utf-8")
     state = client.state_directory()
-    os.makedirs(state, mode=0o700, exist_ok=True)
+    starting.make_folder(state)
     agent = _launch_agent()
-    os.makedirs(os.path.dirname(agent), exist_ok=True)
     log = escape(f"{state}/{client.LOG_NAME}")
-    _write(agent, text.replace(">PYTHON<", f">{escape(sys.executable)}<").replace(">LOG<", f">{log}<"))
-    _install_completion()
+    wrote = [
+        _write(agent, text.replace(">PYTHON<", f">{escape(sys.executable)}<").replace(">LOG<", f">{log}<"))
+    ]
+    wrote += _install_completion()
     done = subprocess.run(["launchctl", "bootstrap", f"gui/{os.getuid()}", agent], check=False)
     if done.returncode != 0:
-        show.say("error: launchctl did not take the agent")
-        return 1
-    show.say("installed: launchd starts devboxd at login")
-    return 0
+        return reply.show_failure({"code": "not-enabled", "message": "launchctl did not take the agent"})
+    return _installed(wrote, "launchd", "installed: launchd starts devboxd at login")
 
 
 def _launch_agent() -> str:
@@ -135,21 +160,33 @@ def _systemctl(*words: str, quiet: bool = True) -> bool:
     return done.returncode == 0
 
 
-def _write(file: str, text: str) -> None:
+def _write(file: str, text: str) -> str | None:
+    """Make a file and the folders above it; returns its path if it has changed. Raises FileNotWritten."""
     if _content(file) == text:
-        return
+        return None
     # Nobody reads it before the reload that follows, and to install again writes it again.
-    with open(file, "w", encoding="utf-8") as new:
-        new.write(text)
-    show.say(f"wrote {file}")
+    try:
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        with open(file, "w", encoding="utf-8") as new:
+            new.write(text)
+    except OSError as error:
+        raise FileNotWritten(f"cannot write {file}: {error.strerror}") from None
+    if not settings.json:
+        show.say(f"wrote {file}")
+    return file
 
 
-def _remove(file: str) -> None:
+def _remove(file: str) -> str | None:
+    """Remove a file; returns its path if it was there. Raises FileNotWritten."""
     try:
         os.unlink(file)
     except FileNotFoundError:
-        return
-    show.say(f"removed {file}")
+        return None
+    except OSError as error:
+        raise FileNotWritten(f"cannot remove {file}: {error.strerror}") from None
+    if not settings.json:
+        show.say(f"removed {file}")
+    return file
 
 
 def _content(file: str) -> str | None:

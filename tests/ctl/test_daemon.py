@@ -605,3 +605,30 @@ def test_folders_are_private_whatever_the_umask(home: Path, stand_in: Path) -> N
         os.kill(pid, 9)
     for folder in (home / ".local", home / ".local" / "state", Path(client.state_directory())):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+
+
+def test_install_and_uninstall_speak_json(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")  # no systemctl, no shells
+    assert run(["daemon", "install", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["starts"], found["version"], err) == (None, 1, "")
+    assert [Path(file).name for file in found["wrote"]] == list(commands.UNITS)
+    assert run(["daemon", "uninstall", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["removed"]) == 2
+
+
+@pytest.mark.parametrize("words", [["daemon", "install"], ["daemon", "install", "--json"]], ids=" ".join)
+def test_a_file_that_cannot_be_written_is_named(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """A home on a disk that is full, or read-only."""
+    (home / "config").mkdir()
+    (home / "config" / "systemd").write_text("in the way")
+    assert run(words) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "cannot write" in err
+    assert str(home / "config" / "systemd" / "user") in err
