@@ -42,11 +42,16 @@ def chosen(box: str | None, tags: Sequence[str]) -> list[str]:
         UsageError: there is none.
         NoSuchBox: a pattern matches nothing.
     """
-    known = ask.boxes().boxes
-    if box is not None and any(one.name == box for one in known):
-        return [box]  # there may be a comma in a name
     words = [word for word in (box or "").split(",") if word]
     patterns = [word for word in words if any(c in "*?[" for c in word)]
+    try:
+        known = ask.boxes().boxes
+    except client.ClientError:
+        if patterns or tags:
+            raise
+        known = []  # instance ids and configured names work without EC2
+    if box is not None and any(one.name == box for one in known):
+        return [box]  # there may be a comma in a name
     wanted = Wanted(patterns, list(tags), [])
     found = {word: None for word in words if word not in patterns}
     if patterns or tags:

@@ -113,6 +113,13 @@ def test_nothing_is_run_where_nothing_is_meant(boxes: FakeDaemon, words: list[st
     assert not any(path == "exec" for _, path, _ in boxes.requests)
 
 
+def test_names_need_no_list_of_boxes(boxes: FakeDaemon) -> None:
+    """Without permission for EC2, ids and configured names still work."""
+    boxes.routes["GET boxes"] = (403, {"code": "denied", "message": "no", "exit_status": 6})
+    assert devboxctl("exec", "i-1,i-2", "x").returncode == 0
+    assert devboxctl("exec", "i-*", "x").returncode == 6
+
+
 def test_lines_in_json_say_box_and_stream(boxes: FakeDaemon) -> None:
     done = devboxctl("exec", "--json", "api,web-1,gone", "x")
     found = [json.loads(line) for line in done.stdout.splitlines()]
