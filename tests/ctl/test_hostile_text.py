@@ -42,6 +42,8 @@ COMMANDS = [
     ["doctor"],
     ["doctor", "gpu"],
     ["login"],
+    ["login", "--from-environment"],
+    ["whoami"],
     ["config", "show"],
     ["config", "show", "--origin"],
     ["config-ssh"],
@@ -52,6 +54,7 @@ COMMANDS = [
     ["forward", "ls"],
     ["forward", "rm", "all"],
     ["forward", "rm", "nope"],
+    ["forward", "rm", EVIL],
     ["ssh", "gpu"],
     ["attach", "gpu", "--raw"],
     ["attach", "gpu"],
@@ -174,13 +177,16 @@ def test_no_failure_reaches_the_terminal_unfiltered(hostile: FakeDaemon, words: 
     check_in_a_pipe(words, dict(os.environ))
 
 
-def test_the_trial_reaches_every_route(hostile: FakeDaemon) -> None:
+def test_the_trial_reaches_every_route(hostile: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new route is tried, too, or says here why not."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDTEST")  # to be lent
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     untried = {
         "GET /openapi.json",
         "POST /v1/proxy",
         "DELETE /v1/sessions/{id}",
-    }  # a file, bytes, by api only
+        "POST /v1/attach",
+    }  # a file, bytes, by api only, on a terminal only (tests/ctl/test_attach.py)
     for words in COMMANDS:
         if words[0] == "ssh":  # becomes ssh
             line = [sys.executable, "-m", "devboxctl", *words]
