@@ -14,6 +14,7 @@ from typing import Any, Final
 from devboxd.model.policy import OWNER, Audience, Place, policy
 
 TEMPLATE: Final = Path(__file__).parents[1] / "iac" / "devbox.yaml"
+PACKAGED: Final = Path(__file__).parents[1] / "devboxd" / "data" / "devbox.yaml"  # what init account deploys
 IN_TEMPLATE: Final = Place("${AWS::Partition}", "${AWS::Region}", "${AWS::AccountId}", "${Prefix}")
 _BLOCK: Final = re.compile(r"^( *)# policy (\w+)\n.*?^ *# end of policy$", re.MULTILINE | re.DOTALL)
 
@@ -64,7 +65,8 @@ def main() -> int:
     new = rendered(old)
     if "--check" in sys.argv[1:]:
         return int(new != old)
-    TEMPLATE.write_text(new, "utf-8")
+    for path in (TEMPLATE, PACKAGED):
+        path.write_text(new, "utf-8")
     return 0
 
 

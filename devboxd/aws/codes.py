@@ -156,6 +156,8 @@ TABLE: Final[dict[str, Row]] = dict(
         *_rows(_CAPACITY, "InsufficientInstanceCapacity InsufficientCapacity InsufficientHostCapacity"),
         *_rows(_CAPACITY, "InsufficientReservedInstanceCapacity InsufficientVolumeCapacity Unsupported"),
         *_rows(_CAPACITY, "InsufficientFreeAddressesInSubnet UnfulfillableCapacity SpotMaxPriceTooLow Server.InsufficientInstanceCapacity"),
+        # An interrupted spot instance is EC2's to start, when there is room for it again.
+        *_rows(_CAPACITY, "IncorrectSpotRequestState"),
         *_rows(_QUOTA, "VcpuLimitExceeded InstanceLimitExceeded MaxSpotInstanceCountExceeded VolumeLimitExceeded"),
         *_rows(_QUOTA, "SnapshotLimitExceeded MaxIOPSLimitExceeded ServiceQuotaExceededException LimitExceeded"),
         *_rows(_QUOTA, "LimitExceededException ResourceLimitExceeded AddressLimitExceeded"),

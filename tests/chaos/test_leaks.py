@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from devboxd.control.connect import session
 from devboxd.control.daemon import Daemon
+from devboxd.model import hold
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account
 from devboxd.model.terminal import Input
@@ -57,7 +57,7 @@ async def cut_and_come_back(sim: Simulator, daemon: Daemon, rounds: int) -> tupl
 
 async def flat(seed: int, rounds: int, patch: pytest.MonkeyPatch) -> None:
     """Warm up, measure, reconnect many times, measure again."""
-    patch.setattr(session, "STABLE_AFTER", 0.0)  # no pause after a link that lived for a moment only
+    patch.setattr(hold, "STABLE_AFTER", 0.0)  # no pause after a link that lived for a moment only
     async with rig(seed) as (sim, daemon):
         daemon.shared.time.dice = lambda: 0.0
         await cut_and_come_back(sim, daemon, 10)

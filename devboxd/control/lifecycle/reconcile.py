@@ -132,8 +132,12 @@ class Reconciler:
                 self.told.waits(seen.project, step.why)
                 if step.seconds >= CALM:
                     await self.turn.leave()
-                self.memory.planned = self.memory.waits(step)
-                return self.memory.planned
+                planned = self.memory.waits(step)
+                if self.memory.put_off:  # what could not be deleted is tried again when it was put off to
+                    left = min(self.memory.put_off.values()) - self.time.monotonic()
+                    planned = min(planned, max(BRISK, left))
+                self.memory.planned = planned
+                return planned
             case Write() | Erase():
                 delay = await self._write(step)
             case _:
