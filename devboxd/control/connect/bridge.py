@@ -181,7 +181,7 @@ class HeldBridge:
         """
         self._wanted += 1
         try:
-            self._keep()
+            self.keep()
             patience = wait if self._was_up else FIRST if wait is None else min(wait, FIRST)
             try:
                 async with asyncio.timeout(patience):
@@ -318,7 +318,7 @@ class HeldBridge:
             self.box.name, self.user, lanes, len(self._streams), self._bridge.waiting, self.without
         )
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
         """See to it that somebody holds the bridge; ask again a box that could have none."""
         now = self._shared.time.monotonic()
         if self.without is not None and now - self._checked_at > self._asks_again:
@@ -521,7 +521,7 @@ class Bridges:
             return None
         held = self.to(box, user)
         if held.without is not None:
-            held._keep()
+            held.keep()
             if held.without is not None:
                 return None
         try:

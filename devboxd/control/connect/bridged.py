@@ -18,7 +18,7 @@ from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.stream import StreamReset
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError, Unreachable, WrongState
-from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Resize, Signal, StatusLine, Taken
+from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Resize, Signal, Taken
 from devboxd.text import one_line
 
 UNTAKEN: Final = 512 << 10  # bytes that the client has not written out before we read no more
@@ -135,10 +135,6 @@ class BridgedExecution:
         if self._control is None:
             self._control = await self._bridges.beside(stream)
         await self._control.write(bridgehead.record(kind, data))
-
-    def say(self, text: str) -> None:
-        """Show text of ours on the client's standard error."""
-        self._terminal.status(StatusLine("notice", text))
 
 
 async def _caught(work: Coroutine[None, None, None]) -> DevboxError | None:

@@ -24,7 +24,6 @@ class Carrying:
         "least",
         "limit",
         "number",
-        "packed",
         "pings",
         "pongs",
         "round_trip",
@@ -46,7 +45,6 @@ class Carrying:
         self.pings: OrderedDict[int, float] = OrderedDict()
         self.pongs: deque[int] = deque(maxlen=8)
         self.wants_ping = False
-        self.packed = 0  # bytes that packing saved
         self.taken = 0  # bytes sent in all
 
 
