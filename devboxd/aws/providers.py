@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import shlex
 import signal
@@ -157,30 +158,37 @@ class Helper(AioProcessProvider):
             raise self._failed("has a quotation mark without its partner") from None
         if not words:
             raise self._failed("is empty")
-        try:
-            # A session of its own: it has no terminal to ask on, and can be ended with all that it starts.
-            helper = await asyncio.create_subprocess_exec(
-                *words,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or type(error).__name__
-            raise self._failed(f"can not be started ({words[0]}: {why}; devboxd has its own PATH)") from None
-        try:
-            async with asyncio.timeout(HELPER_WITHIN):
-                output = await _all(helper)
-                status = await helper.wait()
-        except TimeoutError:
-            raise self._failed(f"did not end within {HELPER_WITHIN:.0f} s") from None
-        finally:
-            if helper.returncode is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(helper.pid, signal.SIGKILL)
-                await asyncio.shield(helper.wait())
-        if status and len(output) <= HELPER_MOST:
+        # A pipe of ours: asyncio's own tells that a process has ended only when nobody holds its output any more.
+        ours, its = os.pipe()
+        with io.FileIO(ours) as pipe:
+            try:
+                # A session of its own: it has no terminal to ask on, and can be ended with all that it starts.
+                helper = await asyncio.create_subprocess_exec(
+                    *words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=its,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or type(error).__name__
+                raise self._failed(
+                    f"can not be started ({words[0]}: {why}; devboxd has its own PATH)"
+                ) from None
+            finally:
+                os.close(its)
+            try:
+                async with asyncio.timeout(HELPER_WITHIN):
+                    output = await _all(pipe)
+                    status = 0 if len(output) > HELPER_MOST else await helper.wait()
+            except TimeoutError:
+                raise self._failed(f"did not end within {HELPER_WITHIN:.0f} s") from None
+            finally:
+                if helper.returncode is None:
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(helper.pid, signal.SIGKILL)
+                    await asyncio.shield(helper.wait())
+        if status:
             ended = f"was ended by signal {-status}" if status < 0 else f"failed with exit status {status}"
             raise self._failed(ended)
         return output
@@ -214,18 +222,20 @@ class Helper(AioProcessProvider):
         return HelperFailed(profile=self._whose, what=what)
 
 
-async def _all(helper: asyncio.subprocess.Process) -> bytes:
-    """What it prints, as far as one byte over the bound."""
-    assert helper.stdout is not None
-    pieces, size = [], 0
-    while size <= HELPER_MOST and (piece := await helper.stdout.read(1 << 16)):
-        pieces.append(piece)
-        size += len(piece)
-    if size > HELPER_MOST:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(helper.pid, signal.SIGKILL)
+async def _all(pipe: io.FileIO) -> bytes:
+    """What it prints, as far as a piece over the bound."""
+    reader = asyncio.StreamReader(limit=1 << 16)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    try:
+        pieces, size = [], 0
+        while size <= HELPER_MOST and (piece := await reader.read(1 << 16)):
+            pieces.append(piece)
+            size += len(piece)
         return b"".join(pieces)
-    return b"".join(pieces)
+    finally:
+        transport.close()
 
 
 def code_needed(profile: str) -> LoginNeeded:

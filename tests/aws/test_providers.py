@@ -7,6 +7,7 @@ import base64
 import getpass
 import json
 import logging
+import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -158,6 +159,27 @@ async def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
         await asyncio.sleep(0.02)
     else:
         pytest.fail("it still runs")
+
+
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="no setsid program here")
+@pytest.mark.parametrize(
+    ("script", "word"),
+    [
+        ("yes", "far more"),
+        ("setsid -f yes; sleep 60", "far more"),
+        ("setsid -f sh -c 'sleep 1; yes'; exit 3", "far more"),
+        ("setsid -f sleep 3; sleep 60", "did not end within"),
+    ],
+)
+async def test_a_helper_whose_children_flee_holds_nobody_up(
+    callers: Callers, home: Path, monkeypatch: pytest.MonkeyPatch, script: str, word: str
+) -> None:
+    """Who left its group is not ended with it, and still has its output open."""
+    helper(home, script)
+    monkeypatch.setattr(providers, "HELPER_WITHIN", 2.0)
+    async with asyncio.timeout(20):
+        with pytest.raises(LoginNeeded, match=word):
+            await callers.caller("work").credentials()
 
 
 async def test_a_failing_helper_is_run_once_a_call(callers: Callers, home: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.sweep import sweep
 from devboxd.control.daemon import Daemon
-from devboxd.errors import BadRequest, BoxAmbiguous, BoxNotFound, Denied, Unreachable
+from devboxd.errors import BadRequest, BoxAmbiguous, BoxNotFound, BoxStopped, Denied, Unreachable
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account
 from devboxd.model.config import BoxSettings, Config, Defaults
@@ -350,5 +350,5 @@ async def test_ping_of_a_box_that_is_off_ends_in_time(
     daemon = await make_daemon(sim)
     box = await daemon.boxes.resolve(sim.box("api").id, HERE)
     async with asyncio.timeout(3):
-        with pytest.raises((Unreachable,), match=r"not connected|did not answer"):
+        with pytest.raises((Unreachable, BoxStopped), match=r"not connected|did not answer|is stopped"):
             await daemon.ping(box, 1, 0.5)
