@@ -20,6 +20,7 @@ from devboxctl.commands import (
     project,
     sessions,
     ssh,
+    store,
 )
 from devboxctl.fast import reply
 from devboxctl.options import settings
@@ -53,6 +54,7 @@ for commands in (
     ssh,
     project,
     generations,
+    store,
     look,
     sessions,
     init,

@@ -22,6 +22,7 @@ from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.computes import AwsComputes
 from devboxd.aws.http import DENIED
 from devboxd.aws.login import Login
+from devboxd.aws.rows import SharedRows
 from devboxd.aws.stack import StackApi
 from devboxd.aws.watch import changes as credential_changes
 from devboxd.control.base.logins import LoginWatch
@@ -51,6 +52,7 @@ from devboxd.host.systemd import DescriptorStore, Notifier
 from devboxd.host.template import template
 from devboxd.host.wake import wakeups
 from devboxd.model.config import Merged
+from devboxd.model.states import StoreEngine
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.net.listen import Listeners
@@ -60,6 +62,7 @@ from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
 log = logging.getLogger(__name__)
 
 PREFIX: Final = "devbox"  # of all names that init account makes
+FORGET_EVERY: Final = 86400.0  # seconds between two looks for events of projects that have expired
 NO_DAEMON: Final = 69  # EX_UNAVAILABLE: the exit status of a daemon that could not start
 
 
@@ -138,17 +141,31 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         listeners,
         bridge_secret=bridge_secrets(paths.bridge_key),
     )
+    where = loaded.config.store
+    table = SharedRows(
+        where.table,
+        lambda: settings.for_aws().account_of(where.account),
+        lambda whose: callers.caller(whose.profile, whose.region),
+        daemon.owner_tag,
+        lambda: shared.logins.renewals,
+    )
     lifecycle = Lifecycle(
         shared,
-        store,
+        {StoreEngine.SQLITE: store, StoreEngine.DYNAMODB: table},
         AwsComputes(callers),
         Errands(daemon.execute, lambda: daemon.config),
         me=memory.owner,
         owner=daemon.owner_tag,
+        used=where.engine,
         is_used=lambda project: any(one.plan.target == project.instance for one in daemon.sessions()),
     )
     watch = LoginWatch(shared.time, shared.news, shared.logins, callers, notice)
-    current = _Files(files, settings, loaded, daemon.reconfigured)
+
+    def reconfigured() -> None:
+        daemon.reconfigured()
+        lifecycle.configured(settings.config.store.engine)
+
+    current = _Files(files, settings, loaded, reconfigured)
     return _Parts(clock, shared, memory, current, callers, dialer, keys, daemon, watch, store, lifecycle)
 
 
@@ -182,6 +199,8 @@ async def _run(
         logins=parts.logins,
         doctor=Doctor(daemon),
         projects=parts.lifecycle.projects,
+        store_used=parts.lifecycle.used,
+        store_place=lambda engine: _place(parts, engine, paths),
         set_up=lambda whose, cidr, dry_run: deploy(
             StackApi(parts.callers.caller(whose.profile, whose.region), PREFIX),
             shared.time,
@@ -213,6 +232,19 @@ async def _run(
         await parts.callers.close()
 
 
+def _place(parts: _Parts, engine: StoreEngine, paths: Paths) -> str:
+    """Where a store is, for people."""
+    if engine is StoreEngine.SQLITE:
+        return str(paths.projects)
+    account = parts.daemon.config.account_of(parts.daemon.config.store.account)
+    where = ", ".join(
+        f"{name} {value}"
+        for name, value in (("profile", account.profile), ("region", account.region))
+        if value
+    )
+    return f"table {parts.daemon.config.store.table}" + (f" ({where})" if where else "")
+
+
 def _watches(
     parts: _Parts, environment: Mapping[str, str], notifier: Notifier
 ) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -240,8 +272,14 @@ def _watches(
             notifier.alive()
             await asyncio.sleep(interval)
 
+    async def forget() -> None:
+        while True:
+            await parts.store.forget(parts.clock.wall())
+            await asyncio.sleep(FORGET_EVERY)
+
     return {
         "configuration": parts.settings.follow,
+        "old events": forget,
         "logins": follow_logins,
         "login expiry": parts.logins.run,
         "network": follow_network,

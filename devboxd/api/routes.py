@@ -274,6 +274,16 @@ REBUILD: Final = Route(
     wire.ProjectList,
     "Find projects by their tags at AWS, and write down those that are not known; answers with them.",
 )
+LIST_STORES: Final = Route(
+    "GET", "/v1/stores", wire.Nothing, wire.StoreList, "Where projects are written down, and which are where."
+)
+MOVE_PROJECT: Final = Route(
+    "POST",
+    "/v1/projects/{project}/store",
+    wire.MoveRequest,
+    wire.Project,
+    "Move a project to another store; asked again it goes on.",
+)
 SET_UP_ACCOUNT: Final = Route(
     "POST",
     "/v1/account",

@@ -15,7 +15,7 @@ import msgspec
 from devboxd.errors import BadRequest
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.names import is_document, is_name, is_user
-from devboxd.model.states import BridgeUse, KeepAlive, LogLevel, Mux
+from devboxd.model.states import BridgeUse, KeepAlive, LogLevel, Mux, StoreEngine
 
 BUILT_IN: Final = "default"
 
@@ -85,6 +85,20 @@ class ProjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warm_for: Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)] | None = None
 
 
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where projects are written down. ``table``, ``profile`` and ``region`` are those of the DynamoDB table."""
+
+    engine: StoreEngine = StoreEngine.SQLITE
+    table: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{3,255}$")] = "devbox"
+    profile: Text | None = None
+    region: Text | None = None
+
+    @property
+    def account(self) -> Account:
+        """Where the table is."""
+        return Account(self.profile, self.region)
+
+
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What goes to the log."""
 
@@ -100,6 +114,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     link: LinkSettings = LinkSettings()
     bridge: BridgeSettings = BridgeSettings()
     projects: ProjectSettings = ProjectSettings()
+    store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
 
     def account_of(self, asked: Account, box: str | None = None) -> Account:
@@ -231,7 +246,9 @@ def _wrong(where: str, value: Any, kind: Any) -> Iterator[str]:
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            choices = next((one for one in (kind, *get_args(kind)) if one in (Mux, KeepAlive, LogLevel)), ())
+            choices = next(
+                (one for one in (kind, *get_args(kind)) if one in (Mux, KeepAlive, LogLevel, StoreEngine)), ()
+            )
             expected = f"; one of: {', '.join(choices)}" if choices else ""
             yield f"{where}: {str(error).replace('`', '')}{expected}"
 

@@ -80,6 +80,18 @@ CONDITIONS: Final[dict[str, Kind]] = {
         "end connections that nobody needs, or raise the limit: LimitNOFILE= in the unit, or ulimit -Hn",
     ),
     "store-failed": Kind("the projects cannot be read", Severity.ERROR, "{problem}", "{hint}", after=5.0),
+    "store-changed": Kind(
+        "another store is configured",
+        Severity.WARNING,
+        "the projects are in {old} for this daemon, and the configuration says {new}",
+        "devboxctl daemon restart",
+    ),
+    "projects-elsewhere": Kind(
+        "projects are in a store that is not in use",
+        Severity.WARNING,
+        "nobody looks after {names}: the daemon uses {used}, and they are in {other}",
+        "devboxctl store migrate --all --to {used}",
+    ),
     "project-broken": Kind(
         "a project needs you",
         Severity.ERROR,

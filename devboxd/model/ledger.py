@@ -223,7 +223,8 @@ def copied(items: Iterable[Item], there: Iterable[str], op: str) -> list[Change]
         content = dict(item.body)
         if item.key.startswith("M#"):
             content |= {"moved": "", "op": op}
-        changes.append(Change(item.key, ABSENT, content))
+        expires = float(content["at"]) + EVENTS_KEPT if item.key.startswith("E#") else None
+        changes.append(Change(item.key, ABSENT, content, expires))
     return changes
 
 

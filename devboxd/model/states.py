@@ -21,6 +21,18 @@ class _Read(StrEnum):
             return cls("unknown")
 
 
+class StoreEngine(StrEnum):
+    """Where projects are written down."""
+
+    SQLITE = "sqlite"  # a file of this machine
+    DYNAMODB = "dynamodb"  # a table that several machines share
+
+    @property
+    def other(self) -> StoreEngine:
+        """The one that it is not."""
+        return StoreEngine.SQLITE if self is StoreEngine.DYNAMODB else StoreEngine.DYNAMODB
+
+
 class InstanceState(_Read):
     """EC2's state of an instance, plus what we say where EC2 may not be asked."""
 

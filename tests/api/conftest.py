@@ -31,7 +31,7 @@ from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Layer, merge
 from devboxd.model.login import Login, Method, Source, Verdict
-from devboxd.model.states import LoginState, Result
+from devboxd.model.states import LoginState, Result, StoreEngine
 from devboxd.net.listen import bind_unix
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import RealTime, daemon, make_daemon, sim
@@ -209,7 +209,12 @@ def projects_of(daemon: Daemon, callers: Callers) -> Projects:
     """The projects of a daemon, in memory, on the simulator's EC2; their loops are the test's to start."""
     errands = Errands(daemon.execute, lambda: daemon.config)
     home = Lifecycle(
-        daemon.shared, MemoryStore(), AwsComputes(callers), errands, me="test", owner=daemon.owner_tag
+        daemon.shared,
+        {engine: MemoryStore() for engine in StoreEngine},
+        AwsComputes(callers),
+        errands,
+        me="test",
+        owner=daemon.owner_tag,
     )
     return home.projects
 
@@ -266,6 +271,8 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 logins=Logins(),
                 doctor=Doctor(),
                 projects=projects_of(daemon, callers),
+                store_used=StoreEngine.SQLITE,
+                store_place=lambda engine: f"in {engine}",
                 set_up=set_up,
             )
             server = Server(path, daemon, context)

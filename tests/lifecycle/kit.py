@@ -29,6 +29,7 @@ from devboxd.errors import DevboxError, NotConnected
 from devboxd.model.box import Account
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import Phase, Policy, Project
+from devboxd.model.states import StoreEngine
 from devboxd.simulator.ec2 import catalogue
 from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
 from devboxd.simulator.ec2.model import Ec2Model
@@ -171,8 +172,18 @@ class Bench:
         return {one.attachment.device: one.content for one in found if one.attachment is not None}
 
 
-def bench(store: Store | None = None, *, model: Ec2Model | None = None, me: str = "laptop") -> Bench:
-    """Make one; ``start`` begins its loops. Another one over the same store and model is another machine."""
+def bench(
+    store: Store | None = None,
+    *,
+    model: Ec2Model | None = None,
+    me: str = "laptop",
+    used: StoreEngine = StoreEngine.SQLITE,
+    other: Store | None = None,
+) -> Bench:
+    """Make one; ``start`` begins its loops. Another one over the same store and model is another machine.
+
+    ``other``: the store that is not ``used``.
+    """
     clock = LoopClock()
     shared = Shared.of(clock, dice=lambda: 0.5)
     ec2 = model or Ec2Model(now=clock.wall(), seed=11, delays=QUICK, is_throttled=False)
@@ -184,14 +195,18 @@ def bench(store: Store | None = None, *, model: Ec2Model | None = None, me: str 
     def op() -> str:
         return f"{me}-{next(ids):06d}"
 
-    book = Book(kept, OWNER, me, op, clock.wall)
+    books = {
+        engine: Book(one, OWNER, me, op, clock.wall)
+        for engine, one in ((used, kept), (used.other, other or MemoryStore()))
+    }
+    book = books[used]
     computes = FakeComputes(account)
     fleet = Fleet(shared, book, computes, boxes, me=me, op=op)
 
     def uid() -> str:
         return f"{me[:4]}{next(ids):06d}"
 
-    projects = Projects(shared, book, fleet, computes, boxes, uid=uid)
+    projects = Projects(shared, book, fleet, computes, boxes, uid=uid, books=books)
     return Bench(shared, ec2, account, kept, runner, book, fleet, projects, projects.moves)
 
 

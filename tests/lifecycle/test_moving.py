@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 from typing import Any
 
 import msgspec
 import pytest
 
-from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.errors import AlreadyExists, BadRequest, Unreachable
 from devboxd.model.box import Account
 from devboxd.model.ledger import Change
 from devboxd.model.project import Phase, Want
+from devboxd.model.states import StoreEngine
 from devboxd.model.wish import ProjectNotFound
 from tests.control.fakes import LoopClock
 from tests.lifecycle.kit import OWNER, Bench, bench, start, stop, with_daemon
@@ -226,22 +225,25 @@ class Fragile(MemoryStore):
 @pytest.mark.parametrize("breaks_at", [-1, 1, 2])
 async def test_a_project_moves_to_a_shared_store_whatever_breaks_on_the_way(breaks_at: int) -> None:
     """It is never acted on from both; asked again, the move goes on."""
-    one = await start(bench())
-    await one.launched()
     shared = Fragile()
     shared.breaks_at = breaks_at
-    ids = itertools.count(1)
-    target = Book(shared, OWNER, "mover", lambda: f"move-{next(ids):06d}", LoopClock().wall)
+    one = await start(bench(other=shared))
+    await one.launched()
     for _ in range(3):
         try:
-            await one.moves.move("api", target, "the table")
+            moved = await one.moves.move("api", StoreEngine.DYNAMODB)
             break
         except Unreachable:
             row = (await one.projects.get("api")).project
-            assert row.moved == "the table"
+            assert row.moved == "dynamodb"
+    assert (await one.moves.move("api", StoreEngine.DYNAMODB)).uid == moved.uid, "twice is once"
+    assert [each.name for each in await one.moves.in_store(StoreEngine.DYNAMODB)] == ["api"]
+    assert await one.moves.in_store(StoreEngine.SQLITE) == []
     with pytest.raises(ProjectNotFound):
         await one.projects.get("api")
-    other = await start(bench(shared, model=one.model, me="desktop"))
+    with pytest.raises(ProjectNotFound):
+        await one.moves.move("nobody", StoreEngine.DYNAMODB)
+    other = await start(bench(shared, model=one.model, me="desktop", used=StoreEngine.DYNAMODB))
     known = await other.projects.get("api")
     assert (known.project.phase, known.project.moved, known.project.want) == (Phase.RUNNING, "", Want.UP)
     assert [event.what for event in await other.projects.events("api")][:2] == ["create", "L1"]
@@ -253,12 +255,12 @@ async def test_a_project_moves_to_a_shared_store_whatever_breaks_on_the_way(brea
 
 
 async def test_a_name_that_is_taken_there_stops_the_move_before_anything_arrives() -> None:
-    one, shared = await start(bench()), MemoryStore(is_shared=True)
+    shared = MemoryStore(is_shared=True)
+    one = await start(bench(other=shared))
     await one.launched()
     await shared.commit(OWNER, [Change("N#api", 0, {"uid": "somebody"})], "x")
-    target = Book(shared, OWNER, "mover", lambda: "move-1", LoopClock().wall)
     with pytest.raises(AlreadyExists):
-        await one.moves.move("api", target, "the table")
+        await one.moves.move("api", StoreEngine.DYNAMODB)
     assert [key for _, key in shared.items] == ["N#api"]
     assert (await one.projects.get("api")).project.moved == ""
     await stop(one)

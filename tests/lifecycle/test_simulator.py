@@ -79,8 +79,11 @@ async def launched(projects: Projects, sim: Simulator) -> Path:
     return sim.box(row.instance or "").disk
 
 
+At = Callable[[Simulator], None]
+
+
 @pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Simulator], None]:
+def at(monkeypatch: pytest.MonkeyPatch) -> At:
     """Let the AWS settings lead to a simulator."""
 
     def lead(sim: Simulator) -> None:

@@ -21,6 +21,7 @@ from devboxd.model.config import Merged
 from devboxd.model.folder import in_folder
 from devboxd.model.login import Login
 from devboxd.model.project import Phase
+from devboxd.model.states import StoreEngine
 from devboxd.model.wish import ProjectDown
 
 
@@ -72,6 +73,8 @@ class Context(msgspec.Struct):
     logins: Logins
     doctor: Doctor
     projects: Projects
+    store_used: StoreEngine
+    store_place: Callable[[StoreEngine], str]  # where that is, for people
     set_up: Callable[[Account, str | None, bool], AsyncIterator[Progress]]  # network, dry run
 
 

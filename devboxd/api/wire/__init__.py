@@ -9,6 +9,11 @@ client sends no stream byte before it has read the whole 101 answer. It asks wit
 and ``Upgrade: devbox``. A stream that ends without ``EXIT`` means that the daemon is gone.
 """
 
+from devboxd.api.wire.account import (
+    MoveRequest,
+    Store,
+    StoreList,
+)
 from devboxd.api.wire.box import (
     Box,
     BoxList,
@@ -139,6 +144,7 @@ __all__ = [
     "Login",
     "LoginRequest",
     "LoginStep",
+    "MoveRequest",
     "Nothing",
     "OtherNameRequest",
     "Ping",
@@ -163,6 +169,8 @@ __all__ = [
     "SshRequest",
     "Status",
     "Stopping",
+    "Store",
+    "StoreList",
     "StreamExit",
     "StreamStatus",
     "StreamType",

@@ -155,13 +155,16 @@ class Fleet:
     async def run(self) -> None:
         """Keep a loop going for every project there is."""
         while True:
+            bell = self._shared.bells.network
             try:
                 self._meet(await self.book.projects())
             except DevboxError as error:
                 self._shared.news.raise_condition("store-failed", problem=error.message, hint=error.hint)
+                if isinstance(error, LoginNeeded):
+                    bell = self._shared.logins.changed  # the condition login-needed says what mends it
             else:
                 self._shared.news.clear_condition("store-failed")
-            await self._shared.bells.network.wait(LIST_EVERY)
+            await bell.wait(LIST_EVERY)
 
     def _meet(self, projects: Iterable[Project]) -> None:
         for project in projects:

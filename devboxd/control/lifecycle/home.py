@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import string
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from devboxd.control.base.needs import Computes, RunOnBox, Store
@@ -16,42 +17,74 @@ from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.model.box import Account
 from devboxd.model.project import Project
+from devboxd.model.states import StoreEngine
 
 OWN: Final = "me"  # whose rows are in a store that is this user's alone
 UID_LENGTH: Final = 10
+ELSEWHERE_EVERY: Final = 60.0  # seconds between two looks at the store that is not used
+NAMED: Final = 5  # projects in one sentence
 _LETTERS: Final = string.ascii_lowercase + string.digits
 
 
 class Lifecycle:
     """The projects of one user.
 
-    ``owner``: whose tag is on what an account makes; ``me``: this machine and user, as events name it. Nothing is
-    asked of AWS while there is no project.
+    ``owner``: whose tag is on what an account makes; ``me``: this machine and user, as events name it. Of the
+    ``stores`` one is ``used``; the other one is there to move projects from and to. Nothing is asked of AWS while
+    there is no project, unless the store is there.
     """
 
     def __init__(
         self,
         shared: Shared,
-        store: Store,
+        stores: Mapping[StoreEngine, Store],
         computes: Computes,
         run: RunOnBox,
         *,
         me: str,
         owner: Callable[[Account], Awaitable[str]],
+        used: StoreEngine = StoreEngine.SQLITE,
         is_used: Callable[[Project], bool] = lambda project: False,
     ) -> None:
         self._shared = shared
-        book = Book(store, OWN, me, new_id, shared.time.wall)
+        self.used = used
+        books = {engine: Book(store, OWN, me, new_id, shared.time.wall) for engine, store in stores.items()}
+        book = books[used]
         boxes = BoxWork(run)
         start = (
             f"{me}/{secrets.token_hex(4)}"  # a daemon that starts anew must not take over its own old turn
         )
         self._fleet = Fleet(shared, book, computes, boxes, me=start, op=new_id, is_used=is_used)
-        self.projects = Projects(shared, book, self._fleet, computes, boxes, uid=new_uid, owner=owner)
+        self.projects = Projects(
+            shared, book, self._fleet, computes, boxes, uid=new_uid, owner=owner, books=books
+        )
 
     def start(self) -> None:
         """Go on with what an earlier daemon left; ends with the daemon's tasks."""
         self._shared.tasks.spawn("fleet", steadily(self._shared, "fleet", self._fleet.run))
+        if self.used is not StoreEngine.SQLITE:
+            self._shared.tasks.spawn("elsewhere", steadily(self._shared, "elsewhere", self._look_elsewhere))
+
+    def configured(self, engine: StoreEngine) -> None:
+        """Another store may be configured: a daemon keeps the one that it began with."""
+        if engine is self.used:
+            self._shared.news.clear_condition("store-changed")
+        else:
+            self._shared.news.raise_condition("store-changed", old=self.used.value, new=engine.value)
+
+    async def _look_elsewhere(self) -> None:
+        """Say so while projects are left in the file of this machine, where nobody looks after them."""
+        while True:
+            left = [one.name for one in await self.projects.moves.in_store(self.used.other)]
+            if left:
+                names = ", ".join(left[:NAMED]) + (
+                    f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+                )
+                used, other = self.used.value, self.used.other.value
+                self._shared.news.raise_condition("projects-elsewhere", names=names, used=used, other=other)
+            else:
+                self._shared.news.clear_condition("projects-elsewhere")
+            await asyncio.sleep(ELSEWHERE_EVERY)
 
 
 def new_id() -> str:

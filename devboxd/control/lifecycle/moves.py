@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -19,6 +19,8 @@ from devboxd.model.ledger import Ledger
 from devboxd.model.omsf import Legacy, legacy, taken_over
 from devboxd.model.project import Generation, Policy, Project, Run, Want
 from devboxd.model.rebuild import rebuilt, renumbered
+from devboxd.model.states import StoreEngine
+from devboxd.model.wish import ProjectNotFound
 
 EXPORT_FORMAT: Final = 1
 
@@ -45,13 +47,16 @@ class Moves:
         projects: Known,
         *,
         uid: Callable[[], str],
+        books: Mapping[StoreEngine, Book] | None = None,
     ) -> None:
+        """``books``: of both stores; None: there is only the one in use."""
         self._shared = shared
         self._book = book
         self._fleet = fleet
         self._computes = computes
         self._projects = projects
         self._uid = uid
+        self._books = books or {}
 
     async def export(self, name: str) -> dict[str, Any]:
         """Everything that is written down of a project, but its events: for ``restore``, or for reading."""
@@ -146,6 +151,32 @@ class Moves:
         await self._book.restore(taken_over(row, base, spec, at), f"taken over with {one.image}")
         self._fleet.wake(made.uid)
 
-    async def move(self, name: str, target: Book, where: str) -> None:
-        """Move a project to another store, from which another daemon, or this one, goes on with it."""
-        await self._book.move((await self._projects.get(name)).project.uid, target, where)
+    async def move(self, name: str, to: StoreEngine) -> Project:
+        """Move a project to another store, from which whoever uses that goes on with it. Killed anywhere, the same
+        call goes on; one that is there already stays.
+
+        Raises:
+            AlreadyExists: another project has its name there.
+        """
+        source, target = self._books[to.other], self._books[to]
+        uid = await source.find(name) or await self._half_moved(source, name)
+        if uid is None:
+            uid = await target.find(name)
+        else:
+            await source.move(uid, target, to.value)
+        known = await target.load(uid) if uid is not None else None
+        if known is None:
+            raise ProjectNotFound(
+                f"there is no project named {name!r} in {to.other.value}, nor in {to.value}"
+            )
+        self._fleet.wake(known.project.uid)
+        return known.project
+
+    async def in_store(self, engine: StoreEngine) -> list[Project]:
+        """What is written down in one store, by name."""
+        return sorted(await self._books[engine].projects(), key=lambda project: project.name)
+
+    async def _half_moved(self, source: Book, name: str) -> str | None:
+        """One whose name is gone from where it was, and whose row is not."""
+        left = [one for one in await source.projects() if one.moved and one.name.lower() == name.lower()]
+        return left[0].uid if left else None

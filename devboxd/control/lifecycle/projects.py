@@ -7,7 +7,7 @@ loop's, and goes on without whoever asked. All verbs are idempotent. Errors of a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +28,7 @@ from devboxd.model.ledger import Event, Ledger
 from devboxd.model.leftover import Leftover, leftovers
 from devboxd.model.project import Generation, Phase, Policy, Project, Run, Want
 from devboxd.model.seen import Hint, Observed, Seen, hint
+from devboxd.model.states import StoreEngine
 from devboxd.model.step import Launch, Reboot, Write
 from devboxd.model.unsaved import NotSaved, Unsaved
 from devboxd.model.wish import ProjectNotFound
@@ -59,6 +60,7 @@ class Projects:
         *,
         uid: Callable[[], str],
         owner: Callable[[Account], Awaitable[str]] | None = None,
+        books: Mapping[StoreEngine, Book] | None = None,
     ) -> None:
         self._shared = shared
         self._book = book
@@ -66,7 +68,7 @@ class Projects:
         self._computes = computes
         self._boxes = boxes
         self._uid = uid
-        self.moves = Moves(shared, book, fleet, computes, self, uid=uid)
+        self.moves = Moves(shared, book, fleet, computes, self, uid=uid, books=books)
         self._owner = owner
 
     # Look -------------------------------------------------------------------------------------------

@@ -1,0 +1,31 @@
+"""What a user has at AWS beside boxes: where their projects are written down, and what an account offers them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from devboxd.api.wire.common import API_VERSION, Failure, Line
+from devboxd.api.wire.project import ProjectName
+
+
+class MoveRequest(ProjectName, omit_defaults=True):
+    """Move a project to another store: ``to`` is sqlite or dynamodb."""
+
+    to: Line = ""
+
+
+class Store(msgspec.Struct, omit_defaults=True):
+    """A place where projects are written down. ``failure``: why it can not be read now."""
+
+    engine: str
+    used: bool
+    where: str
+    projects: list[str] = []
+    failure: Failure | None = None
+
+
+class StoreList(msgspec.Struct, omit_defaults=True):
+    """Every store, the one in use first."""
+
+    stores: list[Store]
+    version: int = API_VERSION
