@@ -88,6 +88,9 @@ def add(
 
     SPEC is 8000, 9000:8000, 0:8000 (any free port), 8000-8010, db.internal:5432 (a host that the box can
     reach), 15432:db.internal:5432, or ./db.sock:5432 (a local unix socket).
+
+    --auto takes no number that a program of this machine uses, or used in the last ten minutes: the mirror
+    gets another one, and forward ls says why.
     """
     given = [word for word in (box, *(specs or [])) if word is not None]
     _add(given, bind=bind, dynamic=dynamic, auto=auto, foreground=foreground)
@@ -183,18 +186,24 @@ def list_(wide: options.Wide = False) -> None:
     if settings.json:
         show.print_json(found)
         return
+    # A sentence makes a poor column: people read it below the table, programs in the last field.
+    is_read = show.is_terminal()
     show.print_table(
-        HEADERS,
+        HEADERS if is_read else (*HEADERS, "note"),
         [
             (
                 *(f.id, f.box, f.state, f.local, f.remote, f.connections, f.total_connections),
                 *(show.size(f.bytes_up), show.size(f.bytes_down), f.error),
+                *(() if is_read else (f.note,)),
             )
             for f in found.forwards
         ],
         dispensable=("total", "up", "down", "open", "error", "id", "remote"),
         wide=wide,
     )
+    for one in found.forwards if is_read else ():
+        if one.note:
+            show.say(f"{one.local} is port {one.remote} of {one.box}: {one.note}")
 
 
 def remove(

@@ -106,6 +106,7 @@ def forward(value: Facts) -> wire.Forward:
         sessions=value.sessions,
         error=value.error,
         auto=value.auto,
+        note=value.note,
     )
 
 

@@ -146,3 +146,4 @@ class Facts(msgspec.Struct, frozen=True):
     error: str | None
     auto: bool
     target: str = ""  # instance id
+    note: str | None = None  # why a mirror has another number than its port

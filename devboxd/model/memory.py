@@ -39,6 +39,7 @@ class State(msgspec.Struct):
     accounts: list[Account] = []  # boxes were reached with, the last one last
     host_keys: dict[str, dict[int, list[str]]] = {}  # by box, by port: what ssh pins
     users: dict[str, str] = {}  # by box: who logs in there
+    contested: dict[int, float] = {}  # ports that box and machine use: when last here, Unix time
 
 
 def kept(state: State) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def kept(state: State) -> dict[str, Any]:
         "accounts": msgspec.to_builtins(state.accounts),
         "host_keys": msgspec.to_builtins(state.host_keys, str_keys=True),
         "users": dict(state.users),
+        "contested_ports": msgspec.to_builtins(state.contested, str_keys=True),
     }
     return {"owner": state.owner, "memory": memory}
 
@@ -68,6 +70,11 @@ def recalled(journal: Mapping[str, Any]) -> State:
         accounts=[account for _, account in _pairs(_numbered(values.get("accounts")), Account)],
         host_keys=dict(_pairs(values.get("host_keys"), dict[int, list[str]])),
         users=dict(_pairs(values.get("users"), str)),
+        contested={
+            int(port): when
+            for port, when in _pairs(values.get("contested_ports"), float)
+            if port.isascii() and port.isdecimal() and len(port) <= 5
+        },
     )
     for number, entry in _numbered(values.get("forwards")).items():
         try:

@@ -13,12 +13,14 @@ import os
 import socket
 import stat
 import struct
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 from devboxd.errors import BadRequest, DevboxError, ListenerClosed, PortDenied, PortInUse
 from devboxd.net import peer
+from devboxd.net.listening import listening
 from devboxd.net.room import FULL, ROOM
 
 BACKLOG: Final = 1024  # a browser or test run may open hundreds at once, and a full queue costs them a second
@@ -90,6 +92,11 @@ class Listener:
     def port(self) -> int | None:
         """The TCP port, also where 0 was asked for; None for a unix socket."""
         return None if self.path is not None else int(self.sockets[0].getsockname()[1])
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it listens no more."""
+        return self._closed
 
     @property
     def descriptors(self) -> list[int]:
@@ -184,10 +191,22 @@ class Listeners:
 
     def __init__(self, kept: Kept | None = None) -> None:
         self._kept = kept
+        self._made: weakref.WeakSet[Listener] = weakref.WeakSet()
 
     async def tcp(self, bind: str, port: int) -> Listener:
         """Listen on a TCP port: see ``listen_tcp``."""
-        return await listen_tcp(bind, port)
+        listener = await listen_tcp(bind, port)
+        self._made.add(listener)
+        return listener
+
+    async def others(self) -> frozenset[int] | None:
+        """The TCP ports that other programs of this machine listen on; None where it cannot be told."""
+        before = self._ports()
+        found = await listening()
+        return None if found is None else found - before - self._ports()
+
+    def _ports(self) -> set[int]:
+        return {port for one in self._made if not one.is_closed and (port := one.port) is not None}
 
     def unix(self, path: str) -> Listener:
         """Listen on a unix socket, by a path as a person writes it: see ``listen_unix``."""
@@ -196,7 +215,11 @@ class Listeners:
     def take(self, name: str) -> Listener | None:
         """The listener that an earlier daemon stored under this name."""
         sockets = self._kept.take(name) if self._kept is not None else []
-        return adopt(*sockets) if sockets else None
+        if not sockets:
+            return None
+        listener = adopt(*sockets)
+        self._made.add(listener)
+        return listener
 
     def keep(self, name: str, listener: Bound) -> None:
         """Store a listener."""

@@ -162,6 +162,7 @@ class Forward(msgspec.Struct, omit_defaults=True):
     sessions: int = 0
     error: str | None = None
     auto: bool = False
+    note: str | None = None  # why a mirror of ``auto`` has another number than its port
 
 
 class ForwardList(msgspec.Struct, omit_defaults=True):

@@ -18,6 +18,7 @@ from devboxd.control.base.news import News
 from devboxd.errors import StateNotSaved
 from devboxd.model.box import Account
 from devboxd.model.forward import Saved
+from devboxd.model.localports import CONTESTED_MAX
 from devboxd.model.memory import ACCOUNTS_KEPT, State, Unusable, kept, recalled
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,18 @@ class Memory:
         unusable = [one for one in self._state.unusable if one.id != id_]
         if self._state.forwards.pop(id_, None) is not None or len(unusable) < len(self._state.unusable):
             self._state.unusable = unusable
+            self._note()
+
+    @property
+    def contested_ports(self) -> Mapping[int, float]:
+        """Ports that a box and programs of this machine listen on: when last here, in Unix time."""
+        return self._state.contested
+
+    def contested(self, ports: Mapping[int, float]) -> None:
+        """Note some. Those that were not seen for the longest time make room."""
+        if ports:
+            every = sorted({**self._state.contested, **ports}.items(), key=lambda item: item[1])
+            self._state.contested = dict(every[-CONTESTED_MAX:])
             self._note()
 
     # Sessions and accounts --------------------------------------------------------------------------

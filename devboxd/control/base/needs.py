@@ -179,6 +179,9 @@ class Listeners(Protocol):
     """
 
     async def tcp(self, bind: str, port: int) -> Listener: ...
+    async def others(self) -> frozenset[int] | None:
+        """The TCP ports that other programs of this machine listen on; None where it cannot be told."""
+
     def unix(self, path: str) -> Listener: ...
     def take(self, name: str) -> Listener | None:
         """The one that an earlier daemon stored under this name."""

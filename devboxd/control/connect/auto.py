@@ -14,6 +14,7 @@ from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.audience import Audience
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.forward import Forward, Pools, Wait
+from devboxd.control.connect.local import LocalListeners
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
@@ -30,7 +31,10 @@ Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
 
 
 class AutoForward:
-    """Mirrors what the user's programs on a box listen on, on the same ports here where they are free."""
+    """Mirrors what the user's programs on a box listen on, on the same ports here where they are nobody's.
+
+    Whose a port is: ``model.localports``.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class AutoForward:
         pools: Pools,
         listeners: Listeners,
         run: Run,
+        local: LocalListeners,
         box: BoxRef,
         *,
         id_: str,
@@ -51,6 +56,7 @@ class AutoForward:
         self._pools = pools
         self._listeners = listeners
         self._run = run
+        self._local = local
         self._wait = wait
         self._tasks = Supervisor(f"auto forward {id_}")
         self._report = ""  # the latest of the box; what it replaces does not matter any more
@@ -59,6 +65,7 @@ class AutoForward:
     async def start(self) -> None:
         """Watch from now on."""
         self._tasks.spawn("watch", self._watch())
+        self._tasks.spawn("look here", self._local.watch())
         self._tasks.spawn("mirror", self._act_on_reports())
 
     async def stop(self) -> None:
@@ -104,6 +111,7 @@ class AutoForward:
         while True:
             await self._reported.wait()
             self._reported.clear()
+            await self._local.look()
             self._listening(self._report)
             await asyncio.sleep(PAUSE)
 
@@ -117,7 +125,9 @@ class AutoForward:
         ports = {port for text in match[2].split() if 0 < (port := int(text, base)) < 65536}
         # A mirror that had to take another number listens, too; where the box is this machine, it is seen.
         own = {f.listener.port for at, f in self.forwards.items() if f.listener and f.listener.port != at}
-        added, dropped = mirrored(ports - own, set(self.forwards))
+        ports -= own
+        self._local.contest(ports)
+        added, dropped = mirrored(ports, set(self.forwards))
         for port in dropped:
             forward = self.forwards.pop(port)
             self._shared.news.tell(
@@ -125,16 +135,18 @@ class AutoForward:
             )
             self._tasks.spawn(f"drop {port}", forward.stop())
         for port in sorted(added)[: LIMIT - len(self.forwards)]:
+            why = self._local.why_not(port)
             forward = Forward(
                 self._shared,
                 self._pools,
                 self._listeners,
                 self.box,
-                Spec(port=port, strict=False),
+                Spec(port=port, local_port=None if why is None else 0, strict=False),
                 id_=f"{self.id}.{port}",
                 wait=self._wait,
                 auto=True,
             )
+            forward.why = why
             self.forwards[port] = forward
             self._tasks.spawn(f"mirror {port}", self._mirror(port, forward))
 
@@ -150,8 +162,15 @@ class AutoForward:
         else:
             if forward.is_removed:
                 return
+            if forward.why is None and forward.listener is not None and forward.listener.port != port:
+                self._local.note(port)  # it was taken in this very moment
+                forward.why = f"a program of this machine listens on {port}"
+            why = "" if forward.why is None else f" ({forward.why})"
             self._shared.news.tell(
-                "forward.added", f"{forward.local} is port {port} of the box", box=self.box.name, port=port
+                "forward.added",
+                f"{forward.local} is port {port} of the box{why}",
+                box=self.box.name,
+                port=port,
             )
 
 

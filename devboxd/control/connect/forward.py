@@ -56,6 +56,7 @@ class Forward:
         self.auto = auto
         self.error: str | None = None
         self.total = 0
+        self.why: str | None = None  # a mirror has another number than its port
         self._shared = shared
         self._pools = pools
         self._listeners = listeners
@@ -147,6 +148,7 @@ class Forward:
             self.error,
             self.auto,
             self.box.target,
+            self.why,
         )
 
     def note(self, error: DevboxError | None) -> None:

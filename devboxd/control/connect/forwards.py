@@ -15,6 +15,7 @@ from devboxd.control.base.needs import Listener, Listeners
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.auto import AutoForward, Run
 from devboxd.control.connect.forward import Forward, Pools, Wait
+from devboxd.control.connect.local import LocalListeners
 from devboxd.errors import DevboxError, PortInUse, WrongState
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import Facts, ForwardState, Saved, Spec, overlap, wanted_port
@@ -46,6 +47,7 @@ class Forwards:
         self._all: dict[str, Forward | AutoForward] = {}
         self._ephemeral: dict[str, set[object]] = {}  # by id: who holds it
         self._one_removed = Bell()
+        self._local = LocalListeners(shared.time, listeners, memory, self._ports)
 
     async def add(
         self, box: BoxRef, specs: list[Spec], *, auto: bool, ephemeral: bool, holder: object = None
@@ -152,6 +154,7 @@ class Forwards:
             self._pools,
             self._listeners,
             self._run,
+            self._local,
             saved.box,
             id_=saved.id,
             wait=self._wait,
@@ -247,6 +250,14 @@ class Forwards:
                 yield from one.forwards.values()
             else:
                 yield one
+
+    def _ports(self) -> dict[int, str]:
+        """The local TCP ports that are ours, and who has each."""
+        return {
+            port: f"the forward to {one.box.name}:{one.spec.remote} has {port}"
+            for one in self._standing()
+            if one.listener is not None and not one.is_removed and (port := one.listener.port) is not None
+        }
 
     def _check_mirror(self, id_: str) -> None:
         """A mirror goes with what it mirrors, or with all others. Raises WrongState if this is one."""
