@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import signal
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from devboxctl import ask, show
@@ -23,7 +23,7 @@ from devboxctl.fast.pump import PENDING_MAX
 from devboxctl.fast.reply import UsageError
 from devboxctl.fast.terminal import Signals
 from devboxctl.options import settings
-from devboxd.api import client
+from devboxd.api import client, wire
 from devboxd.text import printable
 
 AT_ONCE = 16  # boxes; the others wait their turn
@@ -52,20 +52,26 @@ def chosen(box: str | None, tags: Sequence[str]) -> list[str]:
         known = []  # instance ids and configured names work without EC2
     if box is not None and any(one.name == box for one in known):
         return [box]  # there may be a comma in a name
-    wanted = Wanted(patterns, list(tags), [])
     found = {word: None for word in words if word not in patterns}
     if patterns or tags:
-        for one in known:
-            if not wanted.has(show.plain(one)) or any(like(one.name, word) for word in found):
-                continue
-            if one.state in ("running", "unknown"):
-                found[one.ref or one.name] = None
-            else:
-                show.say(f"left out: {one.name} is {one.state}")
-        wanted.check()
+        found |= _matching(known, Wanted(patterns, list(tags), []), found)
     if not found:
         raise UsageError("no box that runs is meant", "devboxctl ls shows them all")
     return list(found)
+
+
+def _matching(known: Iterable[wire.Box], wanted: Wanted, named: Iterable[str]) -> dict[str, None]:
+    """The boxes that run among those wanted, but for those that were named already."""
+    found: dict[str, None] = {}
+    for one in known:
+        if not wanted.has(show.plain(one)) or any(like(one.name, word) for word in named):
+            continue
+        if one.state in ("running", "unknown"):
+            found[one.ref or one.name] = None
+        else:
+            show.say(f"left out: {one.name} is {one.state}")
+    wanted.check()
+    return found
 
 
 class Member:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from aiobotocore.session import AioSession
 
-from devboxd.aws.sso import cached_token, sso_profile
+from devboxd.aws.sso import SsoProfile, cached_token, sso_profile
 from devboxd.model.login import Method, Source
 from devboxd.text import parse_rfc3339
 
@@ -54,27 +54,18 @@ def source_of(session: AioSession, profile: str | None, environment: Mapping[str
         return _environment(environment, now)
     if mfa_of(profiles, name) is not None:
         return Source(Method.MFA, name)
-    for _ in range(MAX_HOPS):
-        settings = profiles.get(name, {})
-        if "role_arn" not in settings:
-            break
-        if method := _CREDENTIAL_SOURCES.get(settings.get("credential_source", "")):
-            return _environment(environment, now) if method is Method.ENVIRONMENT else Source(method, name)
-        source = settings.get("source_profile", "")
-        if not source or source == name:
-            break
-        name = source
+    name, method = _end_of(profiles, name)
+    if method is Method.ENVIRONMENT:
+        return _environment(environment, now)
+    if method is not None:
+        return Source(method, name)
     settings = profiles.get(name, {})
     if "role_arn" in settings and "web_identity_token_file" in settings:
         return Source(Method.WEB_IDENTITY, name, renews=True)
     if profile is None and {"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"} <= environment.keys():
         return Source(Method.WEB_IDENTITY, name, renews=True)
     if (portal := sso_profile(session, name)) is not None:
-        token = cached_token(portal)
-        left = None if token is None else token.expires.timestamp() - now
-        return Source(
-            Method.SSO, portal.session_name or portal.start_url, left, token is not None and token.refreshable
-        )
+        return _of_portal(portal, now)
     if "aws_access_key_id" in settings:
         return Source(Method.KEYS, name, _left(next(filter(None, map(settings.get, _NOTED_ENDS)), None), now))
     if "login_session" in settings:
@@ -84,6 +75,21 @@ def source_of(session: AioSession, profile: str | None, environment: Mapping[str
     if any(variable.startswith("AWS_CONTAINER_CREDENTIALS_") for variable in environment):
         return Source(Method.MACHINE, name, renews=True)
     return Source(Method.NONE, name)
+
+
+def _end_of(profiles: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, Method | None]:
+    """Where a chain of roles and their sources ends: the last profile, and the ``credential_source`` it names."""
+    for _ in range(MAX_HOPS):
+        settings = profiles.get(name, {})
+        if "role_arn" not in settings:
+            break
+        if method := _CREDENTIAL_SOURCES.get(settings.get("credential_source", "")):
+            return name, method
+        source = settings.get("source_profile", "")
+        if not source or source == name:
+            break
+        name = source
+    return name, None
 
 
 def mfa_of(profiles: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
@@ -96,6 +102,13 @@ def mfa_of(profiles: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
             return str(serial)
         name = str(settings.get("source_profile", ""))
     return None
+
+
+def _of_portal(portal: SsoProfile, now: float) -> Source:
+    token = cached_token(portal)
+    left = None if token is None else token.expires.timestamp() - now
+    renews = token is not None and token.refreshable
+    return Source(Method.SSO, portal.session_name or portal.start_url, left, renews)
 
 
 def _environment(environment: Mapping[str, str], now: float) -> Source:

@@ -138,30 +138,38 @@ class Relay:
             if self.input_ends and not self.waiting:
                 self.close_input()
             has_room = self.lines.size < self.window
-            lingers = self.status is not None and self.streams and not self.told
-            ready, writable, _ = select.select(
-                [self.wakes, 0, *(self.streams if has_room else ())],
-                [self.stdin] if self.stdin >= 0 and self.waiting else [],
-                [],
-                SILENCE if lingers else None,
-            )
-            if self.wakes in ready:
-                os.read(self.wakes, 4096)
-            if self.status is None and self.process:
-                self.status = self.process.poll()
+            ready, can_feed = self.wait(has_room)
             if 0 in ready:
                 self.receive()
             for stream in list(self.streams):
                 if stream in ready:
                     self.relay(stream)
-            if writable:
+            if can_feed:
                 self.feed()
             elif self.stdin < 0 and self.waiting:
                 self.drop_input()
             if self.status is not None and not self.told and (not self.streams or (has_room and not ready)):
-                status = self.status if self.status >= 0 else 128 - self.status
-                self.lines.put(b"x", b"%d" % status)
-                self.told = True
+                self.tell_end(self.status)
+
+    def wait(self, has_room: bool) -> "tuple[list[int], bool]":
+        """Wait for something to do: what can be read, and whether the command takes input."""
+        lingers = self.status is not None and self.streams and not self.told
+        ready, writable, _ = select.select(
+            [self.wakes, 0, *(self.streams if has_room else ())],
+            [self.stdin] if self.stdin >= 0 and self.waiting else [],
+            [],
+            SILENCE if lingers else None,
+        )
+        if self.wakes in ready:
+            os.read(self.wakes, 4096)
+        if self.status is None and self.process:
+            self.status = self.process.poll()
+        return ready, bool(writable)
+
+    def tell_end(self, status: int) -> None:
+        """Say how the command ended, as a shell would."""
+        self.lines.put(b"x", b"%d" % (status if status >= 0 else 128 - status))
+        self.told = True
 
     def receive(self) -> None:
         """Read from the terminal."""

@@ -182,20 +182,32 @@ class SshAccess:
                     with contextlib.suppress(DevboxError):  # the problem was told when it was looked at
                         await self._ask_instance_connect(box, known.user)
                 return known
-            try:
-                access = await self._prepare(box, wanted, port)
-            except DevboxError as error:
-                self._failed[key] = error
-                raise
-            self._failed.pop(key, None)
-            if known is not None and not fresh and is_doubted(known.looked, doubts):
-                access = msgspec.structs.replace(access, for_doubt=True)
-            pinned = known.host_keys if known is not None else []
-            if pinned and access.host_keys and not may_replace(last, now, doubts, fresh=fresh):
-                access = msgspec.structs.replace(access, host_keys=pinned)
+            access = await self._looked_at(box, wanted, port, known, doubts, fresh=fresh)
+            if (
+                known
+                and known.host_keys
+                and access.host_keys
+                and not may_replace(last, now, doubts, fresh=fresh)
+            ):
+                access = msgspec.structs.replace(access, host_keys=known.host_keys)
             for name in {wanted, access.user}:
                 self._known[_key(box, name, port)] = access
             return access
+
+    async def _looked_at(
+        self, box: BoxRef, wanted: str | None, port: int, known: Access | None, doubts: Doubts, *, fresh: bool
+    ) -> Access:
+        """What is on the box now. A failure is kept for those who wait for the same."""
+        key = _key(box, wanted, port)
+        try:
+            access = await self._prepare(box, wanted, port)
+        except DevboxError as error:
+            self._failed[key] = error
+            raise
+        self._failed.pop(key, None)
+        if known is not None and not fresh and is_doubted(known.looked, doubts):
+            return msgspec.structs.replace(access, for_doubt=True)
+        return access
 
     async def _prepare(self, box: BoxRef, user: str | None, port: int) -> Access:
         public = await self._keys.public_key()
