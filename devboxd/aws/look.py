@@ -148,6 +148,7 @@ def box(item: Item) -> Box:
         reason=item.get("StateReason", {}).get("Code", ""),
         stopped=_stopped(item),
         spot_request=item.get("SpotInstanceRequestId") or None,
+        address=bool(item.get("PublicIpAddress")) if item.get("State", {}).get("Name") == "running" else None,
         tags=by_key,
     )
 
@@ -189,6 +190,7 @@ def snapshot(item: Item) -> Snapshot:
         size_gib=int(item.get("VolumeSize", 0)),
         save=_count(by_key.get(tags.SAVE)),
         garbage=_number(by_key.get(tags.GARBAGE)),
+        stored=item.get("FullSnapshotSizeInBytes"),
     )
 
 

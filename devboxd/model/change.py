@@ -121,7 +121,11 @@ def again(seen: Seen, why: str) -> Write:
 
 def _unsaved(run: Run | None) -> Run | None:
     """A run whose volumes have no snapshot that counts."""
-    return replace(run, disks=tuple(replace(disk, snapshot=None) for disk in run.disks)) if run else None
+    return (
+        replace(run, disks=tuple(replace(disk, snapshot=None, stored=None) for disk in run.disks))
+        if run
+        else None
+    )
 
 
 def broken(seen: Seen, reason: str) -> Write:
@@ -189,7 +193,8 @@ def found(seen: Seen, box: Box) -> tuple[Disk, ...] | None:
 def started(run: Run, box: Box) -> tuple[Span, ...]:
     """The times in which it ran, with a new one that begins now."""
     closed = stopped(run, box, box.launched or 0.0)
-    return (*closed, Span(box.launched)) if box.launched is not None else closed
+    new = Span(box.launched, type=box.type, address=box.address) if box.launched is not None else None
+    return closed if new is None else (*closed, new)
 
 
 def stopped(run: Run, box: Box | None, at: float) -> tuple[Span, ...]:
@@ -198,4 +203,4 @@ def stopped(run: Run, box: Box | None, at: float) -> tuple[Span, ...]:
         return run.spans
     *earlier, last = run.spans
     end = box.stopped if box and box.stopped is not None and box.stopped >= last.start else at
-    return (*earlier, Span(last.start, max(end, last.start)))
+    return (*earlier, replace(last, end=max(end, last.start)))

@@ -59,7 +59,7 @@ def saved_disks(
             return f"the snapshot of {disk.device} does not show yet"
         if snapshot.state != "completed":
             return f"the snapshot of {disk.device} is {snapshot.state}"
-        disks.append(replace(disk, snapshot=snapshot.id))
+        disks.append(replace(disk, snapshot=snapshot.id, stored=snapshot.stored))
     return tuple(disks)
 
 

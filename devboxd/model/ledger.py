@@ -6,6 +6,7 @@ ninety days of events:
     N#name       uid: the name is taken        M#uid          the row
     G#uid#12     a generation                  R#uid#3        a run
     L#uid        who acts                      E#uid#…        what happened
+    C#2026-11#uid#…  what ended in a month, for the bill
 
 All changes of a project carry the version of its row: whoever changes it second has to look again.
 """
@@ -18,6 +19,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from devboxd.errors import DevboxError
+from devboxd.model import meter
+from devboxd.model.cost import Piece
+from devboxd.model.meter import Note
 from devboxd.model.project import Generation, Project, Run
 from devboxd.model.step import Erase, Write
 
@@ -124,7 +128,18 @@ def of_one(uid: str) -> tuple[Range, ...]:
     return Range(row_key(uid)), Range(f"R#{uid}#", newest=1), Range(f"G#{uid}#")
 
 
+def note_key(month: str, uid: str, op: str) -> str:
+    """Of what ended in a month. By month first: a bill reads few of them, and of all projects at once."""
+    return f"C#{month}#{uid}#{op}"
+
+
 EVERY_ROW: Final = Range("M#")
+EVERY_NOTE: Final = Range("C#")
+
+
+def notes_of(month: str) -> Range:
+    """What ended in a month, of all projects."""
+    return Range(f"C#{month}#")
 
 
 # Reading ---------------------------------------------------------------------------------------------------
@@ -164,6 +179,16 @@ def events(items: Iterable[Item]) -> list[Event]:
 def runs(items: Iterable[Item]) -> list[Run]:
     """Read runs."""
     return [_read(item, Run) for item in items]
+
+
+def generations(items: Iterable[Item]) -> list[Generation]:
+    """Read generations."""
+    return [_read(item, Generation) for item in items]
+
+
+def notes(items: Iterable[Item]) -> list[Note]:
+    """Read notes for the bill."""
+    return [_read(item, Note) for item in items]
 
 
 def _read(item: Item, kind: type[T]) -> T:
@@ -238,7 +263,24 @@ def written(ledger: Ledger, write: Write, op: str, event: Event) -> list[Change]
     for number in write.erased:
         key = generation_key(uid, number)
         changes.append(Change(key, known.get(key, ABSENT)))
-    return changes
+    later = after(ledger, write, op)
+    had = meter.held(ledger.project, ledger.run, ledger.generations)
+    has = meter.held(later.project, later.run, later.generations)
+    ended = meter.ended(had, has, event.at, write.project.policy.grace)
+    return [*changes, *_billed(write.project, ended, op)]
+
+
+def _billed(project: Project, pieces: Iterable[Piece], op: str) -> list[Change]:
+    """The notes of what has ended."""
+    return [
+        Change(
+            note_key(month, project.uid, op),
+            ABSENT,
+            body(note),
+            max(piece.end or 0.0 for piece in note.pieces) + meter.NOTES_KEPT,
+        )
+        for month, note in meter.notes(project, pieces).items()
+    ]
 
 
 def renamed(ledger: Ledger, name: str, op: str, event: Event, old: Item | None) -> list[Change]:
@@ -254,11 +296,21 @@ def renamed(ledger: Ledger, name: str, op: str, event: Event, old: Item | None) 
     return changes
 
 
-def erased(ledger: Ledger, step: Erase, items: Sequence[Item]) -> list[Change]:
-    """Drop what is left of a project: its row and its name last, with everything that can be found."""
+def erased(
+    ledger: Ledger, step: Erase, items: Sequence[Item], op: str = "", at: float | None = None
+) -> list[Change]:
+    """Drop what is left of a project: its row and its name last, with everything that can be found.
+
+    What it cost is noted down, as of ``at``; None: it goes on elsewhere.
+    """
     key = row_key(step.project.uid)
     others = [Change(item.key, item.version) for item in items if item.key != key]
-    return [*others, Change(key, ledger.versions.get(key, ABSENT))]
+    dropped = [*others, Change(key, ledger.versions.get(key, ABSENT))]
+    if at is None:
+        return dropped
+    ran = runs(item for item in items if item.key.startswith("R#"))
+    left = meter.erased(ledger.project, ran, ledger.generations, at)
+    return [*dropped, *_billed(step.project, left, op)]
 
 
 def after(ledger: Ledger, write: Write, op: str) -> Ledger:

@@ -75,7 +75,7 @@ class Disk(msgspec.Struct, frozen=True):
     """One EBS volume of a box: what EC2 does not keep in a snapshot must be known here.
 
     ``volume`` is its id where it exists, ``snapshot`` its copy where it was saved, ``source`` the snapshot that
-    it was made from. None for ``type``, ``iops``, ``throughput`` or ``kms`` leaves the choice to EC2.
+    it was made from, ``stored`` the bytes of that copy, were it the only one. None for ``type``, ``iops``, ``throughput`` or ``kms`` leaves the choice to EC2.
     """
 
     device: str
@@ -88,6 +88,7 @@ class Disk(msgspec.Struct, frozen=True):
     volume: str | None = None
     snapshot: str | None = None
     source: str | None = None
+    stored: int | None = None
 
 
 class Boot(msgspec.Struct, frozen=True):
@@ -176,10 +177,15 @@ class Generation(msgspec.Struct, frozen=True):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A time in which a box was running and billed; ``end`` None: still."""
+    """A time in which a box was running and billed; ``end`` None: still.
+
+    ``type``: as it was then; empty: that of the run. ``address``: whether it had a public IPv4 one; None: not known.
+    """
 
     start: float
     end: float | None = None
+    type: str = ""
+    address: bool | None = None
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -287,6 +293,7 @@ def as_ordered(disks: tuple[Disk, ...], root_gib: int | None, root: str | None) 
             volume=None,
             snapshot=None,
             source=disk.snapshot or disk.source,
+            stored=None,
         )
         for disk in disks
     )

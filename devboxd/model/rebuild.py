@@ -96,7 +96,8 @@ def _bound(
         clean=warm,
         unprotected=True,  # for all we know
     )
-    spans = (Span(box.launched, None if box.is_up else box.stopped or box.launched),) if box.launched else ()
+    end = None if box.is_up else box.stopped or box.launched
+    spans = (Span(box.launched, end, box.type, box.address),) if box.launched else ()
     return Ledger(row, _run(row, text, disks, box.boot, spans, box.id), generations)
 
 

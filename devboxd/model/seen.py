@@ -43,6 +43,7 @@ class Box(msgspec.Struct, frozen=True, dict=True):
     reason: str = ""  # StateReason.Code
     stopped: float | None = None  # the time in StateTransitionReason
     spot_request: str | None = None  # of a spot instance
+    address: bool | None = None  # whether it has a public IPv4 address; None: it is not up, so nobody can say
     tags: dict[str, str] = {}
 
     @property
@@ -82,6 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     size_gib: int = 0
     save: int | None = None
     garbage: float | None = None
+    stored: int | None = None  # bytes, were it the only snapshot; None: EC2 does not say (yet)
 
 
 class Image(msgspec.Struct, frozen=True):

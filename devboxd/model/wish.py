@@ -25,6 +25,7 @@ from devboxd.model.project import (
     Policy,
     Project,
     Run,
+    Span,
     Spec,
     Want,
 )
@@ -386,6 +387,9 @@ def adopted(project: Project, box: Box, disks: tuple[Disk, ...]) -> tuple[Projec
         boot=box.boot,
         token=row.token,
         instance=box.id,
+        spans=(Span(box.launched, None if box.is_up else box.stopped, box.type, box.address),)
+        if box.launched is not None
+        else (),
     )
     return replace(row, bound=(row.token,)), run
 

@@ -164,7 +164,11 @@ def test_row_l4_binds_what_carries_the_current_token() -> None:
     assert (step.project.phase, step.project.instance) == (Phase.RUNNING, "i-1")
     assert (step.project.launched, step.project.bound) == (LAUNCHED, ("uid-1-0",))
     assert step.run is not None
-    assert (step.run.token, step.run.disks, step.run.spans) == ("uid-1-0", DISKS, (Span(LAUNCHED),))
+    assert (step.run.token, step.run.disks, step.run.spans) == (
+        "uid-1-0",
+        DISKS,
+        (Span(LAUNCHED, type="m8g.xlarge"),),
+    )
     other = box(token="uid-1-7")
     assert isinstance(decide(row, boxes=other, volumes=volumes(), run=ORDER), Launch)
 

@@ -92,7 +92,8 @@ class Book:
             text = f"moved to {where}"
             known = await self.write(known, Write("move", replace(known.project, moved=where), text))
         items = await self.store.read(self.owner, *ledger.of_all(uid))
-        there = await target.store.read(target.owner, *ledger.of_all(uid))
+        there = await target.store.read(target.owner, *ledger.of_all(uid), ledger.EVERY_NOTE)
+        items = [*await self._notes_of(uid), *items]
         name = Change(ledger.name_key(known.project.name), ledger.ABSENT, {"uid": uid})
         op = self.op()
         missing = ledger.copied(items, (item.key for item in there), op)
@@ -125,13 +126,20 @@ class Book:
         ranges = [Range(ledger.name_key(project.name)), *ledger.of_one(project.uid)]
         ranges += [Range(f"R#{project.uid}#"), Range(ledger.lease_key(project.uid))]
         items = {item.key: item for item in await self.store.read(self.owner, *ranges)}
+        if project.moved:
+            items |= {item.key: item for item in await self._notes_of(project.uid)}
         name = items.get(ledger.name_key(project.name))
         own = [
             item
             for item in items.values()
             if not item.key.startswith("N#") or (item is name and item.body.get("uid") == project.uid)
         ]
-        await self.store.commit(self.owner, ledger.erased(known, step, own), self.op())
+        op, at = self.op(), None if project.moved else self.wall()
+        await self.store.commit(self.owner, ledger.erased(known, step, own, op, at), op)
+
+    async def _notes_of(self, uid: str) -> list[Item]:
+        found = await self.store.read(self.owner, ledger.EVERY_NOTE)
+        return [item for item in found if item.body.get("uid") == uid]
 
     def _event(self, what: str, text: str) -> Event:
         return Event(self.wall(), what, self.who, text)
