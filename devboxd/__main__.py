@@ -13,11 +13,17 @@ def entry() -> int:
 
         sys.stdout.write(f"devboxd {__version__}\n")
         return 0
+    if words[:1] == ["reconcile"]:
+        from devboxd.headless import reconcile
+
+        return reconcile(words[1:])
     if words:
         sys.stderr.write(
             "usage: devboxd [--version]\n"
+            "       devboxd reconcile [--once] [--project NAME] [--json] ...\n"
             "Runs the daemon in the foreground. Settings come from the environment and from config.toml;\n"
             "devboxctl starts, stops and installs it: see devboxctl daemon --help.\n"
+            "reconcile goes on with the projects without a daemon: see devboxd reconcile --help.\n"
         )
         return 0 if words in (["--help"], ["-h"]) else 2
     from devboxd.main import main

@@ -42,6 +42,7 @@ from devboxd.host.config import ConfigFiles, Loaded
 from devboxd.host.files import replace_file
 from devboxd.host.journal import Journal
 from devboxd.host.keys import LocalKeys
+from devboxd.host.lock import Lock
 from devboxd.host.logging import set_level, set_up
 from devboxd.host.machine import new_owner
 from devboxd.host.notify import notice
@@ -210,6 +211,8 @@ async def _run(
             dry_run=dry_run,
         ),
     )
+    lock = Lock(paths.projects_lock)
+    lock.take()  # a reconciler may have it for a while: both can be at work, it is only that one would do
     shared.tasks.spawn("memory", steadily(shared, "memory", parts.memory.run))
     try:
         # Before the first request is read: what an earlier daemon left has to be there when it is asked for.

@@ -117,8 +117,9 @@ def test_no_file_names_a_package_registry() -> None:
 def test_the_two_copies_of_each_unit_are_the_same() -> None:
     """``systemd/`` is for people who package; ``devboxd/data`` is what ``daemon install`` uses."""
     names = sorted(os.listdir(ROOT / "systemd"))
-    assert names == ["devboxd.service", "devboxd.socket"]
-    for name in names:
+    installed = ["devboxd.service", "devboxd.socket"]
+    assert names == ["devboxd-reconcile.service", "devboxd-reconcile.timer", *installed]
+    for name in installed:
         assert (ROOT / "systemd" / name).read_bytes() == (ROOT / "devboxd" / "data" / name).read_bytes()
 
 

@@ -1,7 +1,7 @@
 """The projects of several machines, in a DynamoDB table: the shared store.
 
 One table, ``pk`` is ``O#owner`` and ``sk`` the key, so that IAM can bound each user to their own items
-(``dynamodb:LeadingKeys``). Reads are consistent, and a commit is one transaction with a token of its own.
+(``dynamodb:LeadingKeys``). Rows of projects carry ``kind``, the key of a small index of who has any. Reads are consistent, and a commit is one transaction with a token of its own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any, Final
 
 from devboxd.aws.calls import Calls
 from devboxd.errors import BadRequest, Conflict, DevboxError, Missing
-from devboxd.model.ledger import ABSENT, Change, Item, Range, StoreFailed
+from devboxd.model.ledger import ABSENT, EVERY_ROW, Change, Item, Range, StoreFailed
 
+INDEX: Final = "projects"  # of the rows alone, keys only: for who acts in the name of every owner
+ROW: Final = "project"  # what an item of that index says in ``kind``
 MOST: Final = 100  # actions in a transaction (API: TransactWriteItems)
 _NAMES: Final = {"#v": "ver"}
 
@@ -30,6 +32,20 @@ class DynamoStore:
     async def read(self, owner: str, *ranges: Range) -> list[Item]:
         """See ``control.base.needs.Store``."""
         return [item for one in ranges for item in await self._range(owner, one)]
+
+    async def owners(self) -> list[str]:
+        """Everybody who has a project here, out of a small index; it may lag some seconds behind."""
+        request: dict[str, Any] = {
+            "TableName": self.table,
+            "IndexName": INDEX,
+            "KeyConditionExpression": "kind = :kind",
+            "ExpressionAttributeValues": {":kind": {"S": ROW}},
+        }
+        try:
+            found = await self.account.pages("dynamodb", "query", "Items", **request)
+        except DevboxError as error:
+            raise self._explained(error) from error
+        return sorted({str(plain(one["pk"])).removeprefix("O#") for one in found})
 
     async def _range(self, owner: str, one: Range) -> list[Item]:
         condition, values = "pk = :owner", {":owner": {"S": f"O#{owner}"}}
@@ -81,6 +97,8 @@ class DynamoStore:
         if change.body is None:
             return {"Delete": {**action, "Key": key}}
         item = {**key, "ver": {"N": str(change.expects + 1)}, "doc": _attribute(change.body)}
+        if change.key.startswith(EVERY_ROW.prefix):
+            item["kind"] = {"S": ROW}
         if change.expires is not None:
             item["expires"] = {"N": f"{change.expires:.0f}"}
         return {"Put": {**action, "Item": item}}

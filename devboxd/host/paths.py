@@ -66,6 +66,11 @@ class Paths:
         return self.state / "projects.db"
 
     @property
+    def projects_lock(self) -> Path:
+        """Held by who looks after them."""
+        return self.state / "projects.lock"
+
+    @property
     def config_copy(self) -> Path:
         """The last good configuration."""
         return self.state / "config.last.json"

@@ -37,6 +37,13 @@ class Book:
         """All projects, in one query."""
         return [ledger.row(item) for item in await self.store.read(self.owner, ledger.EVERY_ROW)]
 
+    async def ledgers(self) -> list[Ledger]:
+        """All projects with what belongs to them, in three queries, however many they are."""
+        of_one: dict[str, list[Item]] = {}
+        for item in await self.store.read(self.owner, ledger.EVERY_ROW, Range("R#"), Range("G#")):
+            of_one.setdefault(item.key.split("#")[1], []).append(item)
+        return [found for items in of_one.values() if (found := ledger.read(items)) is not None]
+
     async def find(self, name: str) -> str | None:
         """The uid of the project of this name."""
         found = await self.store.read(self.owner, Range(ledger.name_key(name)))

@@ -62,3 +62,23 @@ class BoxWork:
         ran = await self.run(project, instance, script, *arguments, timeout=limit)
         if ran.status != 0:
             raise BoxSaysNo(one_line(ran.output) or f"it exited with {ran.status}")
+
+
+class NoBox:
+    """``control.base.needs.BoxCommands`` where no session can be opened: nothing is done on a box from there."""
+
+    async def before_stop(self, project: Project, instance: str) -> None:
+        """See ``control.base.needs.BoxCommands``."""
+        raise _no_session(instance)
+
+    async def reach(self, project: Project, instance: str) -> None:
+        """See ``control.base.needs.BoxCommands``."""
+        raise _no_session(instance)
+
+    async def grow(self, project: Project, instance: str, device: str) -> None:
+        """See ``control.base.needs.BoxCommands``."""
+        raise _no_session(instance)
+
+
+def _no_session(instance: str) -> NotConnected:
+    return NotConnected(f"no session to {instance} is opened from here")

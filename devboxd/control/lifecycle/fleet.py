@@ -7,7 +7,7 @@ the same moment look together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,15 +18,16 @@ from devboxd.control.base.needs import BoxCommands, Computes
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.book import Book
-from devboxd.control.lifecycle.reconcile import LONGEST, Reconciler
+from devboxd.control.lifecycle.reconcile import LONGEST, Reconciler, Told
 from devboxd.control.lifecycle.turns import Turn
 from devboxd.errors import Conflict, DevboxError, LoginNeeded
 from devboxd.model.box import Account
 from devboxd.model.change import CALM
-from devboxd.model.ledger import Item
+from devboxd.model.ledger import Item, Ledger
+from devboxd.model.pipeline import next_step
 from devboxd.model.project import Phase, Project
-from devboxd.model.seen import Hint, Observed
-from devboxd.model.step import Ec2Call
+from devboxd.model.seen import Hint, Observed, Seen
+from devboxd.model.step import Ec2Call, Step
 
 LIST_EVERY: Final = 120.0  # seconds: projects that another machine has made are seen by then
 TOGETHER: Final = 0.05  # seconds that a look waits for others to join it
@@ -44,29 +45,42 @@ class Status(msgspec.Struct, frozen=True):
 Look = tuple[Observed, Item | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who waits for a look, where its row is, and how it is answered."""
+
+    hint: Hint
+    book: Book
+    answer: asyncio.Future[Look]
+
+
 @dataclass(slots=True)
 class Lookout:
-    """Looks at EC2 and at the rows for many at once: ``reconcile.Clouds``."""
+    """Looks at EC2 and at the rows for many at once, of one owner or of several."""
 
     shared: Shared
     computes: Computes
-    book: Book
-    _waiting: dict[Account, dict[str, tuple[Hint, asyncio.Future[Look]]]] = field(default_factory=dict)
+    account_of: Callable[[Project], Account] = lambda project: project.account
+    on_call: Callable[[Project, Ec2Call], None] = lambda project, call: None  # it was accepted
+    _waiting: dict[Account, dict[str, _Asked]] = field(default_factory=dict)
 
     async def act(self, project: Project, call: Ec2Call) -> None:
         """One call; a crowd of projects queues up for the account's request limits."""
-        async with self.shared.gates.of(("act", project.account)).enter():
-            await self.computes.compute(project.account).act(call)
+        account = self.account_of(project)
+        async with self.shared.gates.of(("act", account)).enter():
+            await self.computes.compute(account).act(call)
+        self.on_call(project, call)
 
-    async def look(self, project: Project, hint: Hint) -> Look:
-        """One project's share of a look that begins after this was called."""
-        waiting = self._waiting.setdefault(project.account, {})
+    async def look(self, project: Project, hint: Hint, book: Book) -> Look:
+        """One project's share of a look that begins after this was called. ``book``: where its row is."""
+        account = self.account_of(project)
+        waiting = self._waiting.setdefault(account, {})
         if project.uid in waiting:
-            return await asyncio.shield(waiting[project.uid][1])
+            return await asyncio.shield(waiting[project.uid].answer)
         answer: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
         if not waiting:
-            self.shared.tasks.spawn("look", self._together(project.account))
-        waiting[project.uid] = (hint, answer)
+            self.shared.tasks.spawn("look", self._together(account))
+        waiting[project.uid] = _Asked(hint, book, answer)
         return await answer
 
     async def _together(self, account: Account) -> None:
@@ -74,20 +88,47 @@ class Lookout:
         async with self.shared.gates.of(("look", account)).enter():
             asked = self._waiting.pop(account, {})
             try:
-                wanted = {uid: hint for uid, (hint, _) in asked.items()}
+                wanted = {uid: one.hint for uid, one in asked.items()}
                 found = await self.computes.compute(account).look(wanted)
-                rows = await self.book.rows(wanted)  # after EC2, so that no row is the older of the two
+                rows = await _rows(asked)  # after EC2, so that no row is the older of the two
             except BaseException as error:
-                for _, answer in asked.values():
-                    if not answer.done():
-                        answer.set_exception(error if isinstance(error, DevboxError) else _ended(error))
-                        answer.exception()  # nobody may be left to ask for it
+                for one in asked.values():
+                    if not one.answer.done():
+                        one.answer.set_exception(error if isinstance(error, DevboxError) else _ended(error))
+                        one.answer.exception()  # nobody may be left to ask for it
                 if not isinstance(error, DevboxError):
                     raise
                 return
-        for uid, (_, answer) in asked.items():
-            if not answer.done():
-                answer.set_result((found[uid], rows.get(uid)))
+        for uid, one in asked.items():
+            if not one.answer.done():
+                one.answer.set_result((found[uid], rows.get(uid)))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """``reconcile.Clouds``: what the projects of one book see of a lookout."""
+
+    lookout: Lookout
+    book: Book
+
+    async def act(self, project: Project, call: Ec2Call) -> None:
+        """See ``Lookout``."""
+        await self.lookout.act(project, call)
+
+    async def look(self, project: Project, hint: Hint) -> Look:
+        """See ``Lookout``."""
+        return await self.lookout.look(project, hint, self.book)
+
+
+async def _rows(asked: Mapping[str, _Asked]) -> dict[str, Item]:
+    """The rows of all that asked: one query for each book."""
+    books: dict[int, tuple[Book, list[str]]] = {}
+    for uid, one in asked.items():
+        books.setdefault(id(one.book), (one.book, []))[1].append(uid)
+    found: dict[str, Item] = {}
+    for book, uids in books.values():
+        found |= await book.rows(uids)
+    return found
 
 
 def _ended(error: BaseException) -> BaseException:
@@ -101,7 +142,8 @@ class Fleet:
     """The loops. ``me`` is this machine and this start of it; ``op`` gives ids that are never given twice.
 
     ``is_used`` says whether somebody is connected to a project's box; ``pace`` makes all waits shorter (below 1),
-    for a simulated EC2 that is faster than the real one.
+    for a simulated EC2 that is faster than the real one. ``lookout`` may be shared with other fleets; ``audience``
+    hears what the loops tell; ``minds`` says which projects are looked after at all.
     """
 
     def __init__(
@@ -115,10 +157,17 @@ class Fleet:
         op: Callable[[], str],
         is_used: Callable[[Project], bool] = lambda project: False,
         pace: float = 1.0,
+        lookout: Lookout | None = None,
+        audience: Told | None = None,
+        minds: Callable[[Project], bool] = lambda project: True,
+        decide: Callable[[Seen], Step] = next_step,
     ) -> None:
         self.book = book
         self._shared = shared
-        self._clouds = Lookout(shared, computes, book)
+        self._clouds = View(lookout or Lookout(shared, computes), book)
+        self._audience = audience
+        self.minds = minds
+        self._decide = decide
         self._boxes = boxes
         self._me, self._op = me, op
         self._is_used = is_used
@@ -168,7 +217,7 @@ class Fleet:
 
     def _meet(self, projects: Iterable[Project]) -> None:
         for project in projects:
-            if project.uid not in self._bells:
+            if project.uid not in self._bells and self.minds(project):
                 self._statuses.setdefault(project.uid, Status(project))
                 self._begin(project.uid)
 
@@ -177,11 +226,13 @@ class Fleet:
         work = steadily(self._shared, f"project {uid}", lambda: self._loop(uid))
         self._shared.tasks.spawn(f"project {uid}", work)
 
-    def reconciler(self, uid: str) -> Reconciler:
-        """A loop's passes, without the loop: also for ``devboxd reconcile --once``."""
+    def reconciler(self, uid: str, known: Ledger | None = None) -> Reconciler:
+        """A loop's passes, without the loop. ``known``: the project as it was read with all others."""
         time, store = self._shared.time, self.book.store
         turn = Turn(store, self.book.owner, uid, self._me, self._op, time.monotonic)
-        return Reconciler(uid, self.book, self._clouds, self._boxes, turn, time, self)
+        return Reconciler(
+            uid, self.book, self._clouds, self._boxes, turn, time, self, self._decide, known=known
+        )
 
     async def _loop(self, uid: str) -> None:
         one, failures = self.reconciler(uid), 0
@@ -196,6 +247,7 @@ class Fleet:
                     await bell.wait(self._paced(one, delay))
         finally:
             del self._bells[uid]
+            await one.turn.hand_over()
         self._forget(uid)
 
     async def _pass(self, one: Reconciler, failures: int) -> tuple[float | None, int]:
@@ -234,6 +286,8 @@ class Fleet:
 
     def happened(self, project: Project, what: str, text: str) -> None:
         """A step was written down."""
+        if self._audience is not None:
+            self._audience.happened(project, what, text)
         self._statuses[project.uid] = Status(project)
         self._shared.news.tell(f"project.{what}", text, box=project.name)
         self._withdraw(project)
@@ -245,6 +299,8 @@ class Fleet:
 
     def waits(self, project: Project, why: str) -> None:
         """Nothing to do but wait."""
+        if self._audience is not None:
+            self._audience.waits(project, why)
         before = self._statuses.get(project.uid)
         if before is None or (before.project, before.why, before.problem) != (project, why, ""):
             self._statuses[project.uid] = Status(project, why)
@@ -253,6 +309,8 @@ class Fleet:
 
     def refused(self, project: Project, error: DevboxError) -> None:
         """AWS refused a call, or did not answer."""
+        if self._audience is not None:
+            self._audience.refused(project, error)
         self._statuses[project.uid] = Status(project, problem=error.message)
         self._shared.news.raise_condition(
             "project-refused", project.name, name=project.name, problem=error.message, hint=error.hint

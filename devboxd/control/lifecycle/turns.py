@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
 from devboxd.control.base.needs import Store
-from devboxd.errors import Conflict
+from devboxd.errors import Conflict, DevboxError
 from devboxd.model.ledger import ABSENT, Change, Item, Range, body, lease_key
 from devboxd.model.turn import RENEW_AFTER, Lease, Watched, claimed, watched
+
+LEAVE_WITHIN: Final = 2.0  # seconds to give a turn back in
 
 
 @dataclass(slots=True)
@@ -25,6 +30,7 @@ class Turn:
     monotonic: Callable[[], float]
     _known: Watched = field(default_factory=Watched)
     _held_since: float | None = None
+    is_anothers: bool = False  # who has the turn was seen to renew it
 
     async def take(self) -> bool:
         """Say whether it is our turn, and keep it for a while. Errors are the store's."""
@@ -34,14 +40,25 @@ class Turn:
         if self._held_since is not None and at - self._held_since < RENEW_AFTER:
             return True
         item = await self._read()
-        lease = msgspec.convert(item.body, Lease) if item else None
-        self._known = watched(lease, self._known, at)
+        lease = self._seen(item, at)
         ours = claimed(lease, self.me, self.nonce(), self._known, at)
         if ours is None or not await self._write(item, ours):
             self._held_since = None
             return False
         self._held_since = at
         return True
+
+    async def watch(self) -> None:
+        """See who has the turn, and take nothing."""
+        if self.store.is_shared and self._held_since is None:
+            self._seen(await self._read(), self.monotonic())
+
+    def _seen(self, item: Item | None, at: float) -> Lease | None:
+        lease = msgspec.convert(item.body, Lease) if item else None
+        before, self._known = self._known, watched(lease, self._known, at)
+        is_renewed = lease is not None and before.nonce not in ("", lease.nonce)
+        self.is_anothers = is_renewed and lease is not None and lease.holder != self.me
+        return lease
 
     async def leave(self) -> None:
         """Let others act at once: for while there is nothing to do."""
@@ -51,6 +68,12 @@ class Turn:
         item = await self._read()
         if item is not None and item.body.get("holder") == self.me:
             await self._write(item, None)
+
+    async def hand_over(self) -> None:
+        """Leave, at the end of a loop: as far as the store lets us, and soon."""
+        with suppress(DevboxError, TimeoutError):
+            async with asyncio.timeout(LEAVE_WITHIN):
+                await self.leave()
 
     async def _read(self) -> Item | None:
         key = lease_key(self.uid)
