@@ -13,7 +13,9 @@ from typing import Annotated, Any, Final, get_args, get_origin
 import msgspec
 
 from devboxd.errors import BadRequest
+from devboxd.model import idle_policy
 from devboxd.model.box import Account, BoxRef
+from devboxd.model.idle_policy import IdlePolicy, Then
 from devboxd.model.names import is_document, is_name, is_user
 from devboxd.model.states import BridgeUse, KeepAlive, LogLevel, Mux, StoreEngine
 
@@ -99,6 +101,30 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Account(self.profile, self.region)
 
 
+class IdleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For every project that has nothing of its own. Time spans as ``30m``; windows as ``22:00-07:00 Europe/Berlin``."""
+
+    after: Text = "30m"
+    warn: Text = "10m"
+    then: Then = Then.WARM
+    never: tuple[Text, ...] = ()
+    max_run: Text | None = None
+    hours: Text | None = None
+
+    def policy(self) -> IdlePolicy:
+        """The same, read. Raises BadRequest for what can not be together."""
+        return idle_policy.checked(
+            IdlePolicy(
+                after=idle_policy.duration(self.after),
+                warn=idle_policy.duration(self.warn),
+                then=self.then,
+                never=self.never,
+                max_run=idle_policy.duration(self.max_run) if self.max_run is not None else None,
+                hours=self.hours,
+            )
+        )
+
+
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What goes to the log."""
 
@@ -115,6 +141,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bridge: BridgeSettings = BridgeSettings()
     projects: ProjectSettings = ProjectSettings()
     store: StoreSettings = StoreSettings()
+    idle: IdleSettings = IdleSettings()
     log: LogSettings = LogSettings()
 
     def account_of(self, asked: Account, box: str | None = None) -> Account:
@@ -198,7 +225,12 @@ def merge(layers: Sequence[Layer]) -> Merged:
     for layer in layers:
         _lay_over(data, layer.data)
         origins.update((name, layer.origin) for name, _ in leaves(layer.data))
-    return Merged(msgspec.convert(data, Config), origins)
+    config = msgspec.convert(data, Config)
+    try:
+        config.idle.policy()
+    except BadRequest as error:
+        raise ConfigInvalid([error.message], hint=error.hint) from error
+    return Merged(config, origins)
 
 
 def environment_layer(environment: Mapping[str, str]) -> Layer:
@@ -247,7 +279,12 @@ def _wrong(where: str, value: Any, kind: Any) -> Iterator[str]:
             msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
             choices = next(
-                (one for one in (kind, *get_args(kind)) if one in (Mux, KeepAlive, LogLevel, StoreEngine)), ()
+                (
+                    one
+                    for one in (kind, *get_args(kind))
+                    if one in (Mux, KeepAlive, LogLevel, StoreEngine, Then)
+                ),
+                (),
             )
             expected = f"; one of: {', '.join(choices)}" if choices else ""
             yield f"{where}: {str(error).replace('`', '')}{expected}"
@@ -268,15 +305,41 @@ def _wrong_table(where: str, value: Any, kind: type[msgspec.Struct]) -> Iterator
         elif (rule := _RULES.get(name)) is not None and isinstance(setting, str):
             if not rule[0](setting):
                 yield f"{prefix}{name}: {setting!r} {rule[1]}"
+        elif name == "never" and isinstance(setting, list):
+            yield from (
+                f"{prefix}{name}: {one!r} {_WINDOW}"
+                for one in setting
+                if not (isinstance(one, str) and _is(idle_policy.window, one))
+            )
         else:
             yield from _wrong(f"{prefix}{name}", setting, known[name])
 
+
+def _is(read: Callable[[str], object], text: str) -> bool:
+    """Whether a text can be read."""
+    try:
+        read(text)
+    except BadRequest:
+        return False
+    return True
+
+
+def _is_span(text: str) -> bool:
+    return _is(idle_policy.duration, text)
+
+
+_SPAN: Final = "is no time span: write it as 45m, 1h30m or 2d"
+_WINDOW: Final = "is no time of the week: write it as mon-fri 22:00-07:00 Europe/Berlin"
 
 # Texts that are more than a text: whether one will do, and what to say of one that will not.
 _RULES: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
     "user": (is_user, "cannot be a user's name"),
     "box": (is_name, "cannot be a box"),
     "target": (is_name, "is neither an instance id nor a name"),
+    "after": (_is_span, _SPAN),
+    "warn": (_is_span, _SPAN),
+    "max_run": (_is_span, _SPAN),
+    "hours": (lambda text: _is(idle_policy.window, text), _WINDOW),
     "document": (is_document, "is neither the name nor the ARN of a session document"),
 }
 

@@ -19,6 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from devboxd.model.box import Account
+from devboxd.model.idle_policy import IdlePolicy
 
 TOKENS_KEPT: Final = 20  # launch tokens that were bound and are remembered; older instances are long gone
 
@@ -150,6 +151,7 @@ class Policy(msgspec.Struct, frozen=True):
     hook_may_veto: bool = False  # whether a failing pre-stop hook keeps the box running
     verify: bool = False  # boot each generation once before its box is released
     force_after: float = 600.0  # how long a box may take to shut down
+    idle: IdlePolicy | None = None  # None: as the configuration says
 
 
 class Generation(msgspec.Struct, frozen=True):

@@ -122,3 +122,30 @@ def test_every_name_tag_can_be_configured_and_aimed_at() -> None:
         ).config.boxes
         assert boxes[tag].target == tag
         assert boxes[tag].user == "ann@corp.example"
+
+
+@pytest.mark.parametrize(
+    ("idle", "parts"),
+    [
+        ({"after": "soon"}, ["idle.after", "'soon' is no time span", "1h30m"]),
+        ({"after": 30}, ["idle.after", "Expected str, got int"]),
+        ({"then": "delete"}, ["idle.then", "warm, cold, notify"]),
+        ({"never": ["22-7"]}, ["idle.never", "'22-7' is no time of the week", "Europe/Berlin"]),
+        ({"never": [7]}, ["idle.never", "7 is no time of the week"]),
+        ({"hours": "mon-fri 9:00-18:00"}, ["idle.hours", "no time of the week"]),
+        ({"warn": "2h"}, ["idle.warn", "not longer than idle.after"]),
+        ({"afer": "1h"}, ["idle.afer", "did you mean idle.after?"]),
+    ],
+)
+def test_settings_of_idle_boxes_that_can_not_be_say_so(idle: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(ConfigInvalid) as error:
+        merge([layer({"idle": idle})])
+    for part in parts:
+        assert part in error.value.message
+
+
+def test_idle_settings_become_a_policy() -> None:
+    given = {"after": "1h", "warn": "5m", "then": "cold", "never": ["sat,sun 00:00-24:00"], "max_run": "12h"}
+    policy = merge([layer({"idle": given})]).config.idle.policy()
+    assert (policy.after, policy.warn, policy.then, policy.max_run) == (3600.0, 300.0, "cold", 43200.0)
+    assert policy.never == ("sat,sun 00:00-24:00",)

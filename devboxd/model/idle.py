@@ -1,0 +1,307 @@
+"""Whether somebody or something works on a box, and when a box on which nobody does is stopped.
+
+A *sample* is what the collector saw in one minute; ``judge`` folds it into what is known so far and gives the minute a
+verdict: active, idle or unknown, with the evidence. ``decide`` says whether to rest, to warn or to stop. The same text
+runs in the daemon and on the box (``boxside/programs/activity.py``), so that both come to the same end: it is plain
+Python 3.6, and all it takes and gives is JSON.
+
+What never counts: a connection, a browser tab, a forward without traffic, an idle shell, what our own probes, keep-alives
+and reconnects do. What could not be seen is unknown, and unknown never stops a box.
+
+A sample::
+
+    at        Unix time of its end            span     seconds that it covers; 0: the first one after a boot
+    boot      id of the boot                  input    seconds since a person's last input; null: no terminal
+    cpu       share of a core that other user programs took (1.0 is a whole core)
+    gpu       percent; null: none             net      bytes in and out, not over loopback
+    disk      bytes that user programs wrote or read
+    tools     [{id, name, kind, cpu, io, tty, child, state, since}]: programs known by name, and all jobs of a terminal
+    containers  {name: share of a core}       leases   [{id, why, until}] that hold
+    inhibitors  [text]                        missing  [text]: what did not answer
+
+Kinds of tools: ``agent`` (a coding agent), ``finite`` (ends by itself: a build, a test run), ``transfer``, ``kernel`` (of a
+notebook), ``debugger``, ``job`` (any other program of a terminal), ``server`` (listens: counts only as work).
+``state`` of an agent: ``working``, ``waiting`` (for a person), ``done``; null: it has no hooks.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+ACTIVE, IDLE, UNKNOWN = "active", "idle", "unknown"
+
+GAP = 150.0  # seconds between two samples after which what lies between them is unknown
+GRAIN = 8.0  # seconds: Linux rounds the times of terminals so
+FRESH = 120.0  # seconds that a sample is good for, where a box is to be stopped
+CPU_LEAST = 0.05  # share of a core: what idle editors, servers and desktops stay below
+CONTAINER_LEAST = 0.05
+GPU_LEAST = 5.0  # percent
+NET_LEAST = 3 << 20  # bytes a minute: more than a forgotten tab, a redrawn terminal and our own traffic
+DISK_LEAST = 32 << 20  # bytes a minute
+TOOL_CPU = 0.01  # share of a core, of a program known by name
+TOOL_IO = 16 << 10  # bytes a minute
+JOB_CPU = 0.02
+JOB_IO = 1 << 20
+TOOL_HOLD = 600.0  # seconds that a sign of life of an agent, a kernel, a transfer or a job counts
+WAIT_HOLD = 7200.0  # seconds that an agent which waits for a person, or a stopped debugger, holds its box
+STUCK = 12 * 3600.0  # seconds without any sign of life after which even a build is not waited for
+TOOLS_MOST = 64
+TEXT_MOST = 120  # characters of what a box calls something
+EVIDENCE_MOST = 100
+MINUTES_KEPT = 24 * 60  # verdicts that are remembered, a letter for each minute
+SPANS_MOST = 400  # times of a never-window in the rules of a box
+LEAST_RATE = 30.0  # seconds: a shorter sample is not blown up to a minute
+
+
+def empty() -> "dict[str, Any]":
+    """Nothing is known."""
+    return {"seen": {}, "at": None, "boot": None, "verdict": UNKNOWN, "idle_since": None, "began": None,
+            "warned": None, "minutes": "", "evidence": [], "last": None, "leases": []}  # fmt: skip
+
+
+def judge(state: "Mapping[str, Any]", sample: "Mapping[str, Any]") -> "dict[str, Any]":
+    """What is known after one more sample. Samples come in the order of their time.
+
+    ``verdict`` of the minute; ``evidence``: rows of ``[signal, what was seen, whether it counts]``; ``last``: the row
+    that counted last, with its time; ``idle_since``: since when every minute is idle; null: it is not; ``warned``: when the
+    box was warned, and of what.
+    """
+    at = float(sample["at"])
+    before = state["at"]
+    known = state if state["boot"] == sample.get("boot") and before is not None and at >= before else empty()
+    gap = known["at"] is None or at - known["at"] > GAP or not sample.get("span")
+    seen, rows = _signals(known["seen"], sample, at)
+    missing = [_text(one) for one in sample.get("missing") or ()]
+    if gap:
+        missing = ["no look in the time before", *missing]
+    counting = [row for row in rows if row[2]]
+    verdict = ACTIVE if counting else UNKNOWN if missing else IDLE
+    rows = rows + [["not known", one, False] for one in missing]
+    since = None
+    if verdict == IDLE:
+        since = known["idle_since"] if known["idle_since"] is not None else known["at"]
+    skipped = 0 if known["at"] is None else int((at - known["at"]) / 60.0 + 0.5) - 1
+    minutes = known["minutes"] + "u" * min(max(skipped, 0), MINUTES_KEPT)
+    if known["at"] is None or skipped >= 0 or not minutes:
+        minutes = minutes + verdict[0]
+    elif verdict == ACTIVE:
+        minutes = minutes[:-1] + "a"  # a look between two minutes
+    return {
+        "seen": seen,
+        "at": at,
+        "boot": sample.get("boot"),
+        "verdict": verdict,
+        "idle_since": since,
+        "began": known["began"] if known["began"] is not None else at,
+        "warned": known["warned"] if verdict == IDLE or (known["warned"] or [0, IDLE])[1] != IDLE else None,
+        "minutes": minutes[-MINUTES_KEPT:],
+        "evidence": rows[:EVIDENCE_MOST],
+        "leases": [str(one.get("id")) for one in sample.get("leases") or ()][:TOOLS_MOST],
+        "last": [at, counting[0][0], counting[0][1]] if counting else known["last"],
+    }  # fmt: skip
+
+
+def _signals(
+    old: "Mapping[str, float]", sample: "Mapping[str, Any]", at: float
+) -> "tuple[dict[str, float], list[list[Any]]]":
+    """When each program last showed a sign of life, and all that was looked at."""
+    minute = 60.0 / max(float(sample.get("span") or 60.0), LEAST_RATE)
+    rows = [_input(sample)]
+    seen = {}  # type: dict[str, float]
+    for tool in list(sample.get("tools") or ())[:TOOLS_MOST]:
+        key = str(tool.get("id"))
+        row, seen[key] = _tool(tool, old.get(key, at), at, minute)
+        rows.append(row)
+    cpu, gpu = _number(sample.get("cpu")), sample.get("gpu")
+    rows.append(["cpu", _share(cpu), cpu >= CPU_LEAST])
+    if gpu is not None:
+        rows.append(["gpu", f"{_number(gpu):.0f} %", _number(gpu) >= GPU_LEAST])
+    for name, least in (("net", NET_LEAST), ("disk", DISK_LEAST)):
+        rate = _number(sample.get(name)) * minute
+        rows.append([name, _size(rate) + " a minute", rate >= least])
+    for name, share in sorted((sample.get("containers") or {}).items())[:TOOLS_MOST]:
+        share = _number(share)
+        rows.append(["container " + _text(name), _share(share), share >= CONTAINER_LEAST])
+    leases = list(sample.get("leases") or ())[:TOOLS_MOST]
+    rows += [["lease " + _text(lease.get("id")), _text(lease.get("why")), True] for lease in leases]
+    rows += [["inhibitor", _text(one), True] for one in list(sample.get("inhibitors") or ())[:TOOLS_MOST]]
+    return seen, sorted(rows, key=lambda row: not row[2])
+
+
+def _input(sample: "Mapping[str, Any]") -> "list[Any]":
+    age = sample.get("input")
+    if age is None:
+        return ["input", "nobody has a terminal", False]
+    age = _number(age)
+    return ["input", "last key " + ago(age), age <= _number(sample.get("span")) + GRAIN]
+
+
+def _tool(tool: "Mapping[str, Any]", last: float, at: float, minute: float) -> "tuple[list[Any], float]":
+    """The row of a program, and when it last showed a sign of life. One that is new has just shown one."""
+    kind, state = tool.get("kind"), tool.get("state")
+    least_cpu, least_io = (JOB_CPU, JOB_IO) if kind in ("job", "server") else (TOOL_CPU, TOOL_IO)
+    signs = []
+    if _number(tool.get("cpu")) >= least_cpu:
+        signs.append("cpu")
+    if _number(tool.get("io")) * minute >= least_io:
+        signs.append("reads or writes")
+    if kind in ("agent", "finite", "kernel", "job"):
+        signs += [name for name, on in (("runs something", "child"), ("prints", "tty")) if tool.get(on)]
+    if kind == "job" and signs == ["prints"]:
+        signs = []  # a clock, a dashboard, a watcher that prints to stay alive
+    alive = at if signs else min(last, at)
+    silent = at - alive
+    name = _text(tool.get("name"))
+    if kind == "server":
+        return [name, "serves", _number(tool.get("cpu")) >= CPU_LEAST], alive
+    if kind == "agent" and state in ("working", "waiting", "done"):
+        return _hooked(name, tool, at, silent), alive
+    if kind == "debugger":
+        age = at - _number(tool.get("since")) if tool.get("since") is not None else silent
+        return [
+            name,
+            "is stopped at a breakpoint, last used " + ago(age),
+            bool(signs) or age < WAIT_HOLD,
+        ], alive
+    said = ", ".join(signs) if signs else "silent for " + span(silent)
+    if kind == "finite":
+        return [name, "runs; " + said, silent < STUCK], alive
+    return [name, said, silent < TOOL_HOLD], alive
+
+
+def _hooked(name: str, tool: "Mapping[str, Any]", at: float, silent: float) -> "list[Any]":
+    """An agent whose hooks say how it is."""
+    age = max(0.0, at - _number(tool.get("since")))
+    if tool.get("state") == "working":
+        return [name, "works, since " + span(age), min(silent, age) < STUCK]
+    if tool.get("state") == "waiting":
+        return [name, "waits for you, since " + span(age), age < WAIT_HOLD]
+    return [name, "is done, since " + span(age), False]
+
+
+# ------------------------------------------------------------------------------------------------------------------
+
+REST, WARN, STOP = "rest", "warn", "stop"
+
+
+def decide(state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float) -> "dict[str, Any]":
+    """What to do with a box: ``do`` (rest, warn, stop), when (``at``, ``warn_at``), of what ``cause``, and ``why``.
+
+    ``rules``: ``after`` and ``warn`` in seconds; ``never``: pairs of times in which it is not stopped; ``hours``: pairs
+    of times in which it is wanted (outside of them ``after`` is ``warn``); ``max_run`` in seconds, ``started``, ``held``:
+    it is not stopped before; ``leases``: those that the daemon knows.
+
+    It stops only when every minute of the last ``after`` seconds was idle, the last look is fresh, nothing holds it, and
+    it was warned ``warn`` seconds ago.
+    """
+    after, warn = float(rules["after"]), float(rules["warn"])
+    found = []
+    if state["verdict"] == IDLE and state["idle_since"] is not None:
+        since = float(state["idle_since"])
+        found.append(
+            (_with_hours(since, after, warn, rules.get("hours")), IDLE, "idle since " + span(now - since))
+        )
+    started, most = rules.get("started"), rules.get("max_run")
+    if most and started is not None:
+        end = float(started) + float(most)
+        found.append((end, "max-run", "the longest time that it may run ends: " + span(float(most))))
+    if not found:
+        why = (
+            "something works on it" if state["verdict"] == ACTIVE else "it cannot be told whether it is idle"
+        )
+        return {"do": REST, "at": None, "warn_at": None, "cause": None, "why": why}
+    at, cause, why = min(found)
+    warned = state["warned"] if state["warned"] is not None and state["warned"][1] == cause else None
+    if warned is not None:
+        at = max(at, float(warned[0]) + warn)
+    elif at - warn <= now:
+        at = now + warn  # it has not been warned in time
+    at, held_by = _held(at, state, rules, now)
+    if warned is not None and at - float(warned[0]) > 2 * warn:
+        warned = None  # something held it meanwhile: nobody remembers that warning
+    why = why + ("; held by " + held_by if held_by else "")
+    do = REST
+    if warned is None and now >= at - warn:
+        do = WARN
+    elif warned is not None and now >= at and 0 <= now - state["at"] <= FRESH:
+        do = STOP if _held(now, state, rules, now)[0] <= now else REST
+    return {"do": do, "at": at, "warn_at": at - warn, "cause": cause, "why": why}
+
+
+def warn(state: "Mapping[str, Any]", decision: "Mapping[str, Any]", now: float) -> "dict[str, Any]":
+    """What is known once everybody on the box has been warned."""
+    return dict(state, warned=[now, decision["cause"]])
+
+
+def _with_hours(since: float, after: float, warn: float, hours: "Any") -> float:
+    """When a box that is idle since then is to go; outside of its hours it waits only as long as it warns."""
+    if not hours:
+        return since + after
+    usual, soon = since + after, since + min(after, warn)
+    for begin, end in sorted(hours)[:SPANS_MOST]:
+        if begin <= soon < end:
+            return min(usual, max(soon, float(end)))
+    return soon
+
+
+def _held(
+    at: float, state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float
+) -> "tuple[float, str]":
+    """The earliest time from ``at`` on at which nothing holds the box."""
+    by = ""
+    if rules.get("held") and float(rules["held"]) > at:
+        at, by = float(rules["held"]), "you (extend)"
+    for lease in rules.get("leases") or ():
+        watches = lease.get("command") is not None or lease.get("pid") is not None
+        if watches and str(lease.get("id")) not in state["leases"]:
+            continue  # what it watches has ended
+        if float(lease["until"]) > max(at, now):
+            at, by = float(lease["until"]), "the lease " + _text(lease.get("id"))
+    for begin, end in sorted(rules.get("never") or ())[:SPANS_MOST]:
+        if begin <= at < end:
+            at, by = float(end), "a time in which it is never stopped"
+    return at, by
+
+
+# Words ------------------------------------------------------------------------------------------------------------
+
+
+def span(seconds: float) -> str:
+    """``47 min``, ``3 h 5 min``, ``2 d 4 h``."""
+    minutes = int(max(0.0, seconds) / 60.0)
+    if minutes < 1:
+        return f"{int(max(0.0, seconds))} s"
+    hours, rest = minutes // 60, minutes % 60
+    if not hours:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def ago(seconds: float) -> str:
+    """``just now``, ``47 min ago``."""
+    return "just now" if seconds < 60 else span(seconds) + " ago"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count = count / 1000
+    return f"{count:.3g} GB"
+
+
+def _share(cores: float) -> str:
+    return f"{100 * cores:.1f} % of a core"
+
+
+def _number(value: "Any") -> float:
+    return float(value) if isinstance(value, (int, float)) and value == value else 0.0
+
+
+def _text(value: "Any") -> str:
+    text = str(value)[:TEXT_MOST]
+    return "".join(one if one.isprintable() else " " for one in text)
