@@ -16,7 +16,7 @@ endif
 
 SCRIPTS := devboxd/boxside/programs
 
-.PHONY: help demo test setup setup-demo check grammar programs lint types layers scripts fmt bench soak e2e api-page policies lock clean
+.PHONY: help demo test setup setup-demo check grammar programs lint types layers scripts fmt bench soak e2e api-page policies picture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ programs: $(VENV)/.dev ## make what travels to a box of the programs in devboxd/
 
 grammar: $(VENV)/.dev ## write the tables of the fast path and docs/commands.md from the commands
 	$(BIN)/python tools/grammar.py
+
+picture: $(VENV)/.dev ## film the demo's tour, and draw docs/demo.svg
+	$(BIN)/python tools/picture.py
 
 check: lint types layers scripts test ## everything that has to pass before a commit
 

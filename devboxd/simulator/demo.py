@@ -35,6 +35,7 @@ _START: Final = 20.0  # seconds for the daemon to answer
 _STEP: Final = 60.0  # seconds for one step of the tour
 _STOP: Final = 10.0  # seconds for the daemon to go
 _FOREIGN: Final = ("AWS_", "DEVBOX_", "LISTEN_", "SYSTEMD_", "TMUX", "ZELLIJ")
+_OWN: Final = ("AWS_", "XDG_", "HOME", "PYTHON", "NO_PROXY")  # what another terminal needs of ours
 _PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "notify_socket", "ssh_auth_sock")
 
 _CUT: Final = """\
@@ -44,19 +45,50 @@ _CUT: Final = """\
 PYTHONPATH={packages} PYTHONUSERBASE={userbase} exec {python} -m devboxd.simulator fault --endpoint {url} "$@"
 """
 
-_WELCOME: Final = """
-  devbox demo: a simulated AWS on {url}, with these boxes:  {boxes}
-  A simulated box is a folder of this machine, and its shell is a real one, running as you ({user}).
+# Shown in front of the first prompt on each box, and again by "demo" there: 80 columns, and lines to spare of 24.
+_GUIDE: Final = """\
+devbox demo. This is the box "{box}", behind a simulated AWS: a folder of your
+machine, and a real shell that runs as you ({user}).
 
-  You are about to be attached to the box "api". Try:
-    cut-link                        cut the network under this shell, and go on typing
-    cut-link blackhole seconds=5    five seconds of silence
-    cut-link --help                 everything else that can go wrong
-  From another terminal:
-    {prefix}
-    devboxctl ls;  devboxctl exec web -- uname -a;  devboxctl forward web 8080:80
-    devboxctl launch work --instance-profile devbox;  devboxctl terminate work;  devboxctl up work
-  "exit" leaves the box, and then everything is gone.
+  cut-link                        cut the network under this shell; go on typing
+  cut-link blackhole seconds=5    five seconds of silence
+  cut-link --help                 everything else that can go wrong
+  demo                            show this again
+  exit                            leave: boxes and AWS are gone then
+
+In a second terminal, on your own machine (bash, zsh, sh):
+
+  . {exports}
+  devboxctl ls
+  devboxctl exec web -- uname -a
+  devboxctl forward web 0:80      a port here that is port 80 of "web"
+  devboxctl launch work --instance-profile devbox
+  devboxctl terminate work        its disks are saved, and it costs nothing more
+  devboxctl up work               another box, with what was on the disks
+
+"""
+_HELP: Final = '#!/bin/sh\ncat "$HOME/.motd"\n'
+_ELSEWHERE: Final = """\
+#!/bin/sh
+echo "devboxctl is for your own machine, and this is a box. In a second terminal: . {exports}" >&2
+exit 1
+"""
+# tmux would show its default line; the keys that matter in the demo are commands.
+_STATUS_LINE: Final = """
+set -g status-left-length 50
+set -g status-left ' devbox demo, box {name} '
+set -g status-right-length 60
+set -g status-right ' demo: what to try | cut-link | exit: leave '
+set -g window-status-current-format ''
+"""
+_STARTING: Final = """\
+  devbox demo: a simulated AWS on {url}, with the boxes {boxes}.
+  Joining a terminal to the box "{box}"; what to try stands there, above the prompt.
+"""
+_EXPORTS: Final = """\
+# The demo in another terminal:  . {file}
+for name in $(env | sed -n 's/^\\(AWS_[A-Z0-9_]*\\|DEVBOX_[A-Z0-9_]*\\)=.*/\\1/p'); do unset "$name"; done
+unset {proxies}
 """
 
 
@@ -77,6 +109,14 @@ class Demo:
         """The argv of ``devboxctl words…``."""
         return [sys.executable, "-m", "devboxctl", *words]
 
+    def prompt(self, line: str) -> None:
+        """Show a command that is about to run."""
+        self.say(f"\n$ {line}")
+
+    def say(self, text: str) -> None:
+        """Show lines."""
+        print(text, flush=True)
+
     async def run(self, *words: str, quiet: bool = False, live: bool = False) -> str:
         """Run ``devboxctl`` and return its standard output. ``live``: what it says meanwhile is seen as it comes.
 
@@ -85,7 +125,7 @@ class Demo:
         """
         shown = "devboxctl " + shlex.join(words)
         if not quiet:
-            print(f"\n$ {shown}", flush=True)
+            self.prompt(shown)
         process = await asyncio.create_subprocess_exec(
             *self.command(*words),
             stdin=asyncio.subprocess.DEVNULL,
@@ -104,7 +144,7 @@ class Demo:
             raise
         text, said = out.decode(errors="replace"), (err or b"").decode(errors="replace")
         if not quiet:
-            print(text + said, end="", flush=True)
+            self.say((text + said).rstrip("\n"))
         if process.returncode:
             raise DemoFailed(f"{shown}: exit status {process.returncode}\n{said}")
         return text
@@ -125,8 +165,8 @@ async def _main() -> int:
         loop.add_signal_handler(number, task.cancel)
     folder = Path(tempfile.mkdtemp(prefix="devbox-", dir="/tmp"))  # short: unix sockets live below
     try:
-        async with _running(folder) as demo:
-            status = await (_interactive(demo) if is_interactive else _tour(demo))
+        async with running(folder) as demo:
+            status = await (_interactive(demo) if is_interactive else tour(demo))
         print("demo: the simulator, the daemon and the boxes are gone.", flush=True)
         return status
     except asyncio.CancelledError:
@@ -140,7 +180,7 @@ async def _main() -> int:
 
 
 @contextlib.asynccontextmanager
-async def _running(folder: Path) -> AsyncIterator[Demo]:
+async def running(folder: Path, kind: type[Demo] = Demo) -> AsyncIterator[Demo]:
     """Simulator and daemon, up and answering; both gone afterwards."""
     async with Simulator(folder / "sim") as sim:
         env = private_environment(folder, os.environ) | sim.environment()
@@ -152,7 +192,7 @@ async def _running(folder: Path) -> AsyncIterator[Demo]:
                 stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                 env=env, cwd=folder, start_new_session=True,  # a Ctrl-C here is not for the daemon
             )  # fmt: skip
-        demo = Demo(sim, folder, env)
+        demo = kind(sim, folder, env)
         try:
             await _answering(demo, daemon, log)
             yield demo
@@ -228,19 +268,40 @@ async def _stop(daemon: asyncio.subprocess.Process) -> None:
 # -- on a terminal -----------------------------------------------------------------------------------
 
 
+def _exports(demo: Demo) -> Path:
+    """Write what brings another terminal into the demo: settings, and a ``devboxctl`` that is this one."""
+    folder = demo.folder / "bin"
+    folder.mkdir(mode=0o700)
+    command = folder / "devboxctl"
+    command.write_text(f'#!/bin/sh\nexec {shlex.join(demo.command())} "$@"\n', encoding="utf-8")
+    command.chmod(0o700)
+    file = demo.folder / "env.sh"
+    proxies = " ".join(f"{name} {name.upper()}" for name in _PROXIES if name.endswith("_proxy"))
+    kept = {key: value for key, value in demo.env.items() if key.startswith(_OWN)}
+    lines = [f"export {key}={shlex.quote(value)}\n" for key, value in kept.items()]
+    lines.append(f'export PATH={shlex.quote(str(folder))}:"$PATH"\n')
+    file.write_text(_EXPORTS.format(file=file, proxies=proxies) + "".join(lines), encoding="utf-8")
+    return file
+
+
+def _add_guide(demo: Demo, exports: Path) -> None:
+    """Put what there is to try onto every box: above its first prompt, as a command, in its status line."""
+    user = os.environ.get("USER") or f"uid {os.getuid()}"
+    for box in demo.sim.boxes:
+        guide = _GUIDE.format(box=box.name, user=user, exports=exports)
+        (box.disk / ".motd").write_text(guide, encoding="utf-8")
+        with (box.disk / ".tmux.conf").open("a", encoding="utf-8") as settings:
+            settings.write(_STATUS_LINE.format(name=box.name))
+    for name, text in (("demo", _HELP), ("devboxctl", _ELSEWHERE.format(exports=exports))):
+        script = demo.sim.root / "bin" / name
+        script.write_text(text, encoding="utf-8")
+        script.chmod(0o755)
+
+
 async def _interactive(demo: Demo) -> int:
+    _add_guide(demo, _exports(demo))
     names = ", ".join(box.name for box in demo.sim.boxes)
-    keep = ("AWS_", "XDG_", "HOME")
-    exports = demo.folder / "env.sh"
-    exports.write_text(
-        "".join(
-            f"export {key}={shlex.quote(value)}\n" for key, value in demo.env.items() if key.startswith(keep)
-        ),
-        encoding="utf-8",
-    )
-    prefix = f". {exports}"
-    user = os.environ.get("USER") or str(os.getuid())
-    print(_WELCOME.format(url=demo.sim.url, boxes=names, user=user, prefix=prefix), flush=True)
+    print(_STARTING.format(url=demo.sim.url, boxes=names, box=demo.box), flush=True)
     loop = asyncio.get_running_loop()
     loop.remove_signal_handler(signal.SIGINT)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C belongs to the shell on the box
@@ -258,9 +319,15 @@ async def _interactive(demo: Demo) -> int:
 # -- without one -------------------------------------------------------------------------------------
 
 
-async def _tour(demo: Demo) -> int:
-    """Do what a user would do, check it, and say so."""
-    print("devbox demo (no terminal: a scripted tour). Simulated boxes run real local shells, as this user.")
+async def tour(demo: Demo) -> int:
+    """Do what a user would do, check it, and say so.
+
+    Raises:
+        DemoFailed: something did not work.
+    """
+    demo.say(
+        "devbox demo (no terminal: a scripted tour). Simulated boxes run real local shells, as this user."
+    )
     await demo.run("ls")
     box = demo.sim.boxes[0]
     greeting = await demo.run("exec", box.name, "--", "sh", "-c", "echo hello from $PWD; echo oops >&2")
@@ -268,7 +335,7 @@ async def _tour(demo: Demo) -> int:
     await _tour_forward(demo)
     await _tour_attach(demo)
     await _tour_project(demo)
-    print("\ndemo: all of that worked.")
+    demo.say("\ndemo: all of that worked.")
     return 0
 
 
@@ -285,27 +352,25 @@ async def _tour_project(demo: Demo) -> None:
     now = json.loads(await demo.run("--json", "projects", "work", quiet=True))["instance"]
     _expect(second == first, "the file of the first box is not what the second one has")
     _expect(now != ended, "it was the same box")
-    print(f"  {ended} is gone, and {now} has the file", flush=True)
+    demo.say(f"  {ended} is gone, and {now} has the file")
 
 
 async def _tour_forward(demo: Demo) -> None:
     words = ("forward", demo.box, "0:80")
-    print(f"\n$ devboxctl {shlex.join(words)}")
+    demo.prompt(f"devboxctl {shlex.join(words)}")
     added = json.loads(await demo.run("--json", *words, quiet=True))
     local = added["forwards"][0]["local"]
-    print(f"{local} -> {demo.box}:80")
-    print(f"\n$ curl http://{local}/", flush=True)
+    demo.say(f"{local} -> {demo.box}:80")
+    demo.prompt(f"curl http://{local}/")
     timeout = aiohttp.ClientTimeout(total=_STEP)
     async with aiohttp.ClientSession(timeout=timeout) as http, http.get(f"http://{local}/") as reply:
         page = await reply.text()
-    print(page, end="")
+    demo.say(page.rstrip("\n"))
     _expect(f"hello from box {demo.box}" in page, "the forward led nowhere")
 
 
 async def _tour_attach(demo: Demo) -> None:
-    print(
-        f"\n$ devboxctl attach {demo.box} --mux none        (and the link is cut in the middle)", flush=True
-    )
+    demo.prompt(f"devboxctl attach {demo.box} --mux none        (and the link is cut in the middle)")
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     try:
@@ -322,7 +387,7 @@ async def _tour_attach(demo: Demo) -> None:
             await terminal.type("for i in 1 2 3 4 5 6; do echo tick-$i; sleep 0.3; done; echo still-''here\r")
             await terminal.until("tick-2\r")
             count = await demo.sim.fault("rst")
-            print(f"  [the demo resets {count} connections to the simulated gateway]", flush=True)
+            demo.say(f"  [the demo resets {count} connections to the simulated gateway]")
             await terminal.until("still-here\r")
             await terminal.type("exit\r")
             await terminal.drain()
@@ -335,7 +400,7 @@ async def _tour_attach(demo: Demo) -> None:
     ticks = [f"tick-{number}" for number in range(1, 7)]
     for tick in ticks:
         _expect(terminal.text.count(tick + "\r\n") == 1, f"{tick} did not arrive exactly once")
-    print("  " + " ".join(ticks) + "   every line exactly once, then: still-here", flush=True)
+    demo.say("  " + " ".join(ticks) + "   every line exactly once, then: still-here")
     _expect(attach.returncode == 0, f"attach ended with status {attach.returncode}")
 
 

@@ -23,15 +23,21 @@ _PROFILE: Final = """\
 PATH={shims}:$PATH
 PS1='[{name}] \\w\\$ '
 export PATH PS1
-[ -n "$BASH_VERSION" ] && [ -f "$HOME/.bashrc" ] && . "$HOME/.bashrc"
+if [ -n "$BASH_VERSION" ]; then . "$HOME/.bashrc"
+else case "$-" in *i*) [ -z "$ZSH_VERSION" ] && [ -r "$HOME/.motd" ] && cat "$HOME/.motd" ;; esac; fi
 :
 """
 _BASHRC: Final = """\
 case "$-" in *i*) ;; *) return ;; esac
 PS1='[{name}] \\w\\$ '
 HISTFILE=$HOME/.bash_history
+[ ! -r "$HOME/.motd" ] || cat "$HOME/.motd"
 """
-_ZSHENV: Final = "PS1='[{name}] %~%# '\n"
+_ZSHRC: Final = """\
+PS1='[{name}] %~%# '
+[ ! -r "$HOME/.motd" ] || cat "$HOME/.motd"
+"""
+_FISH: Final = "status is-interactive; and test -r $HOME/.motd; and cat $HOME/.motd\n"
 _TMUX: Final = "set -g default-command ''\nset -g status-right ' simulated box {name} '\n"
 # With a configuration of its own it asks no questions at its first start, which would swallow keys.
 _ZELLIJ: Final = "show_startup_tips false\nshow_release_notes false\n"
@@ -64,7 +70,8 @@ def make_disk(root: Path, box_id: str, name: str, shims: Path) -> Path:
         ".profile": _PROFILE,
         ".zprofile": _PROFILE,
         ".bashrc": _BASHRC,
-        ".zshrc": _ZSHENV,
+        ".zshrc": _ZSHRC,
+        ".config/fish/config.fish": _FISH,
         ".tmux.conf": _TMUX,
         ".config/zellij/config.kdl": _ZELLIJ,
     }
