@@ -87,9 +87,27 @@ def launch(
         int | None,
         typer.Option("--from", metavar="N", help="Go back to generation N; -1 is the one before the newest."),
     ] = None,
-    zone: Annotated[str | None, typer.Option("--az", metavar="ZONE", help="Only in this zone.")] = None,
+    zone: Annotated[
+        str | None, typer.Option("--az", metavar="ZONE", help="Only in this zone; any: no choice any more.")
+    ] = None,
     instance_profile: Annotated[
         str | None, typer.Option("--instance-profile", metavar="NAME", help="Instance profile of the box.")
+    ] = None,
+    subnet: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--subnet", metavar="ID", help="Only in this subnet; may repeat. 'any': no choice any more."
+        ),
+    ] = None,
+    security_group: Annotated[
+        list[str] | None,
+        typer.Option("--security-group", metavar="ID", help="With this security group; may repeat."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", metavar="KEY", help="KMS key (id, alias or ARN) of the disks of a new project."
+        ),
     ] = None,
     user_data: Annotated[
         Path | None, typer.Option("--user-data", metavar="FILE", help="Run this at the first boot.")
@@ -122,6 +140,9 @@ def launch(
         generation=from_,
         zone=zone,
         instance_profile=instance_profile,
+        subnets=subnet or [],
+        security_groups=security_group or [],
+        key=key,
         user_data=_read(user_data) if user_data is not None else None,
         tags=_tags(tag) if tag else None,
         spot=spot or None,

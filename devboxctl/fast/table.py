@@ -69,7 +69,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "proxy": ("--fdpass --ssh-user= --ssh-host= --fresh --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
     "ssh": ("--user= -l= --port= --fresh --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "config-ssh": ("--check --remove --json --help -h", ()),
-    "launch": ("--type= --disk= --base= --from= --az= --instance-profile= --user-data= --tag= --spot --retry-until-up --dry-run --wait --profile= -p= --region= -r= --json --help -h", ("PROJECT",)),
+    "launch": ("--type= --disk= --base= --from= --az= --instance-profile= --subnet= --security-group= --key= --user-data= --tag= --spot --retry-until-up --dry-run --wait --profile= -p= --region= -r= --json --help -h", ("PROJECT",)),
     "up": ("--wait --json --help -h", ("PROJECT",)),
     "start": ("--wait --json --help -h", ("PROJECT",)),
     "stop": ("--require-clean --wait --json --help -h", ("PROJECT",)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,8 +10,8 @@ from devboxd.aws.calls import Calls
 from devboxd.aws.look import PAGE, image
 from devboxd.aws.store import plain
 from devboxd.errors import BadRequest, Missing
-from devboxd.model.offer import Base, Ground, MachineType, Parameter, is_image_id, where
-from devboxd.model.project import Place
+from devboxd.model.offer import Base, Ground, MachineType, Parameter, Subnet, is_image_id, where
+from devboxd.model.project import Network, Place
 
 MANAGED: Final = "devbox:managed"
 SUBNET: Final = "devbox:subnet"  # public or private, on the subnets of ``init account``
@@ -76,47 +76,82 @@ class OffersApi:
             raise BadRequest(f"there is no type {lacking[0]} in this region")
         return tuple(by_name[name] for name in names)
 
-    async def ground(self, types: Sequence[str], zone: str | None = None) -> Ground:
-        """Where these types can go: the network of ``init account``, or else the default one.
+    async def ground(self, types: Sequence[str], chosen: Network) -> Ground:
+        """Where these types can go: what was chosen, else the network of ``init account``, else the default one.
 
         Raises:
-            BadRequest: there is no network, or none of its zones offers any of the types.
+            BadRequest: there is no such network, none of its zones offers any of the types, or a security group is
+                of another network.
         """
-        subnets = await self._subnets([{"Name": f"tag:{MANAGED}", "Values": [self.prefix]}])
-        managed = bool(subnets)
-        if not subnets:
-            subnets = await self._subnets([{"Name": "default-for-az", "Values": ["true"]}])
-        if not subnets:
-            raise BadRequest(
-                "there is no network to launch into",
-                hint="devboxctl init account makes one, without inbound rules",
-            )
+        subnets, is_ours, is_default = await self._network(chosen.subnets)
         offered = await self._offered(types)
         open_to_all = [one for one in subnets if _tag(one, SUBNET) != "private"] or subnets
         places = tuple(
             Place(name, subnet["AvailabilityZone"], subnet["SubnetId"])
             for name in types
             for subnet in sorted(open_to_all, key=lambda one: str(one["AvailabilityZone"]))
-            if (name, subnet["AvailabilityZone"]) in offered and zone in (None, subnet["AvailabilityZone"])
+            if (name, subnet["AvailabilityZone"]) in offered
+            and chosen.zone in (None, subnet["AvailabilityZone"])
         )
         if not places:
-            raise BadRequest(
-                f"no zone of the network offers {', '.join(types)}" + (f" ({zone})" if zone else "")
-            )
-        if not managed:
-            return Ground(places)
-        profile = f"{self.prefix}-{self.region}-box"
-        return Ground(places, await self._groups(str(subnets[0]["VpcId"])), profile)
+            raise _nowhere(types, chosen.zone, open_to_all, offered)
+        vpcs = {str(one["VpcId"]) for one in subnets}
+        groups = await self._checked_groups(chosen.groups, vpcs) if chosen.groups else ()
+        if is_ours and not groups:
+            groups = await self._groups(str(subnets[0]["VpcId"]))
+        return Ground(
+            places,
+            groups,
+            f"{self.prefix}-{self.region}-box" if is_ours else None,
+            tuple(_subnet(one) for one in open_to_all),
+            is_default,
+        )
+
+    async def _network(self, subnets: Sequence[str]) -> tuple[list[dict[str, Any]], bool, bool]:
+        """The subnets; whether they are those of ``init account``; whether they are the default ones."""
+        if subnets:
+            try:
+                found = await self._subnets(SubnetIds=list(subnets))
+            except Missing as error:
+                raise BadRequest(
+                    f"there is no such subnet in this region: {', '.join(subnets)}", hint="look: VPC, Subnets"
+                ) from error
+            return found, all(_tag(one, MANAGED) == self.prefix for one in found), False
+        if found := await self._subnets(Filters=[{"Name": f"tag:{MANAGED}", "Values": [self.prefix]}]):
+            return found, True, False
+        if found := await self._subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}]):
+            return found, False, True
+        raise BadRequest(
+            f"there is no network to launch into: {self.region} has no default VPC",
+            hint="devboxctl init account makes one without inbound rules; or name subnets: --subnet",
+        )
 
     async def table(self, name: str) -> list[dict[str, Any]]:
         """All items of a DynamoDB table, as plain values: for taking over what another tool wrote there."""
         items = await self.account.pages("dynamodb", "scan", "Items", TableName=name)
         return [{key: plain(value) for key, value in item.items()} for item in items]
 
-    async def _subnets(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return await self.account.pages(
-            "ec2", "describe_subnets", "Subnets", Filters=filters, PaginationConfig=PAGE
-        )
+    async def _subnets(self, **request: Any) -> list[dict[str, Any]]:
+        if "SubnetIds" not in request:  # EC2 takes no page size beside ids
+            request["PaginationConfig"] = PAGE
+        return await self.account.pages("ec2", "describe_subnets", "Subnets", **request)
+
+    async def _checked_groups(self, groups: Sequence[str], vpcs: Container[str]) -> tuple[str, ...]:
+        try:
+            found = await self.account.pages(
+                "ec2", "describe_security_groups", "SecurityGroups", GroupIds=list(groups)
+            )
+        except (Missing, BadRequest) as error:
+            raise BadRequest(
+                f"there is no such security group in this region: {', '.join(groups)}",
+                hint="give its id: sg-…",
+            ) from error
+        if strange := next((one for one in found if one["VpcId"] not in vpcs), None):
+            raise BadRequest(
+                f"the security group {strange['GroupId']} is of another network than the subnets",
+                hint="--subnet names the subnets of its network",
+            )
+        return tuple(groups)
 
     async def _groups(self, vpc: str) -> tuple[str, ...]:
         filters = [
@@ -146,6 +181,30 @@ def _type(item: Item) -> MachineType:
         tuple(item.get("ProcessorInfo", {}).get("SupportedArchitectures", ())),
         int(item.get("VCpuInfo", {}).get("DefaultVCpus", 0)),
         float(item.get("MemoryInfo", {}).get("SizeInMiB", 0)) / 1024,
+    )
+
+
+def _nowhere(
+    types: Sequence[str],
+    zone: str | None,
+    subnets: Sequence[Item],
+    offered: frozenset[tuple[str, str]],
+) -> BadRequest:
+    """Why no place is left, and what there would be."""
+    names, zones = ", ".join(types), sorted({str(one["AvailabilityZone"]) for one in subnets})
+    with_it = [one for one in zones if any((name, one) in offered for name in types)]
+    if zone is not None and zone not in zones:
+        return BadRequest(f"the network has no subnet in {zone}", hint=f"it has some in: {', '.join(zones)}")
+    if zone is not None and with_it:
+        return BadRequest(f"{zone} does not offer {names}", hint=f"these zones do: {', '.join(with_it)}")
+    return BadRequest(
+        f"no zone of the network offers {names}", hint=f"its zones: {', '.join(zones)}; or try another type"
+    )
+
+
+def _subnet(item: Item) -> Subnet:
+    return Subnet(
+        item["SubnetId"], item["AvailabilityZone"], item["VpcId"], bool(item.get("MapPublicIpOnLaunch"))
     )
 
 

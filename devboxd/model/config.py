@@ -77,13 +77,21 @@ class BridgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """For a project that is launched for the first time. ``disk``: GiB; ``warm_for``: seconds; None: built in."""
+    """For a project that is launched for the first time. ``disk``: GiB; ``warm_for``: seconds; None: built in.
+
+    ``key``: KMS key of its disks; ``tags``: on everything that is made of it.
+    """
 
     type: Text | None = None
     disk: Annotated[int, msgspec.Meta(ge=1, le=65536)] | None = None
     base: Text | None = None
     zone: Text | None = None
     instance_profile: Text | None = None
+    subnets: tuple[Text, ...] = ()
+    security_groups: tuple[Text, ...] = ()
+    key: Text | None = None
+    user_data: Annotated[str, msgspec.Meta(min_length=1, max_length=16384)] | None = None
+    tags: dict[str, Annotated[str, msgspec.Meta(max_length=256)]] = {}
     warm_for: Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)] | None = None
 
 
@@ -268,7 +276,7 @@ def _wrong(where: str, value: Any, kind: Any) -> Iterator[str]:
         yield from _wrong_table(where, value, kind)
     elif get_origin(kind) is dict and isinstance(value, Mapping):
         for name, settings in value.items():
-            if not is_name(name):
+            if where == "boxes" and not is_name(name):
                 yield f"{name!r} can not be the name of a box"
             yield from _wrong(f"{where}.{name}", settings, get_args(kind)[1])
     elif get_origin(kind) is tuple and isinstance(value, list):

@@ -8,11 +8,13 @@ from typing import Final
 import msgspec
 
 from devboxd.errors import BadRequest
-from devboxd.model.project import Boot, Disk, Place
+from devboxd.model.project import Boot, Disk, Network, Place
 
 DEFAULT_TYPE: Final = "t4g.medium"
 DEFAULT_BASE: Final = "ubuntu-24.04"
 DEFAULT_GIB: Final = 40  # of the root volume
+
+ANY: Final = "any"  # in place of a zone, subnet or security group: no choice any more
 
 ARM: Final = "arm64"
 INTEL: Final = "x86_64"
@@ -42,6 +44,17 @@ class Ground(msgspec.Struct, frozen=True):
     places: tuple[Place, ...]
     groups: tuple[str, ...] = ()
     profile: str | None = None
+    subnets: tuple[Subnet, ...] = ()
+    is_default: bool = False  # the default network of the account, not one of ``init account``
+
+
+class Subnet(msgspec.Struct, frozen=True):
+    """A subnet. ``is_public``: what is launched there gets an address by which it reaches AWS."""
+
+    id: str
+    zone: str
+    vpc: str
+    is_public: bool
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -128,8 +141,23 @@ def architecture_of(types: tuple[MachineType, ...], wanted: str | None) -> str:
     return ARM if ARM in common else INTEL
 
 
-def ordered_disks(base: Base, root_gib: int | None) -> tuple[Disk, ...]:
-    """The volumes of a first launch: encrypted, gp3 unless the image says better, the root large enough."""
+def chosen(old: Network, zone: str | None, subnets: tuple[str, ...], groups: tuple[str, ...]) -> Network:
+    """What is chosen of the network now: what is not said stays; ``any`` gives a choice back."""
+
+    def said(now: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
+        return () if now == (ANY,) else now or before
+
+    return Network(
+        None if zone == ANY else zone or old.zone, said(subnets, old.subnets), said(groups, old.groups)
+    )
+
+
+def ordered_disks(base: Base, root_gib: int | None, kms: str | None = None) -> tuple[Disk, ...]:
+    """The volumes of a first launch: encrypted, gp3 unless the image says better, the root large enough.
+
+    Args:
+        kms: the key to encrypt with; None: the account's own for EBS.
+    """
     return tuple(
         msgspec.structs.replace(
             disk,
@@ -140,7 +168,7 @@ def ordered_disks(base: Base, root_gib: int | None) -> tuple[Disk, ...]:
             iops=disk.iops if disk.type in ("io1", "io2") else None,
             throughput=None,
             encrypted=True,
-            kms=None,
+            kms=kms,
             volume=None,
             snapshot=None,
             source=disk.snapshot,

@@ -120,6 +120,14 @@ class Place(msgspec.Struct, frozen=True):
     subnet: str | None = None
 
 
+class Network(msgspec.Struct, frozen=True):
+    """Where a box is to go, as far as somebody chose: the rest is what the account offers."""
+
+    zone: str | None = None
+    subnets: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()  # security groups
+
+
 class Spec(msgspec.Struct, frozen=True):
     """What the next launch is to be like. Survives from launch to launch until somebody changes it.
 
@@ -134,6 +142,7 @@ class Spec(msgspec.Struct, frozen=True):
     root_gib: int | None = None
     profile: str | None = None  # instance profile: name or ARN
     groups: tuple[str, ...] = ()  # security groups
+    network: Network = Network()
     user_data: str | None = None
     tags: dict[str, str] = {}
     spot: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from devboxd.errors import BadRequest
 from devboxd.model.project import Generation, Project, Run
 
 OWNER: Final = "devbox:owner"
@@ -22,6 +23,31 @@ GENERATION: Final = "devbox:gen"
 GARBAGE: Final = (
     "devbox:gc"  # Unix time in seconds since when it is left over; IAM lets nothing else be deleted
 )
+
+
+MOST: Final = (
+    50 - 10
+)  # of the user's own: EC2 takes 50 on a resource (API: TagSpecification), and some are ours
+
+
+def checked(own: Mapping[str, str]) -> dict[str, str]:
+    """The user's own tags, if EC2 and we can take them.
+
+    Raises:
+        BadRequest: one is too long, reserved, or they are too many.
+    """
+    for key, value in own.items():
+        if not 1 <= len(key) <= 128 or len(value) > 256:
+            raise BadRequest(
+                f"the tag {key[:64]!r} is too long", hint="a key has 1 to 128 characters, a value 256"
+            )
+        if key.lower().startswith(("aws:", "devbox:")) or key == "Name":
+            raise BadRequest(
+                f"the tag {key!r} is not yours to set", hint="devbox sets Name and devbox:…, AWS aws:…"
+            )
+    if len(own) > MOST:
+        raise BadRequest(f"these are {len(own)} tags: {MOST} are the most")
+    return dict(own)
 
 
 def of_project(project: Project, own: Mapping[str, str]) -> dict[str, str]:

@@ -53,7 +53,8 @@ def settings(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
             yield from settings(inner, at)
         else:
-            yield f"{prefix}{field.name}", field.default
+            made = field.default_factory
+            yield f"{prefix}{field.name}", field.default if made is msgspec.NODEFAULT else made()
 
 
 def test_the_page_lists_every_setting_with_its_default() -> None:

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from botocore import exceptions as boto
 
 from devboxd.aws.ec2 import Ec2Api
-from devboxd.aws.errors import translate
 from devboxd.aws.offers import OffersApi
 from devboxd.control.base.needs import Store
 from devboxd.control.base.shared import Shared
@@ -34,6 +32,7 @@ from devboxd.simulator.ec2 import catalogue
 from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
 from devboxd.simulator.ec2.model import Ec2Model
 from tests.control.fakes import LoopClock
+from tests.lifecycle.calls import Paged, failure
 from tests.lifecycle.memory import MemoryStore
 from tests.lifecycle.world import QUICK
 
@@ -43,7 +42,7 @@ PATIENT: Final = 3600.0
 
 
 @dataclass(eq=False)
-class LoopAccount:
+class LoopAccount(Paged):
     """``aws.calls.Calls`` to an EC2 that lives in the loop's time."""
 
     model: Ec2Model
@@ -65,30 +64,15 @@ class LoopAccount:
             return {"Parameter": {"Value": catalogue.parameters("us-east-1")[parameters["Name"]]}}
         try:
             return self.model.call(name, parameters, now=LoopClock().wall())
-        except Ec2Error as error:
-            response: Any = {
-                "Error": {"Code": error.code, "Message": error.message},
-                "ResponseMetadata": {"HTTPStatusCode": error.http_status},
-            }
-            cause: Exception = boto.ClientError(response, name)
-        except AnswerLost as error:
-            cause = TimeoutError(str(error))
-        raise translate(cause, service=service, operation=operation, target=target) from cause
+        except (Ec2Error, AnswerLost) as error:
+            raise failure(error, service=service, operation=operation, target=target) from error
 
     async def pages(
         self, service: str, operation: str, key: str, /, *, limit: int = 100_000, **parameters: Any
     ) -> list[dict[str, Any]]:
         if service == "dynamodb":
             return list((await self.call(service, operation, **parameters))[key])
-        size = parameters.pop("PaginationConfig")["PageSize"]
-        found: list[dict[str, Any]] = []
-        more: dict[str, Any] = {}
-        while True:
-            answer = await self.call(service, operation, **parameters, MaxResults=size, **more)
-            found += answer[key]
-            if not answer.get("NextToken"):
-                return found[:limit]
-            more = {"NextToken": answer["NextToken"]}
+        return await super().pages(service, operation, key, limit=limit, **parameters)
 
 
 @dataclass(eq=False)

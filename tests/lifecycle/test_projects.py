@@ -46,7 +46,7 @@ async def test_launch_without_a_profile_says_what_is_missing(one: Bench) -> None
     """A box without one could never be reached."""
     with pytest.raises(BadRequest, match="instance profile") as error:
         await one.projects.launch("api", LaunchWish())
-    assert "--profile" in (error.value.hint or "")
+    assert "--instance-profile" in (error.value.hint or "")
     assert await one.projects.all() == []
 
 
@@ -72,7 +72,12 @@ async def test_a_launch_remembers_the_last_choices(one: Bench) -> None:
         ({"types": ("t4g.small", "t3.small")}, "architecture"),
         ({"base": "plan9"}, "plan9"),
         ({"base": "ami-00000000"}, "ami-00000000"),
-        ({"zone": "us-east-1z"}, "us-east-1z"),
+        ({"zone": "us-east-1z"}, "no subnet in us-east-1z"),
+        ({"subnets": ("subnet-0123456789abcdef0",)}, "no such subnet"),
+        ({"groups": ("sg-0123456789abcdef0",)}, "no such security group"),
+        ({"tags": {"devbox:owner": "me"}}, "not yours to set"),
+        ({"tags": {"Name": "x"}}, "not yours to set"),
+        ({"tags": {"team": "x" * 257}}, "too long"),
     ],
 )
 @with_daemon
@@ -83,6 +88,39 @@ async def test_what_can_not_be_is_refused_before_anything_is_made(
     with pytest.raises(BadRequest, match=says):
         await one.projects.launch("api", LaunchWish(profile="box", **asked))
     assert await one.projects.all() == []
+
+
+@with_daemon
+async def test_network_and_key_are_as_they_were_chosen(one: Bench) -> None:
+    """At this launch and at the next ones, also with another type; ``any`` gives a choice back."""
+    networks = one.model.region.networks
+    (subnet,) = [each.id for each in networks.subnets.values() if each.zone == "us-east-1c"]
+    (group,) = [each.id for each in networks.groups.values()]
+    key = "arn:aws:kms:us-east-1:123456789012:key/disks"
+    row = await one.launched(subnets=(subnet,), groups=(group,), kms=key)
+    for types in ((), ("t4g.large",)):
+        instance = one.model.tables.instances[row.instance or ""]
+        assert (instance.subnet, instance.zone) == (subnet, "us-east-1c")
+        assert row.spec.groups == (group,)
+        assert [each.kms_key for each in one.model.tables.volumes_of(instance.id)] == [key]
+        await one.projects.terminate("api")
+        await one.until("api", Phase.READY)
+        await one.projects.launch("api", LaunchWish(types=types))
+        row = (await one.until("api", Phase.RUNNING)).project
+    assert {place.type for place in row.spec.places} == {"t4g.large"}
+    row = await one.projects.launch("api", LaunchWish(subnets=("any",), groups=("any",)))
+    assert len({place.zone for place in row.spec.places}) > 1
+    assert row.spec.groups == ()
+    with pytest.raises(BadRequest, match="key already"):
+        await one.projects.launch("api", LaunchWish(kms=key))
+
+
+@with_daemon
+async def test_a_named_profile_stays_with_another_type(one: Bench) -> None:
+    """What was said once is not forgotten for what the account would offer."""
+    await one.launched(profile="special")
+    row = await one.projects.launch("api", LaunchWish(types=("t4g.large",)))
+    assert row.spec.profile == "special"
 
 
 @with_daemon

@@ -16,11 +16,9 @@ from enum import Enum, auto
 from types import coroutine
 from typing import Any, Final
 
-from botocore import exceptions as boto
 from msgspec.structs import replace
 
 from devboxd.aws.ec2 import Ec2Api
-from devboxd.aws.errors import translate
 from devboxd.control.base.time import Time
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.reconcile import Reconciler
@@ -36,6 +34,7 @@ from devboxd.simulator.ec2 import catalogue
 from devboxd.simulator.ec2.delays import Delays
 from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
 from devboxd.simulator.ec2.model import Ec2Model
+from tests.lifecycle.calls import Paged, failure
 
 OWNER: Final = "me"
 START: Final = 1_800_000_000.0
@@ -107,7 +106,7 @@ class Sequencer:
 
 
 @dataclass(slots=True)
-class FakeAccount:
+class FakeAccount(Paged):
     """``aws.calls.Calls`` whose requests go to the world's EC2."""
 
     world: World
@@ -123,28 +122,8 @@ class FakeAccount:
                 Request(name, lambda: self.world.arrive(name, parameters, self.daemon.name))
             )
             return answer
-        except Ec2Error as error:
-            response = {
-                "Error": {"Code": error.code, "Message": error.message},
-                "ResponseMetadata": {"HTTPStatusCode": error.http_status},
-            }
-            cause: Exception = boto.ClientError(response, name)  # type: ignore[arg-type]  # a part is enough
-        except AnswerLost as error:
-            cause = TimeoutError(str(error))
-        raise translate(cause, service=service, operation=operation, target=target) from cause
-
-    async def pages(
-        self, service: str, operation: str, key: str, /, *, limit: int = 100_000, **parameters: Any
-    ) -> list[dict[str, Any]]:
-        size = parameters.pop("PaginationConfig")["PageSize"]
-        found: list[dict[str, Any]] = []
-        more: dict[str, Any] = {}
-        while True:
-            answer = await self.call(service, operation, **parameters, MaxResults=size, **more)
-            found += answer[key]
-            if not answer.get("NextToken"):
-                return found[:limit]
-            more = {"NextToken": answer["NextToken"]}
+        except (Ec2Error, AnswerLost) as error:
+            raise failure(error, service=service, operation=operation, target=target) from error
 
 
 @dataclass(slots=True)

@@ -66,6 +66,9 @@ class LaunchRequest(Account, omit_defaults=True):
     generation: int | None = None
     zone: Line | None = None
     instance_profile: Line | None = None
+    subnets: list[Line] = msgspec.field(default_factory=list)
+    security_groups: list[Line] = msgspec.field(default_factory=list)
+    key: Line | None = None
     user_data: Text | None = None
     tags: dict[Line, Line] | None = None
     spot: bool | None = None

@@ -13,7 +13,7 @@ from devboxd.model.box import Account, Instance
 from devboxd.model.identity import Identity
 from devboxd.model.ledger import Change, Item, Range
 from devboxd.model.offer import Base, Ground, MachineType
-from devboxd.model.project import Project
+from devboxd.model.project import Network, Project
 from devboxd.model.seen import Hint, Observed
 from devboxd.model.states import Connection
 from devboxd.model.step import Ec2Call
@@ -294,8 +294,8 @@ class Offers(Protocol):
     async def table(self, name: str) -> list[dict[str, Any]]:
         """All items of a DynamoDB table, as plain values."""
 
-    async def ground(self, types: Sequence[str], zone: str | None = None) -> Ground:
-        """Where these types can be launched into."""
+    async def ground(self, types: Sequence[str], chosen: Network) -> Ground:
+        """Where these types can be launched into, and with what."""
 
 
 class Computes(Protocol):

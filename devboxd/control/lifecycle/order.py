@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from devboxd.control.base.needs import Offers
 from devboxd.errors import BadRequest
-from devboxd.model import offer
+from devboxd.model import offer, tags
 from devboxd.model.box import Account
 from devboxd.model.ledger import Ledger
 from devboxd.model.offer import Ground
@@ -19,6 +19,8 @@ class LaunchWish(msgspec.Struct, frozen=True):
 
     ``types``: in order of preference. ``base``: a name or an image id, for a new project only. ``generation``:
     one to go back to (negative: counted back from the newest). ``profile``: instance profile, name or ARN.
+    ``zone``, ``subnets``, ``groups``: of the network; ``any`` gives a choice back. ``kms``: the key of the disks, for
+    a new project only.
     """
 
     types: tuple[str, ...] = ()
@@ -26,6 +28,9 @@ class LaunchWish(msgspec.Struct, frozen=True):
     base: str | None = None
     generation: int | None = None
     zone: str | None = None
+    subnets: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    kms: str | None = None
     profile: str | None = None
     user_data: str | None = None
     tags: dict[str, str] | None = None
@@ -43,6 +48,11 @@ async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spe
     """
     old = known.project.spec if known is not None else Spec()
     source = _source(known)
+    if wish.kms is not None and known is not None:
+        raise BadRequest(
+            f"{known.project.name} has its key already: another one is for a new project",
+            hint="leave --key out",
+        )
     if wish.base is not None and source is not None:
         raise BadRequest(
             f"{known.project.name if known else ''} is saved already: a base image is for a new project",
@@ -52,20 +62,21 @@ async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spe
         old,
         root_gib=wish.gib or old.root_gib or offer.DEFAULT_GIB,
         user_data=old.user_data if wish.user_data is None else wish.user_data,
-        tags=old.tags if wish.tags is None else wish.tags,
+        tags=old.tags if wish.tags is None else tags.checked(wish.tags),
+        network=offer.chosen(old.network, wish.zone, wish.subnets, wish.groups),
         spot=old.spot if wish.spot is None else wish.spot,
         until_up=old.until_up if wish.until_up is None else wish.until_up,
     )
     types = wish.types or tuple(dict.fromkeys(one.type for one in old.places)) or (offer.DEFAULT_TYPE,)
     machines = await offers.types(types)
     architecture = offer.architecture_of(machines, source.boot.architecture if source else None)
-    if wish.types or wish.zone or not old.places:
-        spec = _placed(spec, await offers.ground(types, wish.zone), wish)
+    if wish.types or spec.network != old.network or not old.places:
+        spec = _placed(spec, await offers.ground(types, spec.network), wish)
     elif wish.profile is not None:
         spec = replace(spec, profile=wish.profile)
     if source is None and (wish.base is not None or not spec.image):
         base = await offers.base(wish.base or offer.DEFAULT_BASE, architecture)
-        disks = offer.ordered_disks(base, spec.root_gib)
+        disks = offer.ordered_disks(base, spec.root_gib, wish.kms)
         spec = replace(
             spec, image=base.image, base=wish.base or offer.DEFAULT_BASE, disks=disks, boot=base.boot
         )
@@ -80,10 +91,10 @@ def _source(known: Ledger | None) -> Generation | None:
 
 
 def _placed(spec: Spec, ground: Ground, wish: LaunchWish) -> Spec:
-    profile = wish.profile or ground.profile or spec.profile
+    profile = wish.profile or spec.profile or ground.profile
     if profile is None:
         raise BadRequest(
             "a box without an instance profile can not be reached through Session Manager",
-            hint="name one with --profile, or let devboxctl init account make one",
+            hint="name one with --instance-profile, or let devboxctl init user --create-profile make one",
         )
     return replace(spec, places=ground.places, groups=ground.groups, profile=profile)
