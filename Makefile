@@ -16,7 +16,7 @@ endif
 
 SCRIPTS := devboxd/boxside/programs
 
-.PHONY: help demo test setup setup-demo check grammar programs lint types layers scripts fmt bench soak e2e api-page policies picture lock clean
+.PHONY: help demo test setup setup-demo check grammar programs lint types layers scripts fmt bench soak e2e api-page policies prices picture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -77,6 +77,9 @@ e2e: $(VENV)/.dev ## tests that need more than the machine's defaults
 
 policies: $(VENV)/.dev ## write the policies of model/policy.py into iac/devbox.yaml
 	$(BIN)/python tools/policies.py
+
+prices: $(VENV)/.dev ## renew the prices that devbox carries with it (asks AWS); ARGS="PROFILE --write"
+	$(BIN)/python tools/prices.py $(ARGS)
 
 api-page: $(VENV)/.dev ## write the routes into docs/api.md
 	$(BIN)/python tools/api_page.py

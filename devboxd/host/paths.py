@@ -71,6 +71,11 @@ class Paths:
         return self.state / "projects.lock"
 
     @property
+    def prices(self) -> Path:
+        """Folder of what AWS asks for, by region."""
+        return self.state / "prices"
+
+    @property
     def config_copy(self) -> Path:
         """The last good configuration."""
         return self.state / "config.last.json"

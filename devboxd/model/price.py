@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -121,14 +122,15 @@ def region_of(zone: str | None) -> str | None:
     return match["region"] if match else None
 
 
+@lru_cache(maxsize=64)
 def built_in(region: str) -> Rates:
     """What we carry with us of a region. One that we know nothing of has rates with nothing in them."""
     column = price_table.REGIONS.index(region) if region in price_table.REGIONS else None
     types = {}
-    for name, row in price_table.TYPES.items():
-        vcpus, memory, architecture, gpu, *figures = row
-        hourly = _figure(str(figures[0]).split()[column]) if column is not None else None
-        types[name] = TypeRate(name, hourly, int(vcpus), float(memory), str(architecture), str(gpu))
+    for name, vcpus, memory, architecture, gpu, *figures in map(str.split, price_table.TYPES.splitlines()):
+        hourly = _figure(figures[column]) if column is not None else None
+        gpus = "" if gpu == "-" else gpu.replace("x", " ", 1)
+        types[name] = TypeRate(name, hourly, int(vcpus), float(memory), architecture, gpus)
     disks = price_table.DISKS.get(region)
     volumes = {} if disks is None else _volumes(disks)
     snapshot = _figure(price_table.SNAPSHOTS.get(region, "-"))

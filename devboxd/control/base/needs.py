@@ -13,6 +13,7 @@ from devboxd.model.box import Account, Instance
 from devboxd.model.identity import Identity
 from devboxd.model.ledger import Change, Item, Range
 from devboxd.model.offer import Base, Ground, MachineType
+from devboxd.model.price import Rates
 from devboxd.model.project import Network, Project
 from devboxd.model.seen import Hint, Observed
 from devboxd.model.states import Connection
@@ -296,6 +297,20 @@ class Offers(Protocol):
 
     async def ground(self, types: Sequence[str], chosen: Network) -> Ground:
         """Where these types can be launched into, and with what."""
+
+
+class PriceLists(Protocol):
+    """What AWS asks for in a region."""
+
+    async def rates(self, account: Account, region: str, today: str) -> Rates:
+        """Ask the Price List API. ``today`` becomes the date of what it says."""
+
+
+class PriceFiles(Protocol):
+    """Prices that were fetched before, with when: Unix seconds."""
+
+    def read(self, region: str) -> tuple[float, Rates] | None: ...
+    def save(self, fetched: float, rates: Rates) -> None: ...
 
 
 class Computes(Protocol):

@@ -20,6 +20,7 @@ from devboxd.simulator.api.ec2 import Ec2Api
 from devboxd.simulator.api.kms import KmsApi
 from devboxd.simulator.api.moto import MotoApp, MotoMissing
 from devboxd.simulator.api.parameters import ParametersApi
+from devboxd.simulator.api.pricing import PricingApi
 from devboxd.simulator.api.ssm import SsmApi
 from devboxd.simulator.clock import Clock
 from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
@@ -35,6 +36,7 @@ _SERVICES: Final = {
     "AmazonSSM": "ssm",
     "TrentService": "kms",
     "AWSEC2InstanceConnectService": "ec2-instance-connect",
+    "AWSPriceListService": "pricing",
 }
 
 
@@ -66,6 +68,7 @@ class Endpoint:
         self._clock = clock
         self._random = entropy
         self._moto = moto
+        self._pricing = PricingApi()
 
     def close(self) -> None:
         """End moto's thread."""
@@ -122,6 +125,8 @@ class Endpoint:
             return self._parameters.answer(call, fields, region, self._clock.wall())
         if service == "kms" and self._kms.knows(call):
             return self._kms.answer(call, fields)
+        if service == "pricing" and self._pricing.knows(call):
+            return self._pricing.answer(call, fields)
         if service == "ec2-instance-connect":
             return self._connect.answer(call, fields, request_id)
         return None
