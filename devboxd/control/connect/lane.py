@@ -10,7 +10,9 @@ from devboxd.boxside import bridgehead
 from devboxd.control.base.time import Time
 from devboxd.control.connect.port import PortSession
 from devboxd.control.connect.stream import PortStream, StreamReset
+from devboxd.errors import DevboxError
 from devboxd.model.bridge.end import Bridge
+from devboxd.model.bridge.wire import BridgeError
 from devboxd.model.session import SessionState
 
 GREETING_TIME: Final = 15.0  # seconds that the bridgehead has for its answer
@@ -86,15 +88,21 @@ class Lane:
             BridgeError: the box said what can not be.
             DevboxError: the session ended.
         """
-        async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(self._write(bridge, pipe), name=f"lane {self.number}: write")
-            try:
-                while data := await pipe.read():
-                    self._note(len(data))
-                    bridge.received(self.number, data, self._time.monotonic())
-                    happened()
-            finally:
-                writer.cancel()
+        failure: Exception | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(self._write(bridge, pipe), name=f"lane {self.number}: write")
+                try:
+                    while data := await pipe.read():
+                        self._note(len(data))
+                        bridge.received(self.number, data, self._time.monotonic())
+                        happened()
+                finally:
+                    writer.cancel()
+        except* (BridgeError, DevboxError) as group:
+            failure = group.exceptions[0]  # both ends of a pipe fail of one cause
+        if failure is not None:
+            raise failure
 
     async def _write(self, bridge: Bridge, pipe: Pipe) -> None:
         while True:

@@ -29,9 +29,15 @@ def secret(name: str) -> bytes:
 
 
 @pytest_asyncio.fixture
-async def bridged(sim: Simulator, make_daemon: MakeDaemon) -> Daemon:
-    """A daemon with bridges."""
-    return await make_daemon(sim, bridge_secret=secret)
+async def bridged(
+    sim: Simulator, make_daemon: MakeDaemon, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[Daemon]:
+    """A daemon with bridges. A session that ends is nothing that a task fails of."""
+    yield await make_daemon(sim, bridge_secret=secret)
+    failed = [
+        record for record in caplog.get_records("call") if record.name == "devboxd.control.base.supervisor"
+    ]
+    assert not failed, [(record.getMessage(), record.exc_text) for record in failed]
 
 
 async def api(daemon: Daemon) -> BoxRef:
