@@ -381,6 +381,27 @@ def test_a_fast_reader_gets_more_credit_and_a_slow_one_does_not() -> None:
     assert talk.far.bridge._streams[slow].window == WINDOW_FIRST
 
 
+def test_a_lane_that_dies_does_not_leave_the_other_end_believing_that_bytes_wait() -> None:
+    """Lanes are opened and kept for them: the word that none are left may have died with its lane."""
+    talk = ready()
+    number = talk.near.bridge.open(b"x")
+    talk.settle()
+    talk.far.bridge.write(number, os.urandom(200_000))
+    for _ in range(100):
+        talk.pump()
+        if talk.near.bridge.peer_waiting and not talk.far.bridge.waiting:
+            break
+        talk.arrive(1, 0, 1 << 20)
+        talk.arrive(1, 1, 1 << 20)
+        talk.now += 0.01
+    assert talk.near.bridge.peer_waiting
+    talk.cut(1)
+    talk.lane()
+    talk.settle()
+    assert len(talk.near.got[number]) == 200_000
+    assert talk.near.bridge.peer_waiting == 0
+
+
 def test_a_key_does_not_wait_behind_bulk() -> None:
     """Ten downloads fill every lane; the quick lane holds eight kibibytes of them at most."""
     talk = ready()

@@ -289,7 +289,7 @@ class HeldBridge:
     def _flush(self) -> None:
         for lane in self._lanes.values():
             lane.wake()
-        if self._bridge.waiting:
+        if self._waiting:
             self._look.set()
 
     # Lanes ------------------------------------------------------------------------------------------
@@ -298,6 +298,11 @@ class HeldBridge:
     def is_online(self) -> bool:
         """Whether some lane carries it now."""
         return any(lane.is_up and lane.is_linked for lane in self._lanes.values())
+
+    @property
+    def _waiting(self) -> int:
+        """Bytes that both ends could send if there were more lanes."""
+        return self._bridge.waiting + self._bridge.peer_waiting
 
     def facts(self) -> BridgeFacts:
         """How it stands."""
@@ -357,7 +362,7 @@ class HeldBridge:
 
     async def _sleep(self) -> None:
         self._look.clear()
-        busy = self._bridge.waiting or self._wanted or any(not lane.is_up for lane in self._lanes.values())
+        busy = self._waiting or self._wanted or any(not lane.is_up for lane in self._lanes.values())
         deadline = self._bridge.next_deadline()
         seconds = LOOK if busy else LOOK_QUIET
         if deadline is not None:
@@ -379,7 +384,7 @@ class HeldBridge:
                     for number, lane in self._lanes.items()
                 ),
                 streams=len(self._streams),
-                waiting=self._bridge.waiting + self._bridge.peer_waiting,
+                waiting=self._waiting,
                 most=self.config.bridge.max_lanes,
                 is_wanted=self._wanted > 0,
                 unused=0.0 if self._streams or self._wanted else now - self._unused_since,

@@ -59,6 +59,7 @@ from devboxd.model.bridge.wire import (
     STREAM_HEAD,
     STREAMS_MOST,
     WINDOW_FIRST,
+    WINDOW_HALF,
     WINDOW_MOST,
     WINDOWS_TOTAL,
     Answered,
@@ -186,8 +187,8 @@ class Bridge:
         return sum(self._sendable(stream) for stream in self._turns)
 
     def _widen(self, stream: Stream, now: float) -> None:
-        """A reader that takes half its window within a tenth of a second is held up by it: double the window."""
-        fast = now - stream.window_at < 0.1
+        """Double the window of a reader that takes half of it at once: it has to fill all lanes, and be left over."""
+        fast = now - stream.window_at < WINDOW_HALF
         stream.window_at = now
         more = min(stream.window, WINDOW_MOST - stream.window, WINDOWS_TOTAL - self._granted)
         if fast and more > 0:
@@ -244,6 +245,7 @@ class Bridge:
 
     def _say_again(self, number: int) -> None:
         """What a lane carried of ours may have been acknowledgements and resets; nobody knows."""
+        self._told_waiting = -1
         for stream in self._streams.values():
             if stream.reset is not None:
                 self._resets[stream.number] = None

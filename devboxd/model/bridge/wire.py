@@ -28,6 +28,7 @@ REASON_MOST = 300  # bytes of a reset's reason
 STREAMS_MOST = 4096  # open at once; one more is refused
 WINDOW_FIRST = 256 << 10  # bytes of credit that a new stream gets
 WINDOW_MOST = 4 << 20  # bytes that one stream's credit may grow to
+WINDOW_HALF = 0.5  # seconds in which the reader of half a window is quick: one session gives 0.7 MiB/s
 WINDOWS_TOTAL = 64 << 20  # bytes of credit beyond the first that all streams together may hold
 SEND_MOST = 1 << 20  # bytes that a stream takes from its writer and has not sent yet
 GAPS_MOST = 2048  # pieces that a stream keeps beyond a gap

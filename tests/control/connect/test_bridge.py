@@ -22,6 +22,7 @@ from devboxd.model.states import BridgeUse
 from devboxd.model.terminal import Leaving
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
+from tests.kit.sim import MakeSimulator
 
 
 def secret(name: str) -> bytes:
@@ -138,6 +139,29 @@ async def test_bulk_survives_sessions_that_end_and_uses_several(bridged: Daemon)
     assert bytes(got) == data + b"<end>"
     assert cuts >= 5
     assert most > 2
+
+
+async def test_one_download_uses_several_sessions_soon(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """At the agent's own pace one session gives 0.7 MiB/s, and only the box knows that there is more to send."""
+    sim = await simulator(pacing=0.001)
+    daemon = await make_daemon(sim, bridge_secret=secret)
+    data, most = os.urandom(5 << 20), 0
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        stream = await daemon.connect(await api(daemon), server.sockets[0].getsockname()[1], None, 30)
+        got = bytearray()
+        while part := await stream.read():
+            got += part
+            most = max(most, len(daemon.sessions()))
+        stream.close()
+    assert got == data
+    assert most >= 5
 
 
 async def test_a_command_is_what_exec_gives(bridged: Daemon) -> None:
