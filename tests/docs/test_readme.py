@@ -1,6 +1,6 @@
-"""The README does what it says: its commands run, against a simulator, with the real daemon and CLI.
+"""README and pages do what they say: their commands run, against a simulator, with the real daemon and CLI.
 
-A block of the README that follows ``<!-- run -->`` is run as one script. ``expects TEXT`` asks for that text
+A block that follows ``<!-- run -->`` is run as one script. ``expects TEXT`` asks for that text
 in its output; ``on a terminal`` gives it one, with a person who types ``exit 0``. The port 8080 is replaced by
 a free one. Everything else in the block is run as it stands there.
 """
@@ -26,7 +26,7 @@ from devboxd.simulator.demo import private_environment
 from tests.ctl.terminal import SHELL, Tty
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
+PAGES = ("README.md", "docs/troubleshooting.md")
 PATIENCE = 60.0  # seconds for one block
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
@@ -54,23 +54,26 @@ asyncio.run(main(*sys.argv[1:]))
 class Block:
     """A block of commands that a test runs."""
 
+    page: str
     text: str
     on_terminal: bool
     expects: str
     line: int
 
     def __str__(self) -> str:
-        return f"line {self.line}"
+        return f"{self.page} line {self.line}"
 
 
 def blocks() -> list[Block]:
     """All blocks that are marked."""
     found = []
-    for match in re.finditer(r"<!-- run(?P<how>.*?) -->\n```sh\n(?P<text>.*?)```\n", README, re.DOTALL):
-        how = match["how"].strip()
-        expects = how.partition("expects ")[2]
-        line = README.count("\n", 0, match.start()) + 1
-        found.append(Block(match["text"], how.startswith("on a terminal"), expects, line))
+    for page in PAGES:
+        text = (ROOT / page).read_text("utf-8")
+        for match in re.finditer(r"<!-- run(?P<how>.*?) -->\n```sh\n(?P<text>.*?)```\n", text, re.DOTALL):
+            how = match["how"].strip()
+            expects = how.partition("expects ")[2]
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(Block(page, match["text"], how.startswith("on a terminal"), expects, line))
     return found
 
 
@@ -180,9 +183,9 @@ def _program(path: Path, line: str) -> None:
     path.chmod(0o755)
 
 
-def test_the_readme_has_blocks_to_run() -> None:
-    marked = len(re.findall("<!-- run", README))
-    assert len(blocks()) == marked >= 7
+def test_the_pages_have_blocks_to_run() -> None:
+    marked = sum((ROOT / page).read_text("utf-8").count("<!-- run") for page in PAGES)
+    assert len(blocks()) == marked >= 8
 
 
 @pytest.mark.parametrize("block", [one for one in blocks() if not one.on_terminal], ids=str)
