@@ -10,6 +10,7 @@ from devboxctl import ask, grammar, options, show
 from devboxctl.commands.project import Name
 from devboxctl.options import settings
 from devboxd.api import routes, wire
+from devboxd.text import printable
 
 Number = Annotated[int, typer.Argument(metavar="N", help="Number of the generation.")]
 
@@ -75,3 +76,6 @@ def _print(found: wire.GenerationList, *, wide: bool = False) -> None:
     ]
     headers = ("generation", "created", "quality", "gib", "volumes", "label", "pins", "image")
     show.print_table(headers, rows, dispensable=("volumes", "image", "gib", "pins"), wide=wide)
+    for one in found.generations:
+        if one.lacks:
+            show.say(f"generation {one.number} is not all: {printable('; '.join(one.lacks))}")

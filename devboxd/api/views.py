@@ -227,6 +227,7 @@ def generation(value: Generation, head: int) -> wire.Generation:
         label=value.label,
         pins=list(value.pins),
         is_newest=value.number == head,
+        lacks=list(value.lacks),
     )
 
 

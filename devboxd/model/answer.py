@@ -148,13 +148,14 @@ def _no_room_to_start(seen: Seen, text: str) -> Write | None:
         return None
     # Its last save was cancelled. With the stop stamped, this one can not be.
     begun = change.begin(seen, f"{text}; saving it first, to launch it elsewhere")
-    row = replace(begun.project, want=Want.UP, stamp=box.launched, shunned=box.zone)
+    row = replace(begun.project, want=project.want, stamp=box.launched, shunned=box.zone)
     ended = replace(run, disks=disks, boot=better_known(run.boot, box.boot))
     return Write("1", row, begun.event, run=ended)
 
 
 def _not_started(seen: Seen, text: str) -> Write:
-    changed = replace(seen.project, phase=Phase.WARM, since=seen.at, want=Want.WARM, reason=text)
+    want = Want.WARM if seen.project.want is Want.UP else seen.project.want
+    changed = replace(seen.project, phase=Phase.WARM, since=seen.at, want=want, reason=text)
     return Write("start", changed, f"not started: {text}")
 
 

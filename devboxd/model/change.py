@@ -68,12 +68,13 @@ def begin(seen: Seen, why: str) -> Write:
 
 
 def running_again(seen: Seen, box: Box, why: str) -> Write:
-    """Back to RUNNING, with the box wanted: the last one who touched it wanted it up."""
+    """Back to RUNNING. Who started it behind our back wanted it up; a start of ours is no wish (S11)."""
+    project = seen.project
     changed = replace(
-        seen.project,
+        project,
         phase=Phase.RUNNING,
         since=seen.at,
-        want=Want.UP,
+        want=project.want if _is_no_wish(project, box) else Want.UP,
         launched=box.launched,
         save=None,
         stamp=None,
@@ -81,12 +82,32 @@ def running_again(seen: Seen, box: Box, why: str) -> Write:
         forced=False,
         failures=0,
         dead=False,
-        cycle=Cycle.NONE,
+        cycle=project.cycle if other_type(project, box) is not None else Cycle.NONE,
         reclaimed=False,
+        called_off=None,
         reason="",
     )
     run = replace(seen.run, spans=started(seen.run, box)) if seen.run else None
     return Write("start", changed, f"{box.id} {why}", run=run)
+
+
+def _is_no_wish(project: Project, box: Box) -> bool:
+    """Say whether that the box runs says nothing about who wants it: the user's last command stands.
+
+    In RUNNING and STARTING it was to run as far as we knew, and the command may have come since.
+    """
+    if project.phase in (Phase.RUNNING, Phase.STARTING):
+        return True
+    off = project.called_off
+    return off is not None and (box.launched is None or box.launched < off + LAG)
+
+
+def other_type(project: Project, box: Box) -> str | None:
+    """The type that the box is to have, if it is another one. The first place says which."""
+    places = project.spec.places
+    if not places or any(place.type == box.type for place in places):
+        return None
+    return places[0].type
 
 
 def up_after_all(seen: Seen, box: Box) -> Step:
@@ -116,13 +137,16 @@ def again(seen: Seen, why: str) -> Write:
         return broken(seen, f"{why}, {failures} times; the box is kept as it is")
     number = project.saves + 1
     changed = replace(project, saves=number, save=number, failures=failures)
-    return Write("6", changed, f"{why}; trying again", run=_unsaved(seen.run))
+    run, box = _unsaved(seen.run), seen.box
+    if run is not None and box is not None and project.phase is Phase.SAVING:
+        run = replace(run, disks=found(seen, box) or run.disks)  # one may have been detached meanwhile
+    return Write("6", changed, f"{why}; trying again", run=run)
 
 
 def _unsaved(run: Run | None) -> Run | None:
     """A run whose volumes have no snapshot that counts."""
     return (
-        replace(run, disks=tuple(replace(disk, snapshot=None, stored=None) for disk in run.disks))
+        replace(run, disks=tuple(replace(disk, snapshot=None, stored=None) for disk in run.disks), lacks=())
         if run
         else None
     )

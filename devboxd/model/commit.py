@@ -96,6 +96,7 @@ def commit(
         stamp=project.stamp if phase is Phase.WARM else None,
         label=project.label,
         parent=project.head,
+        lacks=run.lacks if phase is Phase.READY else (),
     )
     changed = replace(
         project,
@@ -112,6 +113,9 @@ def commit(
     if phase is Phase.READY:  # the instance is gone already
         changed = replace(changed, closed=run.number, instance=None, stamp=None, launched=None)
         event = f"rescued as generation {number}"
+        if run.lacks:
+            changed = replace(changed, reason=f"generation {number} is not all: {'; '.join(run.lacks)}")
+            event = f"{event}, without what could not be had: {'; '.join(run.lacks)}"
     if phase is Phase.WARM:
         changed = replace(changed, clean=True)
     if phase is Phase.RUNNING:

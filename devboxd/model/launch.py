@@ -13,6 +13,7 @@ from devboxd.model.change import (
     begin,
     found,
     is_restarted,
+    other_type,
     rescued,
     running_again,
     started,
@@ -28,7 +29,7 @@ from devboxd.model.project import (
     better_known,
     bind,
 )
-from devboxd.model.release import ended
+from devboxd.model.release import ended, is_saved, is_to_start
 from devboxd.model.rescue import assigned, missing
 from devboxd.model.seen import LAG, Box, Seen
 from devboxd.model.states import InstanceState
@@ -52,6 +53,8 @@ NEVER_RAN: Final = frozenset(  # StateReason codes of a launch that came to noth
 )
 NO_ROOM: Final = frozenset({"Server.InsufficientInstanceCapacity"})
 _UNSEEN: Final = "its volumes do not show yet"
+_NOT_TO_START: Final = "it is not wanted up any more, and may be starting"
+SETTLED: Final = 20.0  # seconds of looking after which a start that was asked for shows, nearly always
 
 
 def at_rest(seen: Seen) -> Step:
@@ -134,11 +137,14 @@ def begin_launch(seen: Seen) -> Step:
         unprotected=False,
         failures=0,
         shunned=None,
+        called_off=None,
         cycle=Cycle.NONE,
         reclaimed=False,
         reason="",
     )
     source = f"generation {head.number}" if head else spec.base or image
+    if head is not None and head.lacks:
+        source = f"{source}, which is not all: {'; '.join(head.lacks)}"
     return Write("L1", changed, f"launching from {source}", run=run)
 
 
@@ -270,7 +276,7 @@ def give_up(seen: Seen, reason: str, *, want: Want = Want.COLD) -> Write:
 
 def starting(seen: Seen) -> Step:
     """Warm resume: StartInstances until the LaunchTime changes."""
-    box = seen.box
+    project, box = seen.project, seen.box
     if box is None:
         return missing(seen)
     if box.state is InstanceState.TERMINATED:
@@ -285,14 +291,23 @@ def starting(seen: Seen) -> Step:
         return up_after_all(seen, box)
     if box.state is not InstanceState.STOPPED:
         return Wait(BRISK, f"the instance is {box.state}")
-    if (wanted := _other_type(seen, box)) is not None:
+    if not is_to_start(project):
+        return _called_off(seen, box)
+    if (wanted := other_type(project, box)) is not None:
         return ChangeType(box.id, wanted)
     return Start(box.id)
 
 
-def _other_type(seen: Seen, box: Box) -> str | None:
-    """The type that the box is to have, if it is another one. The first place says which."""
-    places = seen.project.spec.places
-    if not places or any(place.type == box.type for place in places):
-        return None
-    return places[0].type
+def _called_off(seen: Seen, box: Box) -> Step:
+    """It is not to run any more, and does not: what is saved of it is kept, what is not is saved.
+
+    A start that was asked for may not show yet. It is waited for a while, and it is no wish when it shows later.
+    """
+    project = seen.project
+    if seen.waited_for(_NOT_TO_START) < SETTLED:
+        return Wait(BRISK, _NOT_TO_START)
+    if is_saved(seen, box):
+        changed = replace(project, phase=Phase.WARM, since=seen.at, called_off=seen.at, reason="")
+        return Write("start", changed, "not started: it is not wanted up any more")
+    begun = begin(seen, "it is not wanted up any more")
+    return replace(begun, project=replace(begun.project, called_off=seen.at))

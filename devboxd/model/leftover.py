@@ -8,7 +8,7 @@ import msgspec
 
 from devboxd.model.probe import is_probe
 from devboxd.model.project import read_token
-from devboxd.model.retention import is_spent, is_unwanted_image, is_unwanted_snapshot
+from devboxd.model.retention import is_saved_volume, is_spent, is_unwanted_image, is_unwanted_snapshot
 from devboxd.model.seen import Seen, Snapshot, Volume, can_never_be_bound
 
 # US dollars per GiB and month: us-east-1, gp3 and standard snapshots (of whole size: what is changed is not known).
@@ -66,6 +66,8 @@ def _kept_because(seen: Seen, volume: Volume) -> str:
     read = read_token(volume.token)
     if read is None or read.uid != seen.project.uid:
         return ""
+    if read.run <= seen.project.closed and not is_saved_volume(seen, volume.id, read.run):
+        return "no generation has it: it was not attached when its box was saved"
     if read.run <= seen.project.closed:
         return "the newest generation does not show whole: this may be the last copy"
     return "its run is not saved"

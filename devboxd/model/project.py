@@ -22,6 +22,7 @@ from devboxd.model.box import Account
 from devboxd.model.idle_policy import IdlePolicy
 
 TOKENS_KEPT: Final = 20  # launch tokens that were bound and are remembered; older instances are long gone
+GIVEN_UP_KEPT: Final = 20  # runs; volumes of older ones are left alone
 
 
 class Phase(StrEnum):
@@ -180,6 +181,7 @@ class Generation(msgspec.Struct, frozen=True):
     label: str = ""
     parent: int = 0
     tested: bool = False  # it was booted, and answered
+    lacks: tuple[str, ...] = ()  # volumes that could not be saved, and why, in sentences
 
     @property
     def is_ok(self) -> bool:
@@ -216,6 +218,7 @@ class Run(msgspec.Struct, frozen=True):
     token: str = ""  # the attempt that was bound
     instance: str | None = None
     spans: tuple[Span, ...] = ()
+    lacks: tuple[str, ...] = ()  # what a rescue of it can not save, in sentences
 
     def place(self, attempt: int) -> Place:
         """Where this attempt goes."""
@@ -263,6 +266,8 @@ class Project(msgspec.Struct, frozen=True):
     moved: str = ""  # the store that it was moved to: nothing is done about it from here
     fork_of: tuple[str, int] | None = None  # uid and generation that are pinned until our first save
     shunned: str | None = None  # the zone that had no capacity when the box was to start
+    called_off: float | None = None  # when a start of ours was called off: it may take effect all the same
+    given_up: tuple[int, ...] = ()  # runs whose volumes a person has given up
     spec: Spec = Spec()
     policy: Policy = Policy()
 

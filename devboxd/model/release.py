@@ -21,6 +21,7 @@ from devboxd.model.probe import needs_probe, probing
 from devboxd.model.project import (
     Cycle,
     Phase,
+    Project,
     Want,
 )
 from devboxd.model.rescue import missing
@@ -45,7 +46,7 @@ def warm(seen: Seen) -> Step:
         return ended(seen, box)
     if box.state is not InstanceState.STOPPED:
         return up_after_all(seen, box)
-    if project.want is Want.UP and not project.is_let_go:
+    if is_to_start(project):
         changed = replace(project, phase=Phase.STARTING, since=seen.at, cycle=Cycle.NONE, reason="")
         return Write("start", changed, "starting again")
     if not is_saved(seen, box):
@@ -58,6 +59,11 @@ def warm(seen: Seen) -> Step:
         return probing(seen, seen.head)
     changed = replace(project, phase=Phase.RELEASING, since=seen.at, unprotected=True)
     return Write("10", changed, "releasing the box: everything is in the generation")
+
+
+def is_to_start(project: Project) -> bool:
+    """Say whether the stopped instance is to run again."""
+    return project.want is Want.UP and not project.is_let_go
 
 
 def _warm_for(seen: Seen) -> float:

@@ -1,9 +1,12 @@
 """The instance is gone and its data is in its volumes: RESCUE, rows R1 to R5 of the call table.
 
-Absence is not death: an instance is gone when it shows as terminated, or when all its volumes are free.
+Absence is not death: an instance is gone when it shows as terminated, or when all its volumes are free. What is
+there is saved, and what is not is named: a volume that somebody attached elsewhere, or deleted.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -25,21 +28,42 @@ from devboxd.model.step import (
     Write,
 )
 
+NOTHING_LEFT_AFTER: Final = 3600.0  # seconds of looking at nothing at all, after which a person has to look
+
 
 def missing(seen: Seen) -> Step:
     """The instance does not show. Gone, or only not visible? Its volumes tell: R1."""
     why = "the instance does not show"
-    if seen.waited_for(why) < LAG or not is_adrift(seen):
+    waited = seen.waited_for(why)
+    if waited >= NOTHING_LEFT_AFTER and seen.run is not None and not seen.own_volumes:
+        return broken(seen, f"{seen.project.instance} is gone, and its volumes do not show; {_newest(seen)}")
+    if waited < LAG or not is_adrift(seen, is_late=waited >= HOPELESS_AFTER):
         return Wait(BRISK, why)
     return begin_rescue(seen, None)
 
 
-def is_adrift(seen: Seen) -> bool:
-    """Say whether all volumes that the box had show, and none is attached."""
-    volumes = seen.own_volumes
-    known = {disk.volume for disk in seen.run.disks if disk.volume} if seen.run else set()
-    complete = bool(volumes) and known <= {volume.id for volume in volumes}
-    return complete and all(volume.state == "available" for volume in volumes)
+def is_adrift(seen: Seen, *, is_late: bool = False) -> bool:
+    """Say whether none of the volumes that the box had is attached to it any more: R1.
+
+    All of them have to show; when it is late, the root volume is enough, as no box runs without it.
+    """
+    project, run, volumes = seen.project, seen.run, seen.own_volumes
+    free = {volume.id for volume in volumes if volume.state == "available"}
+    if run is None or any(v.id not in free and not _is_elsewhere(v, project.instance) for v in volumes):
+        return False
+    known = {disk.volume for disk in run.disks if disk.volume}
+    if free and known <= {volume.id for volume in volumes}:
+        return True
+    root = run.boot.root_device
+    return is_late and any(disk.device == root and disk.volume in free for disk in run.disks)
+
+
+def _is_elsewhere(volume: Volume, instance: str | None) -> bool:
+    return volume.attached_to not in (None, instance)
+
+
+def _newest(seen: Seen) -> str:
+    return f"the newest generation is {seen.project.head or 'none'}"
 
 
 def rescue(seen: Seen) -> Step:
@@ -49,14 +73,41 @@ def rescue(seen: Seen) -> Step:
         return _alive_after_all(seen, box)
     if run is None or project.save is None:
         return Wait(BRISK, "the run is not readable yet")
-    disks = assigned(run.disks, seen.own_volumes)
-    if isinstance(disks, str):
-        if seen.waited_for(disks) < HOPELESS_AFTER:
-            return Wait(BRISK, disks)
-        return broken(seen, f"{disks}; the newest generation is {project.head or 'none'}")
-    if all(disk.snapshot and disk.volume for disk in run.disks):
+    if run.disks and all(disk.snapshot and disk.volume for disk in run.disks):
         return _register(seen, run)
-    return _snapshots(seen, run, disks)
+    disks = assigned(run.disks, seen.own_volumes)
+    if not isinstance(disks, str):
+        return _snapshots(seen, run, disks)
+    is_late = seen.waited_for(disks) >= HOPELESS_AFTER
+    if lacking := _lacking(seen, run, is_late=is_late):
+        return _without(seen, run, lacking)
+    return broken(seen, f"{disks}; {_newest(seen)}") if is_late else Wait(BRISK, disks)
+
+
+def _lacking(seen: Seen, run: Run, *, is_late: bool) -> dict[str, str]:
+    """Devices whose volumes this rescue can not have, and why; none where the root volume is one of them.
+
+    One that is attached elsewhere is somebody's now; one that has not shown for long is gone.
+    """
+    shown = {volume.id: volume for volume in seen.ec2.volumes if volume.is_there}
+    lacking: dict[str, str] = {}
+    for disk in run.disks:
+        volume = shown.get(disk.volume or "")
+        if volume is not None and _is_elsewhere(volume, seen.project.instance):
+            lacking[disk.device] = f"{disk.device} ({volume.id}) is attached to {volume.attached_to}"
+        elif volume is None and disk.volume is not None and is_late:
+            lacking[disk.device] = f"{disk.device} ({disk.volume}) is not there"
+    root = run.boot.root_device
+    is_useful = root in {disk.device for disk in run.disks} and root not in lacking
+    return lacking if is_useful else {}
+
+
+def _without(seen: Seen, run: Run, lacking: dict[str, str]) -> Write:
+    """Go on with what is there."""
+    why = tuple(lacking.values())
+    left = tuple(disk for disk in run.disks if disk.device not in lacking)
+    changed = replace(run, disks=left, lacks=(*run.lacks, *why))
+    return Write("R1", seen.project, f"can not be saved: {'; '.join(why)}", run=changed)
 
 
 def _alive_after_all(seen: Seen, box: Box) -> Step:

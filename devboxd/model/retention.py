@@ -120,11 +120,15 @@ def retire(seen: Seen) -> Step | None:
 
 
 def _forgotten(seen: Seen) -> Step | None:
-    """A retired generation of which nothing shows any more leaves the books."""
+    """A retired generation of which nothing shows any more leaves the books; no volume of its run is left either."""
     images = {image.id for image in seen.ec2.images if image.is_there}
     snapshots = {snapshot.id for snapshot in seen.ec2.snapshots}
     shared = {one.image for one in seen.generations if one.is_ok}
+    tokens = [read_token(volume.token) for volume in seen.ec2.volumes if volume.is_there]
+    judged = {token.run for token in tokens if token is not None and token.uid == seen.project.uid}
     for one in seen.generations:
+        if one.run in judged and one.run <= seen.project.closed:
+            continue  # it says what may become of them
         left = {one.image} & images or {disk.snapshot for disk in one.disks} & snapshots
         if not one.is_ok and (one.image in shared or not left):
             return Write("17", seen.project, f"generation {one.number} is deleted", erased=(one.number,))
@@ -156,16 +160,25 @@ def _registered(images: Iterable[Image], snapshots: Iterable[Snapshot]) -> froze
 def is_spent(seen: Seen, volume: Volume) -> bool:
     """Say whether a volume of ours holds nothing that is not in a generation: S3.
 
-    Its launch was given up before it was bound, or its run is closed; and then the head shows whole, here and
-    now: else these volumes may be the last copy.
+    Its launch was given up before it was bound, or its run is closed, the last generation of that run has it (it
+    may have been detached before), and the head shows whole, here and now: else it may be the last copy.
     """
     if not volume.is_there or volume.state != "available":
         return False
     if can_never_be_bound(volume.token, seen.project):
         return True
     read = read_token(volume.token)
-    closed = read is not None and read.uid == seen.project.uid and read.run <= seen.project.closed
-    return closed and seen.is_proven(seen.head)
+    if read is None or read.uid != seen.project.uid or read.run > seen.project.closed:
+        return False
+    if read.run not in seen.project.given_up and not is_saved_volume(seen, volume.id, read.run):
+        return False
+    return seen.is_proven(seen.head)
+
+
+def is_saved_volume(seen: Seen, volume: str, run: int) -> bool:
+    """Say whether the last generation that was made of a run has this volume."""
+    last = max((one for one in seen.generations if one.run == run), key=lambda one: one.save, default=None)
+    return last is not None and any(disk.volume == volume for disk in last.disks)
 
 
 def is_unwanted_image(seen: Seen, image: Image) -> bool:

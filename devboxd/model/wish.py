@@ -16,6 +16,7 @@ from devboxd.model.box import Account
 from devboxd.model.change import resumed
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import (
+    GIVEN_UP_KEPT,
     Cycle,
     Disk,
     Generation,
@@ -162,6 +163,7 @@ def abandon(known: Ledger, at: float) -> Write:
         since=at,
         want=Want.COLD,
         closed=project.run,
+        given_up=(*project.given_up, project.run)[-GIVEN_UP_KEPT:],
         save=None,
         stamp=None,
         instance=None,

@@ -39,7 +39,11 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
         Edit("model/save.py", 'if image.state != "available":\n        return again', 'if image.state not in ("available", "pending"):\n        return again'),
         Edit("model/commit.py", "if one.id == named and one.save == number", "if one.save == number"),
     ),
-    "no-stamp-check": (Edit("model/release.py", "        and head.stamp == box.launched\n", ""),),
+    "no-stamp-check": (
+        Edit("model/release.py", "        and head.stamp == box.launched\n", ""),
+        Edit("model/release.py", "        seen.project.clean\n        and head", "        head"),
+        Edit("model/release.py", "    if is_restarted(seen, box):", "    if is_restarted(seen, box) and box.is_up:"),
+    ),
     "no-reaper": (Edit("model/retention.py", "    for box in surplus:\n        if box.is_alive", "    for box in surplus:\n        if False"),),
     "row-not-read-again": (
         Edit(
@@ -49,7 +53,7 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
         ),
     ),
     "absence-is-death": (
-        Edit("model/rescue.py", "if seen.waited_for(why) < LAG or not is_adrift(seen):", "if False:"),
+        Edit("model/rescue.py", "if waited < LAG or not is_adrift(seen, is_late=waited >= HOPELESS_AFTER):", "if False:"),
     ),
     "dies-with-the-box": (
         Edit("aws/ec2.py", '**_secret(disk), "DeleteOnTermination": False', '**_secret(disk), "DeleteOnTermination": True'),
@@ -61,7 +65,7 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
         Edit("model/retention.py", "((one.garbage or seen.at) + wait, one)", "((one.garbage or 0.0), one)"),
     ),
     "volumes-of-the-open-run": (
-        Edit("model/retention.py", "read.run <= seen.project.closed", "read.run <= seen.project.run"),
+        Edit("model/retention.py", "read.run > seen.project.closed", "read.run > seen.project.run"),
     ),
     "images-of-the-current-save": (
         Edit("model/retention.py", " and save not in (project.save, project.snap)", ""),
@@ -95,8 +99,21 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
     "untagged-volumes": (Edit("aws/ec2.py", 'call.tags, "instance", "volume", "network-interface"', 'call.tags, "instance"'),),
     "no-protection-after-all": (Edit("model/running.py", "        return Protect(box.id)\n", "        pass\n"),),
     "head-not-looked-at": (
-        Edit("model/retention.py", "return closed and seen.is_proven(seen.head)", "return closed"),
+        Edit("model/retention.py", "    return seen.is_proven(seen.head)\n\n\ndef is_saved_volume", "    return True\n\n\ndef is_saved_volume"),
         Edit("model/seen.py", "return available and all(", "return True or all("),
+    ),
+    "detached-is-garbage": (
+        Edit("model/retention.py", "and not is_saved_volume(seen, volume.id, read.run)", "and False"),
+    ),
+    "a-start-is-a-wish": (
+        Edit("model/change.py", "project.want if _is_no_wish(project, box) else Want.UP", "Want.UP"),
+    ),
+    "start-whatever-is-wanted": (Edit("model/launch.py", "if not is_to_start(project):", "if False:"),),
+    "moved-is-waited-for": (
+        Edit("model/rescue.py", "if volume is not None and _is_elsewhere(volume, seen.project.instance):", "if False:"),
+    ),
+    "nobody-is-told": (
+        Edit("model/rescue.py", "if waited >= NOTHING_LEFT_AFTER and", "if False and"),
     ),
     "retire-what-is-launched-from": (
         Edit("model/retention.py", "seen.at) | {project.head, project.rollback}", "seen.at) - {project.head}"),
@@ -141,14 +158,14 @@ class _Loader(importlib.machinery.SourceFileLoader):
 def caught_by(name: str) -> str:
     """Say what catches a mutant; empty: nothing does."""
     sys.meta_path.insert(0, _Finder(MUTANTS[name]))
-    from tests.lifecycle import scenarios, swarm, test_crashes  # only now: with the edit
+    from tests.lifecycle import playing, swarm, test_crashes  # only now: with the edit
 
     try:
         changes = test_crashes.run({}).mutations
         for number in range(1, changes + 1, 3):
             test_crashes.run({number: test_crashes.DEADLY[number % len(test_crashes.DEADLY)]})
-        for one in scenarios.ALL:
-            scenarios.play(one)
+        for one in playing.ALL:
+            playing.play(one)
     except Exception as error:  # noqa: BLE001 - however it shows
         return f"the script: {error}".splitlines()[0]
     for seed in range(SEEDS):

@@ -165,6 +165,8 @@ class Oracle:
         if (record.tags.get(tags.OWNER) != OWNER or uid not in self.uids) and not is_adopted:
             self.fail("S8", f"{name} of {target}, which is not ours: {dict(record.tags)}")
         ledger = self.world.ledger(uid or "")
+        if name == "StartInstances" and ledger is not None:
+            self._is_stray(target, ledger)
         if ledger is None or ledger.project.phase is Phase.DELETING:
             return
         if name == "TerminateInstances" and isinstance(record, Instance):
@@ -173,6 +175,11 @@ class Oracle:
             self._may_delete_volume(record, ledger)
         if name in ("DeregisterImage", "DeleteSnapshot") and isinstance(record, Image | Snapshot):
             self._may_delete_image(record, ledger)
+
+    def _is_stray(self, instance: str, ledger: Ledger) -> None:
+        """A start that was on its way for so long that nobody can know any more whose it was."""
+        if ledger.project.phase is not Phase.STARTING or ledger.project.want is not Want.UP:
+            self.world.hands.append((instance, self.world.now))
 
     def _is_tagged(self, name: str, params: Mapping[str, Any]) -> None:
         for specification in params["TagSpecifications"]:
@@ -258,8 +265,8 @@ class Oracle:
             return
         instance = self.world.model.tables.instances.get(was.instance or "")
         if wants.want is Want.UP:
-            since = was.launched or 0.0
-            if instance is None or instance.launched <= since:
+            since = was.launched or 0.0  # whole seconds
+            if not any(one == was.instance and at + 1 > since for one, at in self.world.hands):
                 self.fail("S11", f"{was.name} is wanted up, and nobody has started it")
         runs_on = (
             instance is not None

@@ -9,8 +9,7 @@ from msgspec.structs import replace
 
 from devboxd.model.project import Phase, Policy, Quality, Want
 from devboxd.simulator.ec2.faults import Fault
-from tests.lifecycle.memory import MemoryStore
-from tests.lifecycle.test_crashes import UID, phase, watched, work
+from tests.lifecycle.test_crashes import UID, phase, work
 from tests.lifecycle.world import Daemon, Fate, Request, World, small_spec
 
 
@@ -148,23 +147,6 @@ def many_saves(world: World) -> None:
     assert [one.number for one in ledger.generations] == [5, 6, 7]
 
 
-def volume_moved_away(world: World) -> None:
-    """A rescue that lacks a volume commits nothing: a person has to look."""
-    up(world)
-    instance = box(world)
-    data = next(v for v in world.model.tables.volumes_of(instance) if v.size == 20)
-    world.console("ModifyInstanceAttribute", InstanceId=instance, DisableApiTermination={"Value": False})
-    world.console("TerminateInstances", InstanceIds=[instance])
-    world.run_until(lambda: world.model.tables.volumes[data.id].state == "available")
-    held = world.model.tables.volumes.pop(data.id)
-    world.run_until(phase(world, Phase.BROKEN))
-    assert world.project(UID).head == 0
-    world.model.tables.volumes[data.id] = held  # it was only out of sight
-    world.resume(UID)
-    world.run_until(phase(world, Phase.READY))
-    world.run_for(400)
-
-
 def head_deregistered_by_hand(world: World) -> None:
     """Somebody tidied up in the console: the stopped box is the only copy, and is saved again before it goes."""
     up(world)
@@ -210,6 +192,44 @@ def does_not_boot(world: World) -> None:
     world.run_for(900)
 
 
+def worked_on_while_we_slept(world: World) -> None:
+    """Started, worked on and stopped in the console, all of it between two looks at a saved box."""
+    up(world)
+    world.want(UID, Want.WARM)
+    world.run_until(phase(world, Phase.WARM))
+    instance = box(world)
+    world.daemons[0].nap(3600.0)
+    world.console("StartInstances", InstanceIds=[instance])
+    world.run_for(60)
+    work(world)
+    world.console("StopInstances", InstanceIds=[instance])
+    world.want(UID, Want.COLD)
+    world.run_for(3600)
+    world.run_until(phase(world, Phase.READY))
+    assert world.project(UID).head == 2
+    world.run_for(400)
+
+
+def ended_while_we_slept(world: World) -> None:
+    """The same, and terminated instead of stopped: what was done since the save is on the volumes only."""
+    up(world)
+    world.want(UID, Want.WARM)
+    world.run_until(phase(world, Phase.WARM))
+    instance = box(world)
+    world.daemons[0].nap(1800.0)
+    world.console("StartInstances", InstanceIds=[instance])
+    world.run_for(60)
+    work(world)
+    world.console("ModifyInstanceAttribute", InstanceId=instance, DisableApiTermination={"Value": False})
+    world.console("TerminateInstances", InstanceIds=[instance])
+    world.run_for(1800)
+    world.run_until(phase(world, Phase.READY))
+    ledger = world.ledger(UID)
+    assert ledger is not None
+    assert [one.quality for one in ledger.generations] == [Quality.CLEAN, Quality.RESCUE]
+    world.run_for(400)
+
+
 def spot_interrupted(world: World) -> None:
     """EC2 takes the instance back: it is saved and comes up again, on demand and without being asked for."""
     up(world, spot=True)
@@ -228,7 +248,7 @@ def spot_given_back(world: World) -> None:
     first = box(world)
     world.model.interrupt_spot(first, now=world.now)
     world.run_until(lambda: world.project(UID).stamp is not None)
-    world.model.restore_spot(first, now=world.now)
+    world.restore_spot(first)
     world.run_until(phase(world, Phase.RUNNING))
     assert box(world) == first
     assert world.project(UID).want is Want.UP
@@ -255,8 +275,9 @@ ALL: Final[dict[str, Callable[[World], None]]] = {
         started_while_it_is_released,
         vanished_before_it_was_bound,
         many_saves,
-        volume_moved_away,
         head_deregistered_by_hand,
+        worked_on_while_we_slept,
+        ended_while_we_slept,
         tried_before_it_goes,
         does_not_boot,
         spot_interrupted,
@@ -264,15 +285,3 @@ ALL: Final[dict[str, Callable[[World], None]]] = {
         spot_terminated,
     )
 }
-
-
-def play(name: str) -> World:
-    """One of them, under the eyes of the oracle."""
-    world = World(MemoryStore(), seed=9)
-    # What is out of sight is lost for the oracle too; and what somebody takes away is not there.
-    excused = {"volume_moved_away": ("S1",), "head_deregistered_by_hand": ("S6",)}
-    lenient = excused.get(name, ())
-    with watched(world, lenient=lenient) as oracle:
-        ALL[name](world)
-        oracle.ends_well(UID)
-    return world

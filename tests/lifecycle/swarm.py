@@ -176,8 +176,7 @@ class Swarm:
             world.console("TerminateInstances", InstanceIds=[box.id])
         elif act == "restore":
             if box.is_interrupted and box.spot_is_persistent and box.state.value == "stopped":
-                world.note(f"EC2 restores {box.id}")
-                world.model.restore_spot(box.id, now=world.now)
+                world.restore_spot(box.id)
         elif act in ("off", "host", "interrupt"):
             if box.state.value == "running":
                 world.note(f"box {box.id}: {act}")

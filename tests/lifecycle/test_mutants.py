@@ -14,7 +14,7 @@ from tests.lifecycle.mutants import MUTANTS, ROOT
 def test_a_bad_edit_is_one_of_the_code_as_it_is(name: str) -> None:
     """Or the gate would let everything through."""
     for edit in MUTANTS[name]:
-        assert (ROOT / "devboxd" / edit.file).read_text("utf-8").count(edit.old) == 1, edit.old
+        assert (ROOT / "devboxd" / edit.file).read_text("utf-8").count(edit.old) >= 1, edit.old
 
 
 @pytest.mark.chaos

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from devboxd.model.project import Disk, Phase, Want
-from tests.lifecycle import scenarios
+from tests.lifecycle import playing, scenarios
 from tests.lifecycle.memory import MemoryStore
 from tests.lifecycle.test_crashes import UID, phase, two_lives, watched
 from tests.lifecycle.world import World, small_spec
@@ -19,10 +19,10 @@ DEVICES = [f"/dev/sd{letter}" for letter in "fghijklmnopqrstuvwxyz"] + [
 ]
 
 
-@pytest.mark.parametrize("name", scenarios.ALL)
+@pytest.mark.parametrize("name", playing.ALL)
 def test_it_ends_well(name: str) -> None:
-    """See ``scenarios``."""
-    scenarios.play(name)
+    """See ``scenarios`` and ``scenarios_by_hand``."""
+    playing.play(name)
 
 
 def shape(world: World) -> dict[str, tuple[object, ...]]:

@@ -17,9 +17,6 @@ from tests.lifecycle import swarm
 BATCH = 25
 HISTORIES = 500
 SOAK = 20_000
-OPEN = {
-    185: "a box that the console stopped is started although its user wants it saved"
-}  # found, not mended yet
 
 
 def play(seed: int, engine: str = "memory") -> Counter[str]:
@@ -33,17 +30,7 @@ def play(seed: int, engine: str = "memory") -> Counter[str]:
 def test_whatever_happens_no_work_is_lost_and_nothing_is_left_over(first: int) -> None:
     """Daemons that die and nap, answers lost, old views, refusals, hands in the console, failing images."""
     for seed in range(first, first + BATCH):
-        if seed not in OPEN:
-            play(seed)
-
-
-@pytest.mark.parametrize("seed", OPEN)
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="an open fault: remove it from OPEN when it is mended"
-)
-def test_what_is_still_open(seed: int) -> None:
-    """So that the day it is mended is noticed."""
-    play(seed)
+        play(seed)
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES, HISTORIES + 8))

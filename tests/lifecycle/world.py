@@ -386,6 +386,9 @@ class World:
         self.on_decision: Callable[[Seen, Step], None] = lambda seen, step: None
         self.after_event: Callable[[], None] = lambda: None
         self.mutations = 0
+        self.hands: list[
+            tuple[str, float]
+        ] = []  # instances that were started by no order of the user, and when
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
 
@@ -543,8 +546,16 @@ class World:
             self.model.call(name, params, now=self.now, caller="console")
         except Ec2Error as error:
             return error.code
+        if name == "StartInstances":
+            self.hands += [(one, self.now) for one in params["InstanceIds"]]
         self.note(f"console {name} {params}")
         return None
+
+    def restore_spot(self, instance: str) -> None:
+        """EC2 starts an interrupted spot instance again."""
+        self.note(f"EC2 restores {instance}")
+        self.hands.append((instance, self.now))
+        self.model.restore_spot(instance, now=self.now)
 
 
 QUICK: Final = Delays(

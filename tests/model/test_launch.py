@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from devboxd.model.answer import Refusal, after_refusal, after_success
-from devboxd.model.project import Phase, Place, Quality, Span, Want
+from devboxd.model.project import Cycle, Phase, Place, Quality, Span, Want
 from devboxd.model.seen import Attached, can_never_be_bound
 from devboxd.model.step import (
     ChangeType,
@@ -370,6 +370,54 @@ def test_a_box_that_may_not_start_says_why_and_stays_saved(refusal: Refusal) -> 
         Want.WARM,
         "not allowed",
     )
+
+
+@pytest.mark.parametrize("want", [Want.WARM, Want.COLD])
+def test_a_box_that_is_not_wanted_up_any_more_is_not_started(want: Want) -> None:
+    """The wish is younger than the phase. A start that was asked for may not show yet: it is waited for."""
+    row, why = project(Phase.STARTING, want=want), "it is not wanted up any more, and may be starting"
+    stopped: dict[str, Any] = {"boxes": box("stopped"), "volumes": volumes()}
+    assert decide(row, **stopped) == Wait(2.0, why)
+    step = write(decide(row, **stopped, waited=(why, 21.0)), "1")
+    assert (step.project.phase, step.project.want, step.project.called_off) == (Phase.SAVING, want, AT)
+    clean = replace(row, head=1, saves=1, clean=True)
+    kept = write(decide(clean, **stopped, **saved(), waited=(why, 21.0)), "start").project
+    assert (kept.phase, kept.want) == (Phase.WARM, want)
+    for refusal in (Refusal.DENIED, Refusal.CAPACITY):
+        seen = look(row, **stopped)
+        answered = after_refusal(seen, Start("i-1"), refusal, "no", 1)
+        assert answered is not None
+        assert answered.project.want is want
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.RUNNING])
+@pytest.mark.parametrize("want", [Want.WARM, Want.COLD])
+def test_s11_that_it_runs_does_not_undo_a_command(phase: Phase, want: Want) -> None:
+    """The user asked for it to be saved while it was on its way up."""
+    up = {"boxes": box(launched=LATER), "volumes": volumes()}
+    step = write(decide(project(phase, want=want), **up), "start")
+    assert (step.project.phase, step.project.want) == (Phase.RUNNING, want)
+    assert write(decide(step.project, **up), "1").project.phase is Phase.SAVING
+
+
+def test_a_start_that_was_called_off_is_no_wish_when_it_shows_after_all() -> None:
+    """Ours, late; much later it is somebody's."""
+    row = project(Phase.WARM, want=Want.WARM, called_off=LATER - 200.0)
+    late = box(launched=LATER)
+    assert write(decide(row, boxes=late, volumes=volumes()), "start").project.want is Want.WARM
+    row = replace(row, called_off=LATER - 301.0)
+    step = write(decide(row, boxes=late, volumes=volumes()), "start")
+    assert (step.project.want, step.project.called_off) == (Want.UP, None)
+
+
+def test_a_change_of_type_survives_a_start_that_came_too_early_for_it() -> None:
+    """Asked for while the box was starting: it goes down once more."""
+    spec = replace(SPEC, places=(Place("m8g.4xlarge", "us-east-1a"),))
+    row = project(Phase.STARTING, spec=spec, cycle=Cycle.RESTART)
+    up = {"boxes": box(launched=LATER), "volumes": volumes()}
+    assert write(decide(row, **up), "start").project.cycle is Cycle.RESTART
+    changed = {"boxes": box(launched=LATER, type="m8g.4xlarge"), "volumes": volumes()}
+    assert write(decide(row, **changed), "start").project.cycle is Cycle.NONE
 
 
 # Rollback, forks

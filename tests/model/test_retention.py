@@ -192,6 +192,8 @@ def test_rows_14_and_15_volumes_of_a_closed_run_are_marked_and_then_deleted() ->
         ({}, {"volumes": volumes("available", garbage=OLD, token=None)}),
         ({}, {"volumes": volumes("available", garbage=OLD, token="other-1-0")}),
         ({}, {"volumes": volumes("available", garbage=OLD, token="uid-2-0")}),
+        ({}, {"volumes": (replace(volumes("available", garbage=OLD)[0], id="vol-detached"),)}),
+        ({}, {"generations": generation(run=2)}),
     ],
     ids=[
         "open run",
@@ -202,6 +204,8 @@ def test_rows_14_and_15_volumes_of_a_closed_run_are_marked_and_then_deleted() ->
         "no token",
         "foreign",
         "later run",
+        "not in the last generation of its run",
+        "no generation of its run",
     ],
 )
 def test_no_other_volume_is_deleted(changes: dict[str, Any], seen: dict[str, Any]) -> None:
@@ -209,6 +213,42 @@ def test_no_other_volume_is_deleted(changes: dict[str, Any], seen: dict[str, Any
     row = project(Phase.READY, **changes)
     everything = {"volumes": volumes("available", garbage=OLD), **saved(), **seen}
     assert isinstance(decide(row, **everything), Wait)
+
+
+def test_an_older_generation_does_not_vouch_for_a_volume_that_the_last_one_lacks() -> None:
+    """It was detached in between, and what was written in between is on it only."""
+    last = generation(2, disks=generation(2).disks[:1])
+    row = project(Phase.READY, head=2, saves=2)
+    seen = {
+        "images": (image(), image(save=2)),
+        "snapshots": (*snapshots(), *snapshots(save=2)[:1]),
+        "generations": (generation(), last),
+    }
+    step = decide(row, volumes=volumes("available", garbage=OLD), **seen)
+    assert step == DropVolume("vol-root")
+    assert isinstance(decide(row, volumes=volumes("available", garbage=OLD)[1:], **seen), Wait)
+
+
+def test_a_generation_stays_in_the_books_as_long_as_it_is_needed_to_judge_volumes() -> None:
+    """Else what it held would be kept for ever."""
+    old = generation(1, state=GenerationState.DELETING)
+    row = project(Phase.READY, head=2, saves=2, run=2, closed=2)
+    seen = {
+        "images": image(save=2),
+        "snapshots": snapshots(save=2),
+        "generations": (old, generation(2, run=2)),
+    }
+    busy = volumes("deleting")
+    assert write(decide(row, volumes=busy, **seen), "17").erased == (1,)
+    assert isinstance(decide(row, volumes=volumes("in-use"), **seen), Wait)
+    assert decide(row, volumes=volumes("available", garbage=OLD), **seen) == DropVolume("vol-root")
+
+
+def test_volumes_that_a_person_has_given_up_go() -> None:
+    """``abandon`` says so of the run."""
+    row = project(Phase.READY, given_up=(1,))
+    seen = {**saved(), "generations": generation(run=0)}
+    assert decide(row, volumes=volumes("available", garbage=OLD), **seen) == DropVolume("vol-root")
 
 
 def test_volumes_of_a_launch_that_was_given_up_go_whatever_the_head() -> None:

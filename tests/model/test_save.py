@@ -375,12 +375,61 @@ def test_row_r1_absence_is_not_death(phase: Phase) -> None:
     """A view that lacks a live box sent it to rescue, and it stuck, in 119 of 500 simulated histories."""
     row = project(phase, since=AT - 100_000)
     why = "the instance does not show"
-    for seen in ({"volumes": volumes()}, {}, {"volumes": volumes("available")[:1]}):
-        assert isinstance(decide(row, waited=(why, 10_000.0), **seen), Wait)
+    assert isinstance(decide(row, waited=(why, 10_000.0), volumes=volumes()), Wait)
+    for seen in ({}, {"volumes": volumes("available")[:1]}):
+        assert isinstance(decide(row, waited=(why, 899.0), **seen), Wait)
     free = volumes("available")
     assert isinstance(decide(row, volumes=free, waited=(why, 200.0)), Wait)
     step = write(decide(row, volumes=free, waited=(why, 301.0)), "R1")
     assert not step.project.dead
+
+
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.SAVING, Phase.WARM, Phase.STARTING, Phase.RELEASING])
+def test_row_r1_nobody_waits_for_ever_for_what_is_gone(phase: Phase) -> None:
+    """Its record faded while the laptop was away, and so did a volume, or all of them: somebody is told."""
+    row, why = project(phase), "the instance does not show"
+    root, data = volumes("available")
+    assert write(decide(row, volumes=(root,), waited=(why, 901.0)), "R1").project.phase is Phase.RESCUE
+    assert isinstance(decide(row, volumes=(data,), waited=(why, 10_000.0)), Wait)  # it may run off its root
+    assert isinstance(decide(row, waited=(why, 3599.0)), Wait)
+    lost = write(decide(row, waited=(why, 3601.0)), "broken").project
+    assert (lost.phase, lost.halted) == (Phase.BROKEN, phase)
+    assert "i-1 is gone, and its volumes do not show" in lost.reason
+
+
+def test_a_volume_that_is_somewhere_else_is_named_and_the_rest_is_saved() -> None:
+    """Moved to another instance by hand: what is there is not held back for it, and nothing of it is touched."""
+    row = project(Phase.RESCUE, dead=True)
+    root, data = volumes("available")
+    moved = replace(data, state="in-use", attached_to="i-other")
+    step = write(decide(row, volumes=(root, moved)), "R1")
+    assert step.run is not None
+    assert [disk.device for disk in step.run.disks] == ["/dev/xvda"]
+    assert step.run.lacks == ("/dev/sdf (vol-data) is attached to i-other",)
+    left = step.run
+    shot = replace(left, disks=(replace(left.disks[0], snapshot="snap-1-xvda"),))
+    seen = {
+        "volumes": (root, moved),
+        "snapshots": snapshots()[:1],
+        "images": image(snapshots={"/dev/xvda": "snap-1-xvda"}),
+    }
+    done = write(decide(row, run=shot, **seen), "R5")
+    assert done.generations[0].lacks == step.run.lacks
+    assert done.project.phase is Phase.READY
+    assert "/dev/sdf (vol-data) is attached to i-other" in done.project.reason
+
+
+def test_a_volume_that_is_gone_is_waited_for_and_then_named() -> None:
+    """And without the root volume there is nothing that could boot: a person has to look."""
+    row = project(Phase.RESCUE, dead=True)
+    root, data = volumes("available")
+    why = "the volume of /dev/sdf is not there"
+    assert decide(row, volumes=(root,), waited=(why, 899.0)) == Wait(2.0, why)
+    step = write(decide(row, volumes=(root,), waited=(why, 901.0)), "R1")
+    assert step.run is not None
+    assert step.run.lacks == ("/dev/sdf (vol-data) is not there",)
+    rootless = decide(row, volumes=(data,), waited=("the volume of /dev/xvda is not there", 901.0))
+    assert write(rootless, "broken").project.phase is Phase.BROKEN
 
 
 def test_a_box_that_is_alive_after_all_leaves_the_rescue() -> None:
@@ -442,8 +491,8 @@ def test_a_snapshot_that_fails_means_a_new_save() -> None:
 
 @pytest.mark.parametrize(
     "left",
-    [(), volumes("available")[:1], (volumes("available")[0], volumes()[1])],
-    ids=["none", "one", "in use"],
+    [(), volumes("available")[1:], (volumes("available")[0], volumes()[1])],
+    ids=["none", "no root", "in use"],
 )
 def test_volumes_that_stay_away_are_left_to_a_person(left: Any) -> None:
     """Nothing is committed without them, and nothing is deleted."""

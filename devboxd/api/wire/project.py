@@ -130,7 +130,7 @@ class SnapshotRequest(ProjectName, omit_defaults=True):
 
 
 class Generation(msgspec.Struct, omit_defaults=True):
-    """One saved state. ``quality``: clean, crash (as after a power cut), rescue."""
+    """One saved state. ``quality``: clean, crash (as after a power cut), rescue. ``lacks``: what was not there to save."""
 
     number: int
     image: str
@@ -141,6 +141,7 @@ class Generation(msgspec.Struct, omit_defaults=True):
     label: str = ""
     pins: list[str] = []
     is_newest: bool = False
+    lacks: list[str] = []
 
 
 class GenerationList(msgspec.Struct, omit_defaults=True):
