@@ -264,7 +264,7 @@ class Machines:
         if self._has_services:
             services = BoxServices(instance.tags.get("Name", box_id), self._root / root)
             self._services[box_id] = services
-            agent.ports.update(await services.start())
+            agent.map_ports(await services.start())
 
     def _volumes(self, model: Ec2Model, instance: Instance) -> tuple[str, dict[str, str]]:
         """The root volume, and the others by the last part of their device's name."""

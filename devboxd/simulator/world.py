@@ -237,8 +237,6 @@ class Simulator:
             "AWS_CONFIG_FILE": nowhere,
             "AWS_SHARED_CREDENTIALS_FILE": nowhere,
             "AWS_EC2_METADATA_DISABLED": "true",
-            # The ports of a simulated box are the agent's; a real program on this machine cannot reach them.
-            "DEVBOX_BRIDGE": "never",
         }
 
     async def fault(self, name: str, **parameters: Any) -> int:
@@ -256,7 +254,7 @@ class Simulator:
 
     def map_port(self, box: str, port: int, local: int) -> None:
         """Let ``port`` of a box be ``local`` here (a box shares this machine's ports otherwise)."""
-        self.machines.agents[self.box_id(box)].ports[port] = local
+        self.machines.agents[self.box_id(box)].map_ports({port: local})
 
     # -- for its parts -------------------------------------------------------------------------------
 

@@ -62,16 +62,16 @@ class SystemClock:
 
 @contextlib.asynccontextmanager
 async def rig(
-    seed: int, *, boxes: tuple[str, ...] = ("api",), **options: object
+    seed: int, *, boxes: tuple[str, ...] = ("api",), bridge: bool = True, **options: object
 ) -> AsyncIterator[tuple[Simulator, Daemon]]:
-    """A simulator without waiting and a daemon on it."""
+    """A simulator without waiting and a daemon on it; without ``bridge`` streams die with their sessions."""
     with (
         tempfile.TemporaryDirectory(prefix="dbc-", dir="/tmp") as name,
         pytest.MonkeyPatch.context() as patch,
     ):
         async with (
             Simulator(Path(name) / "s", boxes=boxes, options=replace(FAST, **options), seed=seed) as sim,  # type: ignore[arg-type]
-            daemon_on(sim, patch, seed) as daemon,
+            daemon_on(sim, patch, seed, bridge=bridge) as daemon,
         ):
             yield sim, daemon
         assert not sim.failures, sim.failures
@@ -79,7 +79,12 @@ async def rig(
 
 @contextlib.asynccontextmanager
 async def daemon_on(
-    sim: Simulator, patch: pytest.MonkeyPatch, seed: int, state: State | None = None
+    sim: Simulator,
+    patch: pytest.MonkeyPatch,
+    seed: int,
+    state: State | None = None,
+    *,
+    bridge: bool = True,
 ) -> AsyncIterator[Daemon]:
     """A daemon without an API, stopped at the end."""
     for variable, value in sim.environment().items():
@@ -95,6 +100,7 @@ async def daemon_on(
         Settings(shared.news, Config(link=LinkSettings(frames_per_second=0))),
         Memory(shared.news, Nowhere(), state or State(owner="chaos")),
         Listeners(),
+        bridge_secret=(lambda name: hashlib.sha256(name.encode()).digest()) if bridge else None,
     )
     await daemon.start()
     try:

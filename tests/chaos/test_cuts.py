@@ -11,10 +11,10 @@ from tests.chaos.kit import Run, Traffic, rig
 pytestmark = pytest.mark.chaos
 
 
-async def run(seed: int, cuts: int, *, scale: float = 1.0) -> None:
+async def run(seed: int, cuts: int, *, scale: float = 1.0, bridge: bool = True) -> None:
     """Traffic, cuts, and the checks."""
     began = time.monotonic()
-    async with rig(seed) as (sim, daemon):
+    async with rig(seed, bridge=bridge) as (sim, daemon):
         traffic = Traffic(sim, daemon, seed)
         await traffic.start()
         cutting = Run(sim, daemon)
@@ -39,13 +39,14 @@ async def run(seed: int, cuts: int, *, scale: float = 1.0) -> None:
 
 
 @pytest.mark.timeout(150)
-async def test_sixty_random_cuts_lose_nothing(seed: int) -> None:
-    """The short run, in every ``make test``."""
-    await run(seed, 60, scale=0.5)
+@pytest.mark.parametrize("bridge", [True, False])
+async def test_sixty_random_cuts_lose_nothing(seed: int, bridge: bool) -> None:
+    """The short run, in every ``make test``: over a bridge, and where there can be none."""
+    await run(seed, 60, scale=0.5, bridge=bridge)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("part", range(5))
 async def test_a_thousand_random_cuts_lose_nothing(seed: int, part: int) -> None:
-    """The long one: five runs of 240 cuts."""
-    await run(seed + part, 240)
+    """The long one: five runs of 240 cuts, two of them without a bridge."""
+    await run(seed + part, 240, bridge=part % 2 == 0)

@@ -30,6 +30,7 @@ from tests.ctl.terminal import SHELL, Tty
 
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 CTL = str(Path(sys.executable).with_name("devboxctl"))
+BARE = {"DEVBOX_BRIDGE": "never"}  # a daemon that goes without bridges: each stream dies with its session
 T = TypeVar("T")
 
 Completed = subprocess.CompletedProcess[bytes]

@@ -50,10 +50,14 @@ def test_sigterm_ends_every_session_at_the_other_side(world: World) -> None:
     fetch(address)
     with (
         world.attached(session="term") as terminal,
-        world.start("exec", "api", "-n", "--", "sleep", "60") as command,
+        world.start(
+            "exec", "api", "-n", "--", "sh", "-c", "echo up; sleep 60", stdout=subprocess.PIPE
+        ) as command,
     ):
+        assert command.stdout is not None
+        assert command.stdout.readline() == b"up\n"
         pid = terminal.shell_pid()
-        until(lambda: len(world.far_sessions()) >= 3, "three sessions are open")
+        until(lambda: len(world.far_sessions()) >= 2, "a terminal and a lane are open")
         began = time.monotonic()
         world.stop_daemon()
         assert time.monotonic() - began < 8.0
@@ -101,7 +105,7 @@ def test_expired_credentials_leave_open_sessions_alone_and_refuse_new_ones_with_
         assert done.returncode == 4, done.stderr
         assert b"expired" in done.stderr
         assert b"hint: renew AWS_ACCESS_KEY_ID" in done.stderr
-        done = world.run("exec", "api", "--", "true")
+        done = world.run("exec", "web", "--", "true")  # to which no lane is open
         assert done.returncode == 255  # the remote command's own status otherwise
         assert b"expired" in done.stderr
         assert terminal.shell_pid() == pid

@@ -15,6 +15,12 @@ from tests.e2e.kit import World, until
 MIB = 1 << 20
 
 
+@pytest.fixture
+def world(either_world: World) -> World:
+    """Over a bridge, and where there can be none."""
+    return either_world
+
+
 def test_a_script_gets_status_and_separate_streams(world: World) -> None:
     done = world.run("exec", "api", "--", "sh", "-c", "echo out; echo err >&2; exit 37")
     assert (done.returncode, done.stdout, done.stderr) == (37, b"out\n", b"err\n")

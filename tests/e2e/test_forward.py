@@ -90,7 +90,17 @@ def test_a_new_connection_waits_while_the_link_is_down(world: World) -> None:
     print(f"waited {time.monotonic() - began:.2f} s of an outage of 1 s")
 
 
-def test_streams_of_a_session_that_is_gone_are_reset_and_the_next_connection_works(world: World) -> None:
+def test_streams_go_on_when_their_sessions_end(world: World) -> None:
+    [address] = world.forward("0:7")
+    with socket.create_connection(address, timeout=20) as one:
+        for turn in (b"1", b"2", b"3"):
+            one.sendall(turn)
+            assert one.recv(1) == turn
+            assert world.fault("terminate") >= 1
+
+
+def test_streams_of_a_session_that_is_gone_are_reset_and_the_next_connection_works(bare_world: World) -> None:
+    world = bare_world
     [address] = world.forward("0:7")
     with socket.create_connection(address, timeout=20) as one:
         one.sendall(b"x")

@@ -60,7 +60,7 @@ def run(world: World, *, seed: int, count: int) -> None:
     began = time.monotonic()
     problems, answers = asyncio.run(_all(world, seed, count))
     print(f"{count} requests in {time.monotonic() - began:.1f} s: {dict(answers.most_common())}")
-    assert not problems, "\n".join([f"seed {seed}", *problems[:20]])
+    assert not problems, "\n".join([f"seed {seed}", *problems[:20], *_faults(world.log[already:])])
     assert _faults(world.log[already:]) == []
     assert world.json("status")["pid"] == world.daemon_pid()
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.e2e.kit import World, fetch, until
+from tests.e2e.kit import BARE, World, fetch, until
 
 COUNT = 20
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -41,7 +41,7 @@ def world() -> Iterator[World]:
     sts = ThreadingHTTPServer(("127.0.0.1", 0), Sts)
     threading.Thread(target=sts.serve_forever, daemon=True).start()
     try:
-        with World() as one:
+        with World(env=BARE) as one:
             one.stop_daemon()
             for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
                 one.env.pop(name, None)

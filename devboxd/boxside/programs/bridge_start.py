@@ -63,4 +63,7 @@ def main() -> None:
     os.execv(sys.executable, [sys.executable, "-I", path, "start", FOLDER])
 
 
-main()
+try:
+    main()
+except OSError as error:
+    say("problem " + str(error))

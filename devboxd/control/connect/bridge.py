@@ -28,7 +28,7 @@ from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable
 from devboxd.model.box import BoxRef
 from devboxd.model.bridge.end import Bridge
-from devboxd.model.bridge.wire import Answered, BridgeError, Data, Ended, Opened, Room, WasReset
+from devboxd.model.bridge.wire import PURPOSE_MOST, Answered, BridgeError, Data, Ended, Opened, Room, WasReset
 from devboxd.model.config import Config
 from devboxd.model.lanes import LaneSeen, Seen, Verdict, verdict
 from devboxd.ssm import documents
@@ -194,7 +194,10 @@ class HeldBridge:
             self._wanted -= 1
         if self.without is not None:
             raise Unavailable(self.without)
-        return self._begin(self._bridge.open(purpose))
+        try:
+            return self._begin(self._bridge.open(purpose))
+        except BridgeError as error:
+            raise Unreachable(f"{error} ({self.box.name})") from error
 
     def accept(self, stream: BridgeStream, accepted: Accepted) -> None:
         """Hand on what the far end's listener of this stream accepts."""
@@ -522,7 +525,7 @@ class Bridges:
         Raises:
             DevboxError: the box could not be reached in time.
         """
-        if self._config().bridge.use == "never":
+        if self._config().bridge.use == "never" or len(purpose) > PURPOSE_MOST:
             return None
         held = self.to(box, user)
         if held.without is not None:

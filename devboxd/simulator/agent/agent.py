@@ -16,6 +16,7 @@ from devboxd.simulator.agent import process
 from devboxd.simulator.agent.channel import AgentChannel, HandshakeFailed, ReaderDied
 from devboxd.simulator.agent.command import CommandPlugin
 from devboxd.simulator.agent.port import PortPlugin
+from devboxd.simulator.agent.ports import TABLE, keep_table
 from devboxd.simulator.agent.shell import Place, PtyPlugin, Result
 from devboxd.simulator.clock import Clock
 from devboxd.simulator.gateway.gateway import Gateway
@@ -74,13 +75,20 @@ class Agent:
         self._clock = clock
         self._tasks = tasks
         self._random = entropy
-        self._env = dict(env)
+        self._table = disk.with_name(f"{target}.ports")
+        self._env = dict(env) | {TABLE: str(self._table)}
         self._workers: dict[str, asyncio.Task[None]] = {}
+        self.map_ports({})
 
     @property
     def sessions(self) -> list[str]:
         """Ids of the sessions that have a worker."""
         return list(self._workers)
+
+    def map_ports(self, ports: Mapping[int, int]) -> None:
+        """Let ports of the box be others of this machine."""
+        self.ports.update(ports)
+        keep_table(self._table, self.ports)
 
     def start(self, session: Session) -> None:
         """Take a new session from the service."""

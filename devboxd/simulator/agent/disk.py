@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from devboxd.simulator.agent.ports import make_python
+
 # A simulated box runs as the user of this machine. What would reach beyond the box is answered here instead.
 _SHIMS: Final = ("sudo", "loginctl", "systemctl", "shutdown", "poweroff", "halt", "reboot", "telinit")
 _SHIM: Final = """\
@@ -56,6 +58,7 @@ def make_shims(root: Path) -> Path:
         file = folder / name
         file.write_text(_SHIM, encoding="utf-8")
         file.chmod(0o755)
+    make_python(root)
     return folder
 
 

@@ -189,6 +189,11 @@ async def test_a_command_outlives_its_session(bridged: Daemon) -> None:
     assert running.result() == (Leaving(status=9), b"1\n2\n3\n4\n5\n6\n", b"")
 
 
+async def test_a_command_that_is_longer_than_a_purpose_goes_todays_way(bridged: Daemon) -> None:
+    word = "x" * (40 << 10)
+    assert (await run(bridged, "printf", "%s", word))[1].decode() == word
+
+
 async def test_a_box_without_python_goes_todays_way(
     sim: Simulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
