@@ -16,6 +16,8 @@ from devboxd.model.policy import OWNER, Audience, Place, policy
 TEMPLATE: Final = Path(__file__).parents[1] / "iac" / "devbox.yaml"
 PACKAGED: Final = Path(__file__).parents[1] / "devboxd" / "data" / "devbox.yaml"  # what init account deploys
 IN_TEMPLATE: Final = Place("${AWS::Partition}", "${AWS::Region}", "${AWS::AccountId}", "${Prefix}")
+WIDTH: Final = 110
+_PLAIN: Final = re.compile(r"[A-Za-z]\w*(-\w+)*(:\*?[A-Za-z]\w*\*?)?")  # means itself in YAML, also in brackets
 _BLOCK: Final = re.compile(r"^( *)# policy (\w+)\n.*?^ *# end of policy$", re.MULTILINE | re.DOTALL)
 
 
@@ -23,29 +25,60 @@ def scalar(text: str) -> str:
     """A string as YAML. CloudFormation fills in what it knows; what IAM fills in is left to IAM."""
     own = text.replace(OWNER, "${!" + OWNER[2:])
     known = IN_TEMPLATE.prefix in own or "${AWS::" in own
-    return f"!Sub {json.dumps(own)}" if known else json.dumps(text)
+    if known:
+        return f"!Sub {json.dumps(own)}"
+    return text if _PLAIN.fullmatch(text) and text not in ("true", "false") else json.dumps(text)
+
+
+def key(name: str) -> str:
+    """A key as YAML, which has a null of its own."""
+    return name if name.isalnum() and name != "Null" else json.dumps(name)
+
+
+def flow(value: Any) -> str:
+    """A value on one line."""
+    match value:
+        case str():
+            return scalar(value)
+        case dict():
+            return "{" + ", ".join(f"{key(name)}: {flow(one)}" for name, one in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(flow(one) for one in value) + "]"
+        case _:
+            raise TypeError(f"{value!r} has no place in a policy")
 
 
 def lines(value: Any) -> list[str]:
-    """A policy as lines of YAML: lists of strings flow, the rest stands in blocks."""
+    """A policy as lines of YAML: what fits on a line stands on one."""
+    if isinstance(value, str) or len(flow(value)) <= WIDTH:
+        return [flow(value)]
     found: list[str] = []
     match value:
         case dict():
-            for key, one in value.items():
-                name = json.dumps(key) if key == "Null" or not key.isalnum() else key  # YAML has a null
-                if isinstance(one, str):
-                    found.append(f"{name}: {scalar(one)}")
+            for name, one in value.items():
+                first, *rest = lines(one)
+                if isinstance(one, str) or first[0] in "[{":
+                    found += [f"{key(name)}: {first}", *("  " + line for line in rest)]
                 else:
-                    found += [f"{name}:", *("  " + line for line in lines(one))]
+                    found += [f"{key(name)}:", *("  " + line for line in (first, *rest))]
         case list() if all(isinstance(one, str) for one in value):
-            found += [f"- {scalar(one)}" for one in value]
+            found += flowing([scalar(one) for one in value])
         case list():
             for one in value:
                 first, *rest = lines(one)
                 found += [f"- {first}", *("  " + line for line in rest)]
-        case _:
-            raise TypeError(f"{value!r} has no place in a policy")
     return found
+
+
+def flowing(words: list[str]) -> list[str]:
+    """A list in brackets, as many to a line as fit: CloudFormation bounds the size of a template."""
+    found = [""]
+    for word in words:
+        if found[-1] and len(found[-1]) + len(word) > WIDTH:
+            found.append("")
+        found[-1] += f" {word}," if found[-1] else f"{word},"
+    found[0] = "[" + found[0]
+    return [*found[:-1], found[-1].rstrip(",") + "]"]
 
 
 def rendered(template: str) -> str:

@@ -77,22 +77,26 @@ _FOR_ME: Final = {"StringEquals": {"aws:RequestTag/devbox:owner": OWNER}}
 _MANAGED: Final = {"Null": {"aws:ResourceTag/devbox:managed": "false"}}
 
 _LOOK: Final = [
-    "ec2:DescribeAvailabilityZones",
-    "ec2:DescribeImages",
-    "ec2:DescribeInstanceAttribute",
-    "ec2:DescribeInstanceTypeOfferings",
-    "ec2:DescribeInstanceTypes",
     "ec2:DescribeInstances",
-    "ec2:DescribeSecurityGroups",
-    "ec2:DescribeSnapshots",
-    "ec2:DescribeSubnets",
-    "ec2:DescribeVolumes",
-    "ec2:DescribeVolumesModifications",
-    "ec2:DescribeVpcs",
     "ssm:DescribeInstanceInformation",
     "ssm:DescribeSessions",
     "ssm:GetConnectionStatus",
 ]
+# What a project consists of. The describes of EC2 know no resource to bound them by.
+_LOOK_AT_PROJECTS: Final = [
+    "ec2:DescribeImages",
+    "ec2:DescribeInstances",
+    "ec2:DescribeSnapshots",
+    "ec2:DescribeVolumes",
+]
+_LOOK_FOR_PLACES: Final = [
+    "ec2:DescribeInstanceTypeOfferings",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+]
+# A transaction needs the permissions of what is in it: rows are put and deleted, each under a condition of its own.
+_ROWS: Final = ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"]
 
 
 def _connect(place: Place) -> list[Statement]:
@@ -194,28 +198,19 @@ def _live(place: Place) -> list[Statement]:
             {**_MINE, "ForAllValues:StringEquals": {"aws:TagKeys": ["devbox:gc", "devbox:gen", "Name"]}},
         ),
         _allow(
-            "RunMyBoxes",
+            "ActOnMine",  # each on the kind of resource that it is for
             [
+                "ec2:CancelSpotInstanceRequests",
+                "ec2:CreateImage",
+                "ec2:CreateSnapshot",
                 "ec2:ModifyInstanceAttribute",
+                "ec2:ModifyVolume",
                 "ec2:RebootInstances",
                 "ec2:StartInstances",
                 "ec2:StopInstances",
                 "ec2:TerminateInstances",
             ],
-            _ec2(place, "instance"),
-            _MINE,
-        ),
-        _allow(
-            "EndMySpotRequests",
-            ["ec2:CancelSpotInstanceRequests"],
-            _ec2(place, "spot-instances-request"),
-            _MINE,
-        ),
-        _allow("GrowMyVolumes", ["ec2:ModifyVolume"], _ec2(place, "volume"), _MINE),
-        _allow(
-            "SaveMine",
-            ["ec2:CreateImage", "ec2:CreateSnapshot"],
-            _ec2(place, "instance", "volume"),
+            _ec2(place, "instance", "spot-instances-request", "volume"),
             _MINE,
         ),
         _allow(
@@ -240,14 +235,7 @@ def _state(place: Place) -> list[Statement]:
     return [
         _allow(
             "MyRows",
-            [
-                "dynamodb:ConditionCheckItem",
-                "dynamodb:DeleteItem",
-                "dynamodb:GetItem",
-                "dynamodb:PutItem",
-                "dynamodb:Query",
-                "dynamodb:UpdateItem",
-            ],
+            _ROWS,
             _arn(place, "dynamodb", f"table/{place.prefix}"),
             {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"O#{OWNER}", f"O#{OWNER}#*"]}},
         ),
@@ -277,6 +265,7 @@ def _state(place: Place) -> list[Statement]:
 
 def _user(place: Place) -> list[Statement]:
     return [
+        _allow("LookAtProjects", [*_LOOK_AT_PROJECTS, *_LOOK_FOR_PLACES], "*"),
         _allow("Count", ["ce:GetCostAndUsage", "pricing:GetProducts"], "*"),
         *_launch(place),
         *_live(place),
@@ -321,7 +310,7 @@ def _reconciler(place: Place) -> list[Statement]:
     """The always-on reconciler saves, releases and sweeps for every owner; it launches nothing and opens no session."""
     marked = {"Null": {"aws:ResourceTag/devbox:managed": "false", "aws:ResourceTag/devbox:gc": "false"}}
     return [
-        _allow("Look", [one for one in _LOOK if one.startswith("ec2:")], "*"),
+        _allow("Look", _LOOK_AT_PROJECTS, "*"),
         _allow(
             "SaveBoxes",
             [
@@ -356,16 +345,11 @@ def _reconciler(place: Place) -> list[Statement]:
         ),
         _allow(
             "AllRows",
+            _ROWS,
             [
-                "dynamodb:ConditionCheckItem",
-                "dynamodb:DeleteItem",
-                "dynamodb:GetItem",
-                "dynamodb:PutItem",
-                "dynamodb:Query",
-                "dynamodb:Scan",
-                "dynamodb:UpdateItem",
+                _arn(place, "dynamodb", f"table/{place.prefix}"),
+                _arn(place, "dynamodb", f"table/{place.prefix}/index/projects"),
             ],
-            _arn(place, "dynamodb", f"table/{place.prefix}"),
         ),
     ]
 
@@ -406,9 +390,12 @@ def _admin(place: Place) -> list[Statement]:
         "ec2:ModifyVpcEndpoint",
         "ec2:RevokeSecurityGroup*",
         "kms:CreateKey",
+        "logs:DescribeLogGroups",
         "rbin:*",
         "sts:GetCallerIdentity",
     ]
+    key = _arn(place, "kms", "key/*")
+    managed = {"Null": {"aws:ResourceTag/devbox:managed": "false"}}
     return [
         _allow("SetUp", everywhere, "*"),
         _allow(
@@ -425,7 +412,23 @@ def _admin(place: Place) -> list[Statement]:
             ],
             _arn(place, "cloudformation", f"stack/{place.prefix}/*"),
         ),
-        _allow("RolesAndPolicies", ["iam:*"], named),
+        _allow("RolesAndPolicies", ["iam:*InstanceProfile*", "iam:*Polic*", "iam:*Role*"], named),
+        _allow("TagKey", ["kms:TagResource"], key, {"Null": {"aws:RequestTag/devbox:managed": "false"}}),
+        _allow(
+            "Key",
+            [
+                "kms:*Alias",
+                "kms:DescribeKey",
+                "kms:EnableKeyRotation",
+                "kms:Get*",
+                "kms:ListResourceTags",
+                "kms:PutKeyPolicy",
+                "kms:UpdateKeyDescription",
+            ],
+            key,
+            managed,
+        ),
+        _allow("KeyName", ["kms:*Alias"], _arn(place, "kms", f"alias/{place.prefix}")),
         _allow("Table", ["dynamodb:*"], _arn(place, "dynamodb", f"table/{place.prefix}")),
         _allow(
             "SessionDocument",
@@ -435,14 +438,16 @@ def _admin(place: Place) -> list[Statement]:
         _allow("Schedules", ["scheduler:*"], _arn(place, "scheduler", f"schedule-group/{place.prefix}")),
         _allow(
             "AlwaysOn",
-            ["events:*", "lambda:*", "logs:*", "sqs:*"],
+            ["cloudwatch:*Alarm*", "cloudwatch:*Resource", "events:*", "lambda:*", "logs:*", "sqs:*"],
             [
+                _arn(place, "cloudwatch", f"alarm:{place.prefix}-*"),
                 _arn(place, "events", f"rule/{place.prefix}-*"),
                 _arn(place, "lambda", f"function:{place.prefix}-*"),
                 _arn(place, "logs", f"log-group:/aws/lambda/{place.prefix}-*"),
                 _arn(place, "sqs", f"{place.prefix}-*"),
             ],
         ),
+        _allow("ItsCode", ["s3:GetObject"], f"arn:{place.partition}:s3:::*/{place.prefix}-reconciler-*"),
     ]
 
 

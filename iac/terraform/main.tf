@@ -34,22 +34,25 @@ resource "aws_cloudformation_stack" "devbox" {
   tags          = merge(var.tags, { "devbox:managed" = var.prefix })
 
   parameters = {
-    Prefix             = var.prefix
-    VpcCidr            = var.vpc_cidr
-    SubnetCidrs        = join(",", local.subnets)
-    PrivateSubnetCidrs = join(",", local.private)
-    ZoneNames          = join(",", slice(data.aws_availability_zones.here.names, 0, local.zones))
-    ZoneCount          = local.zones
-    PrivateSubnets     = var.private_subnets
-    IdleMinutes        = var.idle_minutes
-    MaxMinutes         = var.max_minutes
-    RunAsUser          = var.run_as_user
-    EncryptSessions    = var.encrypt_sessions
-    LogGroup           = var.log_group
-    CustomerKey        = var.customer_key
-    KeepDeletedDays    = var.keep_deleted_days
-    AlwaysOn           = var.always_on
-    CodeBucket         = var.code_bucket
-    CodeKey            = var.code_key
+    Prefix              = var.prefix
+    VpcCidr             = var.vpc_cidr
+    SubnetCidrs         = join(",", local.subnets)
+    PrivateSubnetCidrs  = join(",", local.private)
+    ZoneNames           = join(",", slice(data.aws_availability_zones.here.names, 0, local.zones))
+    ZoneCount           = local.zones
+    PrivateSubnets      = var.private_subnets
+    IdleMinutes         = var.idle_minutes
+    MaxMinutes          = var.max_minutes
+    RunAsUser           = var.run_as_user
+    Mux                 = var.mux
+    EncryptSessions     = var.encrypt_sessions
+    LogGroup            = var.log_group
+    CustomerKey         = var.customer_key
+    KeepDeletedDays     = var.keep_deleted_days
+    AlwaysOn            = var.always_on
+    CodeBucket          = var.code_bucket
+    CodeKey             = var.code_key
+    ReservedConcurrency = var.reserved_concurrency
+    AlarmTopic          = var.alarm_topic
   }
 }

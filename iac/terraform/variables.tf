@@ -40,6 +40,12 @@ variable "run_as_user" {
   default     = ""
 }
 
+variable "mux" {
+  description = "Join shells of the session document to a multiplexer: none, tmux or zellij."
+  type        = string
+  default     = "none"
+}
+
 variable "encrypt_sessions" {
   description = "Encrypt sessions with the key of this stack; needs customer_key."
   type        = bool
@@ -80,6 +86,18 @@ variable "code_key" {
   description = "Key of the function's code in code_bucket."
   type        = string
   default     = "not-given"
+}
+
+variable "reserved_concurrency" {
+  description = "How many calls of the function run at once; 0 for no bound."
+  type        = number
+  default     = 2
+}
+
+variable "alarm_topic" {
+  description = "ARN of an SNS topic that hears of a failing function; none where it is empty."
+  type        = string
+  default     = ""
 }
 
 variable "tags" {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,8 @@ PLACE = Place("aws", "eu-central-1", "123456789012", "devbox")
 CARRIED = {
     Audience.CONNECT: ("ConnectPolicy", None),
     Audience.USER: ("UserPolicy", None),
-    Audience.BOX: ("BoxRole", 0),
+    Audience.ADMIN: ("AdminPolicy", None),
+    Audience.BOX: ("BoxPolicy", None),
     Audience.DEADMAN: ("DeadmanRole", 0),
     Audience.RECONCILER: ("ReconcilerRole", 0),
 }
@@ -150,6 +152,35 @@ def test_the_module_hands_every_parameter_on() -> None:
     assert given == list(template()["Parameters"])
 
 
+def test_the_page_lists_every_parameter_and_output() -> None:
+    """Who deploys in the console reads there what to choose."""
+    page = (ROOT / "iac" / "README.md").read_text("utf-8")
+    found = template()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", page, re.MULTILINE)
+    assert [name for name, _ in rows] == [*found["Parameters"], *found["Outputs"]]
+    defaults = {name: text.strip("`") for name, text in rows if name in found["Parameters"]}
+    assert {name: text for name, text in defaults.items() if text != "-"} == {
+        name: str(one["Default"])
+        for name, one in found["Parameters"].items()
+        if one.get("Default", "") != "" and len(str(one["Default"])) < 40
+    }
+
+
+def test_the_deadman_role_is_for_our_group_of_schedules() -> None:
+    """EventBridge Scheduler names the group as the source; with a schedule in its place nobody gets the role."""
+    (statement,) = template()["Resources"]["DeadmanRole"]["Properties"]["AssumeRolePolicyDocument"][
+        "Statement"
+    ]
+    source = filled(statement["Condition"]["ArnLike"]["aws:SourceArn"], NAMES)
+    assert source == "arn:aws:scheduler:eu-central-1:123456789012:schedule-group/devbox"
+
+
+def test_the_function_may_not_let_a_box_run() -> None:
+    """It acts in everybody's name, so it saves and ends, and never begins."""
+    allowed = {one for statement in policy(Audience.RECONCILER)["Statement"] for one in statement["Action"]}
+    assert not allowed & {"ec2:RunInstances", "ec2:StartInstances", "iam:PassRole", "ssm:StartSession"}
+
+
 def test_every_parameter_and_output_says_what_it_is() -> None:
     found = template()
     assert [
@@ -166,6 +197,7 @@ def test_everything_that_can_carry_a_tag_carries_ours() -> None:
         "AWS::EC2::VPCGatewayAttachment", "AWS::EC2::Route", "AWS::EC2::SubnetRouteTableAssociation",
         "AWS::EC2::VPCEndpoint", "AWS::IAM::InstanceProfile", "AWS::IAM::ManagedPolicy", "AWS::IAM::Policy", "AWS::KMS::Alias",
         "AWS::Rbin::Rule", "AWS::Logs::LogGroup", "AWS::SQS::Queue", "AWS::Events::Rule", "AWS::Lambda::Permission",
+        "AWS::Lambda::EventInvokeConfig", "AWS::CloudWatch::Alarm",
     }  # fmt: skip
     for name, one in template()["Resources"].items():
         if one["Type"] not in untaggable:
