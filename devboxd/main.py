@@ -202,11 +202,12 @@ async def _run(
         projects=parts.lifecycle.projects,
         store_used=parts.lifecycle.used,
         store_place=lambda engine: _place(parts, engine, paths),
-        set_up=lambda whose, cidr, dry_run: deploy(
+        set_up=lambda whose, cidr, parameters, dry_run: deploy(
             StackApi(parts.callers.caller(whose.profile, whose.region), PREFIX),
             shared.time,
             template(),
             cidr=cidr,
+            given=parameters,
             prefix=PREFIX,
             dry_run=dry_run,
         ),

@@ -17,7 +17,9 @@ TEMPLATE: Final = Path(__file__).parents[1] / "iac" / "devbox.yaml"
 PACKAGED: Final = Path(__file__).parents[1] / "devboxd" / "data" / "devbox.yaml"  # what init account deploys
 IN_TEMPLATE: Final = Place("${AWS::Partition}", "${AWS::Region}", "${AWS::AccountId}", "${Prefix}")
 WIDTH: Final = 110
-_PLAIN: Final = re.compile(r"[A-Za-z]\w*(-\w+)*(:\*?[A-Za-z]\w*\*?)?")  # means itself in YAML, also in brackets
+_PLAIN: Final = re.compile(
+    r"[A-Za-z]\w*(-\w+)*(:\*?[A-Za-z]\w*\*?)?"
+)  # means itself in YAML, also in brackets
 _BLOCK: Final = re.compile(r"^( *)# policy (\w+)\n.*?^ *# end of policy$", re.MULTILINE | re.DOTALL)
 
 

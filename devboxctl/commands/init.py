@@ -19,7 +19,11 @@ def add_to(app: typer.Typer) -> None:
         group,
         "account",
         account,
-        examples=["devboxctl init account --dry-run", "devboxctl init account -r eu-central-1"],
+        examples=[
+            "devboxctl init account --dry-run",
+            "devboxctl init account -r eu-central-1",
+            "devboxctl init account --set CustomerKey=true --set EncryptSessions=true",
+        ],
     )
 
 
@@ -27,6 +31,10 @@ def account(
     network: Annotated[
         str | None,
         typer.Option("--network", metavar="CIDR", help="Network of the boxes; 10.219.0.0/16 for a new one."),
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the template; may repeat."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
@@ -37,9 +45,11 @@ def account(
     """Set an AWS account up in a region, or bring it up to date.
 
     Network, instance profile, policies and the rest come from one CloudFormation stack, named devbox. It takes some
-    minutes; asked again it goes on where it stands.
+    minutes; asked again it goes on where it stands. What a parameter was set to stays until it is set again; iac/README.md
+    lists them.
     """
-    request = wire.SetUpRequest(settings.profile, settings.region, network, dry_run)
+    given = {name: value for name, _, value in map(_parameter, parameters or ())}
+    request = wire.SetUpRequest(settings.profile, settings.region, network, dry_run, given)
     try:
         for step in ask.ask_lines(routes.SET_UP_ACCOUNT, request):
             if step.failure is not None:
@@ -55,3 +65,10 @@ def account(
         show.say("what was begun goes on at AWS; devboxctl init account takes it up again")
         raise
     raise client.DaemonLost("devboxd ended in the middle; devboxctl init account takes it up again")
+
+
+def _parameter(text: str) -> tuple[str, str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise reply.UsageError(f"--set {text} is no NAME=VALUE", "for example: --set CustomerKey=true")
+    return name, equals, value

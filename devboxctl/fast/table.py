@@ -119,7 +119,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sessions ls": ("--wide -w --json --help -h", ("BOX",)),
     "sessions end": ("--json --help -h", ("BOX SESSION-ID",)),
     "init": ("--json --help -h", ("account",)),
-    "init account": ("--network= --dry-run --profile= -p= --region= -r= --json --help -h", ()),
+    "init account": ("--network= --set= --dry-run --profile= -p= --region= -r= --json --help -h", ()),
     "config": ("--json --help -h", ("show path edit",)),
     "config show": ("--origin --json --help -h", ()),
     "config path": ("--json --help -h", ()),

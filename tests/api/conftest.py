@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -243,7 +243,9 @@ async def make_server() -> AsyncIterator[MakeServer]:
         async def config() -> Loaded:
             return loaded
 
-        async def set_up(whose: Account, cidr: str | None, dry_run: bool) -> AsyncIterator[Progress]:
+        async def set_up(
+            whose: Account, cidr: str | None, given: Mapping[str, str], dry_run: bool
+        ) -> AsyncIterator[Progress]:
             yield Progress("done", f"{cidr} {dry_run}")
 
         async def make(daemon: Daemon) -> Server:

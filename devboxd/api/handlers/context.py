@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -75,7 +75,8 @@ class Context(msgspec.Struct):
     projects: Projects
     store_used: StoreEngine
     store_place: Callable[[StoreEngine], str]  # where that is, for people
-    set_up: Callable[[Account, str | None, bool], AsyncIterator[Progress]]  # network, dry run
+    # Network, parameters of the template, dry run.
+    set_up: Callable[[Account, str | None, Mapping[str, str], bool], AsyncIterator[Progress]]
 
 
 async def _resolved(context: Context, name: str, of: Account) -> BoxRef:

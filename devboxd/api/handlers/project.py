@@ -186,7 +186,7 @@ async def set_up(context: Context, asked: wire.SetUpRequest) -> AsyncIterator[wi
     """CloudFormation goes on where nobody listens any more; asking again takes up where it stands."""
     try:
         whose = context.daemon.settings.for_aws().account_of(account(asked))
-        async for one in context.set_up(whose, asked.network, asked.dry_run):
+        async for one in context.set_up(whose, asked.network, asked.parameters, asked.dry_run):
             yield wire.SetUpStep(one.state, one.text, one.resource, one.action)
     except DevboxError as error:
         yield wire.SetUpStep("failed", error.message, failure=views.failure(error))

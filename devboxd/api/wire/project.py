@@ -202,10 +202,14 @@ class PolicyRequest(Account, omit_defaults=True):
 
 
 class SetUpRequest(Account, omit_defaults=True):
-    """Set the account up in this region. ``network``: of the boxes, as 10.219.0.0/16; None: as it is."""
+    """Set the account up in this region. ``network``: of the boxes, as 10.219.0.0/16; None: as it is.
+
+    ``parameters``: of the template, by name; what is not given stays as it was deployed.
+    """
 
     network: Line | None = None
     dry_run: bool = False
+    parameters: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class SetUpStep(msgspec.Struct, omit_defaults=True):

@@ -22,15 +22,25 @@ class ZonedStack(Stack, Protocol):
 
 
 async def deploy(
-    stack: ZonedStack, time: Time, template: str, *, cidr: str | None, prefix: str, dry_run: bool
+    stack: ZonedStack,
+    time: Time,
+    template: str,
+    *,
+    cidr: str | None,
+    given: Mapping[str, str],
+    prefix: str,
+    dry_run: bool,
 ) -> AsyncIterator[Progress]:
     """Make the stack or bring it up to date. ``cidr``: the network; None: as it is, or else ``NETWORK``.
 
-    Errors are those of ``SetUp.run``, and ``BadRequest`` for a network that can not be.
+    ``given``: parameters by name, stronger than what follows from the network.
+
+    Errors are those of ``SetUp.run``, and ``BadRequest`` for a network or a parameter that can not be.
     """
     asked: Mapping[str, str] = {}
     if cidr is not None or not await stack.parameters():
         asked = network(cidr or NETWORK, await stack.zones())
+    asked = {**asked, **given}
     made = SetUp(
         stack,
         time,
