@@ -20,7 +20,8 @@ A sample::
     inhibitors  [text]                        missing  [text]: what did not answer
 
 Kinds of tools: ``agent`` (a coding agent), ``finite`` (ends by itself: a build, a test run), ``transfer``, ``kernel`` (of a
-notebook), ``debugger``, ``job`` (any other program of a terminal), ``server`` (listens: counts only as work).
+notebook), ``editor`` (the far side of an IDE), ``debugger``, ``job`` (any other program of a terminal), ``server`` (listens, or
+watches files: counts only as work).
 ``state`` of an agent: ``working``, ``waiting`` (for a person), ``done``; null: it has no hooks.
 """
 
@@ -42,6 +43,7 @@ NET_LEAST = 3 << 20  # bytes a minute: more than a forgotten tab, a redrawn term
 DISK_LEAST = 32 << 20  # bytes a minute
 TOOL_CPU = 0.01  # share of a core, of a program known by name
 TOOL_IO = 16 << 10  # bytes a minute
+EDITOR_CPU = 0.04
 JOB_CPU = 0.02
 JOB_IO = 1 << 20
 TOOL_HOLD = 600.0  # seconds that a sign of life of an agent, a kernel, a transfer or a job counts
@@ -138,10 +140,18 @@ def _input(sample: "Mapping[str, Any]") -> "list[Any]":
     return ["input", "last key " + ago(age), age <= _number(sample.get("span")) + GRAIN]
 
 
+# What a minute of a program needs to be a sign of life: share of a core, bytes. Idle IDEs talk all the time.
+_LEAST = {
+    "job": (JOB_CPU, JOB_IO),
+    "server": (CPU_LEAST, JOB_IO),
+    "editor": (EDITOR_CPU, 1 << 40),
+}  # type: dict[Any, tuple[float, int]]
+
+
 def _tool(tool: "Mapping[str, Any]", last: float, at: float, minute: float) -> "tuple[list[Any], float]":
     """The row of a program, and when it last showed a sign of life. One that is new has just shown one."""
     kind, state = tool.get("kind"), tool.get("state")
-    least_cpu, least_io = (JOB_CPU, JOB_IO) if kind in ("job", "server") else (TOOL_CPU, TOOL_IO)
+    least_cpu, least_io = _LEAST.get(kind, (TOOL_CPU, TOOL_IO))
     signs = []
     if _number(tool.get("cpu")) >= least_cpu:
         signs.append("cpu")

@@ -25,13 +25,22 @@ KNOWN = {
     "base64": {"b64decode", "b64encode"},
     "collections": {"deque"},
     "errno": {"EHOSTUNREACH", "EINPROGRESS", "ENOENT", "ENOTDIR", "EPERM", "errorcode"},
-    "fcntl": {"ioctl"},
+    "fcntl": {"LOCK_EX", "flock", "ioctl"},
     "hashlib": {"sha256"},
     "hmac": {"compare_digest", "new"},
     "json": {"dump", "dumps", "load", "loads"},
     "os": {
         *(
+            "O_NOCTTY",
+            "O_NONBLOCK",
+            "O_RDONLY",
             "O_RDWR",
+            "O_WRONLY",
+            "X_OK",
+            "access",
+            "listdir",
+            "readlink",
+            "sysconf",
             "_exit",
             "chmod",
             "close",
@@ -67,21 +76,21 @@ KNOWN = {
         *("SO_LINGER", "SO_REUSEADDR", "TCP_NODELAY", "getaddrinfo", "inet_aton", "socket"),
     },
     "struct": {"Struct", "pack", "unpack"},
-    "subprocess": {"DEVNULL", "PIPE", "Popen"},
+    "subprocess": {"DEVNULL", "PIPE", "Popen", "TimeoutExpired", "run"},
     "sys": {"argv", "executable", "exit", "stdin", "stdout"},
     "termios": {"TIOCSCTTY", "TIOCSWINSZ"},
-    "time": {"monotonic"},
+    "time": {"monotonic", "process_time", "sleep", "time"},
     "zlib": {"Z_SYNC_FLUSH", "compressobj", "crc32", "decompress"},
 }
 FROM = {"bisect", "collections", "collections.abc", "typing"}  # whose names are all old
-LONGEST = {
-    "bridgehead": 36_000
-}  # bytes of what travels; the others share a document parameter with a command
+# Bytes of what travels: these two go packed, on their own; the others share a document parameter with a command.
+LONGEST = {"bridgehead": 36_000, "activity": 24_000}
 NEW_BUILTINS = {"aiter", "anext", "ExceptionGroup", "BaseExceptionGroup", "EncodingWarning", "breakpoint"}
 
 
 def source(name: str) -> str:
-    parts = [FOLDER / f"{name}.py", *sorted((FOLDER / "head").glob("*.py") if name == "bridgehead" else ())]
+    folder = {"bridgehead": FOLDER / "head", "activity": FOLDER / "watch"}.get(name)
+    parts = [FOLDER / f"{name}.py", *(sorted(folder.glob("*.py")) if folder is not None else ())]
     return "\n".join(path.read_text("utf-8") for path in parts)
 
 

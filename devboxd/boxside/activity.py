@@ -1,0 +1,89 @@
+"""The collector as the daemon knows it: how it travels, and what it answers.
+
+The program is ``programs/activity.py`` behind ``model/idle.py``: both sides judge by the same text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from devboxd.boxside.script import load_program
+from devboxd.errors import Unreachable
+from devboxd.model.idle import empty
+from devboxd.text import one_line
+
+ANSWER_MOST: Final = 256 << 10  # characters of an answer
+NEED: Final = "need"
+PROBLEM: Final = "problem "
+
+
+class CollectorFailed(Unreachable):
+    """What works on a box can not be seen: it has no Python, or the program fails."""
+
+    code = "collector-failed"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a box knows of itself. ``stopped``: what its watchdog wrote when it last stopped the box."""
+
+    state: dict[str, Any]
+    decision: dict[str, Any] | None = None
+    sample: dict[str, Any] | None = None
+    stopped: dict[str, Any] | None = None
+    timer: bool = False
+
+
+def digest() -> str:
+    """What a box keeps the program under."""
+    return hashlib.sha256(load_program("activity").encode()).hexdigest()
+
+
+@cache
+def packed() -> str:
+    """The program as ``watch.sh`` takes it."""
+    return base64.b64encode(zlib.compress(load_program("activity").encode(), 9)).decode()
+
+
+def read(text: str) -> Answer | None:
+    """Read what ``watch.sh`` printed; None: it wants the program. A box may print before it, and may be hostile.
+
+    Raises:
+        CollectorFailed: with what the box says, or that it says nothing that can be read.
+    """
+    lines = text[-ANSWER_MOST:].strip().splitlines()
+    last = lines[-1].strip() if lines else ""
+    if last == NEED:
+        return None
+    if last.startswith(PROBLEM):
+        raise CollectorFailed(one_line(last.removeprefix(PROBLEM), 200))
+    try:
+        answer = msgspec.json.decode(last, type=Answer)
+    except msgspec.MsgspecError:
+        raise CollectorFailed("the box does not say what works on it") from None
+    wrong = [name for name, value in empty().items() if not _fits(answer.state.get(name), value, name)]
+    if wrong or answer.state["verdict"] not in ("active", "idle", "unknown"):
+        raise CollectorFailed("the box does not say what works on it")
+    return answer
+
+
+def _fits(found: object, kind: object, name: str) -> bool:
+    """Whether a value of a state can be one: ``decide`` calculates with it."""
+    if name == "warned":
+        return found is None or (isinstance(found, list) and len(found) == 2 and _is_number(found[0]))
+    if name == "last":
+        return found is None or (isinstance(found, list) and len(found) == 3 and _is_number(found[0]))
+    if name == "evidence":
+        return isinstance(found, list) and all(isinstance(row, list) and len(row) == 3 for row in found)
+    if name in ("at", "idle_since", "began"):
+        return found is None or _is_number(found)
+    return found is None or isinstance(found, str if name == "boot" else type(kind))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < 1e12

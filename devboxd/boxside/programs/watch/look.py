@@ -1,0 +1,359 @@
+"""One look at the machine: a sample as ``devboxd/model/idle.py`` takes it."""
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from devboxd.boxside.programs.watch.machine import TICK, Process, below, processes, read, said, terminals
+from devboxd.boxside.programs.watch.names import EDITORS, IDES, NEVER, SHELLS, kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+GRAIN = 8.0  # seconds: the times of terminals are rounded so
+OLDEST = 72 * 3600.0  # seconds that a note of a program may claim
+NOTES_MOST = 64
+NOTE_MOST = 4096  # bytes
+COMMAND_LIMIT = 5.0  # seconds that the command of a lease may take
+CONTAINERS = ("docker", "containerd", "libpod", "kubepods", "lxc")
+SESSIONS = ("user.slice", "amazon-ssm-agent", "session-", "user@")
+UPDATES = (
+    "unattended-upgr",
+    "apt",
+    "apt-get",
+    "apt.systemd.dai",
+    "dnf",
+    "dnf-automatic",
+    "yum",
+    "snapd",
+    "packagekitd",
+)
+
+
+class Look:
+    """``counters`` are those of the look before, and then of this one."""
+
+    def __init__(self, counters: "dict[str, Any]", rules: "dict[str, Any]", now: float) -> None:
+        self.before, self.rules, self.now = counters, rules, now
+        self.boot = read("/proc/sys/kernel/random/boot_id").strip()[:8]
+        self.fresh = counters.get("boot") == self.boot and counters.get("at", now) < now
+        self.span = now - counters["at"] if self.fresh else 0.0
+        self.missing = []  # type: list[str]
+        self.processes = processes()
+        self.own = set(self._own())
+        self.up = float(read("/proc/uptime").split()[0])
+        self.listening = None  # type: set[str] | None
+        self.notes = self._agents()
+        self.counters = {"at": now, "boot": self.boot, "told": counters.get("told") if self.fresh else None}  # type: dict[str, Any]
+
+    def sample(self) -> "dict[str, Any]":
+        """All of it. What can not be seen is named in ``missing``."""
+        ours = [one for one in self.processes.values() if self._is_user(one)]
+        for one in ours:
+            one.io = self._io(one)
+        self.counters["ticks"] = {one.id: one.ticks + one.reaped for one in ours}
+        self.counters["io"] = {one.id: one.io for one in ours}
+        tools, taken = self._tools(ours)
+        containers = {}  # type: dict[str, float]
+        cpu = 0.0
+        for one in ours:
+            if one.pid in taken or self._is_never(one):
+                continue
+            name = _container(one.cgroup)
+            if name:
+                containers[name] = containers.get(name, 0.0) + self._cpu(one)
+            else:
+                cpu += self._cpu(one)
+        disk = sum(self._delta("io", one.id, one.io) for one in ours)
+        return {
+            "at": self.now,
+            "span": self.span,
+            "boot": self.boot,
+            "input": self._input(),
+            "cpu": round(cpu, 4),
+            "gpu": self._gpu(),
+            "net": self._net(),
+            "disk": disk,
+            "tools": tools,
+            "containers": {name: round(share, 4) for name, share in sorted(containers.items())[:NOTES_MOST]},
+            "leases": self._leases(),
+            "inhibitors": self._inhibitors(),
+            "missing": self.missing,
+        }  # fmt: skip
+
+    # Processes
+
+    def _is_user(self, one: Process) -> bool:
+        """Whether it is there because a person wanted it: nothing of the system, and not ourselves."""
+        if one.pid in self.own:
+            return False
+        one.cgroup = read(f"/proc/{one.pid}/cgroup", 4096)
+        if 1000 <= one.user < 65534 or _container(one.cgroup):
+            pass
+        elif one.pts is None and not any(word in one.cgroup for word in SESSIONS):
+            return False
+        one.argv = [word for word in read(f"/proc/{one.pid}/cmdline", 4096).split("\0") if word]
+        return True
+
+    def _own(self) -> "Iterator[int]":
+        """Ourselves, and what the daemon started us with."""
+        at = self.processes.get(os.getpid())
+        while at is not None and at.pid > 1:
+            words = read(f"/proc/{at.pid}/cmdline", 4096)
+            if at.pid != os.getpid() and "activity-" not in words and at.name not in ("sudo", "timeout"):
+                return
+            yield at.pid
+            at = self.processes.get(at.parent)
+
+    def _is_never(self, one: Process) -> bool:
+        return one.name in NEVER or _is_shell(one) or _is_editor(one)
+
+    def _delta(self, table: str, key: str, value: int) -> int:
+        """What was added since the last look; all of it for what is new."""
+        if not self.fresh:
+            return 0
+        return max(0, value - int((self.before.get(table) or {}).get(key, 0)))
+
+    def _cpu(self, one: Process) -> float:
+        return self._delta("ticks", one.id, one.ticks + one.reaped) / TICK / self.span if self.span else 0.0
+
+    def _io(self, one: Process) -> int:
+        found = 0
+        for line in read(f"/proc/{one.pid}/io", 512).splitlines():
+            name, _, value = line.partition(": ")
+            found += int(value) if name in ("read_bytes", "write_bytes") else 0
+        return found
+
+    def _talk(self, tree: "list[Process]") -> int:
+        """Bytes that programs read and wrote by system calls, since the last look: sockets and pipes, too."""
+        total = 0
+        for one in tree:
+            for line in read(f"/proc/{one.pid}/io", 512).splitlines():
+                name, _, value = line.partition(": ")
+                total += int(value) if name in ("rchar", "wchar") else 0
+        return total
+
+    def _tools(self, ours: "list[Process]") -> "tuple[list[dict[str, Any]], set[int]]":
+        """Programs known by name and jobs of terminals, each with all below it; and the ids of all those processes."""
+        found, taken = [], set()  # type: list[dict[str, Any]], set[int]
+        self.counters["talk"] = {}
+        editors = [one for one in ours if _is_editor(one) and one.name not in EDITORS]
+        if editors:
+            found.append(self._tool(editors[0], "editor", editors))
+        for one in sorted(ours, key=lambda one: one.started):
+            if one.pid in taken or self._is_never(one):
+                continue
+            kind = self._kind(one)
+            if kind is None:
+                continue
+            tree = list(below(one))
+            if kind == "job" and self._listens(tree):
+                kind = "server"
+            found.append(self._tool(one, kind, tree))
+            # What an agent runs is looked at by itself, too: a build of its own is a build.
+            taken.update(each.pid for each in ([one] if kind == "agent" else tree))
+        found.sort(key=lambda tool: -tool["cpu"])
+        return found[:NOTES_MOST], taken
+
+    def _kind(self, one: Process) -> "str | None":
+        kind = kind_of(one.argv, one.name)
+        if one.state == "t" and kind not in ("finite", "transfer"):
+            return "debugger"
+        if kind is None and one.pts is not None:
+            parent = self.processes.get(one.parent)
+            if one.session == one.pid or (parent is not None and _is_shell(parent)):
+                return "job"
+        return kind
+
+    def _tool(self, one: Process, kind: str, tree: "list[Process]") -> "dict[str, Any]":
+        cpu = sum(self._cpu(each) for each in tree)
+        talked = self._talk(tree)
+        self.counters["talk"][one.id] = talked
+        was = (self.before.get("talk") or {}).get(one.id)
+        born = self.up - self.span
+        state = self.notes.get(one.pid) or {}
+        return {
+            "id": one.id,
+            "name": os.path.basename(_word(one))[:40],
+            "kind": kind,
+            "cpu": round(cpu, 4),
+            "io": max(0, talked - was) if was is not None and self.fresh else 0,
+            "tty": self._prints(one),
+            "child": any(each is not one and each.started / TICK > born for each in tree) and bool(self.span),
+            "state": state.get("state"),
+            "since": state.get("since"),
+        }
+
+    def _prints(self, one: Process) -> bool:
+        """Whether something was written to its terminal while it was in front, and not by us."""
+        if one.pts is None or one.foreground != one.group or not self.span:
+            return False
+        try:
+            written = os.stat(f"/dev/pts/{one.pts}").st_mtime
+        except OSError:
+            return False
+        told = self.counters["told"]
+        return written > self.now - self.span and not (told is not None and abs(written - told) <= GRAIN)
+
+    def _listens(self, tree: "list[Process]") -> bool:
+        if self.listening is None:
+            self.listening = set()
+            for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+                for line in read(table, 1 << 20).splitlines()[1:]:
+                    fields = line.split()
+                    if len(fields) > 9 and fields[3] == "0A":
+                        self.listening.add(f"socket:[{fields[9]}]")
+        for one in tree:
+            folder = f"/proc/{one.pid}/fd"
+            try:
+                for name in os.listdir(folder):
+                    if os.readlink(folder + "/" + name) in self.listening:
+                        return True
+            except OSError:
+                continue
+        return False
+
+    # The rest
+
+    def _input(self) -> "float | None":
+        ages = []
+        for number in terminals(self.processes):
+            try:
+                ages.append(self.now - os.stat(f"/dev/pts/{number}").st_atime)
+            except OSError:
+                continue
+        return max(0.0, min(ages)) if ages else None
+
+    def _gpu(self) -> "float | None":
+        if not os.path.isdir("/proc/driver/nvidia/gpus") or not os.listdir("/proc/driver/nvidia/gpus"):
+            return None
+        answer = said(["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"])
+        try:
+            return max(float(line) for line in (answer or "").splitlines())
+        except ValueError:
+            self.missing.append("gpu: nvidia-smi did not answer")
+            return None
+
+    def _net(self) -> int:
+        total, lines = 0, read("/proc/net/dev").splitlines()[2:]
+        if not lines:
+            self.missing.append("net: /proc/net/dev can not be read")
+        for line in lines:
+            name, _, numbers = line.partition(":")
+            if not name.strip().startswith(("lo", "veth", "br-", "docker", "virbr")):
+                fields = numbers.split()
+                total += int(fields[0]) + int(fields[8])
+        self.counters["net"] = {"all": total}
+        updates = [
+            one
+            for one in self.processes.values()
+            if one.name in UPDATES and one.user == 0 and one.pts is None
+        ]
+        moving = {one.id: one.ticks + one.reaped for one in updates}
+        self.counters["updates"] = moving
+        if any(self._delta("updates", key, ticks) > TICK // 10 for key, ticks in moving.items()):
+            return 0  # what an update of the system fetches is nobody's work
+        return self._delta("net", "all", total)
+
+    def _leases(self) -> "list[dict[str, Any]]":
+        """Those of the daemon, and those of programs on the box; one that watches something only while that is so."""
+        found = []
+        for lease in list(self.rules.get("leases") or ()) + list(self._notes("leases")):
+            try:
+                until = float(lease["until"])
+                if not self.now < until <= self.now + OLDEST + 60.0:
+                    continue
+                if lease.get("pid") is not None and not os.path.isdir("/proc/" + str(int(lease["pid"]))):
+                    continue
+            except (KeyError, TypeError, ValueError):
+                continue
+            if lease.get("command") is not None and not self._succeeds(str(lease["command"])):
+                continue
+            found.append(
+                {"id": str(lease.get("id"))[:40], "why": str(lease.get("why"))[:120], "until": until}
+            )
+        return found[:NOTES_MOST]
+
+    def _succeeds(self, command: str) -> bool:
+        """Run the command of a lease as the box's user; one that does not end counts as one that holds."""
+        argv = ["sh", "-c", command]
+        user = str(self.rules.get("user") or "")
+        if os.getuid() == 0 and user not in ("", "root"):
+            argv = ["sudo", "-n", "-u", user, "--", *argv]
+        try:
+            null = subprocess.DEVNULL
+            return not subprocess.run(
+                argv, stdin=null, stdout=null, stderr=null, timeout=COMMAND_LIMIT, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            return True
+        except OSError:
+            return False
+
+    def _agents(self) -> "dict[int, dict[str, Any]]":
+        """What the hooks of coding agents have written, by process."""
+        found = {}
+        for note in self._notes("agents"):
+            try:
+                found[int(note["pid"])] = {"state": str(note["state"])[:16], "since": float(note["since"])}
+            except (KeyError, TypeError, ValueError):
+                continue
+        return found
+
+    def _notes(self, folder: str) -> "Iterator[dict[str, Any]]":
+        """Small JSON files of programs in their users' ~/.devbox."""
+        for home in {str(self.rules.get("home") or ""), os.path.expanduser("~")}:
+            path = os.path.join(home, ".devbox", folder)
+            names = sorted(os.listdir(path))[:NOTES_MOST] if home and os.path.isdir(path) else []
+            for name in names:
+                try:
+                    note = json.loads(read(os.path.join(path, name), NOTE_MOST))
+                except ValueError:
+                    continue
+                if isinstance(note, dict) and name.endswith(".json"):
+                    yield note
+
+    def _inhibitors(self) -> "list[str]":
+        found = []
+        folder = "/run/systemd/inhibit"
+        for name in sorted(os.listdir(folder))[:NOTES_MOST] if os.path.isdir(folder) else ():
+            fields = dict(
+                line.partition("=")[::2] for line in read(os.path.join(folder, name), 2048).splitlines()
+            )
+            what = fields.get("WHAT", "").split(":")
+            if fields.get("MODE") == "block" and ("shutdown" in what or "idle" in what):
+                found.append((fields.get("WHO", "?") + ": " + fields.get("WHY", "?"))[:120])
+        return found
+
+
+def _word(one: Process) -> str:
+    """What a person would call it: the script behind an interpreter."""
+    base = os.path.basename(one.argv[0]) if one.argv else one.name
+    if base.startswith(("python", "node", "ruby", "perl", "java")) or base in ("sh", "bash", "env"):
+        rest = [word for word in one.argv[1:] if not word.startswith("-")]
+        return rest[0] if rest else base
+    return base or one.name
+
+
+def _is_shell(one: Process) -> bool:
+    """Whether a person could type into it: a shell that runs a script is a program as any other."""
+    if one.name not in SHELLS:
+        return False
+    words = one.argv or [word for word in read(f"/proc/{one.pid}/cmdline", 4096).split("\0") if word]
+    return all(word.startswith("-") and not word.startswith("-c") for word in words[1:])
+
+
+def _is_editor(one: Process) -> bool:
+    words = " ".join(one.argv[:4])
+    return one.name in EDITORS or any(word in words for word in IDES)
+
+
+def _container(cgroup: str) -> str:
+    """The name of the container that a process is in: the last part of its path."""
+    for line in cgroup.splitlines():
+        path = line.rpartition(":")[2]
+        if any(word in path for word in CONTAINERS):
+            return path.rpartition("/")[2].replace("docker-", "")[:12] or "?"
+    return ""

@@ -1,0 +1,429 @@
+"""The collector against real processes of this machine: a multiplexer, a build, a sleeping program, an agent, leases."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devboxd.boxside import activity
+from devboxd.boxside.programs.watch.machine import Process, processes, tell, terminals
+from devboxd.boxside.programs.watch.names import kind_of
+from devboxd.boxside.script import load, load_program, wrap
+from devboxd.host.clock import Clock
+from devboxd.model.idle import judge
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or shutil.which("tmux") is None, reason="needs Linux and tmux"
+)
+CLOCK = Clock()
+RULES: dict[str, Any] = {
+    "after": 1800.0,
+    "warn": 600.0,
+    "then": "warm",
+    "never": [],
+    "hours": [],
+    "leases": [],
+}
+
+
+class Box:
+    """A tmux of our own, and the collector with a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        (self.home / ".devbox").mkdir(parents=True)
+        self.state = folder / "state"
+        self.socket = str(folder / "tmux")
+        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "sh")
+
+    def tmux(self, *words: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-S", self.socket, *words], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    def type(self, line: str) -> None:
+        self.tmux("send-keys", "-l", line)
+        self.tmux("send-keys", "Enter")
+
+    def look(self, python: str = sys.executable, **rules: Any) -> dict[str, Any]:
+        given = json.dumps({**RULES, "home": str(self.home), **rules})
+        program = load_program("activity")
+        line = [python, "-I", "-c", program, str(self.state), "look", given]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def tools(self, seconds: float = 2.0) -> dict[str, dict[str, Any]]:
+        """What is seen between two looks, by name."""
+        self.look()
+        time.sleep(seconds)
+        self.sample = self.look()["sample"]
+        return {tool["name"]: tool for tool in self.sample["tools"]}
+
+    def program(self, name: str, text: str) -> str:
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(0o755)
+        return str(path)
+
+    def pane(self) -> int:
+        return int(self.tmux("display-message", "-p", "#{pane_tty}").rpartition("/")[2])
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    one = Box(tmp_path)
+    try:
+        yield one
+    finally:
+        one.tmux("kill-server")
+
+
+def until(holds: Callable[[], object], seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+# Terminals -------------------------------------------------------------------------------------------------
+
+
+def test_a_pane_is_a_persons_terminal_and_the_client_around_it_is_not(box: Box) -> None:
+    """A reconnect makes the outer terminal answer questions: that would be input without anybody."""
+    child, master = pty.fork()
+    if child == 0:
+        os.environ["TERM"] = "xterm"
+        os.execvp("tmux", ["tmux", "-S", box.socket, "attach"])
+    outer = -1
+    try:
+        until(lambda: box.tmux("list-clients"))
+        outer = int(box.tmux("list-clients", "-F", "#{client_tty}").rpartition("/")[2])
+        found = terminals(processes())
+        assert box.pane() in found
+        assert outer not in found
+        # What is typed into the client arrives in the pane.
+        before = os.stat(f"/dev/pts/{box.pane()}").st_atime
+        os.utime(f"/dev/pts/{box.pane()}", (before - 3600, before))
+        os.write(master, b"x\r")  # a plain sh reads a line at a time
+        until(lambda: os.stat(f"/dev/pts/{box.pane()}").st_atime > before - 60)
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        os.close(master)
+
+
+def test_a_terminal_that_a_program_drives_is_nobodys(box: Box) -> None:
+    """Agents and test suites type into terminals of their own."""
+    child, master = pty.fork()
+    if child == 0:
+        os.execvp("sleep", ["sleep", "60"])
+    try:
+        until(lambda: child in processes() and processes()[child].pts is not None)
+        assert processes()[child].pts not in terminals(processes())
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        os.close(master)
+
+
+def test_a_warning_is_written_to_the_pane(box: Box) -> None:
+    assert tell([box.pane(), 9999], "stops in 10 min\x1b[2J") == 1
+    until(lambda: "*** devbox: stops in 10 min[2J" in box.tmux("capture-pane", "-p"))
+
+
+# Programs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_a_build_is_seen_with_its_processor_time(box: Box) -> None:
+    (box.folder / "Makefile").write_text(f"all:\n\t{sys.executable} -c 'while 1: pass'\n")
+    box.type(f"make -C {box.folder}")
+    until(lambda: any(one.name == "make" for one in processes().values()))
+    tool = box.tools()["make"]
+    assert tool["kind"] == "finite"
+    assert tool["cpu"] > 0.1
+    box.tmux("send-keys", "C-c")
+
+
+def test_a_sleeping_test_run_is_there_and_counts(box: Box) -> None:
+    box.program("pytest", f"#!{sys.executable}\nimport time\ntime.sleep(100)\n")
+    box.type(str(box.folder / "pytest"))
+    until(lambda: any(one.name == "pytest" for one in processes().values()))
+    found = box.tools()["pytest"]
+    assert (found["kind"], found["child"]) == ("finite", False)
+    assert found["cpu"] < 0.05
+    evidence = box.look()["state"]["evidence"]
+    assert [row[2] for row in evidence if row[0] == "pytest"] == [True]
+
+
+def test_a_script_that_sleeps_and_looks_again_shows_signs_of_life(box: Box) -> None:
+    path = box.program("poll.sh", "#!/bin/sh\nwhile :; do sleep 0.3; done\n")
+    box.type(path)
+    until(lambda: any(one.name == "poll.sh" for one in processes().values()))
+    tool = box.tools()["poll.sh"]
+    assert (tool["kind"], tool["child"]) == ("job", True)
+
+
+def test_a_server_that_serves_nobody_is_no_work(box: Box) -> None:
+    box.type(f"{sys.executable} -m http.server --bind 127.0.0.1 0")
+    until(lambda: "Serving" in box.tmux("capture-pane", "-p"))
+    tools = box.tools()
+    (server,) = [tool for tool in tools.values() if tool["kind"] == "server" and "http" in tool["name"]]
+    assert server["cpu"] < 0.05
+
+
+def test_an_editor_a_pager_and_an_idle_shell_are_no_work(box: Box) -> None:
+    box.type("less /etc/passwd")
+    until(lambda: any(one.name == "less" for one in processes().values()))
+    assert not {"less", "sh", "tmux"} & set(box.tools(0.5))
+
+
+def test_an_agent_says_how_it_is_through_its_hooks(box: Box) -> None:
+    """And without: it is known by its name, with the signs of life that it shows."""
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", box.folder / "claude")
+    box.type(f"{box.folder}/claude 100")
+    until(lambda: any(one.name == "claude" for one in processes().values()))
+    pid = next(one.pid for one in processes().values() if one.name == "claude" and one.pts == box.pane())
+    assert box.tools(0.5)["claude"]["state"] is None
+    notes = box.home / ".devbox" / "agents"
+    notes.mkdir()
+    (notes / "a.json").write_text(json.dumps({"pid": pid, "state": "waiting", "since": CLOCK.wall() - 60}))
+    (notes / "b.json").write_text("{")
+    os.mkfifo(notes / "c.json")  # nothing that lies there may stop the collector
+    tool = box.tools(0.5)["claude"]
+    assert (tool["kind"], tool["state"]) == ("agent", "waiting")
+    rows = {row[0]: row for row in box.look()["state"]["evidence"]}
+    assert rows["claude"][1:] == ["waits for you, since 1 min", True]
+
+
+# Leases ----------------------------------------------------------------------------------------------------
+
+
+def test_leases_hold_while_what_they_watch_is_so(box: Box) -> None:
+    later, mark = CLOCK.wall() + 3600, box.folder / "mark"
+    mark.touch()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    leases: list[dict[str, Any]] = [
+        {"id": "plain", "why": "demo", "until": later},
+        {"id": "over", "why": "demo", "until": CLOCK.wall() - 1},
+        {"id": "endless", "why": "demo", "until": CLOCK.wall() + 1e9},
+        {"id": "pid", "why": "p", "until": later, "pid": os.getpid()},
+        {"id": "no-pid", "why": "p", "until": later, "pid": gone.pid},
+        {"id": "while", "why": "w", "until": later, "command": f"test -e {mark}"},
+        {"id": "hangs", "why": "w", "until": later, "command": "sleep 60"},
+        {"id": "broken"},
+    ]
+    (box.home / ".devbox" / "leases").mkdir()
+    own = {"id": "run-1", "why": "make", "until": later, "pid": os.getpid()}
+    (box.home / ".devbox" / "leases" / "1.json").write_text(json.dumps(own))
+    found = [one["id"] for one in box.look(leases=leases)["sample"]["leases"]]
+    assert found == ["plain", "pid", "while", "hangs", "run-1"]
+    mark.unlink()
+    found = [one["id"] for one in box.look(leases=leases[:6])["sample"]["leases"]]
+    assert found == ["plain", "pid", "run-1"]
+
+
+# The file --------------------------------------------------------------------------------------------------
+
+
+def interpreters() -> list[str]:
+    """Old Pythons that this machine happens to have."""
+    found = [str(path) for path in Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python3")]
+    return [path for path in found if not subprocess.run([path, "-c", ""], check=False).returncode]
+
+
+@pytest.mark.parametrize("python", [sys.executable, *interpreters()])
+def test_looks_follow_each_other_on_each_python_and_cost_little(box: Box, python: str) -> None:
+    first = box.look(python)
+    assert first["state"]["verdict"] == "unknown" or first["state"]["evidence"][0][2]
+    assert "no look in the time before" in [row[1] for row in first["state"]["evidence"]]
+    time.sleep(1.0)
+    second = box.look(python)
+    assert "no look in the time before" not in [row[1] for row in second["state"]["evidence"]]
+    assert 0.5 < second["sample"]["span"] < 30
+    assert second["cost"] < 0.5  # seconds of processor time, on a loaded machine
+    # The same sample means the same to the daemon.
+    assert judge(first["state"], second["sample"])["verdict"] == second["state"]["verdict"]
+    assert len(json.dumps(second)) < 64_000
+
+
+def test_the_file_is_private_whole_and_made_anew_when_it_is_damaged(box: Box) -> None:
+    box.look()
+    path = box.state / "idle.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    for text in ("{", "[]", ""):
+        path.write_text(text)
+        assert box.look()["state"]["minutes"] in ("a", "u")
+    assert not (box.state / "idle.json.new").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")
+def test_an_idle_machine_is_warned_and_nothing_is_powered_off_that_is_not_the_instance(box: Box) -> None:
+    """In namespaces of its own nothing else runs: idle, a warning on the pane, and then the watchdog that is not allowed."""
+    if subprocess.run(
+        ["unshare", "-pfn", "--mount-proc", "true"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("no namespaces here")
+    stub = box.folder / "bin"
+    stub.mkdir()
+    (stub / "systemctl").write_text(f"#!/bin/sh\necho $* >>{box.folder}/called\n")
+    (stub / "systemctl").chmod(0o755)
+    program = box.folder / "activity-x.py"
+    program.write_text(load_program("activity"))
+    rules = json.dumps({**RULES, "after": 2.0, "warn": 1.0, "instance": "i-0", "home": str(box.home)})
+    script = f"""
+    export PATH={stub}:$PATH
+    tmux -S {box.folder}/inner -f /dev/null new-session -d sh
+    pts=$(tmux -S {box.folder}/inner display-message -p '#{{pane_tty}}')
+    touch -a -d '1 hour ago' $pts
+    sleep 0.3
+    run() {{ {sys.executable} -I {program} {box.folder}/inner-state "$@"; }}
+    for n in 1 2 3 4 5 6; do run look '{rules}'; sleep 1.2; done
+    run minute
+    tmux -S {box.folder}/inner capture-pane -p
+    tmux -S {box.folder}/inner kill-server
+    """
+    done = subprocess.run(
+        ["unshare", "-pfn", "--mount-proc", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    looks = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [look["state"]["verdict"] for look in looks[1:]] == ["idle"] * 5, done.stderr
+    assert "stop" in [look["decision"]["do"] for look in looks]
+    assert "this box stops in" in done.stdout
+    called = (box.folder / "called").read_text() if (box.folder / "called").exists() else ""
+    assert "poweroff" not in called
+
+
+# Delivery --------------------------------------------------------------------------------------------------
+
+
+def deliver(home: Path, *arguments: str) -> str:
+    """As it arrives over a session."""
+    line = ["sh", "-c", wrap(load("watch.sh", common=False), *arguments)]
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout.strip()
+
+
+def test_the_program_travels_once_and_a_machine_that_is_not_the_box_keeps_no_timer(tmp_path: Path) -> None:
+    """A simulated box is somebody's laptop: nothing outlives the look there."""
+    digest, packed, rules = activity.digest(), activity.packed(), json.dumps(RULES)
+    assert deliver(tmp_path, digest, "i-0123", rules, "") == "need"
+    found = json.loads(deliver(tmp_path, digest, "i-0123", rules, packed))
+    assert found["state"]["verdict"] in ("unknown", "active")
+    again = json.loads(deliver(tmp_path, digest, "i-0123", rules, ""))
+    assert again["sample"]["span"] > 0
+    assert sorted(path.name for path in (tmp_path / ".devbox" / "idle").iterdir()) == [
+        f"activity-{digest[:16]}.py",
+        "idle.json",
+        "idle.lock",
+    ]
+    assert deliver(tmp_path, "0" * 64, "i-0123", rules, "") == "need"
+    assert "problem" in deliver(tmp_path, digest, "i-0123", "{", "")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")
+@pytest.mark.parametrize("has_systemd", [True, False])
+def test_on_the_instance_a_timer_or_a_loop_looks_every_minute(tmp_path: Path, has_systemd: bool) -> None:
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces here")
+    stub, log, kept = tmp_path / "bin", tmp_path / "log", tmp_path / "kept"
+    stub.mkdir()
+    kept.mkdir()
+    (stub / "systemctl").write_text(f'#!/bin/sh\necho "$*" >>{log}\n[ "$1" != is-active ]\n')
+    (stub / "systemctl").chmod(0o755)
+    before = f"""
+    mount -t tmpfs none /var/lib; mkdir -p /var/lib/cloud/data /etc/systemd/system; echo i-0123 >/var/lib/cloud/data/instance-id
+    mount --bind {kept} /etc/systemd/system; mount -t tmpfs none /run; {"mkdir -p /run/systemd/system" if has_systemd else ""}
+    trap 'cp -r /var/lib/devbox {tmp_path}/state' EXIT
+    """
+    path = f"{stub}:{os.environ['PATH']}"
+    shell = before + '\n"$@"; exit'
+    line = [
+        "sh",
+        "-c",
+        wrap(
+            load("watch.sh", common=False), activity.digest(), "i-0123", json.dumps(RULES), activity.packed()
+        ),
+    ]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", shell, "sh", *line],
+        env={"HOME": str(tmp_path), "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert json.loads(done.stdout)["state"], done.stderr
+    if has_systemd:
+        unit = (kept / "devbox-idle.service").read_text()
+        assert f"/var/lib/devbox/activity-{activity.digest()[:16]}.py /var/lib/devbox minute" in unit
+        assert "enable --now --quiet devbox-idle.timer" in log.read_text()
+        return
+    pid = int((tmp_path / "state" / "loop.pid").read_text())
+    try:
+        assert "loop" in Path(f"/proc/{pid}/cmdline").read_text()
+    finally:
+        os.kill(pid, 9)
+
+
+# Names -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("claude --continue", "agent"),
+        ("node /usr/lib/node_modules/.bin/codex exec", "agent"),
+        ("python3 -m pytest -x", "finite"),
+        ("/usr/bin/python3 /home/u/.local/bin/pytest", "finite"),
+        ("cargo build --release", "finite"),
+        ("npm run dev", "server"),
+        ("node /w/node_modules/.bin/jest --watchAll", "server"),
+        ("node /w/node_modules/.bin/jest", "finite"),
+        ("tsc -w", "server"),
+        ("scp -t /tmp", "transfer"),
+        ("/usr/lib/openssh/sftp-server", "transfer"),
+        ("python -m ipykernel_launcher -f x.json", "kernel"),
+        ("python -m pdb a.py", "debugger"),
+        ("gdb ./a.out", "debugger"),
+        ("./a.out", None),
+        ("python a.py", None),
+        ("python -c pytest", None),
+        ("", None),
+    ],
+)
+def test_programs_are_known_by_name(line: str, kind: str | None) -> None:
+    assert kind_of(line.split(), "x") == kind
+
+
+def test_a_line_of_proc_is_read_whatever_the_program_is_called() -> None:
+    """Its name may hold blanks and brackets; numbers as in proc(5)."""
+    one = Process(7, "7 (a) R 1 (x) S 3 7 7 34817 7 4194304 1 2 3 4 50 60 7 8 20 0 1 0 999 1 1")
+    assert (one.name, one.parent, one.ticks, one.reaped, one.started, one.pts) == (
+        "a) R 1 (x",
+        3,
+        110,
+        15,
+        999,
+        1,
+    )
+    assert Process(7, "7 (a) S 3 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 9 1 1").pts is None
