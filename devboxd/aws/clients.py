@@ -266,7 +266,6 @@ class Caller:
             with self._translated("sts", "get_credentials"):
                 session = new_session(self.profile)
                 # A test of the configuration: an unknown profile is refused here and now.
-                session.get_scoped_config()
                 check(session, self.profile, os.environ)
                 region = self._region(session)
                 give_providers(session, self.profile_name, region, self.kept, self.clock.wall)

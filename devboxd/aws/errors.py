@@ -151,7 +151,10 @@ def _helper_failed(error: boto.BotoCoreError, name: str, hint: str, profile: str
 
 def _profile_unknown(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
     asked = error.kwargs.get("profile") or profile
-    return ProfileUnknown(f"there is no AWS profile named {asked!r}", hint="see: aws configure list-profiles")
+    return ProfileUnknown(
+        f"there is no AWS profile named {asked!r}",
+        hint="profiles are sections of ~/.aws/config: [profile NAME]",
+    )
 
 
 def _region_missing(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:

@@ -7,6 +7,7 @@ signed upgrade mean: session-manager-plugin, ``sessionhandler.go`` and ``websock
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -135,10 +136,23 @@ class SessionApi:
         if not (instance.state.is_stopped or instance.state.is_gone):
             return error
         name = one_line(instance.name or target)
+        project = shlex.quote(one_line(instance.project)) if instance.project else None
         if instance.state.is_gone:
-            return WrongState(f"{name} ({target}) has been terminated", hint="devboxctl ls shows what exists")
-        hint = f"start it: aws ec2 start-instances --instance-ids {target}"
-        return BoxStopped(f"{name} is {instance.state.value}", hint=hint)
+            hint = f"bring it up: devboxctl up {project}" if project else "devboxctl ls shows what exists"
+            return WrongState(f"{name} ({target}) has been terminated", hint=hint)
+        return BoxStopped(f"{name} is {instance.state.value}", hint=self._how_to_start(target, project))
+
+    def _how_to_start(self, target: str, project: str | None) -> str:
+        """The command that starts a box: ours for a box that is ours to start, and EC2's own for every other."""
+        if project is not None:
+            return f"start it: devboxctl start {project}"
+        where = f" --region {self.caller.region}"
+        if self.caller.profile:
+            where += f" --profile {shlex.quote(self.caller.profile)}"
+        return (
+            f"it is no project of yours, so start it in the EC2 console, or: aws ec2 start-instances "
+            f"--instance-ids {target}{where}"
+        )
 
     async def resume(self, session_id: str) -> Grant:
         """Get leave to connect to a session again.

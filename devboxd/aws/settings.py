@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from aiobotocore.session import AioSession
 
+from devboxd.aws import profiles as profiles_
+from devboxd.aws.errors import ProfileUnknown
 from devboxd.errors import BadRequest
 from devboxd.text import one_line
 
@@ -110,6 +112,7 @@ def check(session: AioSession, profile: str | None, environment: Mapping[str, st
 
     Raises:
         BadRequest: something there can not be; the first that was found.
+        ProfileUnknown: there is no such profile.
     """
     for variable, setting in _VARIABLES.items():
         if (value := environment.get(variable)) and not _RULES[setting][0](value):
@@ -121,6 +124,11 @@ def check(session: AioSession, profile: str | None, environment: Mapping[str, st
     name = profile or environment.get("AWS_DEFAULT_PROFILE") or environment.get("AWS_PROFILE") or "default"
     profiles: _Profiles = session.full_config.get("profiles", {})
     portals: _Profiles = session.full_config.get("sso_sessions", {})
+    if name not in profiles and name != "default":
+        raise ProfileUnknown(
+            f"there is no AWS profile named {name!r}",
+            hint=profiles_.hint(name, session.full_config, files.config),
+        )
     seen: list[str] = []
     while name in profiles and name not in seen and len(seen) < MAX_HOPS:
         seen.append(name)
@@ -128,7 +136,7 @@ def check(session: AioSession, profile: str | None, environment: Mapping[str, st
         _check_values(files, name, settings)
         _check_keys(files, name, settings)
         _check_portal(files, name, settings, portals)
-        _check_role(files, name, settings, profiles)
+        _check_role(files, name, settings, session.full_config)
         name = str(settings.get("source_profile") or "") if "role_arn" in settings else ""
 
 
@@ -290,7 +298,7 @@ def _check_portal(files: Files, profile: str, settings: Settings, portals: _Prof
         )
 
 
-def _check_role(files: Files, profile: str, settings: Settings, profiles: _Profiles) -> None:
+def _check_role(files: Files, profile: str, settings: Settings, configuration: Mapping[str, Any]) -> None:
     if "role_arn" not in settings or "web_identity_token_file" in settings:
         return
     source, origin = settings.get("source_profile"), settings.get("credential_source")
@@ -305,10 +313,10 @@ def _check_role(files: Files, profile: str, settings: Settings, profiles: _Profi
             f"the AWS configuration can not be used: {where} has a role_arn and nothing to take it with",
             hint="add source_profile or credential_source there",
         )
-    if source is not None and source not in profiles:
+    if source is not None and source not in configuration.get("profiles", {}):
         raise BadRequest(
             f"the AWS configuration can not be used: {where}: source_profile = {_shown(source)} is no profile",
-            hint="see: aws configure list-profiles",
+            hint=profiles_.hint(str(source), configuration, files.config),
         )
 
 

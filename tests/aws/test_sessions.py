@@ -464,8 +464,30 @@ async def test_a_box_that_is_off_is_called_off(
         await sessions.start(BOX)
     assert type(failure.value) is expected
     if expected is BoxStopped:
-        assert failure.value.hint == f"start it: aws ec2 start-instances --instance-ids {BOX}"
+        hint = str(failure.value.hint)
+        assert hint.endswith(f"aws ec2 start-instances --instance-ids {BOX} --region eu-north-1"), hint
         assert not failure.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [
+        ("stopped", "start it: devboxctl start gpu"),
+        ("stopping", "start it: devboxctl start gpu"),
+        ("terminated", "bring it up: devboxctl up gpu"),
+    ],
+)
+async def test_the_box_of_a_project_is_started_by_our_own_command(
+    aws: FakeAws, sessions: SessionApi, state: str, hint: str
+) -> None:
+    """Started behind the daemon's back it would be saved again."""
+    aws.on("StartSession", error("TargetNotConnected", f"{BOX} is not connected."))
+    answer = RESERVATIONS.format(id=BOX, next="").replace("<name>running</name>", f"<name>{state}</name>")
+    answer = answer.replace("<key>team</key><value/>", "<key>devbox:project</key><value>gpu</value>")
+    aws.on("DescribeInstances", xml(answer))
+    with pytest.raises(WrongState) as failure:
+        await sessions.start(BOX)
+    assert failure.value.hint == hint
 
 
 async def test_a_box_that_is_nowhere_is_not_waited_for(aws: FakeAws, sessions: SessionApi) -> None:

@@ -207,3 +207,40 @@ async def test_no_proxy_holds_for_an_unsupported_one_too(
     await callers.refresh()
     with pytest.raises(DevboxError, match="not supported"):
         await callers.caller().call("ssm", "get_connection_status", Target="i-1")
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "mend"),
+    [
+        ("[work]\nregion = eu-west-1\n", "work", "a section [work] in ~/.aws/config is no profile: call it [profile work]"),
+        ("[Profile work]\nregion = eu-west-1\n", "work", "a section [Profile work] in ~/.aws/config is no profile: call it [profile work]"),
+        ("[PROFILE  work]\n", "work", "call it [profile work]"),
+        ("[sso-session acme]\nsso_region = eu-west-1\n", "acme", "acme is an SSO session in ~/.aws/config: a profile that uses it says sso_session = acme"),
+        ("[profile Work]\n", "work", "did you mean Work?"),
+        ("[profile work]\n", "profile work", "did you mean work?"),
+        ("[profile work-dev]\n[profile work-prod]\n", "work-dve", "did you mean work-dev or work-prod?"),
+        ("[profile a]\n[profile b]\n", "somebody", "there are a, b; where the name comes from: devboxctl config show --origin"),
+        ("", "work", "~/.aws/config has no profile"),
+        ("[profile a]\nrole_arn = arn:aws:iam::111122223333:role/r\nsource_profile = work\n[work]\n", "a", "call it [profile work]"),
+    ],
+)  # fmt: skip
+async def test_a_profile_that_is_none_is_told_with_what_was_meant(
+    callers: Callers, home: Path, written: str, asked: str, mend: str
+) -> None:
+    """``[work]`` where ``[profile work]`` has to stand is the mistake of everybody who knew ~/.aws/credentials first."""
+    (home / ".aws" / "config").write_text(written, encoding="utf-8")
+    with pytest.raises(BadRequest) as bad:
+        assert callers.caller(asked, "eu-west-1").region
+    assert mend in (bad.value.hint or ""), bad.value
+    assert "\x1b" not in str(bad.value.hint)
+
+
+async def test_a_profile_of_the_environment_is_looked_for_too(
+    callers: Callers, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one in ~/.aws/credentials stands there without the word "profile"."""
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    with pytest.raises(BadRequest, match="no AWS profile named 'work'"):
+        assert callers.caller(None, "eu-west-1").region
+    (home / ".aws" / "credentials").write_text(f"[work]\n{KEYS}", encoding="utf-8")
+    assert callers.caller(None, "eu-west-2").region == "eu-west-2"
