@@ -10,9 +10,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from devboxd import __version__
 from devboxd.api.handlers.context import Context
@@ -24,6 +27,7 @@ from devboxd.aws.http import DENIED
 from devboxd.aws.login import Login
 from devboxd.aws.rows import SharedRows
 from devboxd.aws.stack import StackApi
+from devboxd.aws.user import UserApi
 from devboxd.aws.watch import changes as credential_changes
 from devboxd.control.base.logins import LoginWatch
 from devboxd.control.base.memory import Memory
@@ -35,6 +39,7 @@ from devboxd.control.doctor import Doctor
 from devboxd.control.errand import Errands
 from devboxd.control.lifecycle.deploy import deploy
 from devboxd.control.lifecycle.home import Lifecycle
+from devboxd.control.lifecycle.user import Asked, Finding, UserSetUp
 from devboxd.errors import DevboxError
 from devboxd.host.bridge_key import bridge_secrets
 from devboxd.host.clock import Clock
@@ -53,6 +58,7 @@ from devboxd.host.systemd import DescriptorStore, Notifier
 from devboxd.host.template import template
 from devboxd.host.wake import wakeups
 from devboxd.model.config import Merged
+from devboxd.model.ledger import EVERY_ROW
 from devboxd.model.states import StoreEngine
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
@@ -117,6 +123,8 @@ class _Parts:
     daemon: Daemon
     logins: LoginWatch
     store: SqliteStore
+    table: SharedRows
+    computes: AwsComputes
     lifecycle: Lifecycle
 
 
@@ -142,6 +150,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         listeners,
         bridge_secret=bridge_secrets(paths.bridge_key),
     )
+    computes = AwsComputes(callers)
     where = loaded.config.store
     table = SharedRows(
         where.table,
@@ -153,7 +162,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
     lifecycle = Lifecycle(
         shared,
         {StoreEngine.SQLITE: store, StoreEngine.DYNAMODB: table},
-        AwsComputes(callers),
+        computes,
         Errands(daemon.execute, lambda: daemon.config),
         me=memory.owner,
         owner=daemon.owner_tag,
@@ -167,7 +176,21 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         lifecycle.configured(settings.config.store.engine)
 
     current = _Files(files, settings, loaded, reconfigured)
-    return _Parts(clock, shared, memory, current, callers, dialer, keys, daemon, watch, store, lifecycle)
+    return _Parts(
+        clock,
+        shared,
+        memory,
+        current,
+        callers,
+        dialer,
+        keys,
+        daemon,
+        watch,
+        store,
+        table,
+        computes,
+        lifecycle,
+    )
 
 
 async def _run(
@@ -211,6 +234,7 @@ async def _run(
             prefix=PREFIX,
             dry_run=dry_run,
         ),
+        set_up_user=lambda asked: _user(parts, asked),
     )
     lock = Lock(paths.projects_lock)
     lock.take()  # a reconciler may have it for a while: both can be at work, it is only that one would do
@@ -234,6 +258,29 @@ async def _run(
         await parts.store.close()
         await parts.dialer.close()
         await parts.callers.close()
+
+
+def _user(parts: _Parts, asked: Asked) -> AsyncIterator[Finding]:
+    """``devboxctl init user``."""
+    config = parts.daemon.settings.for_aws()
+    whose = config.account_of(asked.account)
+
+    async def write(settings: Mapping[str, Mapping[str, str]]) -> str | None:
+        file = await parts.settings.add(settings)
+        return str(file) if file is not None else None
+
+    return UserSetUp(
+        asked,
+        parts.shared.time,
+        api=lambda: UserApi(parts.callers.caller(whose.profile, whose.region), PREFIX),
+        offers=lambda: parts.computes.offers(whose),
+        identity=lambda: parts.daemon.identity(asked.account),
+        plan=lambda name, wish: parts.lifecycle.projects.plan(name, replace(wish, account=whose)),
+        read_table=lambda: parts.table.read("", EVERY_ROW),
+        write=write,
+        config=config,
+        prefix=PREFIX,
+    ).run()
 
 
 def _place(parts: _Parts, engine: StoreEngine, paths: Paths) -> str:
@@ -313,6 +360,12 @@ class _Files:
         """As they are at this moment: an editor was closed just now, and nobody may have seen it."""
         self._take(await asyncio.to_thread(self._files.load))
         return self._loaded
+
+    async def add(self, settings: Mapping[str, Mapping[str, str]]) -> Path | None:
+        """Write settings down, and use them at once. Raises StateNotSaved."""
+        file = await asyncio.to_thread(self._files.add, settings)
+        await self.load()
+        return file
 
     def merged(self) -> Merged:
         """What holds, and where each of it comes from."""

@@ -25,6 +25,74 @@ def add_to(app: typer.Typer) -> None:
             "devboxctl init account --set CustomerKey=true --set EncryptSessions=true",
         ],
     )
+    grammar.add(
+        group,
+        "user",
+        user,
+        examples=[
+            "devboxctl init user --dry-run",
+            "devboxctl init user --create-profile",
+            "devboxctl init user --store dynamodb -r eu-central-1",
+        ],
+    )
+
+
+_MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED ", "skipped": "skipped"}
+
+
+def user(
+    create_profile: Annotated[
+        bool,
+        typer.Option("--create-profile", help="Make an instance profile for your boxes where there is none."),
+    ] = False,
+    instance_profile: Annotated[
+        str | None,
+        typer.Option(
+            "--instance-profile", metavar="NAME", help="The one to use, or to make under that name."
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", metavar="sqlite|dynamodb", help="Where your projects are to be written down."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only look: make nothing, and write nothing.")
+    ] = False,
+    profile: options.Profile = None,
+    region: options.Region = None,
+) -> int:
+    """Check what your first launch needs, and write your configuration.
+
+    Login, network, instance profile, base image, and whether EC2 would launch: each is tried, and what is missing is
+    named with what mends it. Asked again it changes nothing that is there. The exit status is 1 when something is missing.
+    """
+    request = wire.UserRequest(
+        settings.profile, settings.region, create_profile, instance_profile, store, dry_run
+    )
+    status = 0
+    for step in ask.ask_lines(routes.SET_UP_USER, request):
+        if step.failure is not None:
+            return reply.show_failure(show.plain(step.failure))
+        if settings.json:
+            show.print_json(step, line=True)
+        elif step.check is not None:
+            _tell(step.check)
+        if step.check is not None and step.check.result == "failed":
+            status = 1
+        if step.done:
+            if not settings.json and status == 0:
+                show.say("all is there: devboxctl launch PROJECT" if not dry_run else "nothing was changed")
+            return status
+    raise client.DaemonLost("devboxd ended in the middle; devboxctl init user looks again")
+
+
+def _tell(check: wire.Check) -> None:
+    mark = _MARKS.get(check.result, show.cell(check.result))
+    show.write(f"{mark}  {show.cell(check.name)}: {show.cell(check.text)}\n")
+    if check.hint:
+        show.write(f"         hint: {show.cell(check.hint)}\n")
 
 
 def account(

@@ -292,6 +292,14 @@ SET_UP_ACCOUNT: Final = Route(
     "Deploy or update what boxes need in an account and region.",
     Shape.LINES,
 )
+SET_UP_USER: Final = Route(
+    "POST",
+    "/v1/user",
+    wire.UserRequest,
+    wire.UserStep,
+    "Check what a user needs before the first launch, make what is asked for, write the configuration.",
+    Shape.LINES,
+)
 SHOW_POLICY: Final = Route(
     "GET", "/v1/policy", wire.PolicyRequest, dict[str, Any], "The IAM policy that somebody needs."
 )

@@ -51,6 +51,12 @@ class ClockWrong(DevboxError):
     retryable = True
 
 
+class Rehearsed(DevboxError):
+    """EC2 would have done it, had it not been asked with DryRun."""
+
+    code = "rehearsed"
+
+
 class AwsFailed(DevboxError):
     """AWS refused a call for a reason that we have no better name for."""
 
@@ -125,6 +131,7 @@ TABLE: Final[dict[str, Row]] = dict(
             Row(Denied, "the region is switched off for this account{why}", "switch it on under Account in the AWS console"),
             "RegionDisabledException sts:RegionDisabledException",
         ),
+        *_rows(Row(Rehearsed, "AWS would allow {name}, and can do it"), "DryRunOperation"),
         # Too much at once. The bucket is the account's: others drink from it, too.
         *_rows(_THROTTLED, "Throttling ThrottlingException ThrottledException RequestThrottled"),
         *_rows(_THROTTLED, "RequestThrottledException RequestLimitExceeded TooManyRequestsException"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import tomllib
@@ -15,13 +16,14 @@ from typing import Any, Final
 import msgspec
 from watchfiles import Change, awatch
 
-from devboxd.host.files import replace_if_changed
+from devboxd.host.files import replace_if_changed, saving
 from devboxd.host.paths import Paths
 from devboxd.model.config import Config, ConfigInvalid, Layer, Merged, environment_layer, merge
 
 LOOK_EVERY: Final = (
     250  # milliseconds between two looks of watchfiles at what it has noticed; each is a wake-up
 )
+ADDED: Final = "50-init-user.toml"
 SIZE_MAX: Final = 1 << 20  # bytes; more is not a configuration
 
 log = logging.getLogger(__name__)
@@ -126,6 +128,30 @@ class ConfigFiles:
                         break  # a folder has come or gone: watch the new set
                 else:
                     return
+
+    def add(self, settings: Mapping[str, Mapping[str, str]]) -> Path | None:
+        """Put settings into a file of their own in config.d, beside what it says already.
+
+        Returns: the file; None where DEVBOX_CONFIG names the only one that counts. Raises StateNotSaved.
+        """
+        if self.environment.get("DEVBOX_CONFIG"):
+            return None
+        path = self.paths.config_parts / ADDED
+        with saving(path):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            tables = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
+            for section, table in settings.items():
+                tables.setdefault(section, {}).update(table)
+            lines = ["# written by devboxctl init user; config.toml and this file together hold"]
+            for section, table in sorted(tables.items()):
+                # What JSON makes of a text is a basic string of TOML, too.
+                lines += [
+                    "",
+                    f"[{section}]",
+                    *(f"{name} = {json.dumps(value)}" for name, value in table.items()),
+                ]
+            replace_if_changed(path, ("\n".join(lines) + "\n").encode())
+        return path
 
     def _files(self) -> list[Path]:
         """All files there are, the weakest first."""

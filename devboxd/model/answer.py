@@ -43,6 +43,7 @@ from devboxd.model.step import (
     Write,
 )
 
+PROFILE_PATIENCE: Final = 5  # refusals in a row, half a minute, that a new instance profile may explain
 PATIENCE: Final = 20  # refusals in a row that EC2's delay may explain
 
 
@@ -119,6 +120,8 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
             return None  # a probe: the box waits
         case Launch(), Refusal.CAPACITY | Refusal.MISMATCH:
             return launch.next_attempt(seen, text)
+        case Launch(), Refusal.INVALID if times < PROFILE_PATIENCE and "nstance Profile" in text:
+            return None  # it may have been made a moment ago, and IAM tells EC2 later
         case Launch(), _ if refusal in HOPELESS or (lasting and refusal in (Refusal.GONE, Refusal.BUSY)):
             return launch.give_up(seen, text)
         case Start(), Refusal.CAPACITY:

@@ -22,9 +22,11 @@ from devboxd.aws.login import LoginStep
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Finding
 from devboxd.control.errand import Errands
+from devboxd.control.lifecycle import user as set_up_of_user
 from devboxd.control.lifecycle.account import Progress
 from devboxd.control.lifecycle.home import Lifecycle
 from devboxd.control.lifecycle.projects import Projects
+from devboxd.control.lifecycle.user import Asked
 from devboxd.errors import LoginNeeded
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
@@ -238,6 +240,9 @@ async def make_server() -> AsyncIterator[MakeServer]:
         async def lend(profile: str | None, given: Lent | None) -> Lent | None:
             return None
 
+        async def set_up_user(asked: Asked) -> AsyncIterator[set_up_of_user.Finding]:
+            yield set_up_of_user.Finding("login", Result.OK, f"dry run: {asked.dry_run}")
+
         loaded = Loaded(merge([Layer("flag", {"defaults": {"mux": "tmux"}})]), ())
 
         async def config() -> Loaded:
@@ -276,6 +281,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 store_used=StoreEngine.SQLITE,
                 store_place=lambda engine: f"in {engine}",
                 set_up=set_up,
+                set_up_user=set_up_user,
             )
             server = Server(path, daemon, context)
             await stack.enter_async_context(serving(build(context), listener))

@@ -120,6 +120,25 @@ def test_the_policy_is_that_of_the_account(world: World) -> None:
     assert world.run("iam", "policy", "--for", "nobody").returncode == 2
 
 
+def test_a_user_sets_up_and_launches_with_nothing_in_the_account(world: World) -> None:
+    """The other first day: no administrator, the default VPC, and a profile that the user makes."""
+    missing = world.run("init", "user", timeout=LONG)
+    assert (missing.returncode, b"--create-profile" in missing.stdout) == (1, True), missing
+    made = world.ok("init", "user", "--create-profile", timeout=LONG)
+    assert 'projects.instance_profile = "devbox-box"' in made
+    assert "nothing has to be written" in world.ok("init", "user", timeout=LONG)
+    world.ok("launch", "work", "--type", "t4g.small", timeout=LONG)
+    assert project(world)["phase"] == "running"
+    table = world.run("init", "user", "--store", "dynamodb", timeout=LONG)
+    assert (table.returncode, b"init account" in table.stdout) == (1, True), table
+    (stored, other) = world.json("store", "show")["stores"]
+    assert (stored["engine"], stored["projects"], other["failure"]["code"]) == (
+        "sqlite",
+        ["work"],
+        "store-failed",
+    )
+
+
 def test_an_account_is_set_up_and_then_launched_into(world: World) -> None:
     """The first day of a new user: nothing is there, and nobody wants to read about VPCs."""
     dry = world.ok("init", "account", "--dry-run", timeout=LONG)

@@ -168,3 +168,19 @@ async def test_a_change_that_nobody_told_of_is_seen_all_the_same(paths: Paths) -
         async for loaded in files.watch(stop):
             assert profile(loaded) == "before"
             break
+
+
+def test_settings_are_added_beside_what_was_added_before(paths: Paths) -> None:
+    """In a file of its own: what somebody wrote by hand keeps its comments and its order."""
+    paths.config_file.write_text("# mine\n[projects]\ntype = 't4g.small'\n")
+    files = ConfigFiles(paths, {})
+    odd = 'quo"te \\ ü \u2028'
+    assert files.add({"projects": {"instance_profile": "a"}}) == paths.config_parts / "50-init-user.toml"
+    files.add({"projects": {"base": odd}, "store": {"engine": "dynamodb"}})
+    loaded = files.load()
+    assert loaded.error is None
+    found = loaded.config.projects
+    assert (found.type, found.instance_profile, found.base) == ("t4g.small", "a", odd)
+    assert loaded.config.store.engine == "dynamodb"
+    assert paths.config_file.read_text().startswith("# mine")
+    assert ConfigFiles(paths, {"DEVBOX_CONFIG": "/elsewhere"}).add({"defaults": {"profile": "x"}}) is None

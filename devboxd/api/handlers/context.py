@@ -10,10 +10,11 @@ import msgspec
 from devboxd.api import wire
 from devboxd.aws.lent import Lent
 from devboxd.aws.login import LoginStep
+from devboxd.control import doctor
 from devboxd.control.daemon import Daemon
-from devboxd.control.doctor import Finding
 from devboxd.control.lifecycle.account import Progress
 from devboxd.control.lifecycle.projects import Projects
+from devboxd.control.lifecycle.user import Asked, Finding
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
@@ -53,8 +54,8 @@ class Logins(Protocol):
 class Doctor(Protocol):
     """Finds out what is wrong."""
 
-    async def machine(self, account: Account) -> list[Finding]: ...
-    async def box(self, box: BoxRef) -> list[Finding]: ...
+    async def machine(self, account: Account) -> list[doctor.Finding]: ...
+    async def box(self, box: BoxRef) -> list[doctor.Finding]: ...
 
 
 class Context(msgspec.Struct):
@@ -77,6 +78,7 @@ class Context(msgspec.Struct):
     store_place: Callable[[StoreEngine], str]  # where that is, for people
     # Network, parameters of the template, dry run.
     set_up: Callable[[Account, str | None, Mapping[str, str], bool], AsyncIterator[Progress]]
+    set_up_user: Callable[[Asked], AsyncIterator[Finding]]
 
 
 async def _resolved(context: Context, name: str, of: Account) -> BoxRef:

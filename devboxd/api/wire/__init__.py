@@ -13,6 +13,8 @@ from devboxd.api.wire.account import (
     MoveRequest,
     Store,
     StoreList,
+    UserRequest,
+    UserStep,
 )
 from devboxd.api.wire.box import (
     Box,
@@ -175,4 +177,6 @@ __all__ = [
     "StreamStatus",
     "StreamType",
     "Target",
+    "UserRequest",
+    "UserStep",
 ]

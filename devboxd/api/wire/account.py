@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from devboxd.api.wire.common import API_VERSION, Failure, Line
+from devboxd.api.wire.common import API_VERSION, Account, Check, Failure, Line
 from devboxd.api.wire.project import ProjectName
 
 
@@ -29,3 +29,20 @@ class StoreList(msgspec.Struct, omit_defaults=True):
 
     stores: list[Store]
     version: int = API_VERSION
+
+
+class UserRequest(Account, omit_defaults=True):
+    """Set a user up. ``instance_profile``: to be used, or made under that name; ``store``: to be used, or as it is."""
+
+    create_profile: bool = False
+    instance_profile: Line | None = None
+    store: Line | None = None
+    dry_run: bool = False
+
+
+class UserStep(msgspec.Struct, omit_defaults=True):
+    """One finding; the last one has ``done`` or a ``failure``."""
+
+    check: Check | None = None
+    done: bool = False
+    failure: Failure | None = None
