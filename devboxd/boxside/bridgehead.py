@@ -102,7 +102,7 @@ def control(of: int) -> bytes:
 
 
 def watch() -> bytes:
-    """Tell which ports this user's programs listen on: a line of JSON at each change."""
+    """Tell which ports this user's programs listen on: a line at each change, as ``listening.sh`` has it."""
     return _purpose("watch")
 
 

@@ -19,9 +19,10 @@ from devboxd.control.base.steady import steadily
 from devboxd.control.connect.attach import Attach
 from devboxd.control.connect.bridge import BridgeFacts, Bridges
 from devboxd.control.connect.bridged import BridgedExecution
+from devboxd.control.connect.bridged_terminal import BridgedTerminal, goes_over_a_bridge
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forwards import Forwards
-from devboxd.control.connect.ping import Pinged, ping
+from devboxd.control.connect.ping import Pinged, ping, ping_bridge
 from devboxd.control.connect.pools import Pools
 from devboxd.control.connect.port import IDLE_AFTER, PortTarget
 from devboxd.control.connect.session import HeldSession
@@ -91,9 +92,10 @@ class Daemon:
             self.execute,
             memory,
             wait=lambda: self.config.forward.wait,
+            changes=self._changes if self._bridges is not None else None,
         )
         self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
-        self.agents = SshAgents(shared, self.execute)
+        self.agents = SshAgents(shared, self.execute, self._bridges)
 
     # Life -------------------------------------------------------------------------------------------
 
@@ -172,6 +174,12 @@ class Daemon:
                 if spec.agent is not None:
                     user = spec.user or spec.box.user
                     await lent.enter_async_context(self.agents.lending(spec.box, user, spec.agent))
+                if self._bridges is not None and goes_over_a_bridge(spec):
+                    bridged = BridgedTerminal(self._bridges, spec, terminal, self.shared.time)
+                    if (
+                        leaving := await self.held(f"terminal on {spec.box.name}", bridged.run())
+                    ) is not None:
+                        return leaving
                 return await self.held(f"attach {spec.box.name}", attach.run())
         finally:
             self.attached -= 1
@@ -214,12 +222,24 @@ class Daemon:
             target.box, bridgehead.tcp(target.host or "localhost", target.port), wait
         )
 
+    async def _changes(self, box: BoxRef) -> Duplex | None:
+        assert self._bridges is not None
+        return await self._bridges.stream(box, bridgehead.watch(), None)
+
     async def connect(self, box: BoxRef, port: int, host: str | None, wait: float | None) -> Duplex:
         """Open a connection to a port of a box."""
         return await self.pools.of(PortTarget(box, port, host)).connect(wait)
 
     async def ping(self, box: BoxRef, count: int, timeout: float) -> Pinged:
-        """Measure the way to the agent and back. Errors as ``connect.ping``."""
+        """Measure the way to the box and back. Errors as ``connect.ping``."""
+        bridge = self._bridges.standing(box) if self._bridges is not None else None
+        if bridge is not None:
+            began = self.shared.time.monotonic()
+            # A third of the time: what a dead link does not answer is asked of the agent, which says why.
+            answered = await ping_bridge(bridge, count=count, timeout=timeout / 3)
+            if answered is not None:
+                return answered
+            timeout -= self.shared.time.monotonic() - began
         return await ping(self._sessions, box, self.config, count=count, timeout=timeout)
 
     async def _send_key(self, box: BoxRef, user: str, public_key: str) -> None:

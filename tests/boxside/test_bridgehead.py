@@ -324,8 +324,17 @@ def test_ports_are_told_as_they_change(near: Near) -> None:
     near.until(lambda: b"\n" in near.got[number])
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        near.until(lambda: port in json.loads(near.got[number].splitlines()[-1])["ports"])
-    near.until(lambda: port not in json.loads(near.got[number].splitlines()[-1])["ports"])
+        near.until(lambda: port in told(near, number))
+        assert near.note["port"] not in told(near, number), "a bridgehead is nobody's to forward"
+    near.until(lambda: port not in told(near, number))
+
+
+def told(near: Near, number: int) -> list[int]:
+    """The ports of the last whole line."""
+    line = bytes(near.got[number]).rpartition(b"\n")[0].splitlines()[-1].decode()
+    kind, *ports = line.split()
+    assert kind == "dec"
+    return [int(port) for port in ports]
 
 
 def test_a_second_start_finds_the_first(near: Near, program: Path) -> None:

@@ -101,7 +101,7 @@ def test_expired_credentials_leave_open_sessions_alone_and_refuse_new_ones_with_
         pid = terminal.shell_pid()
         world.fault("expire-credentials", seconds=20)
         assert terminal.shell_pid() == pid
-        done = world.run("ping", "api")
+        done = world.run("ping", "web")
         assert done.returncode == 4, done.stderr
         assert b"expired" in done.stderr
         assert b"hint: renew AWS_ACCESS_KEY_ID" in done.stderr

@@ -107,7 +107,7 @@ def start(folder: str) -> int:
         sys.stdout.flush()
         return 0
     try:
-        serve(bytes.fromhex(want["secret"]), float(want.get("linger") or LINGER), listeners)
+        serve(bytes.fromhex(want["secret"]), float(want.get("linger") or LINGER), folder, listeners)
     finally:
         for name in (path, note_path):
             try:
@@ -152,7 +152,7 @@ def detach() -> int:
     return 0
 
 
-def serve(secret: bytes, linger: float, listeners: "list[socket.socket]") -> None:
+def serve(secret: bytes, linger: float, folder: str, listeners: "list[socket.socket]") -> None:
     """Be the bridgehead."""
     os.umask(0o077)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -168,7 +168,7 @@ def serve(secret: bytes, linger: float, listeners: "list[socket.socket]") -> Non
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    Head(secret, linger).run(listeners, reading)
+    Head(secret, linger, folder).run(listeners, reading)
 
 
 def lane(folder: str, name: str) -> int:

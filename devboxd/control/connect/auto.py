@@ -15,6 +15,7 @@ from devboxd.control.connect.audience import Audience
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.forward import Forward, Pools, Wait
 from devboxd.control.connect.local import LocalListeners
+from devboxd.control.connect.stream import Duplex
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
@@ -28,6 +29,7 @@ LONGEST_REPORT: Final = 64 << 10  # bytes of a report: twice what a box that lis
 LINE: Final = re.compile(r"(hex|dec)((?: [0-9A-Fa-f]{1,5})*) ?\Z")
 
 Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
+Changes = Callable[[BoxRef], Awaitable[Duplex | None]]
 
 
 class AutoForward:
@@ -47,7 +49,9 @@ class AutoForward:
         *,
         id_: str,
         wait: Wait,
+        changes: Changes | None = None,
     ) -> None:
+        """Make it. ``changes`` opens a stream of the same lines over the bridge; None from it: there is none."""
         self.id = id_
         self.box = box
         self.forwards: dict[int, Forward] = {}
@@ -58,6 +62,7 @@ class AutoForward:
         self._run = run
         self._local = local
         self._wait = wait
+        self._changes = changes
         self._tasks = Supervisor(f"auto forward {id_}")
         self._report = ""  # the latest of the box; what it replaces does not matter any more
         self._reported = asyncio.Event()
@@ -86,21 +91,38 @@ class AutoForward:
         while True:
             began = self._shared.time.monotonic()
             lines = Reports(self._note)
-            leaving = await self._run(
-                ExecSpec(
-                    box=self.box,
-                    argv=["sh", "-c", squeeze(load("listening.sh", common=False))],
-                    stdin=False,
-                    wait=None,
-                ),
-                lines,
-            )
-            self.error = (
-                leaving.error.message if leaving.error is not None else "the watcher on the box ended"
-            )
+            try:
+                why = await self._watch_changes(lines)
+                self.error = why if why is not None else await self._watch_by_looking(lines)
+            except DevboxError as error:
+                self.error = error.message
             if self._shared.time.monotonic() - began > 60:
                 delays = backoff(self._shared.time.dice, first=1.0)
             await self._shared.bells.network.wait(next(delays))
+
+    async def _watch_changes(self, lines: Reports) -> str | None:
+        """The bridgehead tells each change: read that until it ends, and say why. None: there is no bridge."""
+        if self._changes is None or (stream := await self._changes(self.box)) is None:
+            return None
+        try:
+            while data := await stream.read():
+                lines.output(data)
+        finally:
+            stream.close()
+        return "the watcher on the box ended"
+
+    async def _watch_by_looking(self, lines: Reports) -> str:
+        """Without a bridge a script on the box looks every second."""
+        leaving = await self._run(
+            ExecSpec(
+                box=self.box,
+                argv=["sh", "-c", squeeze(load("listening.sh", common=False))],
+                stdin=False,
+                wait=None,
+            ),
+            lines,
+        )
+        return leaving.error.message if leaving.error is not None else "the watcher on the box ended"
 
     def _note(self, line: str) -> None:
         self._report = line

@@ -169,6 +169,7 @@ class HeldBridge:
         self._asks_again = WITHOUT
         self._was_up = False
         self._keeper: asyncio.Task[None] | None = None
+        self._askers: list[asyncio.Future[float]] = []  # who waits for the answer to a ping
 
     # Streams ----------------------------------------------------------------------------------------
 
@@ -278,8 +279,11 @@ class HeldBridge:
                     room.set()
             case Opened(number, purpose):
                 self._accepted(number, purpose)
-            case Answered():
-                pass
+            case Answered(_, seconds):
+                for asker in self._askers:
+                    if not asker.done():
+                        asker.set_result(seconds)
+                self._askers.clear()
 
     def _accepted(self, number: int, purpose: bytes) -> None:
         listener = bridgehead.accepted_by(purpose)
@@ -288,6 +292,20 @@ class HeldBridge:
             self._bridge.reset(number, "nobody asked for this")
         else:
             accepted(self._begin(number), purpose)
+
+    @property
+    def agent_version(self) -> str:
+        """Of the agent that carries its lanes; empty where it is not known."""
+        channels = [lane.session.held.channel for lane in self._lanes.values()]
+        return next((one.agent_version for one in channels if one is not None), "")
+
+    async def measure(self) -> float:
+        """Seconds to the bridgehead and back, over the quick lane."""
+        answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._askers.append(answer)
+        self._bridge.ping(self._bridge.order()[0])
+        self._flush()
+        return await answer
 
     def _flush(self) -> None:
         for lane in self._lanes.values():
@@ -540,6 +558,11 @@ class Bridges:
     async def beside(self, stream: BridgeStream) -> BridgeStream:
         """A stream of signals and sizes for the command of another one."""
         return await stream.bridge.opened(bridgehead.control(stream.number), None)
+
+    def standing(self, box: BoxRef) -> HeldBridge | None:
+        """A bridge to a box that is up now, of whichever user."""
+        found = [held for held in self._held.values() if held.box.target == box.target and held.is_online]
+        return found[0] if found else None
 
     def facts(self) -> list[BridgeFacts]:
         """All bridges as they stand."""

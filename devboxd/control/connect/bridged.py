@@ -41,11 +41,17 @@ class BridgedExecution:
         self._spec = spec
         self._terminal = terminal
         self._tty = tty
+        self._stream: BridgeStream | None = None
         self._control: BridgeStream | None = None
         self._untaken = 0
         self._taken = asyncio.Event()
         self._status: int | None = None
         self._tail = bytearray()
+
+    @property
+    def is_online(self) -> bool:
+        """Whether some session carries it now; before it has begun, nobody waits."""
+        return self._stream is None or self._stream.is_online
 
     async def run(self) -> Leaving | None:
         """Run it; the client's disappearance ends it. None: there is no bridge to this box, and nothing was run.
@@ -55,7 +61,7 @@ class BridgedExecution:
         """
         spec = self._spec
         purpose = bridgehead.command(spec.argv, env=spec.env, cwd=spec.cwd, stdin=spec.stdin, tty=self._tty)
-        stream = await self._bridges.stream(spec.box, purpose, spec.wait, user=spec.user)
+        stream = self._stream = await self._bridges.stream(spec.box, purpose, spec.wait, user=spec.user)
         if stream is None:
             return None
         try:
@@ -103,6 +109,9 @@ class BridgedExecution:
                     self._tail += part[: STATUS_MOST - len(self._tail)]
                     if is_end:
                         self._status = _status(bytes(self._tail))
+            if self._tty:  # a terminal's client does not say what it took
+                await self._terminal.drained(UNTAKEN)
+                continue
             while self._untaken > UNTAKEN:
                 self._taken.clear()
                 await self._taken.wait()

@@ -13,7 +13,7 @@ from devboxd.control.base.bells import Bell
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.needs import Listener, Listeners
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.auto import AutoForward, Run
+from devboxd.control.connect.auto import AutoForward, Changes, Run
 from devboxd.control.connect.forward import Forward, Pools, Wait
 from devboxd.control.connect.local import LocalListeners
 from devboxd.errors import DevboxError, PortInUse, WrongState
@@ -37,13 +37,16 @@ class Forwards:
         memory: Memory,
         *,
         wait: Wait,
+        changes: Changes | None = None,
     ) -> None:
+        """Make it. ``changes``: as ``AutoForward``."""
         self._shared = shared
         self._pools = pools
         self._run = run
         self._memory = memory
         self._listeners = listeners
         self._wait = wait
+        self._changes = changes
         self._all: dict[str, Forward | AutoForward] = {}
         self._ephemeral: dict[str, set[object]] = {}  # by id: who holds it
         self._one_removed = Bell()
@@ -158,6 +161,7 @@ class Forwards:
             saved.box,
             id_=saved.id,
             wait=self._wait,
+            changes=self._changes,
         )
 
     async def _take_up(self, forward: Forward | AutoForward) -> None:

@@ -1,10 +1,12 @@
-"""Measure the way to the agent of a box and back, over a session of its own."""
+"""Measure the way to a box and back: over its bridge where one is up, else over a session of its own to the agent."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final, NamedTuple
 
+from devboxd.control.connect.bridge import HeldBridge
 from devboxd.control.connect.plan import Plan, Quiet
 from devboxd.control.connect.sessions import Sessions
 from devboxd.errors import Unreachable
@@ -22,6 +24,17 @@ class Pinged(NamedTuple):
     trips: list[float]
     opened: float
     agent_version: str
+
+
+async def ping_bridge(bridge: HeldBridge, *, count: int, timeout: float) -> Pinged | None:
+    """Measure ``count`` times, within ``timeout`` seconds in all. None: not one answer came."""
+    trips = list[float]()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            while bridge.is_online and len(trips) < count:
+                trips.append(await bridge.measure())
+                await asyncio.sleep(PAUSE)
+    return Pinged(trips, 0.0, bridge.agent_version) if trips else None
 
 
 async def ping(sessions: Sessions, box: BoxRef, config: Config, *, count: int, timeout: float) -> Pinged:

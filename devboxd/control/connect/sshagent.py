@@ -1,7 +1,7 @@
 """Lend the user's ssh-agent to a box, at a path there that never changes.
 
-A small program on the box serves ``~/.devbox/agent.sock``; each connection to it is carried over an exec
-session to the agent's socket here. One program serves all terminals of a box and user, comes back by
+The bridgehead listens on ``~/.devbox/agent.sock``, and each connection to it is a stream to the agent's socket here.
+Where there is no bridge a small program on the box does so, and one exec session carries all its connections. One program serves all terminals of a box and user, comes back by
 itself when its session is gone, and ends with the last terminal that lends an agent. Nobody's agent is lent
 unasked: it takes ``attach -A``.
 """
@@ -16,11 +16,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
+from devboxd.boxside import bridgehead
 from devboxd.boxside.script import load_program
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
+from devboxd.control.connect.bridge import Bridges
 from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.here import Here
 from devboxd.control.connect.terminal import Terminal
+from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
 from devboxd.model.retry import backoff
 from devboxd.model.terminal import ClientMessage, Input, Leaving, StatusLine, Taken
@@ -34,6 +38,8 @@ LONGEST: Final = 1 << 18  # bytes of one frame; agents talk in small ones
 READY: Final = b"ready"
 MOST_WAITING: Final = 1 << 18  # bytes that wait for one side; a box that sends more loses the connection
 
+PATH: Final = "~/.devbox/agent.sock"  # on the box; attach.sh names it, too
+
 MOST_COMPLAINTS: Final = 20  # pieces of its standard error that go to the log
 
 Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
@@ -42,9 +48,10 @@ Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
 class SshAgents:
     """The agents that are lent now."""
 
-    def __init__(self, shared: Shared, run: Run) -> None:
+    def __init__(self, shared: Shared, run: Run, bridges: Bridges | None = None) -> None:
         self._shared = shared
         self._run = run
+        self._bridges = bridges
         self._lent: dict[tuple[str, str | None], _Lent] = {}
 
     @contextlib.asynccontextmanager
@@ -53,7 +60,7 @@ class SshAgents:
         key, terminal = (box.target, user), object()
         lent = self._lent.get(key)
         if lent is None:
-            lent = self._lent[key] = _Lent(self._shared, self._run, box, user)
+            lent = self._lent[key] = _Lent(self._shared, self._run, self._bridges, box, user)
             lent.start()
         lent.sockets[terminal] = socket
         try:
@@ -68,10 +75,13 @@ class SshAgents:
 class _Lent:
     """One agent lent to one user of one box: holds the program there for as long as it is wanted."""
 
-    def __init__(self, shared: Shared, run: Run, box: BoxRef, user: str | None) -> None:
+    def __init__(
+        self, shared: Shared, run: Run, bridges: Bridges | None, box: BoxRef, user: str | None
+    ) -> None:
         self.sockets: dict[object, str] = {}  # by terminal, the newest last
         self._shared = shared
         self._run = run
+        self._bridges = bridges
         self._box = box
         self._user = user
         self._tasks = Supervisor(f"ssh agent for {box.name}")
@@ -95,6 +105,14 @@ class _Lent:
         delays = backoff(self._shared.time.dice, first=1.0)
         while True:
             began = self._shared.time.monotonic()
+            try:
+                if await self._serve_over_bridge():
+                    await self._shared.bells.network.wait(next(delays))
+                    continue
+            except DevboxError as error:
+                log.info("ssh agent for %s: %s", self._box.name, error.message)
+                await self._shared.bells.network.wait(next(delays))
+                continue
             pipe = _Pipe(lambda: self.socket)
             try:
                 leaving = await self._run(spec, pipe)
@@ -107,6 +125,31 @@ class _Lent:
             if self._shared.time.monotonic() - began > 60:
                 delays = backoff(self._shared.time.dice, first=1.0)
             await self._shared.bells.network.wait(next(delays))
+
+    async def _serve_over_bridge(self) -> bool:
+        """Listen there until that ends. False: there is no bridge.
+
+        Raises:
+            DevboxError: the listener is gone, or the box could not be reached.
+        """
+        if self._bridges is None:
+            return False
+        listener = await self._bridges.stream(self._box, bridgehead.listen(path=PATH), None, user=self._user)
+        if listener is None:
+            return False
+        agent = Here(
+            self._tasks,
+            lambda: asyncio.open_unix_connection(self.socket),
+            "the ssh agent here",
+            MOST_CONNECTIONS,
+        )
+        try:
+            listener.bridge.accept(listener, agent.accepted)
+            while await listener.read():
+                pass  # where it listens
+            return True
+        finally:
+            listener.close()
 
 
 class _Pipe:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class Head:
     """The loop: lanes on one side, handlers of streams on the other, the bridge between."""
 
-    def __init__(self, secret: bytes, linger: float) -> None:
+    def __init__(self, secret: bytes, linger: float, folder: str) -> None:
         self.secret = secret
+        self.folder = folder
         self.linger = linger
         self.selector = selectors.DefaultSelector()
         self.bridge = Bridge(False)
@@ -132,16 +133,21 @@ class Head:
         self.look()
 
     def pump(self) -> None:
-        """Put on the lanes what the bridge wants to say."""
+        """Put on the lanes what the bridge wants to say: a chunk on each in turn, or one would get all there is."""
         now = time.monotonic()
-        for number in self.bridge.order():
-            lane = self.lanes.get(number)
-            while lane is not None and lane.number is not None and lane.room:
-                data = self.bridge.outgoing(number, now, lane.room)
-                if not data:
-                    break
-                lane.out += data
-                lane.flush()
+        order = self.bridge.order()
+        while order:
+            order = [number for number in order if self.pump_one(number, now)]
+
+    def pump_one(self, number: int, now: float) -> bool:
+        """Put one chunk on a lane; says False where it takes none, or there is none."""
+        lane = self.lanes.get(number)
+        if lane is None or lane.number is None or not lane.room:
+            return False
+        data = self.bridge.outgoing(number, now, 1)
+        lane.out += data
+        lane.flush()
+        return bool(data)
 
     # Streams ------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """A stream that tells which ports are listened on."""
 
+import glob
 import json
 import os
 from typing import TYPE_CHECKING
@@ -17,20 +18,25 @@ WATCH_EVERY = 1.0  # seconds
 
 
 class Watch(Handler):
-    """A stream that tells the ports this user's programs listen on: a line of JSON at each change."""
+    """A stream that tells the ports this user's programs listen on, at each change: ``dec`` and the numbers, a line."""
 
     def __init__(self, head: "Head", number: int, want: "Want") -> None:
         Handler.__init__(self, head, number)
-        self.last: list[int] | None = None
+        self.seen: list[int] | None = None
+        self.last: bytes | None = None
         self.on_time()
 
     def on_time(self) -> None:
         """Look, and tell what is new."""
-        now = listening(os.getuid())
-        line = json.dumps({"ports": now}).encode() + b"\n"
-        if now != self.last and self.head.bridge.room(self.number) > len(line):
-            self.last = now
-            self.head.bridge.write(self.number, line)
+        seen = listening(os.getuid())
+        if seen != self.seen:
+            ours = bridges(self.head.folder)
+            line = " ".join(["dec"] + [str(port) for port in seen if port not in ours]).encode() + b"\n"
+            if line == self.last:
+                self.seen = seen
+            elif self.head.bridge.room(self.number) > len(line):
+                self.seen, self.last = seen, line
+                self.head.bridge.write(self.number, line)
         self.head.later(self, WATCH_EVERY)
 
     def close(self, reset: bool) -> None:
@@ -52,3 +58,15 @@ def listening(user: int) -> "list[int]":
         except (OSError, ValueError, IndexError):
             continue  # not Linux, or no IPv6
     return sorted(found)
+
+
+def bridges(folder: str) -> "set[int]":
+    """Ports of bridgeheads, which are nobody's to forward; those of other laptops, too."""
+    found = set()
+    for path in glob.glob(os.path.join(folder, "bridge-*.json")):
+        try:
+            with open(path) as file:
+                found.add(int(json.load(file)["port"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # it has just ended
+    return found

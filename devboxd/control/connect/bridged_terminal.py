@@ -1,0 +1,141 @@
+"""A plain shell or a command on a terminal, over the bridge: it outlives the session that it was started over.
+
+It is started by the same script as every attach (``boxside/programs/attach.sh``), so its environment, its user and
+what is said on the way are the same; only the terminal belongs to the bridgehead, and not to a session. What its
+client does not read waits on the box, and what is typed while no session is up arrives once, when one is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from devboxd.boxside.shell import attach_command
+from devboxd.control.base.time import Time
+from devboxd.control.connect.bridge import Bridges
+from devboxd.control.connect.bridged import BridgedExecution
+from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.screen import CameUp, Note, Screen, Show
+from devboxd.control.connect.terminal import Terminal
+from devboxd.model.attach import AttachSpec, note, problem
+from devboxd.model.states import Mux, StreamState
+from devboxd.model.terminal import ClientMessage, Detach, Leaving, StatusLine
+
+LOOK: Final = 1.0  # seconds between two looks whether a session carries it
+MOST_SAID: Final = 50  # notes of start scripts that are remembered
+
+
+def goes_over_a_bridge(spec: AttachSpec) -> bool:
+    """Whether nothing on the box keeps what this attach starts: no multiplexer."""
+    return spec.raw or spec.command is not None or spec.mux is Mux.NONE
+
+
+class BridgedTerminal:
+    """One terminal, from its start to the end of what runs on it."""
+
+    def __init__(self, bridges: Bridges, spec: AttachSpec, terminal: Terminal, time: Time) -> None:
+        self._bridges = bridges
+        self._spec = spec
+        self._time = time
+        self._shown = _Shown(spec, terminal)
+
+    async def run(self) -> Leaving | None:
+        """Hold the terminal. None: there is no bridge to this box, and nothing was run.
+
+        Raises:
+            DevboxError: the box could not be reached.
+        """
+        spec, shown = self._spec, self._shown
+        text = attach_command(
+            nonce=shown.screen.nonce,
+            session=spec.session,
+            term=spec.term,
+            mux=Mux.NONE,
+            colorterm=spec.colorterm,
+            locale=spec.locale,
+            command=spec.command,
+            lends_agent=spec.agent is not None,
+        )
+        wanted = ExecSpec(box=spec.box, argv=["sh", "-c", text], user=spec.user, wait=spec.wait)
+        size = (max(1, spec.rows), max(1, spec.columns))
+        execution = BridgedExecution(self._bridges, wanted, shown, size)
+        watcher = asyncio.create_task(self._watch(execution))  # noqa: TID251 - awaited below
+        try:
+            leaving = await execution.run()
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+        shown.finish()
+        return leaving if leaving is None else self._left(leaving)
+
+    def _left(self, leaving: Leaving) -> Leaving:
+        screen = self._shown.screen
+        if screen.problem is not None:
+            return Leaving(error=problem(*screen.problem, box=self._spec.box.name))
+        if screen.program_ended:
+            return Leaving(status=screen.status)
+        return Leaving() if self._shown.has_left else leaving
+
+    async def _watch(self, execution: BridgedExecution) -> None:
+        """Tell the client when no session carries it, and when one does again."""
+        away_since: float | None = None
+        while True:
+            await asyncio.sleep(LOOK)
+            if not self._shown.screen.started or execution.is_online == (away_since is None):
+                continue
+            away_since = None if execution.is_online else self._time.wall()
+            if away_since is None:
+                self._shown.status(StatusLine(StreamState.ONLINE, mux=self._shown.screen.kind))
+            else:
+                self._shown.status(StatusLine(StreamState.RECONNECTING, "the link was lost", away_since))
+
+
+class _Shown:
+    """The client's terminal with the start script's marks taken out of what it gets."""
+
+    def __init__(self, spec: AttachSpec, terminal: Terminal) -> None:
+        self.screen = Screen(secrets.token_hex(8))
+        self.has_left = False  # its user
+        self._box = spec.box.name
+        self._terminal = terminal
+        self._said: set[str] = set()
+        self.credit: Callable[[int], None] = terminal.credit
+        self.status: Callable[[StatusLine], None] = terminal.status
+        self.leave: Callable[[Leaving], None] = terminal.leave
+
+    async def receive(self) -> ClientMessage | None:
+        """What the client says."""
+        message = await self._terminal.receive()
+        self.has_left = message is None or isinstance(message, Detach)
+        return message
+
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        """What the box says: shown, or a mark that means something."""
+        for event in self.screen.output(data):
+            match event:
+                case Show(shown):
+                    self._terminal.output(shown)
+                case CameUp(kind):
+                    self.status(StatusLine(StreamState.ONLINE, mux=kind))
+                case Note(code, words):
+                    text = note(code, words, self._box)
+                    if text is not None and text not in self._said and len(self._said) < MOST_SAID:
+                        self._said.add(text)
+                        self.status(StatusLine(StreamState.NOTICE, text))
+                case _:
+                    pass
+
+    def finish(self) -> None:
+        """Nothing more comes."""
+        for event in self.screen.finish():
+            if isinstance(event, Show):
+                self._terminal.output(event.data)
+
+    @property
+    def backlog(self) -> int:
+        return self._terminal.backlog
+
+    async def drained(self, below: int) -> None:
+        await self._terminal.drained(below)
