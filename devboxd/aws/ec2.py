@@ -194,6 +194,7 @@ def image_of(call: MakeImageOf) -> dict[str, Any]:
         "SriovNetSupport": boot.sriov,
         "BootMode": boot.boot_mode,
         "TpmSupport": boot.tpm,
+        "ImdsSupport": "v2.0",  # as every box of ours is launched
         "BlockDeviceMappings": [
             {
                 "DeviceName": disk.device,

@@ -266,7 +266,9 @@ class Oracle:
         instance = self.world.model.tables.instances.get(was.instance or "")
         if wants.want is Want.UP:
             since = was.launched or 0.0  # whole seconds
-            if not any(one == was.instance and at + 1 > since for one, at in self.world.hands):
+            by_hand = any(one == was.instance and at + 1 > since for one, at in self.world.hands)
+            asked = self.world.wished.get(was.uid) is Want.UP and instance and instance.launched > since
+            if not by_hand and not asked:
                 self.fail("S11", f"{was.name} is wanted up, and nobody has started it")
         runs_on = (
             instance is not None

@@ -389,6 +389,7 @@ class World:
         self.hands: list[
             tuple[str, float]
         ] = []  # instances that were started by no order of the user, and when
+        self.wished: dict[str, Want] = {}  # the last command of the user, by project
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
 
@@ -524,6 +525,8 @@ class World:
         assert known is not None
         step = Write("wish", replace(known.project, **changes), text or str(changes))
         self.note(f"user {uid}: {text or changes}")
+        if "want" in changes:
+            self.wished[uid] = changes["want"]
         op = f"user-{self.number():06d}"
         self.is_asking = True
         self.commit(OWNER, written(known, step, op, Event(self.now, "wish", "user", step.event)))
@@ -538,7 +541,8 @@ class World:
         """The user has looked at a BROKEN project, and says: go on."""
         project = self.project(uid)
         changed = resumed(project, self.now)
-        self.ask(uid, "go on", **{name: getattr(changed, name) for name in changed.__struct_fields__})
+        both = ((name, getattr(project, name), getattr(changed, name)) for name in changed.__struct_fields__)
+        self.ask(uid, "go on", **{name: now for name, was, now in both if now != was})
 
     def console(self, name: str, **params: Any) -> str | None:
         """Somebody does something in the console; returns the code where EC2 refuses."""
