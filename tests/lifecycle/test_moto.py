@@ -35,7 +35,7 @@ def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         self: Any, instance_id: str, name: str, description: str, tag_specifications: list[dict[str, Any]]
     ) -> Any:
         own = {one["ResourceType"]: one["Tags"] for one in tag_specifications}
-        made = plain(
+        made: Any = plain(
             self,
             instance_id,
             name,
