@@ -59,7 +59,7 @@ scripts: ## shellcheck of every shell script
 	shellcheck .ci/run
 	shellcheck -s bash devboxctl/completion/devboxctl.bash
 	shellcheck -s sh -S warning -e SC2034 $(SCRIPTS)/listening.sh $(SCRIPTS)/prepare_ssh.sh
-	shellcheck -s sh -S warning $(SCRIPTS)/watch.sh
+	shellcheck -s sh -S warning $(SCRIPTS)/watch.sh $(SCRIPTS)/may_stop.sh
 	cat $(SCRIPTS)/common.sh $(SCRIPTS)/attach.sh | shellcheck -s sh -S warning -
 	cat $(SCRIPTS)/common.sh $(SCRIPTS)/relay.sh | shellcheck -s sh -S warning -
 

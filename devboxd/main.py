@@ -168,6 +168,8 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         owner=daemon.owner_tag,
         used=where.engine,
         is_used=lambda project: any(one.plan.target == project.instance for one in daemon.sessions()),
+        usual=lambda: daemon.config.idle.policy(),
+        notify=notice,
     )
     watch = LoginWatch(shared.time, shared.news, shared.logins, callers, notice)
 
@@ -223,6 +225,7 @@ async def _run(
         logins=parts.logins,
         doctor=Doctor(daemon),
         projects=parts.lifecycle.projects,
+        idle=parts.lifecycle.idle,
         store_used=parts.lifecycle.used,
         store_place=lambda engine: _place(parts, engine, paths),
         set_up=lambda whose, cidr, parameters, dry_run: deploy(

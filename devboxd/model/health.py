@@ -105,6 +105,13 @@ CONDITIONS: Final[dict[str, Kind]] = {
         "{hint}",
         after=60.0,
     ),
+    "idle-unknown": Kind(
+        "it is not known whether a box is idle",
+        Severity.WARNING,
+        "what works on {name} can not be seen: {problem}; it is not stopped for being idle meanwhile",
+        "{hint}",
+        after=900.0,
+    ),
     "ec2-unavailable": Kind("EC2 cannot be asked", Severity.WARNING, "{problem}", "{hint}"),
 }
 

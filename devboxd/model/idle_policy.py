@@ -191,6 +191,18 @@ def next_start(policy: IdlePolicy, now: float) -> float | None:
     return next((begin for begin, _ in spans if begin > now), None)
 
 
+def begun(policy: IdlePolicy, since: float, now: float) -> bool:
+    """Whether its hours began between two moments, where the box is to be brought up then."""
+    if policy.hours is None or not policy.starts or now <= since:
+        return False
+    return any(since < begin <= now for begin, _ in window(policy.hours).spans(since - 86400.0, now + 1.0))
+
+
+def utc(at: float) -> str:
+    """A moment for people, to the minute."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def when(text: str, now: float) -> float:
     """Read a moment: ``18:30``, ``18:30 Europe/Berlin`` (the next one) or RFC 3339.
 

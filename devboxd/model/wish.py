@@ -110,13 +110,25 @@ def up(known: Ledger, *, spec: Spec | None = None, rollback: int | None = None) 
     return _asked(known, changed, "up" if rollback is None else f"up, from generation {rollback}")
 
 
-def down(known: Ledger, want: Want) -> Write | None:
-    """The box is to be saved, and kept warm or not. Cancels a launch that has nothing to show yet."""
+def down(known: Ledger, want: Want, why: str = "") -> Write | None:
+    """The box is to be saved, and kept warm or not. Cancels a launch that has nothing to show yet.
+
+    ``why`` is for the event, where nobody has asked.
+    """
     project = _usable(known)
     if want is Want.WARM and project.phase in (Phase.READY, Phase.ABSENT):
         want = project.want if project.want is not Want.UP else Want.COLD
     changed = replace(project, want=want, rollback=None, cycle=Cycle.NONE)
-    return _asked(known, changed, "stop" if want is Want.WARM else "terminate")
+    return _asked(known, changed, ("stop" if want is Want.WARM else "terminate") + (why and f", {why}"))
+
+
+def down_if_idle(known: Ledger, seen: Project, want: Want, why: str) -> Write | None:
+    """The same for a box that is idle: only the very run of it that was looked at, and that nobody has asked to go."""
+    now = known.project
+    is_same = (now.uid, now.instance, now.launched) == (seen.uid, seen.instance, seen.launched)
+    if not is_same or now.phase is not Phase.RUNNING or not now.is_wanted_up or now.snap is not None:
+        return None
+    return down(known, want, why)
 
 
 def gone(known: Ledger, *, force: bool = False) -> Write | None:

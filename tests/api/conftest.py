@@ -25,7 +25,6 @@ from devboxd.control.errand import Errands
 from devboxd.control.lifecycle import user as set_up_of_user
 from devboxd.control.lifecycle.account import Progress
 from devboxd.control.lifecycle.home import Lifecycle
-from devboxd.control.lifecycle.projects import Projects
 from devboxd.control.lifecycle.user import Asked
 from devboxd.errors import LoginNeeded
 from devboxd.host.config import Loaded
@@ -207,10 +206,10 @@ def unchunk(data: bytes) -> bytes:
     return result
 
 
-def projects_of(daemon: Daemon, callers: Callers) -> Projects:
+def projects_of(daemon: Daemon, callers: Callers) -> Lifecycle:
     """The projects of a daemon, in memory, on the simulator's EC2; their loops are the test's to start."""
     errands = Errands(daemon.execute, lambda: daemon.config)
-    home = Lifecycle(
+    return Lifecycle(
         daemon.shared,
         {engine: MemoryStore() for engine in StoreEngine},
         AwsComputes(callers),
@@ -218,7 +217,6 @@ def projects_of(daemon: Daemon, callers: Callers) -> Projects:
         me="test",
         owner=daemon.owner_tag,
     )
-    return home.projects
 
 
 MakeServer = Callable[[Daemon], Awaitable[Server]]
@@ -260,6 +258,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
             stack.push_async_callback(callers.close)
             listener.setblocking(False)
             server: Server
+            home = projects_of(daemon, callers)
 
             def stop() -> None:
                 server.stops += 1
@@ -277,7 +276,8 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 lend=lend,
                 logins=Logins(),
                 doctor=Doctor(),
-                projects=projects_of(daemon, callers),
+                projects=home.projects,
+                idle=home.idle,
                 store_used=StoreEngine.SQLITE,
                 store_place=lambda engine: f"in {engine}",
                 set_up=set_up,

@@ -13,6 +13,7 @@ from devboxd.aws.login import LoginStep
 from devboxd.control import doctor
 from devboxd.control.daemon import Daemon
 from devboxd.control.lifecycle.account import Progress
+from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.control.lifecycle.user import Asked, Finding
 from devboxd.host.config import Loaded
@@ -74,6 +75,7 @@ class Context(msgspec.Struct):
     logins: Logins
     doctor: Doctor
     projects: Projects
+    idle: IdleVerbs
     store_used: StoreEngine
     store_place: Callable[[StoreEngine], str]  # where that is, for people
     # Network, parameters of the template, dry run.

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from devboxd.control.base.needs import Store
 from devboxd.errors import Conflict, DevboxError
 from devboxd.model import ledger
+from devboxd.model.idle_note import notes_key
 from devboxd.model.ledger import Change, Event, Item, Ledger, Range
 from devboxd.model.project import Project, Run
 from devboxd.model.step import Erase, Write
@@ -132,6 +133,7 @@ class Book:
         project = step.project
         ranges = [Range(ledger.name_key(project.name)), *ledger.of_one(project.uid)]
         ranges += [Range(f"R#{project.uid}#"), Range(ledger.lease_key(project.uid))]
+        ranges.append(Range(notes_key(project.uid)))
         items = {item.key: item for item in await self.store.read(self.owner, *ranges)}
         if project.moved:
             items |= {item.key: item for item in await self._notes_of(project.uid)}

@@ -14,8 +14,11 @@ from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet
+from devboxd.control.lifecycle.idle import Idle, Notify
+from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.model.box import Account
+from devboxd.model.idle_policy import IdlePolicy
 from devboxd.model.project import Project
 from devboxd.model.states import StoreEngine
 
@@ -31,7 +34,8 @@ class Lifecycle:
 
     ``owner``: whose tag is on what an account makes; ``me``: this machine and user, as events name it. Of the
     ``stores`` one is ``used``; the other one is there to move projects from and to. Nothing is asked of AWS while
-    there is no project, unless the store is there.
+    there is no project, unless the store is there. ``usual``: the idle policy of projects that have none of their
+    own; ``notify`` tells the person at this machine.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class Lifecycle:
         owner: Callable[[Account], Awaitable[str]],
         used: StoreEngine = StoreEngine.SQLITE,
         is_used: Callable[[Project], bool] = lambda project: False,
+        usual: Callable[[], IdlePolicy] = IdlePolicy,
+        notify: Notify | None = None,
     ) -> None:
         self._shared = shared
         self.used = used
@@ -59,9 +65,13 @@ class Lifecycle:
             shared, book, self._fleet, computes, boxes, uid=new_uid, owner=owner, books=books
         )
 
+        self._watcher = Idle(shared, self._fleet, self.projects, run, usual=usual, notify=notify or _nobody)
+        self.idle = IdleVerbs(shared, self.projects, self._watcher, short_id=_short_id, who=me)
+
     def start(self) -> None:
         """Go on with what an earlier daemon left; ends with the daemon's tasks."""
         self._shared.tasks.spawn("fleet", steadily(self._shared, "fleet", self._fleet.run))
+        self._shared.tasks.spawn("idle", steadily(self._shared, "idle", self._watcher.run))
         if self.used is not StoreEngine.SQLITE:
             self._shared.tasks.spawn("elsewhere", steadily(self._shared, "elsewhere", self._look_elsewhere))
 
@@ -85,6 +95,15 @@ class Lifecycle:
             else:
                 self._shared.news.clear_condition("projects-elsewhere")
             await asyncio.sleep(ELSEWHERE_EVERY)
+
+
+async def _nobody(title: str, text: str) -> None:
+    """There is nobody to tell."""
+
+
+def _short_id() -> str:
+    """The id of a lease: short enough to be typed."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(4))
 
 
 def new_id() -> str:

@@ -209,6 +209,12 @@ class Projects:
         """Save the box and keep nothing but the generation. Raises as ``stop``."""
         return await self._down(name, Want.COLD, require_clean)
 
+    async def idle_down(self, seen: Project, want: Want, why: str) -> bool:
+        """Take a box down that is idle; False where it is not the one that was looked at any more."""
+        return (
+            await self._change(seen.name, lambda known: wish.down_if_idle(known, seen, want, why))
+        ).want is want
+
     async def reboot(self, name: str) -> Project:
         """Reboot the box: same instance, same volumes.
 

@@ -1,0 +1,162 @@
+"""What can be asked about idle boxes: policy, leases, deadlines, and why. Errors: those of ``Projects``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from devboxd.control.base.shared import Shared
+from devboxd.control.lifecycle.idle import Idle, Moment
+from devboxd.control.lifecycle.projects import Projects
+from devboxd.errors import WrongState
+from devboxd.model import idle_note, idle_policy, lease
+from devboxd.model.idle_note import Decision, Did
+from devboxd.model.idle_policy import IdlePolicy
+from devboxd.model.lease import Lease
+from devboxd.model.ledger import Ledger
+from devboxd.model.project import Phase, Project
+
+LOOK_AGAIN: Final = 20.0  # seconds that ``why`` waits for a look at the box as it is now
+
+
+class IdleView(msgspec.Struct, frozen=True):
+    """A project's policy, whether it is its own, what holds its box, and what was seen last."""
+
+    project: Project
+    policy: IdlePolicy
+    is_own: bool
+    leases: tuple[Lease, ...]
+    held: float | None
+    moment: Moment | None
+    decisions: tuple[Decision, ...] = ()
+
+
+class IdleVerbs:
+    """The verbs. ``short_id`` gives the ids of leases."""
+
+    def __init__(
+        self, shared: Shared, projects: Projects, watcher: Idle, *, short_id: Callable[[], str], who: str
+    ) -> None:
+        self._shared = shared
+        self._projects = projects
+        self._watcher = watcher
+        self._short_id = short_id
+        self._who = who
+
+    async def show(self, name: str, *, decisions: bool = False) -> IdleView:
+        """How a box stands; with ``decisions`` also what was decided in thirty days."""
+        project = (await self._projects.get(name)).project
+        notes = await self._watcher.book.notes(project.uid)
+        found = tuple(await self._watcher.book.decisions(project.uid)) if decisions else ()
+        now = self._shared.time.wall()
+        tidy = idle_note.tidied(notes, now)
+        leases = tuple(one for one in tidy.leases if one.holds(now))
+        return IdleView(
+            project,
+            self._watcher.policy(project),
+            project.policy.idle is not None,
+            leases,
+            tidy.held,
+            self._watcher.known(project),
+            found,
+        )
+
+    async def why(self, name: str) -> IdleView:
+        """The same with all decisions, after a look at the box as it is now."""
+        project = (await self._projects.get(name)).project
+        await self._watcher.look_now(project.uid, LOOK_AGAIN)
+        return await self.show(name, decisions=True)
+
+    async def settle(self, name: str, change: dict[str, Any] | None) -> IdleView:
+        """Change a project's policy; None: as configured.
+
+        Raises:
+            BadRequest: it can not be so.
+        """
+
+        def decide(known: Ledger) -> Project:
+            project = known.project
+            policy = None
+            if change is not None:
+                policy = idle_policy.checked(replace(self._watcher.policy(project), **change))
+            return replace(project, policy=replace(project.policy, idle=policy))
+
+        project = decide(await self._projects.get(name))
+        await self._projects.settle(name, project.policy)
+        self._watcher.wake(project.uid)
+        return await self.show(name)
+
+    async def keep_alive(
+        self,
+        name: str,
+        *,
+        seconds: float | None = None,
+        until: str | None = None,
+        command: str | None = None,
+        pid: int | None = None,
+        note: str = "",
+    ) -> IdleView:
+        """Keep the box up for a while, or while something is so on it.
+
+        Raises:
+            BadRequest: it has no end, or a late one.
+            WrongState: the box does not run.
+        """
+        project, now = await self._running(name), self._shared.time.wall()
+        if until is not None:
+            seconds = idle_policy.when(until, now) - now
+        id_ = self._short_id()
+
+        def decide(known: idle_note.IdleNotes) -> idle_note.IdleNotes:
+            leases = lease.granted(
+                known.leases,
+                id_,
+                now,
+                seconds=seconds,
+                command=command,
+                pid=pid,
+                note=note,
+                who=self._who,
+            )
+            return replace(known, leases=leases)
+
+        await self._watcher.book.change(project.uid, decide)
+        self._watcher.wake(project.uid)
+        return await self.show(name)
+
+    async def drop(self, name: str, id_: str) -> IdleView:
+        """End a lease. Raises LeaseNotFound."""
+        project, now = (await self._projects.get(name)).project, self._shared.time.wall()
+        await self._watcher.book.change(
+            project.uid, lambda known: replace(known, leases=lease.dropped(known.leases, id_, now))
+        )
+        self._watcher.wake(project.uid)
+        return await self.show(name)
+
+    async def extend(self, name: str, seconds: float) -> IdleView:
+        """Move the deadline of the box.
+
+        Raises:
+            WrongState: it does not run.
+        """
+        project, now = await self._running(name), self._shared.time.wall()
+        moment = self._watcher.known(project)
+        deadline = moment.decision["at"] if moment is not None and moment.decision is not None else None
+        notes = await self._watcher.book.change(
+            project.uid, lambda known: idle_note.extended(known, seconds, deadline, now)
+        )
+        text = f"not before {idle_policy.utc(notes.held or now)}"
+        await self._watcher.book.note(project.uid, Decision(now, Did.EXTENDED, text))
+        self._watcher.wake(project.uid)
+        return await self.show(name)
+
+    async def _running(self, name: str) -> Project:
+        project = (await self._projects.get(name)).project
+        if project.phase is not Phase.RUNNING:
+            raise WrongState(
+                f"{name} is {project.phase}: there is no box to keep", hint=f"devboxctl up {name}"
+            )
+        return project

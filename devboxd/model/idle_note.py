@@ -1,0 +1,116 @@
+"""What is written down about an idle box: what holds it, and what was decided, for thirty days."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from devboxd.errors import BadRequest
+from devboxd.model.lease import LONGEST, Lease, remembered
+from devboxd.model.ledger import Item, Range, StoreFailed
+
+KEPT: Final = 30 * 86400.0  # seconds that a decision is remembered
+SHOWN: Final = 500  # decisions that are read at once
+ROWS_KEPT: Final = 20  # of the evidence of a decision
+VETO_STATUS: Final = 75  # exit status of a hook that wants the box to stay (EX_TEMPFAIL of sysexits.h)
+VETO_HOLDS: Final = 1800.0  # seconds
+VETOES_MOST: Final = 8  # in a row
+
+
+class Did(StrEnum):
+    """What became of a decision."""
+
+    WARNED = "warned"
+    KEPT = "kept"  # warned, and then somebody or something worked again
+    STOPPED = "stopped"
+    TOLD = "told"  # idle, and the policy says only to tell
+    VETOED = "vetoed"
+    EXTENDED = "extended"
+    WATCHDOG = "watchdog"  # the box stopped itself: no daemon was there
+    STARTED = "started"  # its hours began
+
+
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One decision, with what it was made from: rows of signal, what was seen, whether it counts."""
+
+    at: float
+    did: Did
+    why: str
+    evidence: tuple[tuple[str, str, bool], ...] = ()
+    unsaved: tuple[str, ...] = ()  # git work that was on the box only
+
+
+class IdleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What holds a box. ``held``: it is not stopped before; ``vetoes``: in a row; ``seen``: its last watchdog note."""
+
+    leases: tuple[Lease, ...] = ()
+    held: float | None = None
+    vetoes: int = 0
+    seen: float = 0.0
+
+
+def notes_key(uid: str) -> str:
+    """Of what holds a project's box."""
+    return f"I#{uid}"
+
+
+def decision_key(uid: str, at: float, op: str) -> str:
+    """Of a decision: they sort by time."""
+    return f"D#{uid}#{round(at * 1000):013d}{op}"
+
+
+def decisions_of(uid: str, newest: int = SHOWN) -> Range:
+    """The decisions about a project."""
+    return Range(f"D#{uid}#", newest=newest)
+
+
+def read_notes(item: Item | None) -> IdleNotes:
+    """Read what holds a box; nothing where nothing is written down. Raises StoreFailed."""
+    return IdleNotes() if item is None else _read(item, IdleNotes)
+
+
+def read_decisions(items: Iterable[Item], since: float) -> list[Decision]:
+    """Decisions since then, oldest first. Raises StoreFailed."""
+    found = [_read(item, Decision) for item in items]
+    return sorted((one for one in found if one.at >= since), key=lambda one: one.at)
+
+
+def _read(item: Item, kind: type[Any]) -> Any:
+    try:
+        return msgspec.convert(item.body, kind)
+    except msgspec.ValidationError as error:
+        raise StoreFailed(f"the item {item.key} of the store is damaged: {error}") from error
+
+
+def rows(evidence: Iterable[Any]) -> tuple[tuple[str, str, bool], ...]:
+    """Evidence as a box tells it, bounded."""
+    return tuple((str(row[0]), str(row[1]), bool(row[2])) for row in list(evidence)[:ROWS_KEPT])
+
+
+def extended(notes: IdleNotes, seconds: float, deadline: float | None, now: float) -> IdleNotes:
+    """Move the deadline: so long after it, or after now where there is none.
+
+    Raises:
+        BadRequest: longer than a lease may hold.
+    """
+    if not 0 < seconds <= LONGEST:
+        raise BadRequest(f"a deadline moves by {LONGEST / 3600:.0f} hours at most")
+    until = min(max(deadline or now, notes.held or now, now) + seconds, now + LONGEST)
+    return replace(notes, held=until, vetoes=0)
+
+
+def vetoed(notes: IdleNotes, now: float) -> IdleNotes | None:
+    """A hook on the box wants it to stay; None: it has said so often enough."""
+    if notes.vetoes >= VETOES_MOST:
+        return None
+    return replace(notes, held=now + VETO_HOLDS, vetoes=notes.vetoes + 1)
+
+
+def tidied(notes: IdleNotes, now: float) -> IdleNotes:
+    """Without what is over."""
+    held = notes.held if notes.held is not None and notes.held > now else None
+    return replace(notes, leases=remembered(notes.leases, now), held=held)

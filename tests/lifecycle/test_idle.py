@@ -1,0 +1,265 @@
+"""Idle boxes end to end on virtual time: looks, warnings, hooks, and the ordinary pipeline, over the EC2 model."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from devboxd.errors import Unreachable
+from devboxd.model import lease
+from devboxd.model.idle_note import KEPT, Did, extended
+from devboxd.model.idle_policy import IdlePolicy, Then
+from devboxd.model.ledger import Ledger
+from devboxd.model.project import Phase, Policy, Project, Want
+from tests.control.fakes import LoopClock
+from tests.lifecycle.idlebox import Watcher, watch
+from tests.lifecycle.kit import Bench, Ran, bench, start, stop, with_daemon
+from tests.model.traces import tool
+
+pytestmark = pytest.mark.looptime
+
+
+async def did(one: Watcher, project: Project) -> list[str]:
+    return [str(each.did) for each in await one.idle.book.decisions(project.uid)]
+
+
+async def until_saving(one: Bench) -> Ledger:
+    async with asyncio.timeout(20 * 3600.0):
+        while (known := await one.projects.get("api")).project.phase is not Phase.SAVING:
+            await one.fleet.changed(20.0)
+    return known
+
+
+def minutes(project: Project) -> float:
+    """Since the box was launched."""
+    return (LoopClock().wall() - (project.launched or 0.0)) / 60.0
+
+
+@with_daemon
+async def test_an_idle_box_is_warned_and_then_saved_by_the_ordinary_pipeline(one: Bench) -> None:
+    """Thirty minutes of nothing: warned at twenty, stopped at thirty, warm, with a generation."""
+    watcher, project = watch(one), await one.launched()
+    written = one.work(project)
+    known = await until_saving(one)
+    assert 30.0 <= minutes(project) < 34.0
+    assert known.project.want is Want.WARM
+    known = await one.until("api", Phase.WARM)
+    assert known.project.head == 1
+    assert one.content(known.project.instance)["/dev/sda1"] >= written
+    assert await did(watcher, project) == [Did.WARNED, Did.STOPPED]
+    (warned, title, text), (stopped, last, _) = watcher.notices
+    assert title in ("api stops in 10 min", "api stops in 9 min")
+    assert "devboxctl extend api 1h" in text
+    assert last == "api was stopped"
+    assert 580 <= stopped - warned <= 680
+    decision = (await watcher.idle.book.decisions(project.uid))[-1]
+    assert decision.why.startswith("idle since 3")
+    assert ("input", "nobody has a terminal", False) not in decision.evidence
+    assert {row[0] for row in decision.evidence} == {"input", "cpu", "net", "disk"}
+    events = [event.text for event in await one.projects.events("api")]
+    assert any("asked: stop, idle since" in text for text in events)
+    assert watcher.box.looks <= 8
+
+
+@with_daemon
+async def test_a_box_at_work_stays_up_all_day_and_is_looked_at_rarely(one: Bench) -> None:
+    watcher = watch(one, works=lambda minute: {"tools": [tool("pytest", "finite")]} if minute < 600 else {})
+    project = await one.launched()
+    await until_saving(one)
+    assert 628.0 <= minutes(project) < 655.0
+    assert watcher.box.looks < 60
+
+
+@with_daemon
+async def test_a_key_after_the_warning_keeps_the_box_and_the_time_begins_anew(one: Bench) -> None:
+    """Even one that is pressed in the last minute: the look before the stop sees it."""
+    watcher = watch(one, works=lambda minute: {"input": 5.0} if 28 <= minute < 31 else {})
+    project = await one.launched()
+    await until_saving(one)
+    assert 58.0 <= minutes(project) < 66.0
+    assert (await did(watcher, project))[:2] == [Did.WARNED, Did.KEPT]
+
+
+@pytest.mark.parametrize(
+    ("policy", "least", "most", "want"),
+    [
+        (IdlePolicy(after=3600.0, warn=60.0), 60.0, 64.0, Want.WARM),
+        (IdlePolicy(then=Then.COLD), 30.0, 34.0, Want.COLD),
+        (IdlePolicy(after=86400.0, max_run=5400.0), 90.0, 95.0, Want.WARM),
+    ],
+)
+@with_daemon
+async def test_the_policy_of_the_project_holds(
+    one: Bench, policy: IdlePolicy, least: float, most: float, want: Want
+) -> None:
+    watch(one)
+    project = await one.launched()
+    await one.projects.settle("api", replace(project.policy, idle=policy))
+    known = await until_saving(one)
+    assert least <= minutes(project) < most
+    assert known.project.want is want
+
+
+@with_daemon
+async def test_a_policy_that_only_tells_stops_nothing(one: Bench) -> None:
+    """Once for each quiet time, not once a minute."""
+    watcher = watch(one, policy=IdlePolicy(then=Then.NOTIFY))
+    project = await one.launched()
+    await asyncio.sleep(6 * 3600.0)
+    assert (await one.projects.get("api")).project.phase is Phase.RUNNING
+    assert await did(watcher, project) == [Did.WARNED, Did.TOLD]
+    assert [title for _, title, _ in watcher.notices][-1] == "api is idle"
+
+
+@with_daemon
+async def test_a_lease_and_an_extension_hold_the_box(one: Bench) -> None:
+    watcher, project = watch(one), await one.launched()
+
+    def two_hours(known: Any) -> Any:
+        at = LoopClock().wall()
+        return replace(known, leases=lease.granted(known.leases, "l1", at, seconds=7200.0))
+
+    await watcher.idle.book.change(project.uid, two_hours)
+    watcher.idle.wake(project.uid)
+    await asyncio.sleep(5400.0)
+    assert (await one.projects.get("api")).project.phase is Phase.RUNNING
+    await watcher.idle.book.change(
+        project.uid, lambda known: extended(known, 3 * 3600.0, None, LoopClock().wall())
+    )
+    watcher.idle.wake(project.uid)
+    await until_saving(one)
+    assert minutes(project) >= 90 + 180
+
+
+@with_daemon
+async def test_a_hook_that_wants_the_box_keeps_it_eight_times(one: Bench) -> None:
+    watcher = watch(one, veto="10-backup\n")
+    project = await one.launched()
+    await until_saving(one)
+    found = await watcher.idle.book.decisions(project.uid)
+    assert next(each.why for each in found if each.did is Did.VETOED) == "10-backup keeps it (time 1 of 8)"
+    assert len([each for each in found if each.did is Did.VETOED]) == 8
+    assert minutes(project) >= 30 + 8 * 30
+
+
+@with_daemon
+async def test_what_can_not_be_seen_stops_nothing_and_is_said(one: Bench) -> None:
+    watcher = watch(one, works=lambda minute: {"missing": ["gpu: nvidia-smi did not answer"]})
+    await one.launched()
+    await asyncio.sleep(12 * 3600.0)
+    assert (await one.projects.get("api")).project.phase is Phase.RUNNING
+    assert watcher.notices == []
+
+
+@with_daemon
+async def test_a_box_whose_clock_is_wrong_is_not_judged(one: Bench) -> None:
+    watch(one, skew=-7200.0)
+    await one.launched()
+    await asyncio.sleep(7200.0)
+    assert (await one.projects.get("api")).project.phase is Phase.RUNNING
+    assert [found.code for found in one.shared.news.conditions()] == ["idle-unknown"]
+
+
+@with_daemon
+async def test_a_box_that_does_not_answer_is_asked_again_later_each_time(one: Bench) -> None:
+    watcher = watch(one)
+    real = watcher.box.look
+
+    def broken(now: float) -> None:
+        raise Unreachable("the session was lost")
+
+    watcher.box.look = broken  # type: ignore[method-assign]
+    project = await one.launched()
+    await asyncio.sleep(4 * 3600.0)
+    assert watcher.box.looks < 20
+    assert watcher.idle.known(project) is not None
+    watcher.box.look = real  # type: ignore[method-assign]
+    await until_saving(one)
+    assert one.shared.news.conditions() == []
+
+
+@with_daemon
+async def test_a_box_without_a_timer_is_looked_at_each_minute(one: Bench) -> None:
+    """A simulated one, or one without root: the verdict is the same while a daemon is there."""
+    watch(one, timer=False)
+    project = await one.launched()
+    await until_saving(one)
+    assert 30.0 <= minutes(project) < 36.0
+
+
+@with_daemon
+async def test_whoever_opens_the_lid_late_is_told_before_the_box_goes(one: Bench) -> None:
+    """The box has warned its terminals long ago; nobody at this machine knows."""
+    project = await one.launched()
+    watcher = watch(one)
+    await asyncio.sleep(60.0)
+    watcher.box.minutes_until(project.instance or "", LoopClock().wall())
+    await stop_idle(one, watcher)
+    await asyncio.sleep(3000.0)
+    late = watch(one)
+    late.box.__dict__.update(watcher.box.__dict__)
+    await until_saving(one)
+    warned, stopped = (at for at, _, _ in late.notices)
+    assert stopped - warned >= 119.0
+
+
+async def stop_idle(one: Bench, watcher: Watcher) -> None:
+    """As if this daemon's driver had died: its looks answer no more."""
+
+    async def never(*_: Any, **__: Any) -> Ran:
+        await asyncio.sleep(1e9)
+        return Ran()
+
+    watcher.idle._run = never
+
+
+async def test_another_daemon_goes_on_where_one_was_killed() -> None:
+    """Warned by the first, stopped by the second at the same minute: all that matters is on the box and in the store."""
+    first = await start(bench())
+    try:
+        watcher, project = watch(first), await first.launched()
+        while Did.WARNED not in await did(watcher, project):
+            await asyncio.sleep(10.0)
+        await stop(first)
+        second = await start(bench(first.store, model=first.model, me="next"))
+        later = watch(second)
+        later.box.__dict__.update(watcher.box.__dict__)
+        await until_saving(second)
+        assert 30.0 <= minutes(project) < 36.0
+        await stop(second)
+    finally:
+        await stop(first)
+
+
+@with_daemon
+async def test_a_box_that_was_started_again_meanwhile_is_not_taken_down(one: Bench) -> None:
+    """The decision was about another life of it."""
+    watch(one, works=lambda minute: {"input": 1.0})
+    project = await one.launched()
+    old = replace(project, launched=(project.launched or 0) - 60.0)
+    assert not await one.projects.idle_down(old, Want.WARM, "idle")
+    assert (await one.projects.get("api")).project.want is Want.UP
+    assert project.policy == Policy(grace=60.0)
+    assert await one.projects.idle_down(project, Want.WARM, "idle")
+
+
+@with_daemon
+async def test_decisions_are_forgotten_after_thirty_days_and_notes_go_with_the_project(
+    one: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert KEPT == 30 * 86400.0
+    monkeypatch.setattr("devboxd.control.lifecycle.idlebook.KEPT", 7200.0)
+    watcher, project = watch(one), await one.launched()
+    await one.until("api", Phase.WARM)
+    assert await did(watcher, project) == [Did.WARNED, Did.STOPPED]
+    await watcher.idle.book.change(project.uid, lambda known: replace(known, held=1.0))
+    await asyncio.sleep(7300.0)
+    assert await did(watcher, project) == []
+    await one.projects.delete("api")
+    async with asyncio.timeout(7200):
+        while await one.projects.find("api") is not None:
+            await asyncio.sleep(10.0)
+    assert (await watcher.idle.book.notes(project.uid)).held is None
