@@ -31,13 +31,14 @@ from devboxd.control.lifecycle.boxwork import NoBox
 from devboxd.control.lifecycle.fleet import Fleet, Lookout
 from devboxd.control.lifecycle.home import OWN, new_id
 from devboxd.control.lifecycle.rounds import End, Line, Reported, Reporter, Rounds, Tell, worst
-from devboxd.errors import DevboxError, Kind, exit_status
+from devboxd.errors import BadRequest, DevboxError, Kind, exit_status
 from devboxd.host.clock import Clock
 from devboxd.host.machine import new_owner
-from devboxd.model.beyond import here, not_here, saving_only
+from devboxd.model.beyond import not_here, region_of, saving_only
 from devboxd.model.box import Account
 from devboxd.model.pipeline import next_step
 from devboxd.model.project import Project
+from devboxd.model.states import StoreEngine
 
 MARGIN: Final = 20.0  # seconds of the function's time that are kept for the last answers
 UNBOUNDED: Final = 366 * 86400.0
@@ -56,8 +57,8 @@ STATUS: Final = {
 class Ground:
     """What the loops stand on: whose projects, where they are written down, and what may be done to them.
 
-    ``region``: of the table, where its projects are reached with the credentials of this process; None: each
-    project's own settings say how. ``saves_only``: what lets a box run is left to a daemon of its owner.
+    ``table``: of the table, whose settings reach all that its owners have; None: each project's own settings say
+    how. ``saves_only``: what lets a box run is left to a daemon of its owner.
     """
 
     shared: Shared
@@ -67,17 +68,17 @@ class Ground:
     boxes: BoxCommands
     me: str
     tell: Tell
-    region: str | None = None
+    table: Account | None = None
     saves_only: bool = False
     only: str | None = None
-    names_owner: bool = False
 
     def fleets(self) -> list[Fleet]:
         """One for each owner, with one look for all of them."""
         lookout = Lookout(self.shared, AwsComputes(self.callers), self.account_of)
-        reporters = {owner: Reporter(self.shared.time, self.tell, owner) for owner in self.owners}
-        if not self.names_owner:
-            reporters = {owner: Reporter(self.shared.time, self.tell) for owner in self.owners}
+        reporters = {
+            owner: Reporter(self.shared.time, self.tell, owner if self.saves_only else "")
+            for owner in self.owners
+        }
 
         def called(project: Project, call: Any) -> None:
             reporters.get(project.owner, next(iter(reporters.values()))).called(project, call)
@@ -104,16 +105,17 @@ class Ground:
         """Say whether a project is looked after here."""
         if self.only is not None and project.name.lower() != self.only.lower():
             return False
-        why = not_here(project, owner, self.region) if self.region is not None and self.saves_only else ""
+        region = self.table.region if self.table is not None and self.saves_only else None
+        why = not_here(project, owner, region) if region is not None else ""
         if why and reporter is not None:
             reporter.line("skipped", project, why)
         return not why
 
     def account_of(self, project: Project) -> Account:
         """How a project's account is reached from here."""
-        if self.region is not None and not not_here(project, project.owner, self.region):
-            return here(project, self.region)
-        return project.account
+        if self.table is None or project.owner not in self.owners:
+            return project.account
+        return Account(self.table.profile, region_of(project) or self.table.region)
 
 
 async def rounds(ground: Ground, left: Callable[[], float]) -> dict[str, End]:
@@ -216,22 +218,30 @@ async def _ground(
     asked: argparse.Namespace, environment: Mapping[str, str], shared: Shared, tell: Tell
 ) -> AsyncIterator[Ground]:
     """The store that was asked for, and sessions for what has to be done on a box."""
-    from devboxd.reach import own_store, sessions  # the function of an account needs none of it
+    from devboxd.reach import own_store, sessions, settings  # the function of an account needs none of it
 
+    config = settings(environment)
     callers = Callers(Clock(), shared.logins.heard)
     me = new_owner()
     try:
-        async with sessions(shared, callers, environment, me) as boxes:
-            if asked.table is None:
+        async with sessions(shared, callers, config, environment, me) as boxes:
+            if asked.table is None and config.store.engine is StoreEngine.SQLITE:
+                if asked.all_owners:
+                    raise BadRequest(
+                        "the file of this machine has one owner", hint="name a table with --table"
+                    )
                 async with own_store(environment) as store:
                     yield Ground(shared, store, [OWN], callers, boxes, me, tell, only=asked.project)
                 return
-            caller = callers.caller(asked.profile, asked.region)
-            store = DynamoStore(caller, asked.table)
-            owners = await store.owners() if asked.all_owners else [await user_id(caller)]
+            whose = Account(asked.profile, asked.region)
+            if asked.table is None:
+                whose = config.account_of(config.store.account)
+            caller = callers.caller(whose.profile, whose.region)
+            table = DynamoStore(caller, asked.table or config.store.table)
+            owners = await table.owners() if asked.all_owners else [await user_id(caller)]
             yield Ground(
-                shared, store, owners, callers, boxes, me, tell,
-                region=caller.region, saves_only=asked.all_owners, only=asked.project, names_owner=asked.all_owners,
+                shared, table, owners, callers, boxes, me, tell,
+                table=Account(whose.profile, caller.region), saves_only=asked.all_owners, only=asked.project,
             )  # fmt: skip
     finally:
         await shared.tasks.stop()
@@ -284,7 +294,7 @@ async def _handle(context: Context, environment: Mapping[str, str]) -> dict[str,
         if owners:
             ground = Ground(
                 shared, store, owners, callers, NoBox(), new_owner(), _json,
-                region=caller.region, saves_only=True, names_owner=True,
+                table=Account(None, caller.region), saves_only=True,
             )  # fmt: skip
             work = shared.tasks.spawn("rounds", rounds(ground, lambda: until - clock.boottime()))
             await asyncio.wait((work,), timeout=max(0.0, until - clock.boottime() + MARGIN / 2))

@@ -21,6 +21,7 @@ from devboxd.host.lock import Lock
 from devboxd.host.paths import Paths, private_folder
 from devboxd.host.store import SqliteStore
 from devboxd.model.box import Account
+from devboxd.model.config import Config
 from devboxd.model.terminal import Leaving
 from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
@@ -36,12 +37,19 @@ class Forgetful:
         """See ``needs.Ledger``."""
 
 
+def settings(environment: Mapping[str, str]) -> Config:
+    """The configuration. Raises ConfigInvalid: with half of it, it could be another account."""
+    loaded = ConfigFiles(Paths.from_environment(environment), environment).load()
+    if loaded.error is not None:
+        raise loaded.error
+    return loaded.config
+
+
 @asynccontextmanager
 async def sessions(
-    shared: Shared, callers: Callers, environment: Mapping[str, str], me: str
+    shared: Shared, callers: Callers, config: Config, environment: Mapping[str, str], me: str
 ) -> AsyncIterator[BoxCommands]:
     """Scripts on boxes, each in a session of its own; the configuration says as which user."""
-    config = ConfigFiles(Paths.from_environment(environment), environment).load().config
     dialer = Dialer(DialSettings.from_environment(environment))
     held = Sessions(shared, AwsCloud(callers).sessions, dialer, Forgetful(), owner=me)
     shared.tasks.spawn("heart", steadily(shared, "heart", held.beat))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from devboxd.model.box import Account
 from devboxd.model.change import CALM
 from devboxd.model.project import Project
 from devboxd.model.step import (
@@ -59,8 +58,3 @@ def not_here(project: Project, owner: str, region: str) -> str:
     if found is None:
         return "its region is not written down"
     return "" if found == region else f"it is in {found}"
-
-
-def here(project: Project, region: str) -> Account:
-    """The settings to reach such a project with: those of this process, whatever the owner's profile is called."""
-    return Account(None, region)

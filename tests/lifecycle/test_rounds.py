@@ -13,7 +13,7 @@ from devboxd.control.lifecycle.boxwork import BoxWork, NoBox
 from devboxd.control.lifecycle.fleet import Fleet, Lookout
 from devboxd.control.lifecycle.rounds import End, Line, Reported, Reporter, Rounds, worst
 from devboxd.errors import LoginNeeded
-from devboxd.model.beyond import here, not_here, region_of, saving_only
+from devboxd.model.beyond import not_here, region_of, saving_only
 from devboxd.model.box import Account
 from devboxd.model.change import CALM
 from devboxd.model.ledger import lease_key
@@ -290,7 +290,6 @@ def test_a_table_speaks_for_its_own_account_and_region_only() -> None:
     assert "not written down" in not_here(project(), "AIDA1", "us-west-2")
     assert region_of(project(spec=in_zones("us-west-2a", "us-east-1b"))) is None
     assert region_of(project(spec=in_zones("us-gov-west-1c"))) == "us-gov-west-1"
-    assert here(mine, "eu-central-1") == Account(None, "eu-central-1")
 
 
 def test_only_what_lets_a_box_run_is_kept_from_the_function() -> None:
