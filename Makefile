@@ -16,7 +16,7 @@ endif
 
 SCRIPTS := devboxd/boxside/programs
 
-.PHONY: help demo test setup setup-demo check grammar programs lint types layers scripts fmt bench soak e2e api-page policies prices picture lock clean
+.PHONY: help demo test setup setup-demo check grammar programs function lint types layers scripts fmt bench soak e2e api-page policies prices picture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,9 @@ prices: $(VENV)/.dev ## renew the prices that devbox carries with it (asks AWS);
 
 api-page: $(VENV)/.dev ## write the routes into docs/api.md
 	$(BIN)/python tools/api_page.py
+
+function: $(VENV)/.dev ## make the zip of the always-on reconciler, for AWS Lambda, into dist/
+	$(BIN)/python tools/function.py
 
 lock: ## renew constraints.txt and requirements.lock from pyproject.toml (needs uv)
 	$(PYTHON) tools/lock.py
