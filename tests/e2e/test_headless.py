@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from botocore.session import Session
 
 from tests.e2e.kit import World, until
 from tests.e2e.test_projects import LONG, digest, project, world
@@ -122,7 +122,8 @@ def function(world: World, seconds: float) -> tuple[list[dict[str, Any]], dict[s
 
 def expired(world: World) -> None:
     """The lease of the dead daemon runs out soon: a test does not wait for a minute."""
-    table = boto3.client("dynamodb", endpoint_url=world.url, region_name=world.env["AWS_REGION"])
+    region = world.env["AWS_REGION"]
+    table: Any = Session().create_client("dynamodb", endpoint_url=world.url, region_name=region)
     for item in table.scan(TableName="devbox")["Items"]:
         if item["sk"]["S"].startswith("L#"):
             item["doc"]["M"]["seconds"] = {"N": "1"}

@@ -28,7 +28,7 @@ finders = list(sys.meta_path)
 class Gate:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        known = top in allowed or top in sys.stdlib_module_names or top.startswith("__editable__")
+        known = top in allowed or top in sys.stdlib_module_names or top.startswith(("__editable__", "_sysconfigdata"))
         if not known or name.startswith(("devboxd.simulator", "devboxd.api", "devboxd.reach")):
             return None
         return next((spec for one in finders if (spec := one.find_spec(name, path, target))), None)
