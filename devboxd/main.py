@@ -137,7 +137,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
     loaded = files.load()
     settings = Settings(shared.news, loaded.config)
     callers = Callers(clock, shared.logins.heard)
-    dialer = Dialer(DialSettings.from_environment(environment))
+    dialer = Dialer(DialSettings.from_environment(environment), DENIED)
     keys = LocalKeys(paths, memory)
     store = SqliteStore(paths.projects)
     daemon = Daemon(
@@ -314,8 +314,7 @@ def _watches(
         async for wake in wakeups(parts.clock):
             what = f"slept for {wake.slept:.0f} s" if wake.slept else "the network changed"
             shared.news.tell("wake", what, slept=wake.slept)
-            parts.dialer.network_changed()
-            DENIED.forget()  # another network has another proxy
+            parts.dialer.network_changed()  # what proxies refused is forgotten, too
             await parts.callers.refresh()  # connections that wait for the next call lead nowhere any more
             shared.bells.network.ring()
             shared.logins.changed.ring()  # a login may have ended meanwhile: look

@@ -18,6 +18,7 @@ from devboxd.aws.http import AnswerTooLong, ProxyDenied, ProxyUnsupported
 from devboxd.aws.oddities import note
 from devboxd.aws.providers import HelperFailed
 from devboxd.errors import BadRequest, Conflict, DevboxError, LoginNeeded, Unreachable
+from devboxd.model import proxy
 from devboxd.model.login import Method, mend
 from devboxd.text import one_line
 
@@ -185,10 +186,7 @@ def _proxy(error: boto.BotoCoreError, name: str, hint: str, profile: str | None)
 
 
 def _proxy_denied(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
-    return ProxyUnusable(
-        "the proxy refuses the user and the password of HTTPS_PROXY (407)",
-        hint="correct HTTPS_PROXY (http://USER:PASSWORD@HOST:PORT), then run there: devboxctl daemon restart",
-    )
+    return ProxyUnusable(proxy.PROBLEM, hint=proxy.HINT)
 
 
 def _proxy_unsupported(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:

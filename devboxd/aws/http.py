@@ -16,13 +16,12 @@ from aiobotocore.parsers import AioResponseParserFactory
 from botocore.exceptions import BotoCoreError, ConnectionClosedError, ProxyConnectionError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
 
+from devboxd.model.proxy import AUTHENTICATION, Refusals
+
 MOST: Final = 4 << 20  # bytes of one answer; a page of anything we ask for has some hundred kilobytes
 MOST_EC2: Final = 64 << 20  # bytes: a thousand instances with all their tags and interfaces
 WITHIN: Final = 60.0  # seconds for the whole body, however often a byte of it comes
 READ_AT_ONCE: Final = 1 << 16
-PROXY_AUTH: Final = 407
-DENIED_FIRST: Final = 60.0  # seconds that a proxy is left alone which has refused our password
-DENIED_LONGEST: Final = 3600.0
 _SCHEME: Final = re.compile(
     r"(?:http://)?([a-z][a-z0-9+.-]*)://", re.IGNORECASE
 )  # botocore puts the first before it
@@ -46,36 +45,7 @@ class ProxyUnsupported(BotoCoreError):
     fmt = "Proxies of the kind {scheme} are not supported."
 
 
-class _Denied:
-    """How long a proxy is left alone that has refused a password: a wrong one, often enough, locks an account."""
-
-    def __init__(self) -> None:
-        self._until: dict[
-            str, tuple[float, float]
-        ] = {}  # by address: loop time, and the seconds of that wait
-
-    def check(self, proxy: str) -> None:
-        """Raise ProxyDenied where it is too early to ask again."""
-        until, _ = self._until.get(proxy, (0.0, 0.0))
-        if asyncio.get_running_loop().time() < until:
-            raise ProxyDenied
-
-    def refused(self, proxy: str) -> None:
-        """It has said no: wait twice as long as the last time."""
-        _, last = self._until.get(proxy, (0.0, 0.0))
-        wait = min(max(2 * last, DENIED_FIRST), DENIED_LONGEST)
-        self._until[proxy] = (asyncio.get_running_loop().time() + wait, wait)
-
-    def passed(self, proxy: str) -> None:
-        """It let a request through."""
-        self._until.pop(proxy, None)
-
-    def forget(self) -> None:
-        """Ask again: this is another network."""
-        self._until.clear()
-
-
-DENIED: Final = _Denied()
+DENIED: Final = Refusals()  # by API calls and, once main has handed it over, by links
 
 
 class _Read:
@@ -103,16 +73,18 @@ class BoundedSession(AIOHTTPSession):
         scheme = _SCHEME.match(proxy)
         if scheme is not None and scheme[1].lower() not in ("http", "https"):
             raise ProxyUnsupported(scheme=scheme[1].lower())
-        DENIED.check(proxy)
+        now = asyncio.get_running_loop().time()
+        if DENIED.left(proxy, now):
+            raise ProxyDenied
         try:
             response = await self._sent(request)
         except ProxyConnectionError as error:
-            if getattr(error.kwargs.get("error"), "status", None) != PROXY_AUTH:
+            if getattr(error.kwargs.get("error"), "status", None) != AUTHENTICATION:
                 raise
-            DENIED.refused(proxy)
+            DENIED.refused(proxy, now)
             raise ProxyDenied from error
-        if response.status_code == PROXY_AUTH:  # of a plain request, which is no tunnel
-            DENIED.refused(proxy)
+        if response.status_code == AUTHENTICATION:  # of a plain request, which is no tunnel
+            DENIED.refused(proxy, now)
             raise ProxyDenied
         DENIED.passed(proxy)
         return response

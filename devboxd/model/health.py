@@ -54,6 +54,12 @@ CONDITIONS: Final[dict[str, Kind]] = {
         after=1.0,  # some editors write a file in two steps
     ),
     "journal-lost": Kind("the journal could not be read", Severity.WARNING, "{problem}"),
+    "proxy-denied": Kind(
+        "the proxy refuses the password",
+        Severity.ERROR,
+        "{problem}; sessions wait, and it is asked again only now and then",
+        "{hint}",
+    ),
     "state-not-saved": Kind(
         "the daemon's memory cannot be written",
         Severity.ERROR,

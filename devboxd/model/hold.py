@@ -27,6 +27,7 @@ from devboxd.errors import (
     SessionOver,
     Throttled,
 )
+from devboxd.model.proxy import AUTHENTICATION
 from devboxd.model.retry import wait_before
 from devboxd.model.session import Ending
 from devboxd.model.states import KeepAlive
@@ -62,6 +63,7 @@ class Happened(StrEnum):
     START_TROUBLE = "StartSession: throttled, no network, a fault of AWS"
     START_FINAL = "StartSession: refused for good"
     LINK_UNAUTHORIZED = "the link was refused with 401 or 403"
+    LINK_PROXY = "the proxy refuses our user and password"
     LINK_MUTE = "the link could not be dialled, or died without a frame"
     LINK_YOUNG = "the link died within a second"
     LINK_OLD = "the link was lost"
@@ -108,6 +110,7 @@ class When(StrEnum):
 
     LATE = "the time to start is over"
     HASTY = "nobody waits for a login"
+    NEVER = "no link of the session has worked yet"
     FOURTH = "the fourth in a row"
     THIRD = "the third session"
 
@@ -133,6 +136,7 @@ TABLE: Final[Mapping[Happened, Rule]] = {
     Happened.START_TROUBLE: Rule(Do.START, Wait.BACK_OFF, but=(When.LATE, _FAIL)),
     Happened.START_FINAL: _FAIL,
     Happened.LINK_UNAUTHORIZED: Rule(Do.RESUME, Wait.PATIENCE, but=(When.FOURTH, Rule(Do.LOOK))),
+    Happened.LINK_PROXY: Rule(Do.RESUME, Wait.BACK_OFF, but=(When.NEVER, _FAIL)),
     Happened.LINK_MUTE: Rule(Do.RESUME, Wait.PATIENCE, but=(When.FOURTH, Rule(Do.LOOK))),
     Happened.LINK_YOUNG: Rule(Do.RESUME, Wait.PATIENCE),
     Happened.LINK_OLD: Rule(Do.RESUME),
@@ -239,6 +243,8 @@ def _holds(when: When, past: Past, now: float) -> bool:
             return past.patience is not None and now >= past.began + past.patience
         case When.HASTY:
             return not past.waits_for_login
+        case When.NEVER:
+            return past.lost_at <= past.began
         case When.FOURTH:
             return past.mute % MUTE_LINKS == 0
         case When.THIRD:
@@ -288,6 +294,8 @@ def link_over(*, lived: float, heard: bool, status: int | None = None) -> Happen
         heard: a message came over it, if only the gateway's.
         status: of the HTTP answer that refused it.
     """
+    if status == AUTHENTICATION:
+        return Happened.LINK_PROXY
     if status in (401, 403):
         return Happened.LINK_UNAUTHORIZED
     if not heard:

@@ -17,9 +17,10 @@ What is ours and why:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
@@ -29,6 +30,7 @@ from yarl import URL
 
 from devboxd import __version__
 from devboxd.errors import DevboxError, LinkLost, LinkRefused
+from devboxd.model.proxy import AUTHENTICATION, HINT, PROBLEM, Refusals
 from devboxd.net.dial import DialSettings, trust
 
 MAX_MESSAGE: Final = 1 << 20  # bytes; the far end sends about 1 KiB, the service less than 128 KiB
@@ -37,6 +39,7 @@ DNS_KEPT: Final = 10  # seconds; many links come back at once after a sleep
 
 CORK_MAX: Final = 65536  # bytes; also what aiohttp lets pass before it asks whether it must wait
 
+FIRST_WAIT: Final = 3.0  # seconds that links wait for the first one through a proxy with a password
 _CLOSE_FRAME: Final = 0x88  # first byte of an unfragmented close frame
 _BINARY: Final = aiohttp.WSMsgType.BINARY
 _TEXT: Final = aiohttp.WSMsgType.TEXT
@@ -194,8 +197,12 @@ class Link:
 class Dialer:
     """Makes links. Owns the one HTTP session and the TLS contexts: build one per event loop, and close it."""
 
-    def __init__(self, settings: DialSettings | None = None) -> None:
+    def __init__(self, settings: DialSettings | None = None, refusals: Refusals | None = None) -> None:
+        """``refusals``: by proxies; others that go through the same ones may share them."""
         self.settings = settings or DialSettings()
+        self._refusals = refusals or Refusals()
+        self._first = asyncio.Lock()  # held by the one who shows a proxy our password for the first time
+        self._passed: set[str] = set()  # proxies that took it on this network
         self._trusted: dict[str | None, ssl.SSLContext] = {}
         self._trusting = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
@@ -219,7 +226,8 @@ class Dialer:
             heartbeat: seconds of silence before a ping; a dead peer is found after 1.5 times that.
             ca_bundle: certificates in place of those of the dialer's own settings.
 
-        Raises: LinkLost (no connection, or CertificateUntrusted), LinkRefused (or ProxyRefused).
+        Raises: LinkLost (no connection, or CertificateUntrusted), LinkRefused (or ProxyRefused; one that has refused
+            our password is not asked again for a while, but for ``network_changed``).
         """
         settings = replace(self.settings, ca_bundle=ca_bundle) if ca_bundle else self.settings
         try:
@@ -233,26 +241,49 @@ class Dialer:
             raise CertificateUntrusted(
                 f"the CA bundle {settings.ca_bundle} can not be read", hint="check AWS_CA_BUNDLE"
             ) from error
+        proxy, now = settings.proxy_for(host, port) if secure else None, asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(timeout):
+            async with self._one_first(proxy), asyncio.timeout(timeout):
+                if proxy is not None and self._refusals.left(proxy, now):
+                    raise _proxy_denied()
                 socket = await self._http_session().ws_connect(
                     target,
                     headers=headers,
                     heartbeat=heartbeat,
                     max_msg_size=MAX_MESSAGE,
-                    proxy=settings.proxy_for(host, port) if secure else None,
+                    proxy=proxy,
                     ssl=context or True,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WAIT),
                 )
         except (*_LOST, TimeoutError, ValueError) as error:
-            raise _dial_failure(error, host, timeout) from error
+            failure = _dial_failure(error, host, timeout)
+            if proxy is not None and isinstance(failure, ProxyRefused) and failure.status == AUTHENTICATION:
+                self._refusals.refused(proxy, now)
+            raise failure from error
+        if proxy is not None:
+            self._refusals.passed(proxy)
+            self._passed.add(proxy)
         assert isinstance(socket, _Socket)
         return Link(socket)
 
     def network_changed(self) -> None:
-        """Forget what names meant: another network may answer otherwise."""
+        """Forget what names meant, and what proxies refused: another network may answer otherwise."""
+        self._refusals.forget()
+        self._passed.clear()
         if self._connector is not None:
             self._connector.clear_dns_cache()
+
+    @contextlib.asynccontextmanager
+    async def _one_first(self, proxy: str | None) -> AsyncIterator[None]:
+        """Let one link go ahead of all others where a proxy may refuse the password that it is shown."""
+        if proxy is None or "@" not in proxy or proxy in self._passed:
+            yield
+            return
+        async with contextlib.AsyncExitStack() as turn:
+            with contextlib.suppress(TimeoutError):  # it may be a proxy that does not answer at all
+                async with asyncio.timeout(FIRST_WAIT):
+                    await turn.enter_async_context(self._first)
+            yield
 
     async def close(self) -> None:
         """Close every link and the session."""
@@ -300,17 +331,22 @@ def _http(url: str) -> str:
     return {"wss": "https", "ws": "http"}.get(scheme.lower(), scheme) + colon + rest
 
 
+def _proxy_denied() -> ProxyRefused:
+    return ProxyRefused(AUTHENTICATION, PROBLEM, hint=HINT)
+
+
 def _dial_failure(error: BaseException, host: str, timeout: float) -> DevboxError:
     """Name what kept us from the gateway."""
     match error:
         case aiohttp.WSServerHandshakeError(status=status):
             return LinkRefused(status)
         case aiohttp.ClientHttpProxyError(status=status):
-            hint = "HTTPS_PROXY needs a user and a password: http://USER:PASSWORD@HOST:PORT"
+            if status == AUTHENTICATION:
+                return _proxy_denied()
             return ProxyRefused(
                 status,
                 f"the proxy refused the way to {host} ({status})",
-                hint=hint if status == 407 else "check HTTPS_PROXY and NO_PROXY",
+                hint="check HTTPS_PROXY and NO_PROXY",
             )
         case aiohttp.ClientProxyConnectionError():
             return LinkLost("the proxy can not be reached", hint="check HTTPS_PROXY and NO_PROXY")

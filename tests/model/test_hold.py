@@ -199,6 +199,7 @@ def test_a_far_end_without_a_word_gets_three_sessions() -> None:
         (0.0, False, None, Happened.LINK_MUTE),
         (0.0, False, 401, Happened.LINK_UNAUTHORIZED),
         (0.0, False, 403, Happened.LINK_UNAUTHORIZED),
+        (0.0, False, 407, Happened.LINK_PROXY),
         (0.0, False, 410, Happened.LINK_MUTE),
         (0.0, False, 502, Happened.LINK_MUTE),
     ],
@@ -208,6 +209,16 @@ def test_what_the_end_of_a_link_means(
 ) -> None:
     """With which code it was closed does not matter: 1000 "Bye" is the service's hourly routine."""
     assert link_over(lived=lived, heard=heard, status=status) is happened
+
+
+def test_a_proxy_that_refuses_us_ends_what_never_worked_and_holds_what_did() -> None:
+    """Nobody waits two minutes for a wrong password; a session of this morning outlives its rotation."""
+    assert step(past(), Happened.LINK_PROXY) == Step(Do.END, ending=Ending.FAILED)
+    worked = step(
+        past(lost_at=START + 60, tries=9), Happened.LINK_PROXY, at=START + 61, interest=Interest.NOW
+    )
+    assert worked.do is Do.RESUME
+    assert worked.wait > 10, "not each two seconds, whoever waits"
 
 
 def test_a_link_that_lived_is_resumed_at_once_and_forgives() -> None:

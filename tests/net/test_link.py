@@ -369,6 +369,17 @@ async def test_a_proxy_that_wants_a_password_says_so(authority: Authority) -> No
                 await dialer.dial(there.url)
             assert refused.value.status == 407
             assert "wrong" not in f"{refused.value!r} {refused.value.hint} {dialer.settings!r}"
+            assert len(proxy.asked) == 1
+            for _ in range(5):
+                with pytest.raises(ProxyRefused, match="407"):
+                    await dialer.dial(there.url)
+            assert len(proxy.asked) == 1, "a wrong password that is shown again and again locks an account"
+            dialer.network_changed()
+            results = await asyncio.gather(
+                *(dialer.dial(there.url) for _ in range(20)), return_exceptions=True
+            )
+            assert all(isinstance(one, ProxyRefused) for one in results)
+            assert len(proxy.asked) == 2, "twenty links at once ask once"
         await dialer.close()
 
 

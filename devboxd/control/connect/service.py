@@ -132,12 +132,18 @@ class Service:
             except DevboxError as error:
                 log.info("session %s: dialling unsigned: %s", self.id, error.message)
         try:
-            return await self._dialer.dial(
+            link = await self._dialer.dial(
                 url, headers=headers, heartbeat=self._heartbeat, ca_bundle=self._api.ca_bundle()
             )
         except DevboxError as error:
-            status = error.status if isinstance(error, LinkRefused) else None
-            return Outcome(link_over(lived=0.0, heard=False, status=status), error.message)
+            happened = link_over(
+                lived=0.0, heard=False, status=error.status if isinstance(error, LinkRefused) else None
+            )
+            if happened is Happened.LINK_PROXY:
+                self._shared.news.raise_condition("proxy-denied", problem=error.message, hint=error.hint)
+            return Outcome(happened, error.message, error)
+        self._shared.news.clear_condition("proxy-denied")
+        return link
 
     def silent(self) -> Outcome:
         """The far end has not said a word: its agent did not start the session."""

@@ -282,6 +282,30 @@ async def test_a_refused_dial_gets_a_new_token_and_maybe_no_signature(status: in
         assert one.service.count["resume"] == 1
 
 
+async def test_a_proxy_that_refuses_the_password_is_said_once_and_held_out() -> None:
+    """A rotated password must neither end what runs nor be tried until the account is locked."""
+    one = bench()
+    one.service.down["dial"] = LinkRefused(407, "the proxy refuses the user and the password")
+    async with held(one) as work:
+        end = await work
+    assert end.ending is Ending.FAILED
+    assert "proxy" in str(end.error and end.error.message)
+    assert one.service.count["dial"] == 1
+
+    one = bench()
+    async with online(one):
+        one.service.down["dial"] = LinkRefused(407, "the proxy refuses the user and the password")
+        one.service.only.link.cut()
+        await asyncio.sleep(3600)
+        told = [event for event in one.shared.news.events() if event.kind == "condition.proxy-denied"]
+        assert len(told) == 1
+        assert one.service.count["resume"] < 300
+        del one.service.down["dial"]
+        one.shared.bells.network.ring()
+        await one.until(SessionState.ONLINE)
+        assert not one.shared.news.conditions()
+
+
 async def test_an_upgrade_that_cannot_be_signed_is_dialled_unsigned() -> None:
     """An expired login must not cost a session whose token is good."""
     one = bench()
