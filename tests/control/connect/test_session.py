@@ -289,11 +289,12 @@ async def test_a_proxy_that_refuses_the_password_is_said_once_and_held_out() -> 
     async with held(one) as work:
         end = await work
     assert end.ending is Ending.FAILED
-    assert "proxy" in str(end.error and end.error.message)
+    assert "proxy" in str(end.error)
     assert one.service.count["dial"] == 1
 
     one = bench()
     async with online(one):
+        await asyncio.sleep(5)
         one.service.down["dial"] = LinkRefused(407, "the proxy refuses the user and the password")
         one.service.only.link.cut()
         await asyncio.sleep(3600)
