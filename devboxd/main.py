@@ -25,6 +25,7 @@ from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.computes import AwsComputes
 from devboxd.aws.http import DENIED
 from devboxd.aws.login import Login
+from devboxd.aws.prices import AwsPrices
 from devboxd.aws.rows import SharedRows
 from devboxd.aws.stack import StackApi
 from devboxd.aws.user import UserApi
@@ -39,6 +40,7 @@ from devboxd.control.doctor import Doctor
 from devboxd.control.errand import Errands
 from devboxd.control.lifecycle.deploy import deploy
 from devboxd.control.lifecycle.home import Lifecycle
+from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.user import Asked, Finding, UserSetUp
 from devboxd.errors import DevboxError
 from devboxd.host.bridge_key import bridge_secrets
@@ -52,6 +54,7 @@ from devboxd.host.logging import set_level, set_up
 from devboxd.host.machine import new_owner
 from devboxd.host.notify import notice
 from devboxd.host.paths import Paths
+from devboxd.host.prices import PriceFiles
 from devboxd.host.starter import Starter
 from devboxd.host.store import SqliteStore
 from devboxd.host.systemd import DescriptorStore, Notifier
@@ -166,6 +169,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         Errands(daemon.execute, lambda: daemon.config),
         me=memory.owner,
         owner=daemon.owner_tag,
+        prices=Prices(shared, AwsPrices(callers), PriceFiles(paths.prices)),
         used=where.engine,
         is_used=lambda project: any(one.plan.target == project.instance for one in daemon.sessions()),
         usual=lambda: daemon.config.idle.policy(),
@@ -226,6 +230,7 @@ async def _run(
         doctor=Doctor(daemon),
         projects=parts.lifecycle.projects,
         idle=parts.lifecycle.idle,
+        money=parts.lifecycle.money,
         store_used=parts.lifecycle.used,
         store_place=lambda engine: _place(parts, engine, paths),
         set_up=lambda whose, cidr, parameters, dry_run: deploy(

@@ -81,8 +81,11 @@ def list_boxes(
     if show.is_terminal() and all(box.host in (None, f"{box.name}.devbox") for box in found.boxes):
         headers.remove("host")  # the names say it
     rows = [[getattr(box, name) for name in headers] for box in found.boxes]
+    if show.is_terminal() and any(box.hour for box in found.boxes):
+        headers.append("usd/hour")  # while it runs: scripts have it in --json
+        rows = [[*row, box.hour] for row, box in zip(rows, found.boxes, strict=True)]
     if found.boxes or not show.is_terminal():
-        dispensable = ("zone", "forwards", "sessions", "type", "connection", "host")
+        dispensable = ("zone", "usd/hour", "forwards", "sessions", "type", "connection", "host")
         show.print_table(headers, rows, dispensable=dispensable, wide=wide)
     else:
         show.say("there is no box" + (" like that" if names or tag or state else ""))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from devboxctl import ask, grammar, options, progress, show
+from devboxctl.commands import money
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
 from devboxd.api import client, routes, wire
@@ -153,6 +154,7 @@ def launch(
     if dry_run:
         _print_plan(ask.ask(routes.PLAN_LAUNCH, request, timeout=LOOK))
         return 0
+    money.tell_price(money.quoted(request))
     found = ask.ask(routes.LAUNCH, request, timeout=LOOK)
     return progress.finish(project, found, wait=wait, up=True)
 
@@ -165,6 +167,8 @@ def _print_plan(plan: wire.LaunchPlan) -> None:
         show.write(show.cell(call.operation) + "\n")
         for name, value in call.parameters.items():
             show.write(f"  {show.cell(name)}: {show.cell(value)}\n")
+    if plan.price is not None:
+        money.tell_price(plan.price)
 
 
 def _read(path: Path) -> str:
@@ -337,15 +341,17 @@ def _print_projects(found: list[wire.Project], none: str, wide: bool) -> None:
     if not found and show.is_terminal():
         show.say(none)
         return
-    headers = ("project", "phase", "want", "generation", "type", "zone", "instance", "now")
+    headers = ("project", "phase", "want", "generation", "type", "zone", "instance", "now", "usd/month")
     rows = [
         (
             *(one.name, one.phase, one.want, one.generation or None, one.type, one.zone, one.instance),
             one.problem or one.reason or one.waits,
+            one.month,
         )
         for one in found
     ]
-    show.print_table(headers, rows, dispensable=("zone", "want", "type", "instance"), wide=wide)
+    dispensable = ("zone", "want", "type", "instance", "usd/month")
+    show.print_table(headers, rows, dispensable=dispensable, wide=wide)
 
 
 def resume(project: Name, wait: Wait = True) -> int:

@@ -32,6 +32,7 @@ BOX: Json = {
     "tags": {},
     "ref": None,
     "host": None,
+    "hour": None,
 }
 CONDITION: Json = {"code": "", "title": "", "text": "", "hint": None, "since": None, "severity": "warning"}
 STATES = ("running", "stopped", "pending", "stopping", "shutting-down", "terminated", "unknown")

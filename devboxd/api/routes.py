@@ -267,6 +267,32 @@ LIST_LEFTOVERS: Final = Route(
     "What belongs to a project and nothing uses.",
 )
 
+# Money --------------------------------------------------------------------------------------------------
+
+COST: Final = Route(
+    "GET", "/v1/cost", wire.CostRequest, wire.CostReport, "What projects cost; asks nothing of AWS."
+)
+WHAT_IF: Final = Route(
+    "GET",
+    "/v1/projects/{project}/what-if",
+    wire.WhatIfRequest,
+    wire.WhatIf,
+    "What a project would cost otherwise.",
+)
+QUOTE: Final = Route(
+    "POST",
+    "/v1/projects/{project}/quote",
+    wire.LaunchRequest,
+    wire.Quote,
+    "What a launch would cost.",
+    only_looks=True,
+)
+LIST_TYPES: Final = Route(
+    "GET", "/v1/types", wire.TypesRequest, wire.TypeList, "Instance types of a region with their prices."
+)
+
+# Accounts -----------------------------------------------------------------------------------------------
+
 REBUILD: Final = Route(
     "POST",
     "/v1/rebuild",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 from devboxd.api import wire
 from devboxd.aws.login import LoginStep
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.doctor import Finding
 from devboxd.control.lifecycle.fleet import Status
+from devboxd.control.lifecycle.money import Line, Quote, Report
 from devboxd.control.lifecycle.projects import is_at_rest
 from devboxd.errors import DevboxError, exit_status
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, Instance
+from devboxd.model.cost import DAY, Kind, Sum, month_of
 from devboxd.model.folder import InFolder
 from devboxd.model.forward import Facts
 from devboxd.model.health import Condition, Event
@@ -21,6 +24,7 @@ from devboxd.model.identity import Identity, principal
 from devboxd.model.leftover import Leftover
 from devboxd.model.login import Login
 from devboxd.model.names import Listing
+from devboxd.model.price import Rates, TypeRate
 from devboxd.model.project import Generation
 from devboxd.model.states import Connection
 from devboxd.text import rfc3339
@@ -168,6 +172,7 @@ def box(
     sessions: int = 0,
     forwards: int = 0,
     user: str | None = None,
+    hourly: Decimal | None = None,
 ) -> wire.Box:
     """An instance. One that is going has no listing: it answers to no name any more."""
     return wire.Box(
@@ -187,6 +192,7 @@ def box(
         tags=dict(instance.tags),
         ref=listing.ref if listing is not None else instance.id,
         host=listing.host if listing is not None else None,
+        hour=None if hourly is None else fine_dollars(hourly),
     )
 
 
@@ -234,5 +240,91 @@ def generation(value: Generation, head: int) -> wire.Generation:
 def leftover(value: Leftover, project_name: str) -> wire.Leftover:
     """A resource that nothing uses."""
     goes = rfc3339(value.goes) if value.goes is not None else None
-    usd = f"{value.usd_month:.2f}"
+    usd = "" if value.usd_month is None else dollars(value.usd_month)
     return wire.Leftover(value.id, value.kind, value.why, value.gib, usd, goes, project_name)
+
+
+def dollars(value: Decimal) -> str:
+    """Dollars and cents."""
+    return f"{value:.2f}"
+
+
+def fine_dollars(value: Decimal) -> str:
+    """Dollars to a hundredth of a cent, for the price of an hour."""
+    return f"{value:.4f}"
+
+
+def price_note(rates: Rates, problem: str) -> wire.PriceNote:
+    """Where prices come from."""
+    return wire.PriceNote(rates.region, rates.date, rates.source, rates.built_in, problem)
+
+
+def cost(value: Line) -> wire.Cost:
+    """What something costs."""
+    row, standing = value.project, value.standing
+    sums = (value.month, value.forecast.total, standing.hourly, standing.running)
+    return wire.Cost(
+        name=value.name,
+        id=row.uid if row is not None else "",
+        phase=row.phase.value if row is not None else "",
+        type=value.type,
+        region=value.region,
+        hour=fine_dollars(standing.hourly.total),
+        today=dollars(value.today.total),
+        month=dollars(value.month.total),
+        most=dollars(value.month.most),
+        forecast=dollars(value.forecast.total.total),
+        forecast_days=round(value.forecast.days, 2),
+        running=dollars(standing.running.total),
+        stopped=dollars(standing.stopped.total),
+        archived=dollars(standing.archived.total),
+        parts={kind.value: dollars(value.month.parts.get(kind, Decimal(0))) for kind in Kind},
+        unknown=list(dict.fromkeys(text for one in sums for text in one.unknown)),
+    )
+
+
+def cost_day(day: str, value: Sum) -> wire.CostDay:
+    """A day."""
+    parts = {kind.value: dollars(value.parts.get(kind, Decimal(0))) for kind in Kind}
+    return wire.CostDay(day, **parts, total=dollars(value.total), most=dollars(value.most))
+
+
+def cost_report(value: Report) -> wire.CostReport:
+    """What it all costs."""
+    return wire.CostReport(
+        [cost(one) for one in value.lines],
+        cost(value.total),
+        month_of(value.at),
+        [cost_day(day, one) for day, one in value.days],
+        [price_note(rates, problem) for rates, problem in value.rates],
+    )
+
+
+def quote(value: Quote, refused: str = "") -> wire.Quote:
+    """What a launch would cost."""
+    standing = value.standing
+    return wire.Quote(
+        value.type,
+        value.region,
+        fine_dollars(value.hour.most),
+        dollars(standing.running.most if value.spot else standing.running.total),
+        dollars(standing.stopped.total),
+        value.spot,
+        list(dict.fromkeys([*value.hour.unknown, *standing.running.unknown])),
+        price_note(value.rates, value.problem),
+        refused,
+    )
+
+
+def machine_type(value: TypeRate) -> wire.MachineType:
+    """An instance type."""
+    hourly = value.hourly or Decimal(0)
+    return wire.MachineType(
+        value.name,
+        value.vcpus,
+        f"{value.memory_gib:g}",
+        value.architecture,
+        value.gpu,
+        fine_dollars(hourly),
+        dollars(hourly * 30 * round(DAY / 3600)),
+    )

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Final
+from decimal import Decimal
 
 import msgspec
 
+from devboxd.model.price import Rates
 from devboxd.model.probe import is_probe
 from devboxd.model.project import read_token
 from devboxd.model.retention import is_saved_volume, is_spent, is_unwanted_image, is_unwanted_snapshot
 from devboxd.model.seen import Seen, Snapshot, Volume, can_never_be_bound
 
-# US dollars per GiB and month: us-east-1, gp3 and standard snapshots (of whole size: what is changed is not known).
-VOLUME_GIB: Final = 0.08
-SNAPSHOT_GIB: Final = 0.05
-
 
 class Leftover(msgspec.Struct, frozen=True):
-    """One resource. ``goes``: Unix seconds when it is deleted; None: not by itself, and ``why`` says why."""
+    """One resource. ``goes``: Unix seconds when it is deleted; None: not by itself, and ``why`` says why.
+
+    ``usd_month``: of a snapshot at most, as if all of it were stored; None: its price is not known.
+    """
 
     id: str
     kind: str  # instance, volume, image, snapshot
     why: str
     gib: int = 0
-    usd_month: float = 0.0
+    usd_month: Decimal | None = Decimal(0)
     goes: float | None = None
 
 
-def leftovers(seen: Seen) -> list[Leftover]:
-    """All of them, in the order in which they go."""
+def leftovers(seen: Seen, rates: Rates) -> list[Leftover]:
+    """All of them, in the order in which they go; ``rates``: of the region that they are in."""
     grace = seen.project.policy.grace
     found = [
         Leftover(box.id, "instance", "it was launched twice", goes=seen.at)
@@ -40,15 +40,15 @@ def leftovers(seen: Seen) -> list[Leftover]:
     ]
     for volume in seen.ec2.volumes:
         if is_spent(seen, volume):
-            found.append(_volume(volume, "its run is saved", _when(volume.garbage, seen.at, grace)))
+            found.append(_volume(volume, rates, "its run is saved", _when(volume.garbage, seen.at, grace)))
         elif why := _kept_because(seen, volume):
-            found.append(_volume(volume, why, None))
+            found.append(_volume(volume, rates, why, None))
     for image in seen.ec2.images:
         if is_unwanted_image(seen, image):
             goes = _when(image.garbage, seen.at, grace)
             found.append(Leftover(image.id, "image", "no generation has it", goes=goes))
     found += [
-        _snapshot(snapshot, _when(snapshot.garbage, seen.at, grace))
+        _snapshot(snapshot, rates, _when(snapshot.garbage, seen.at, grace))
         for snapshot in seen.ec2.snapshots
         if is_unwanted_snapshot(seen, snapshot)
     ]
@@ -73,11 +73,12 @@ def _kept_because(seen: Seen, volume: Volume) -> str:
     return "its run is not saved"
 
 
-def _volume(volume: Volume, why: str, goes: float | None) -> Leftover:
-    gib = volume.disk.size_gib
-    return Leftover(volume.id, "volume", why, gib, round(gib * VOLUME_GIB, 2), goes)
+def _volume(volume: Volume, rates: Rates, why: str, goes: float | None) -> Leftover:
+    disk = volume.disk
+    monthly = rates.volume(disk.type or "", disk.size_gib, disk.iops, disk.throughput)
+    return Leftover(volume.id, "volume", why, disk.size_gib, monthly, goes)
 
 
-def _snapshot(snapshot: Snapshot, goes: float) -> Leftover:
-    gib = snapshot.size_gib
-    return Leftover(snapshot.id, "snapshot", "no generation has it", gib, round(gib * SNAPSHOT_GIB, 2), goes)
+def _snapshot(snapshot: Snapshot, rates: Rates, goes: float) -> Leftover:
+    monthly = None if rates.snapshot is None else rates.snapshot * snapshot.size_gib
+    return Leftover(snapshot.id, "snapshot", "no generation has it", snapshot.size_gib, monthly, goes)

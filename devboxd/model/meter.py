@@ -20,11 +20,12 @@ NOTES_KEPT: Final = 400 * 86400.0  # seconds: a year can be compared with the on
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What ended in one month, of one project. ``name`` as it was then."""
+    """What ended in one month, of one project. ``name`` and ``owner`` as they were then."""
 
     uid: str
     name: str
     pieces: tuple[Piece, ...]
+    owner: str = ""
 
 
 def region(project: Project, run: Run | None = None) -> str:
@@ -129,7 +130,10 @@ def notes(project: Project, pieces: Iterable[Piece]) -> dict[str, Note]:
     for piece in pieces:
         assert piece.end is not None
         by_month.setdefault(month_of(piece.end), []).append(piece)
-    return {month: Note(project.uid, project.name, tuple(found)) for month, found in by_month.items()}
+    return {
+        month: Note(project.uid, project.name, tuple(found), project.owner)
+        for month, found in by_month.items()
+    }
 
 
 def facts(

@@ -87,7 +87,7 @@ class Rates(msgspec.Struct, frozen=True):
         known = {**older.types}
         for name, one in self.types.items():
             before = older.types.get(name)
-            known[name] = one if before is None or one.hourly is not None else _priced(one, before)
+            known[name] = one if before is None else _better(one, before)
         return Rates(
             self.region,
             self.date,
@@ -100,8 +100,37 @@ class Rates(msgspec.Struct, frozen=True):
         )
 
 
-def _priced(one: TypeRate, before: TypeRate) -> TypeRate:
-    return msgspec.structs.replace(one, hourly=before.hourly)
+def _better(one: TypeRate, before: TypeRate) -> TypeRate:
+    """The newer price, where there is one. The API counts GPUs, and does not name them."""
+    gpu = before.gpu if one.gpu.endswith(" GPU") and before.gpu else one.gpu
+    return msgspec.structs.replace(one, gpu=gpu, hourly=before.hourly if one.hourly is None else one.hourly)
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which types somebody looks for: at least so much, at most that price of an hour. None: whatever."""
+
+    architecture: str | None = None
+    vcpus: int | None = None
+    memory_gib: float | None = None
+    gpu: bool | None = None
+    most: Decimal | None = None
+    name: str = ""  # how it begins
+
+
+def matching(rates: Rates, wanted: Wanted) -> list[TypeRate]:
+    """The types with a price there that are as wanted, the cheapest first."""
+    found = [
+        one
+        for one in rates.types.values()
+        if one.hourly is not None
+        and wanted.architecture in (None, one.architecture)
+        and one.vcpus >= (wanted.vcpus or 0)
+        and one.memory_gib >= (wanted.memory_gib or 0)
+        and (wanted.gpu is None or bool(one.gpu) is wanted.gpu)
+        and (wanted.most is None or one.hourly <= wanted.most)
+        and one.name.startswith(wanted.name)
+    ]
+    return sorted(found, key=lambda one: (one.hourly or Decimal(0), one.name))
 
 
 def _tiers(tiers: tuple[Tier, ...], wanted: int) -> Decimal:

@@ -19,15 +19,18 @@ from devboxd.aws.clients import Callers
 from devboxd.aws.computes import AwsComputes
 from devboxd.aws.lent import Lent
 from devboxd.aws.login import LoginStep
+from devboxd.aws.prices import AwsPrices
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Finding
 from devboxd.control.errand import Errands
 from devboxd.control.lifecycle import user as set_up_of_user
 from devboxd.control.lifecycle.account import Progress
 from devboxd.control.lifecycle.home import Lifecycle
+from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.user import Asked
 from devboxd.errors import LoginNeeded
 from devboxd.host.config import Loaded
+from devboxd.host.prices import PriceFiles
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Layer, merge
@@ -206,7 +209,7 @@ def unchunk(data: bytes) -> bytes:
     return result
 
 
-def projects_of(daemon: Daemon, callers: Callers) -> Lifecycle:
+def home_of(daemon: Daemon, callers: Callers, folder: Path) -> Lifecycle:
     """The projects of a daemon, in memory, on the simulator's EC2; their loops are the test's to start."""
     errands = Errands(daemon.execute, lambda: daemon.config)
     return Lifecycle(
@@ -216,6 +219,7 @@ def projects_of(daemon: Daemon, callers: Callers) -> Lifecycle:
         errands,
         me="test",
         owner=daemon.owner_tag,
+        prices=Prices(daemon.shared, AwsPrices(callers), PriceFiles(folder)),
     )
 
 
@@ -258,11 +262,11 @@ async def make_server() -> AsyncIterator[MakeServer]:
             stack.push_async_callback(callers.close)
             listener.setblocking(False)
             server: Server
-            home = projects_of(daemon, callers)
 
             def stop() -> None:
                 server.stops += 1
 
+            home = home_of(daemon, callers, folder / "prices")
             context = Context(
                 daemon=daemon,
                 socket=str(path),
@@ -278,6 +282,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 doctor=Doctor(),
                 projects=home.projects,
                 idle=home.idle,
+                money=home.money,
                 store_used=StoreEngine.SQLITE,
                 store_place=lambda engine: f"in {engine}",
                 set_up=set_up,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -453,7 +454,7 @@ async def test_leftovers_say_what_they_cost_and_when_they_go(one: Bench) -> None
     await one.projects.terminate("api")
     await one.until("api", Phase.READY)
     (left,) = await one.projects.leftovers("api")
-    assert (left.kind, left.gib, left.usd_month) == ("volume", 100, 8.0)
+    assert (left.kind, left.gib, left.usd_month) == ("volume", 100, Decimal("8.00"))
     assert left.goes is not None
     assert 0 < left.goes - LoopClock().wall() <= 60
     await asyncio.sleep(200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from decimal import Decimal
 
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account, resolved
@@ -13,6 +14,7 @@ from devboxd.errors import BoxNotFound, Denied, DevboxError, Unreachable
 from devboxd.model.box import Account, Instance
 from devboxd.model.health import condition
 from devboxd.model.names import HOST_SUFFIX, Listing, is_user, known_host
+from devboxd.model.price import region_of
 from devboxd.model.states import Connection, InstanceState
 from devboxd.text import rfc3339
 
@@ -50,6 +52,7 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
             connection=connections.get(instance.id, absent),
             sessions=sessions[instance.id],
             forwards=forwards[instance.id],
+            hourly=_hourly(context, instance),
         )
         for instance in instances
         if instance.state is not InstanceState.TERMINATED
@@ -89,7 +92,14 @@ async def show(context: Context, asked: wire.Target) -> wire.Box:
         sessions=_sessions(daemon)[box.target],
         forwards=_forwards(daemon)[box.target],
         user=box.user,
+        hourly=_hourly(context, instance),
     )
+
+
+def _hourly(context: Context, instance: Instance) -> Decimal | None:
+    """What AWS asks for an hour of it, as far as that is at hand."""
+    region = region_of(instance.zone)
+    return context.money.prices.of(region).hourly(instance.type or "") if region else None
 
 
 def _sessions(daemon: Daemon) -> Counter[str]:

@@ -14,6 +14,7 @@ from devboxd.control import doctor
 from devboxd.control.daemon import Daemon
 from devboxd.control.lifecycle.account import Progress
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
+from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.control.lifecycle.user import Asked, Finding
 from devboxd.host.config import Loaded
@@ -76,6 +77,7 @@ class Context(msgspec.Struct):
     doctor: Doctor
     projects: Projects
     idle: IdleVerbs
+    money: Money
     store_used: StoreEngine
     store_place: Callable[[StoreEngine], str]  # where that is, for people
     # Network, parameters of the template, dry run.

@@ -19,7 +19,12 @@ from devboxd.model.wish import ProjectBroken, ProjectNotFound
 @answers(routes.LIST_PROJECTS)
 async def listed(context: Context, asked: wire.Nothing) -> wire.ProjectList:
     """All projects. Nothing is asked of AWS."""
-    return wire.ProjectList([_view(context, one) for one in await context.projects.all()])
+    shown = [_view(context, one) for one in await context.projects.all()]
+    costs = {one.id: one for one in views.cost_report(await context.money.report()).costs} if shown else {}
+    for one in shown:
+        if (found := costs.get(one.id)) is not None:
+            one.hour, one.month = found.hour, found.month
+    return wire.ProjectList(shown)
 
 
 @answers(routes.SHOW_PROJECT)
@@ -59,15 +64,18 @@ _RESUME = "mend it and run: devboxctl ops resume {}"
 @answers(routes.PLAN_LAUNCH)
 async def plan(context: Context, asked: wire.LaunchRequest) -> wire.LaunchPlan:
     """Only look."""
-    found = await context.projects.plan(asked.project, await _wish(context, asked))
+    wish = await launch_wish(context, asked)
+    found = await context.projects.plan(asked.project, wish)
     calls = [wire.ApiCall(_called(operation), parameters) for operation, parameters in found.calls]
-    return wire.LaunchPlan(_view(context, found.project), calls)
+    known = await context.projects.find(asked.project)
+    price = views.quote(context.money.quote(known, wish, found.project.account))
+    return wire.LaunchPlan(_view(context, found.project), calls, price)
 
 
 @answers(routes.LAUNCH)
 async def launch(context: Context, asked: wire.LaunchRequest) -> wire.Project:
     """Write down that it is to run; its loop does the rest."""
-    return _view(context, await context.projects.launch(asked.project, await _wish(context, asked)))
+    return _view(context, await context.projects.launch(asked.project, await launch_wish(context, asked)))
 
 
 @answers(routes.UP)
@@ -216,7 +224,7 @@ def _view(context: Context, project: Project) -> wire.Project:
     return views.project(context.projects.status(project))
 
 
-async def _wish(context: Context, asked: wire.LaunchRequest) -> LaunchWish:
+async def launch_wish(context: Context, asked: wire.LaunchRequest) -> LaunchWish:
     """What is asked; for a project that is new, with what the configuration says of the rest."""
     is_new = await context.projects.find(asked.project) is None
     own = LaunchWish(

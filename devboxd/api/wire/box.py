@@ -29,6 +29,7 @@ class Box(msgspec.Struct, omit_defaults=True):
     tags: dict[str, str] = {}
     ref: str | None = None  # None: a daemon that does not say; the name
     host: str | None = None  # for ssh; None: the instance is going
+    hour: str | None = None  # US dollars that it costs an hour while it runs, on demand
 
 
 class BoxList(msgspec.Struct, omit_defaults=True):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from devboxd.api.wire.common import API_VERSION, Account, Failure, Line, Text
+from devboxd.api.wire.money import Quote
 
 Gib = Annotated[int, msgspec.Meta(ge=1, le=65536)]
 
@@ -36,6 +37,8 @@ class Project(msgspec.Struct, omit_defaults=True):
     profile: str | None = None
     region: str | None = None
     since: str | None = None  # when the phase was entered
+    hour: str | None = None  # US dollars that it costs an hour as it is now, in a list
+    month: str | None = None  # US dollars of this month so far, in a list
     version: int = API_VERSION
 
 
@@ -87,6 +90,7 @@ class LaunchPlan(msgspec.Struct, omit_defaults=True):
 
     project: Project
     calls: list[ApiCall]
+    price: Quote | None = None
     version: int = API_VERSION
 
 
@@ -182,7 +186,7 @@ class Leftover(msgspec.Struct, omit_defaults=True):
     kind: str
     why: str
     size: int = 0  # GiB
-    usd_month: str = "0.00"
+    usd_month: str = "0.00"  # of a snapshot at most; empty: its price is not known
     goes: str | None = None
     project: str = ""
 

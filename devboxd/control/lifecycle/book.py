@@ -13,7 +13,8 @@ from devboxd.errors import Conflict, DevboxError
 from devboxd.model import ledger
 from devboxd.model.idle_note import notes_key
 from devboxd.model.ledger import Change, Event, Item, Ledger, Range
-from devboxd.model.project import Project, Run
+from devboxd.model.meter import Note
+from devboxd.model.project import Generation, Project, Run
 from devboxd.model.step import Erase, Write
 from devboxd.model.wish import taken
 
@@ -68,6 +69,29 @@ class Book:
     async def runs(self, uid: str) -> list[Run]:
         """All runs that are remembered, oldest first."""
         return ledger.runs(await self.store.read(self.owner, Range(f"R#{uid}#")))
+
+    async def bill(
+        self, months: Sequence[str]
+    ) -> tuple[dict[str, Project], dict[str, list[Run]], dict[str, list[Generation]], dict[str, list[Note]]]:
+        """What a bill is made of, by uid: rows, runs, generations, and what ended in these months."""
+        ranges = [ledger.EVERY_ROW, Range("R#"), Range("G#"), *(ledger.notes_of(one) for one in months)]
+        rows: dict[str, Project] = {}
+        runs: dict[str, list[Run]] = {}
+        generations: dict[str, list[Generation]] = {}
+        notes: dict[str, list[Note]] = {}
+        for item in await self.store.read(self.owner, *ranges):
+            kind, uid, *_ = item.key.split("#")
+            match kind:
+                case "M":
+                    rows[uid] = ledger.row(item)
+                case "R":
+                    runs.setdefault(uid, []).extend(ledger.runs([item]))
+                case "G":
+                    generations.setdefault(uid, []).extend(ledger.generations([item]))
+                case _:
+                    (note,) = ledger.notes([item])
+                    notes.setdefault(note.uid, []).append(note)
+        return rows, runs, generations, notes
 
     async def create(self, project: Project, text: str, *, run: Run | None = None) -> None:
         """Write a new project down. Raises AlreadyExists."""

@@ -16,6 +16,8 @@ from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idle import Idle, Notify
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
+from devboxd.control.lifecycle.money import Money
+from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.model.box import Account
 from devboxd.model.idle_policy import IdlePolicy
@@ -30,7 +32,7 @@ _LETTERS: Final = string.ascii_lowercase + string.digits
 
 
 class Lifecycle:
-    """The projects of one user.
+    """The projects of one user, and what they cost.
 
     ``owner``: whose tag is on what an account makes; ``me``: this machine and user, as events name it. Of the
     ``stores`` one is ``used``; the other one is there to move projects from and to. Nothing is asked of AWS while
@@ -47,6 +49,7 @@ class Lifecycle:
         *,
         me: str,
         owner: Callable[[Account], Awaitable[str]],
+        prices: Prices,
         used: StoreEngine = StoreEngine.SQLITE,
         is_used: Callable[[Project], bool] = lambda project: False,
         usual: Callable[[], IdlePolicy] = IdlePolicy,
@@ -62,8 +65,9 @@ class Lifecycle:
         )
         self._fleet = Fleet(shared, book, computes, boxes, me=start, op=new_id, is_used=is_used)
         self.projects = Projects(
-            shared, book, self._fleet, computes, boxes, uid=new_uid, owner=owner, books=books
+            shared, book, self._fleet, computes, boxes, uid=new_uid, owner=owner, books=books, rates=prices.of
         )
+        self.money = Money(shared, book, prices)
 
         self._watcher = Idle(shared, self._fleet, self.projects, run, usual=usual, notify=notify or _nobody)
         self.idle = IdleVerbs(shared, self.projects, self._watcher, short_id=_short_id, who=me)

@@ -26,6 +26,8 @@ from devboxd.model.change import found
 from devboxd.model.launch import begin_launch
 from devboxd.model.ledger import Event, Ledger
 from devboxd.model.leftover import Leftover, leftovers
+from devboxd.model.meter import region
+from devboxd.model.price import Rates, built_in
 from devboxd.model.project import Generation, Phase, Policy, Project, Run, Want
 from devboxd.model.seen import Hint, Observed, Seen, hint
 from devboxd.model.states import StoreEngine
@@ -47,7 +49,8 @@ class Plan(msgspec.Struct, frozen=True):
 class Projects:
     """The verbs. ``uid`` gives names that are never given twice: ten of ``a-z0-9``.
 
-    ``owner`` says whose tag is on what an account makes (``aws:userid``); None: the book's own owner.
+    ``owner`` says whose tag is on what an account makes (``aws:userid``); None: the book's own owner. ``rates``: the
+    prices of a region.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Projects:
         uid: Callable[[], str],
         owner: Callable[[Account], Awaitable[str]] | None = None,
         books: Mapping[StoreEngine, Book] | None = None,
+        rates: Callable[[str], Rates] = built_in,
     ) -> None:
         self._shared = shared
         self._book = book
@@ -70,6 +74,7 @@ class Projects:
         self._uid = uid
         self.moves = Moves(shared, book, fleet, computes, self, uid=uid, books=books)
         self._owner = owner
+        self._rates = rates
 
     # Look -------------------------------------------------------------------------------------------
 
@@ -347,7 +352,8 @@ class Projects:
         ec2 = (await self._computes.compute(project.account).look(wanted))[project.uid]
         now = await self._book.load(project.uid) or known  # EC2 first, then the row
         at = self._shared.time.wall()
-        return leftovers(Seen(now.project, now.run, now.generations, ec2, at))
+        seen = Seen(now.project, now.run, now.generations, ec2, at)
+        return leftovers(seen, self._rates(region(now.project, now.run)))
 
     # ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,73 @@
+"""Money: what projects cost, what a launch would cost, and what AWS asks for. Nobody waits for AWS here."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from devboxd.api import routes, views, wire
+from devboxd.api.handlers.context import Context, account
+from devboxd.api.handlers.project import launch_wish
+from devboxd.api.handlers.table import answers
+from devboxd.errors import BadRequest
+from devboxd.model.cost import Otherwise
+from devboxd.model.offer import ARM, INTEL
+from devboxd.model.price import Wanted, matching
+
+BY = ("project", "owner", "day")
+DOWN = ("", "stopped", "archived")
+
+
+@answers(routes.COST)
+async def cost(context: Context, asked: wire.CostRequest) -> wire.CostReport:
+    """Out of what is written down, and prices at hand."""
+    if asked.by not in BY:
+        raise BadRequest(f"costs can not be shown by {asked.by!r}", hint=f"one of: {', '.join(BY)}")
+    by = "owner" if asked.by == "owner" else "project"
+    found = await context.money.report(asked.project or None, by=by, days=asked.by == "day")
+    return views.cost_report(found)
+
+
+@answers(routes.WHAT_IF)
+async def what_if(context: Context, asked: wire.WhatIfRequest) -> wire.WhatIf:
+    """Another type, other hours, another state."""
+    if asked.down not in DOWN:
+        raise BadRequest(f"{asked.down!r} is no state to be in", hint="stopped or archived")
+    if not (asked.type or asked.hours or asked.down):
+        raise BadRequest("nothing was asked for", hint="name a type, hours a month, stopped or archived")
+    hours = Decimal(asked.hours) if asked.hours is not None else None
+    found = await context.money.what_if(asked.project, Otherwise(asked.type, hours, asked.down))
+    now, then = found.now.total, found.then.total
+    unknown = list(dict.fromkeys([*found.now.unknown, *found.then.unknown]))
+    return wire.WhatIf(views.dollars(now), views.dollars(then), views.dollars(now - then), unknown)
+
+
+@answers(routes.QUOTE)
+async def quote(context: Context, asked: wire.LaunchRequest) -> wire.Quote:
+    """Before it is launched."""
+    wish = await launch_wish(context, asked)
+    known = await context.projects.find(asked.project)
+    where = known.project.account if known is not None else wish.account or account(asked)
+    return views.quote(context.money.quote(known, wish, where))
+
+
+@answers(routes.LIST_TYPES)
+async def types(context: Context, asked: wire.TypesRequest) -> wire.TypeList:
+    """With a price there; what has none is not listed."""
+    if asked.arch not in (None, ARM, INTEL):
+        raise BadRequest(f"there is no architecture {asked.arch!r}", hint=f"{ARM} or {INTEL}")
+    whose = context.daemon.settings.for_aws().account_of(account(asked))
+    region = whose.region or (await context.daemon.identity(whose)).region or ""
+    prices = context.money.prices
+    if asked.refresh:
+        await prices.refresh(whose, region)
+    rates = prices.of(region)
+    wanted = Wanted(
+        asked.arch,
+        asked.vcpu,
+        float(asked.mem) if asked.mem is not None else None,
+        asked.gpu,
+        Decimal(asked.max) if asked.max is not None else None,
+        asked.name,
+    )
+    found = [views.machine_type(one) for one in matching(rates, wanted)]
+    return wire.TypeList(found, views.price_note(rates, prices.problem(region)))

@@ -1,0 +1,151 @@
+"""What projects cost, against an observer of the EC2 model who looks at it every few seconds and bills what is there."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from devboxd.control.lifecycle.money import Money
+from devboxd.control.lifecycle.order import LaunchWish
+from devboxd.control.lifecycle.prices import Prices
+from devboxd.errors import Unreachable
+from devboxd.host.prices import PriceFiles
+from devboxd.model.box import Account
+from devboxd.model.cost import Kind, Otherwise
+from devboxd.model.price import Rates
+from devboxd.model.project import Phase
+from devboxd.model.wish import ProjectNotFound
+from tests.control.fakes import LoopClock
+from tests.lifecycle.kit import Bench, with_daemon
+
+pytestmark = pytest.mark.looptime
+
+EVERY = 5.0  # seconds between two looks of the observer
+HOURLY = {"t4g.small": 0.0168, "t4g.medium": 0.0336, "t3.small": 0.0208}  # us-east-1
+GIB_MONTH, ADDRESS = 0.08, 0.005
+
+
+class Offline:
+    """No network: the table that we carry has to do."""
+
+    async def rates(self, account: Account, region: str, today: str) -> Rates:
+        raise Unreachable("no network")
+
+
+def money(one: Bench, folder: Path = Path("/nowhere")) -> Money:
+    return Money(one.shared, one.book, Prices(one.shared, Offline(), PriceFiles(folder)))
+
+
+class Observer:
+    """Bills what EC2 has, by looking. No line of this knows the meter."""
+
+    def __init__(self, one: Bench) -> None:
+        self.one, self.usd = one, 0.0
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            tables = self.one.model.tables
+            for box in tables.instances.values():
+                if box.state.value == "running":
+                    self.usd += HOURLY[box.type] * EVERY / 3600
+                    self.usd += ADDRESS * EVERY / 3600 if box.public_address else 0.0
+            gib = sum(one.size for one in tables.volumes.values() if one.state in ("available", "in-use"))
+            self.usd += gib * GIB_MONTH * EVERY / (30 * 86400)  # June has thirty days
+
+    def agrees(self, found: Decimal) -> bool:
+        return abs(float(found) - self.usd) < self.usd / 100
+
+
+def certain(parts: dict[Kind, Decimal]) -> Decimal:
+    return sum((amount for kind, amount in parts.items() if kind is not Kind.SNAPSHOT), Decimal(0))
+
+
+@with_daemon
+async def test_a_life_of_a_project_costs_what_an_observer_of_ec2_counts(one: Bench) -> None:
+    """Launched, made larger, retyped, stopped, started, archived, brought back and deleted: to one per cent, throughout."""
+    observer, bill = Observer(one), money(one)
+    at = LoopClock().wall()
+    one.shared.tasks.spawn("observer", observer.run())
+
+    async def check(what: str) -> None:
+        report = await bill.report()
+        assert not report.total.month.unknown, what
+        total = certain(report.total.month.parts)
+        assert observer.agrees(total), (what, total, observer.usd)
+
+    await one.launched(gib=100, account=Account("work", "us-east-1"))
+    await asyncio.sleep(7200)
+    await check("launched")
+    await one.projects.resize("api", gib=300)
+    await asyncio.sleep(7200)
+    await check("larger")
+    await one.projects.resize("api", types=("t4g.medium",))
+    await asyncio.sleep(14400)
+    await check("retyped")
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    await asyncio.sleep(10000)
+    await check("stopped")
+    await one.projects.up("api")
+    await asyncio.sleep(7200)
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    await asyncio.sleep(20000)
+    await check("archived")
+    await one.projects.launch("api", LaunchWish())
+    await asyncio.sleep(7200)
+    await check("brought back")
+    await one.projects.delete("api")
+    while await one.projects.find("api") is not None:
+        await asyncio.sleep(60)
+    await check("deleted")
+    await one.launched("other", account=Account("work", "us-east-1"))
+    await asyncio.sleep(7200)
+    await check("with another one")
+    report = await bill.report()
+    assert [(line.name, line.project is None) for line in report.lines] == [("api", True), ("other", False)]
+    assert LoopClock().wall() - at < 2 * 86400
+
+
+@with_daemon
+async def test_now_stopped_archived_and_what_if(one: Bench) -> None:
+    await one.launched(gib=100, account=Account("work", "us-east-1"))
+    await asyncio.sleep(3600)
+    bill = money(one)
+    (line,) = (await bill.report("api", days=True)).lines
+    assert (line.type, line.region) == ("t4g.small", "us-east-1")
+    assert line.standing.stopped.total == Decimal("8.00")
+    assert line.standing.archived.total == 0
+    running = Decimal("8.00") + (Decimal("0.0168") + Decimal("0.005")) * 720
+    assert line.standing.running.total == running
+    assert line.standing.hourly.total == pytest.approx(running / 720, rel=Decimal("0.0001"))
+    answer = await bill.what_if("api", Otherwise("t4g.medium", Decimal(100)))
+    assert answer.then.total == Decimal("8.00") + (Decimal("0.0336") + Decimal("0.005")) * 100
+    with pytest.raises(ProjectNotFound):
+        await bill.report("nope")
+    with pytest.raises(ProjectNotFound):
+        await bill.what_if("nope", Otherwise(down="stopped"))
+
+
+@with_daemon
+async def test_a_quote_needs_nobody(one: Bench) -> None:
+    """For a new project, and for one that is saved: with the disks that it has."""
+    bill = money(one)
+    quote = bill.quote(None, LaunchWish(types=("m7g.large",), gib=100), Account("work", "eu-west-1"))
+    assert (quote.type, quote.region, quote.rates.built_in) == ("m7g.large", "eu-west-1", True)
+    assert quote.hour.total == Decimal("0.091") + Decimal("0.005")
+    assert quote.standing.stopped.total == Decimal("8.8")
+    await one.launched(gib=200, account=Account("work", "us-east-1"))
+    await one.projects.terminate("api")
+    known = await one.until("api", Phase.READY)
+    quote = bill.quote(known, LaunchWish(), known.project.account)
+    assert (quote.type, quote.standing.stopped.parts[Kind.VOLUME]) == ("t4g.small", Decimal("16.00"))
+    unknown = bill.quote(None, LaunchWish(types=("x99.huge",)), Account("work", "eu-west-1"))
+    assert unknown.hour.unknown == ("x99.huge in eu-west-1",)
+    await bill.report()
+    await asyncio.sleep(1)
+    assert (await bill.report()).rates[0][1] == "no network"
