@@ -328,6 +328,8 @@ def test_a_lane_that_stands_still_is_noticed_and_its_bytes_go_over_another() -> 
     assert deadline is not None
     talk.now = deadline
     assert talk.near.bridge.tick(talk.now) == [dead]
+    (length,) = module.LENGTH_PREFIX.unpack_from(asked := talk.near.bridge.outgoing(dead, talk.now))
+    assert (asked[4], len(asked)) == (module.PING, 4 + length), "only whether it lives"
     assert talk.near.bridge.outgoing(dead, talk.now) == b""
     for _ in range(200):
         talk.near.bridge.tick(talk.now)
@@ -530,3 +532,81 @@ def test_it_is_written_in_the_python_of_old_boxes() -> None:
     """Amazon Linux 2 has 3.7, RHEL 8 has 3.6."""
     for path in Path(module.__file__).parent.glob("*.py"):
         ast.parse(path.read_text("utf-8"), feature_version=(3, 6))
+
+
+def dead(talk: Talk, *lanes: int) -> None:
+    """What is on these lanes stays there, both ways, and neither end is told."""
+    for lane in lanes:
+        talk.flying.pop(lane, None)
+
+
+def live(talk: Talk, seconds: float) -> None:
+    """Let time pass: the near end lets go of lanes that fell behind, as its owner does."""
+    for _ in range(int(seconds / 0.05)):
+        talk.now += 0.05
+        for end in (talk.near, talk.far):
+            for lane in end.bridge.tick(talk.now):
+                if end is talk.near:
+                    end.bridge.lane_down(lane)
+        talk.pump()
+        for lane in list(talk.flying):
+            talk.arrive(lane, 0, 1 << 20)
+            talk.arrive(lane, 1, 1 << 20)
+
+
+def test_lanes_that_die_together_are_found_dead_together() -> None:
+    """All workers of the agent are killed: a key must not wait for each lane's own patience in turn."""
+    talk = ready()
+    lanes = [1, talk.lane(), talk.lane(), talk.lane()]
+    number = talk.near.bridge.open(b"echo")
+    talk.settle()
+    dead(talk, *lanes)
+    talk.near.bridge.write(number, b"key")
+    live(talk, 2 * module.BEHIND + 0.3)
+    assert talk.near.bridge.order() == []
+    talk.lane()
+    live(talk, 0.2)
+    assert bytes(talk.far.got[number]) == b"key"
+
+
+def test_the_other_end_is_told_of_lanes_that_are_dead_for_us() -> None:
+    """The agent's workers stand still: their sockets on the box stay open, and whatever is said into them is lost."""
+    talk = ready()
+    lanes = [1, talk.lane(), talk.lane(), talk.lane()]
+    number = talk.near.bridge.open(b"echo")
+    talk.settle()
+    dead(talk, *lanes)
+    talk.near.bridge.write(number, b"key")
+    live(talk, 2 * module.BEHIND + 0.3)
+    fresh = talk.lane()
+    live(talk, 0.2)
+    assert talk.far.bridge.order() == [*lanes, fresh]
+    talk.far.bridge.write(number, b"answer")
+    live(talk, 0.2)
+    assert bytes(talk.near.got[number]) == b"answer"
+    live(talk, 20)
+    assert talk.near.bridge.order() == [fresh], "its acknowledgements went into a dead lane"
+
+
+def test_a_lane_that_was_called_dead_and_is_not_is_used_again() -> None:
+    talk = ready()
+    other = talk.lane()
+    number = talk.near.bridge.open(b"x")
+    talk.settle()
+    word = module.frame_of(module.LANE_HEAD.pack(module.DEAD, other))
+    talk.far.bridge.received(1, word, talk.now)
+    assert [lane[4] for lane in talk.far.bridge.lanes()] == [False, True]
+    talk.settle()
+    assert [lane[4] for lane in talk.far.bridge.lanes()] == [False, False]
+    talk.far.bridge.write(number, os.urandom(300_000))
+    talk.settle()
+    assert len(talk.near.got[number]) == 300_000
+
+
+def test_a_lane_cannot_be_called_dead_over_itself_nor_one_that_is_not_there() -> None:
+    talk = ready()
+    for number in (1, 99):
+        talk.far.bridge.received(1, module.frame_of(module.LANE_HEAD.pack(module.DEAD, number)), talk.now)
+    assert [lane[4] for lane in talk.far.bridge.lanes()] == [False]
+    with pytest.raises(BridgeError):
+        talk.far.bridge.received(1, module.frame_of(b"\x07"), talk.now)

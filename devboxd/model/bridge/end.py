@@ -40,9 +40,12 @@ from devboxd.model.bridge.wire import (
     CHUNK,
     DATA,
     DATA_HEAD,
+    DEAD,
+    DEAD_MOST,
     FORGIVEN,
     FRAME_MOST,
     LANE_FIRST,
+    LANE_HEAD,
     LAST_FLAG,
     LENGTH_PREFIX,
     PACKED_FLAG,
@@ -100,6 +103,10 @@ class Bridge:
         # may wait for that word for ever.
         self._farewells: OrderedDict[int, int] = OrderedDict()  # STREAMS_MOST
         self._granted = 0  # bytes of credit beyond WINDOW_FIRST that streams hold
+        self._suspects: OrderedDict[int, None] = (
+            OrderedDict()
+        )  # lanes that gave no sign, or are gone: DEAD_MOST
+        self._dead: list[int] = []  # those that the other end is to be told of
         self._pings = 0
         self._told_waiting = 0
         self._events: deque[Event] = deque()
@@ -234,6 +241,7 @@ class Bridge:
     def lane_up(self, number: int, now: float) -> None:
         """A lane is open and has shown who it is. The first one that is up is the quick lane."""
         self._lanes[number] = Carrying(number, now)
+        self._dead = list(self._suspects)
 
     def lane_down(self, number: int) -> None:
         """A lane is gone: what it carried goes again over the others."""
@@ -242,6 +250,16 @@ class Bridge:
             return
         self._resend(lane)
         self._say_again(number)
+        self._suspect(
+            number
+        )  # the other end may not see for long that it is gone: its agent may be what is dead
+
+    def _suspect(self, number: int) -> None:
+        """Tell the other end, and tell it again of those before: that word may have gone over one of them."""
+        self._suspects[number] = None
+        while len(self._suspects) > DEAD_MOST:
+            self._suspects.popitem(last=False)
+        self._dead = list(self._suspects)
 
     def _say_again(self, number: int) -> None:
         """What a lane carried of ours may have been acknowledgements and resets; nobody knows."""
@@ -279,7 +297,7 @@ class Bridge:
 
     def next_deadline(self) -> "float | None":
         """When ``tick`` has something to do; None: not before something else happens."""
-        times = [self._late_at(lane) for lane in self._lanes.values() if lane.sent and not lane.is_behind]
+        times = [self._late_at(lane) for lane in self._lanes.values() if lane.asks and not lane.is_behind]
         return min(times) if times else None
 
     def tick(self, now: float) -> "list[int]":
@@ -289,17 +307,31 @@ class Bridge:
         """
         late = []
         for lane in self._lanes.values():
-            if lane.sent and not lane.is_behind and now >= self._late_at(lane):
-                lane.is_behind = True
-                self._resend(lane)
-                self._say_again(lane.number)
+            if lane.asks and not lane.is_behind and now >= self._late_at(lane):
+                self._leave(lane)
+                self._suspect(lane.number)
                 late.append(lane.number)
+        for lane in self._lanes.values() if late else ():
+            # What took one lane may have taken others, and what it carried must not find that out one by one.
+            lane.wants_ping = lane.wants_ping or not lane.pings
         return late
+
+    def _leave(self, lane: Carrying) -> None:
+        """A lane gives no sign of life: use others, and ask it for one."""
+        lane.is_behind = True
+        lane.wants_ping = True
+        self._resend(lane)
+        self._say_again(lane.number)
 
     def _late_at(self, lane: Carrying) -> float:
         patience = max(BEHIND, 8 * (lane.round_trip or 0.0))
-        sent_at = next(iter(lane.sent.values())).sent_at
-        return min(max(sent_at, lane.heard_at) + patience, sent_at + FORGIVEN * patience)
+        times = []
+        if lane.sent:
+            sent_at = next(iter(lane.sent.values())).sent_at
+            times.append(min(max(sent_at, lane.heard_at) + patience, sent_at + FORGIVEN * patience))
+        if lane.pings:
+            times.append(max(next(iter(lane.pings.values())), lane.heard_at) + patience)
+        return min(times)
 
     # Out ------------------------------------------------------------------------------------------------
 
@@ -339,6 +371,8 @@ class Bridge:
 
     def _put_words(self, lane: Carrying, out: bytearray, most: int) -> None:
         """Everything but data: short, and never waits for a lane to have room."""
+        while self._dead and len(out) < most:
+            out += frame_of(LANE_HEAD.pack(DEAD, self._dead.pop()))
         while self._over and len(out) < most:
             over = self._over.popleft()
             self._remember(over, lane)
@@ -441,6 +475,7 @@ class Bridge:
             return
         lane.heard_at = now
         lane.is_behind = False
+        self._suspects.pop(number, None)
         lane.buffer += data
         position, size = 0, len(lane.buffer)
         view = memoryview(lane.buffer)
@@ -471,6 +506,8 @@ class Bridge:
                 self._take_reset_ok(STREAM_HEAD.unpack(frame)[1])
             elif kind in (PING, PONG):
                 self._take_ping(lane, frame, now)
+            elif kind == DEAD:
+                self._take_dead(lane, LANE_HEAD.unpack(frame)[1])
             else:
                 raise BridgeError(f"a frame of type {kind}")
         except struct.error:
@@ -484,6 +521,12 @@ class Bridge:
         asked = lane.pings.pop(token, None)
         if asked is not None:
             self._events.append(Answered(lane.number, now - asked))
+
+    def _take_dead(self, over: Carrying, number: int) -> None:
+        """The other end hears nothing of a lane: what it carries may never arrive. A sign of life takes that back."""
+        lane = self._lanes.get(number)
+        if lane is not None and lane is not over and not lane.is_behind:
+            self._leave(lane)
 
     def _incoming(self, number: int) -> "Stream | None":
         """The stream of this number; a new one where it is the other end's next. None: it is over."""

@@ -47,6 +47,11 @@ class Carrying:
         self.wants_ping = False
         self.taken = 0  # bytes sent in all
 
+    @property
+    def asks(self) -> bool:
+        """Whether something it carries is to be answered."""
+        return bool(self.sent or self.pings)
+
 
 def learn(lane: Carrying, seconds: float) -> None:
     """Let the limit follow the round trip: a lane whose bytes wait behind each other holds too many."""

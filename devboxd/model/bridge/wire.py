@@ -11,6 +11,7 @@ type   name     fields
 4      RESET_OK stream u32: the reset, or data of a stream that is over, has been seen; forget the stream
 5      PING     token u64, waiting u64 (bytes that this end could send if it had more lanes)
 6      PONG     token u64, waiting u64
+7      DEAD     lane u32: nothing comes back over this lane; send over others, and a PING over it
 =====  =======  ==========================================================================================
 
 A stream's first bytes are what it is for: two bytes of length and that many of ``purpose``, which the other end
@@ -39,18 +40,20 @@ LANE_MOST = 256 << 10
 QUICK_BULK = 8 << 10  # bytes of bulk that the quick lane holds while there are others
 BULK_QUEUE = 4 << 10  # bytes waiting, or
 BULK_RATE = 32 << 10  # bytes sent in half a second, that make a stream bulk
+DEAD_MOST = 32  # lanes whose end is still to be told
 BEHIND = 1.5  # seconds (or eight round trips) without a sign of a lane before its bytes go again over others
 FORGIVEN = 10  # times that long may bytes be unacknowledged on a lane that does give signs
 PACK_WORTH = 0.9  # a chunk that packs to more than this share goes as it is
 PACK_PAUSE = 1 << 20  # bytes of a stream that are not tried after two that did not pack
 
-DATA, ACK, RESET, RESET_OK, PING, PONG = 1, 2, 3, 4, 5, 6
+DATA, ACK, RESET, RESET_OK, PING, PONG, DEAD = 1, 2, 3, 4, 5, 6, 7
 PACKED_FLAG, LAST_FLAG = 1, 2
 LENGTH_PREFIX = struct.Struct(">I")
 DATA_HEAD = struct.Struct(">BIQBI")
 ACK_HEAD = struct.Struct(">BIQQ")
 ACK_RANGE = struct.Struct(">QQ")
 STREAM_HEAD = struct.Struct(">BI")
+LANE_HEAD = struct.Struct(">BI")
 PING_BODY = struct.Struct(">BQQ")
 PURPOSE_HEAD = struct.Struct(">H")
 
