@@ -231,6 +231,7 @@ async def _run(
         projects=parts.lifecycle.projects,
         idle=parts.lifecycle.idle,
         money=parts.lifecycle.money,
+        budgets=parts.lifecycle.budgets,
         store_used=parts.lifecycle.used,
         store_place=lambda engine: _place(parts, engine, paths),
         set_up=lambda whose, cidr, parameters, dry_run: deploy(

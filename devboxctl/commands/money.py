@@ -14,6 +14,7 @@ from devboxd.api import client, routes, wire
 
 LOOK = 60.0  # seconds for what may have to ask AWS
 _HOURS = re.compile(r"(?P<a>\d{1,4}(?:\.\d{1,2})?)(?:x(?P<b>\d{1,3}(?:\.\d{1,2})?))?h?\Z")
+_SPAN = re.compile(r"(?P<count>\d{1,4})(?P<unit>[mhd])\Z")
 _TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+\Z")
 
 
@@ -44,6 +45,18 @@ def add_to(app: typer.Typer) -> None:
             "devboxctl types m7g.",
         ],
     )
+    group = grammar.add_group(app, "budget", "How much projects may cost in a month.", section=section)
+    grammar.add(group, "show", show_budgets, examples=["devboxctl budget show"])
+    grammar.add(
+        group,
+        "set",
+        set_budget,
+        examples=[
+            "devboxctl budget set --limit 100",
+            "devboxctl budget set api --limit 40 --hard --grace 1h",
+        ],
+    )
+    grammar.add(group, "rm", remove_budget, examples=["devboxctl budget rm", "devboxctl budget rm api"])
 
 
 def cost(
@@ -261,3 +274,66 @@ def types(
             f"no type like that has a known price in {found.price.region}; --refresh asks AWS for all of them"
         )
     _tell_prices(found.price)
+
+
+Whose = Annotated[str | None, typer.Argument(metavar="[PROJECT]", help="Of this project; without, of all.")]
+Month = Annotated[str | None, typer.Option("--month", metavar="YYYY-MM", help="Of that month only.")]
+
+
+def show_budgets(wide: options.Wide = False) -> None:
+    """Show the budgets, and what was spent under them this month."""
+    _print_budgets(ask.ask(routes.LIST_BUDGETS), wide=wide)
+
+
+def set_budget(
+    limit: Annotated[str, typer.Option("--limit", metavar="USD", help="Dollars a month.")],
+    project: Whose = None,
+    hard: Annotated[
+        bool,
+        typer.Option("--hard/--soft", help="Refuse launches and archive, or only tell at 50, 80 and 100 %."),
+    ] = False,
+    month: Month = None,
+    grace: Annotated[
+        str | None, typer.Option("--grace", metavar="SPAN", help="Before boxes are archived: 30m, 2h.")
+    ] = None,
+) -> None:
+    """Set a budget for a project, or for all of them together.
+
+    At 50, 80 and 100 % you are told. A hard one refuses what it can not pay an hour of (exit status 9), and when it is
+    used up saves and archives boxes, after a grace; once more two hours where something works on them.
+    """
+    request = wire.BudgetRequest(
+        limit, project or "", hard, month, _seconds(grace) if grace is not None else None
+    )
+    _print_budgets(ask.ask(routes.SET_BUDGET, request))
+
+
+def remove_budget(project: Whose = None, month: Month = None) -> None:
+    """Remove a budget."""
+    _print_budgets(ask.ask(routes.DROP_BUDGET, wire.BudgetName(project or "", month)))
+
+
+def _seconds(text: str) -> float:
+    match = _SPAN.match(text)
+    if match is None:
+        raise UsageError(f"{text!r} is no time span", "write it as 30m, 2h or 1d")
+    return int(match["count"]) * {"m": 60.0, "h": 3600.0, "d": 86400.0}[match["unit"]]
+
+
+def _print_budgets(found: wire.BudgetList, *, wide: bool = False) -> None:
+    if settings.json:
+        show.print_json(found)
+        return
+    if not found.budgets and show.is_terminal():
+        show.say("there is no budget")
+        return
+    headers = ("project", "limit", "kind", "month", "spent", "used", "archives")
+    rows = [
+        (
+            *(one.project or "(all)", one.limit, "hard" if one.hard else "soft"),
+            one.month or "every",
+            *(one.spent, f"{one.percent} %", one.archives or ("" if one.in_force else "not in force")),
+        )
+        for one in found.budgets
+    ]
+    show.print_table(headers, rows, dispensable=("month", "kind"), wide=wide)

@@ -63,7 +63,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
 # For completion. Command: its options (those with "=" take a value, one of the words behind it where there are
 # some), and what may stand at each argument: words, or what a word in capitals stands for; the last goes on.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types ls show status ping events doctor whoami login api completion version help forward iam ops generations store sessions init config daemon",)),
+    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types ls show status ping events doctor whoami login api completion version help forward iam ops generations budget store sessions init config daemon",)),
     "attach": ("--raw --command= --user= -l= --mux=zellij|tmux|none --escape= -e= -A --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
     "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --tag= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "proxy": ("--fdpass --ssh-user= --ssh-host= --fresh --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
@@ -114,6 +114,10 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "generations unpin": ("--json --help -h", ("PROJECT", "N")),
     "generations label": ("--json --help -h", ("PROJECT", "N", "TEXT")),
     "generations rm": ("--force --json --help -h", ("PROJECT", "N")),
+    "budget": ("--json --help -h", ("show set rm",)),
+    "budget show": ("--wide -w --json --help -h", ()),
+    "budget set": ("--limit= --hard --month= --grace= --json --help -h", ("PROJECT",)),
+    "budget rm": ("--month= --json --help -h", ("PROJECT",)),
     "store": ("--json --help -h", ("show migrate",)),
     "store show": ("--wide -w --json --help -h", ()),
     "store migrate": ("--to=sqlite|dynamodb --all --json --help -h", ("PROJECT",)),

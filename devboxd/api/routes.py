@@ -287,6 +287,13 @@ QUOTE: Final = Route(
     "What a launch would cost.",
     only_looks=True,
 )
+LIST_BUDGETS: Final = Route(
+    "GET", "/v1/budgets", wire.Nothing, wire.BudgetList, "All budgets, with what was spent this month."
+)
+SET_BUDGET: Final = Route(
+    "POST", "/v1/budgets", wire.BudgetRequest, wire.BudgetList, "Set a budget, for a project or for all."
+)
+DROP_BUDGET: Final = Route("DELETE", "/v1/budgets", wire.BudgetName, wire.BudgetList, "Remove a budget.")
 LIST_TYPES: Final = Route(
     "GET", "/v1/types", wire.TypesRequest, wire.TypeList, "Instance types of a region with their prices."
 )

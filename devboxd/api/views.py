@@ -9,6 +9,7 @@ from devboxd.api import wire
 from devboxd.aws.login import LoginStep
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.doctor import Finding
+from devboxd.control.lifecycle.budgets import Shown
 from devboxd.control.lifecycle.fleet import Status
 from devboxd.control.lifecycle.money import Line, Quote, Report
 from devboxd.control.lifecycle.projects import is_at_rest
@@ -16,6 +17,7 @@ from devboxd.errors import DevboxError, exit_status
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, Instance
+from devboxd.model.budget import ALL, percent
 from devboxd.model.cost import DAY, Kind, Sum, month_of
 from devboxd.model.folder import InFolder
 from devboxd.model.forward import Facts
@@ -327,4 +329,22 @@ def machine_type(value: TypeRate) -> wire.MachineType:
         value.gpu,
         fine_dollars(hourly),
         dollars(hourly * 30 * round(DAY / 3600)),
+    )
+
+
+def budget(value: Shown) -> wire.Budget:
+    """A budget, and how far it is."""
+    one, used = value.budget, percent(value.budget, value.spent)
+    deadline = value.told.deadline if value.told is not None and value.in_force else None
+    return wire.Budget(
+        one.name if one.scope != ALL else "",
+        dollars(one.limit),
+        one.hard,
+        one.month,
+        dollars(value.spent),
+        used,
+        "used" if used >= 100 else "most" if used >= 80 else "half" if used >= 50 else "fine",
+        rfc3339(deadline) if deadline is not None else None,
+        one.grace,
+        value.in_force,
     )

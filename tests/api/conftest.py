@@ -283,6 +283,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 projects=home.projects,
                 idle=home.idle,
                 money=home.money,
+                budgets=home.budgets,
                 store_used=StoreEngine.SQLITE,
                 store_place=lambda engine: f"in {engine}",
                 set_up=set_up,

@@ -97,3 +97,25 @@ async def test_a_quote(server: Server, type_: str) -> None:
         assert (found["hour"], found["region"]) == ("0.1028", "eu-central-1")
     else:
         assert found["unknown"] == ["x99.huge in eu-central-1"]
+
+
+async def test_budgets_over_the_wire(server: Server) -> None:
+    """Set, shown with what was spent, refused where they can not be, and gone."""
+    await billed(server)
+    for body in (
+        {"limit": "0"},
+        {"limit": "-1"},
+        {"limit": "ten"},
+        {"limit": "5", "month": "2026-13"},
+        {"limit": "5", "grace": 1},
+    ):
+        assert (await server.ask("POST", "/v1/budgets", body))[0] == 400
+    assert (await server.ask("POST", "/v1/budgets", {"limit": "5", "project": "nope"}))[0] == 404
+    status, data = await server.ask("POST", "/v1/budgets", {"limit": "0.10", "hard": True})
+    assert status == 200
+    (budget,) = json.loads(data)["budgets"]
+    assert (budget["limit"], budget["hard"]) == ("0.10", True)
+    status, data = await server.ask("POST", "/v1/projects/paid/quote", {"types": ["m7g.xlarge"]})
+    assert "budget of all projects" in json.loads(data)["refused"]
+    assert json.loads((await server.ask("DELETE", "/v1/budgets"))[1])["budgets"] == []
+    assert (await server.ask("DELETE", "/v1/budgets"))[0] == 400

@@ -13,6 +13,7 @@ from devboxd.aws.login import LoginStep
 from devboxd.control import doctor
 from devboxd.control.daemon import Daemon
 from devboxd.control.lifecycle.account import Progress
+from devboxd.control.lifecycle.budgets import Keeper
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.projects import Projects
@@ -78,6 +79,7 @@ class Context(msgspec.Struct):
     projects: Projects
     idle: IdleVerbs
     money: Money
+    budgets: Keeper
     store_used: StoreEngine
     store_place: Callable[[StoreEngine], str]  # where that is, for people
     # Network, parameters of the template, dry run.

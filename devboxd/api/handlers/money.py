@@ -47,7 +47,9 @@ async def quote(context: Context, asked: wire.LaunchRequest) -> wire.Quote:
     wish = await launch_wish(context, asked)
     known = await context.projects.find(asked.project)
     where = known.project.account if known is not None else wish.account or account(asked)
-    return views.quote(context.money.quote(known, wish, where))
+    found = context.money.quote(known, wish, where)
+    refused = await context.budgets.would_refuse(known.project if known else None, found.type, found.region)
+    return views.quote(found, refused)
 
 
 @answers(routes.LIST_TYPES)
@@ -71,3 +73,28 @@ async def types(context: Context, asked: wire.TypesRequest) -> wire.TypeList:
     )
     found = [views.machine_type(one) for one in matching(rates, wanted)]
     return wire.TypeList(found, views.price_note(rates, prices.problem(region)))
+
+
+@answers(routes.LIST_BUDGETS)
+async def budgets(context: Context, asked: wire.Nothing) -> wire.BudgetList:
+    """With what was spent this month."""
+    return wire.BudgetList([views.budget(one) for one in await context.budgets.all()])
+
+
+@answers(routes.SET_BUDGET)
+async def set_budget(context: Context, asked: wire.BudgetRequest) -> wire.BudgetList:
+    """In the place of one for the same."""
+    limit = Decimal(asked.limit)
+    if limit <= 0:
+        raise BadRequest("a budget has a limit above 0", hint="devboxctl budget rm removes one")
+    await context.budgets.put(
+        asked.project or None, limit, hard=asked.hard, month=asked.month, grace=asked.grace
+    )
+    return await budgets(context, wire.Nothing())
+
+
+@answers(routes.DROP_BUDGET)
+async def drop_budget(context: Context, asked: wire.BudgetName) -> wire.BudgetList:
+    """What is left of them."""
+    await context.budgets.drop(asked.project or None, asked.month)
+    return await budgets(context, wire.Nothing())

@@ -75,6 +75,10 @@ from devboxd.api.wire.connect import (
     StreamType,
 )
 from devboxd.api.wire.money import (
+    Budget,
+    BudgetList,
+    BudgetName,
+    BudgetRequest,
     Cost,
     CostDay,
     CostReport,
@@ -129,6 +133,10 @@ __all__ = [
     "AttachRequest",
     "Box",
     "BoxList",
+    "Budget",
+    "BudgetList",
+    "BudgetName",
+    "BudgetRequest",
     "Check",
     "Condition",
     "ConfigRequest",

@@ -9,6 +9,7 @@ import msgspec
 from devboxd.api.wire.common import API_VERSION, Account, Line
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Month = Annotated[str, msgspec.Meta(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$")]
 Figure = Annotated[str, msgspec.Meta(max_length=20, pattern=r"^[0-9]{1,9}(\.[0-9]{1,6})?$")]
 
 
@@ -150,3 +151,47 @@ class TypeList(msgspec.Struct, omit_defaults=True):
     price: PriceNote
     currency: str = "USD"
     version: int = API_VERSION
+
+
+class Budget(msgspec.Struct, omit_defaults=True):
+    """A budget in dollars a month. ``project`` empty: of all projects. ``month``: of that one only, as 2026-12.
+
+    ``state``: fine, half, most (80 %), used; ``archives``: when boxes under it are archived. Not ``in_force``: of
+    another month, or another budget of the same project names this one.
+    """
+
+    project: str
+    limit: str
+    hard: bool = False
+    month: str | None = None
+    spent: str = "0.00"
+    percent: int = 0
+    state: str = "fine"
+    archives: str | None = None
+    grace: float = 1800.0  # seconds
+    in_force: bool = True
+
+
+class BudgetList(msgspec.Struct, omit_defaults=True):
+    """Budgets: that of all projects first."""
+
+    budgets: list[Budget]
+    currency: str = "USD"
+    version: int = API_VERSION
+
+
+class BudgetRequest(msgspec.Struct, omit_defaults=True):
+    """Set a budget. ``grace``: seconds between the warning and the archiving of a hard one."""
+
+    limit: Figure = "0"
+    project: Line = ""
+    hard: bool = False
+    month: Month | None = None
+    grace: Annotated[float, msgspec.Meta(ge=60, le=7 * 86400)] | None = None
+
+
+class BudgetName(msgspec.Struct, omit_defaults=True):
+    """Which budget: of a project (empty: of all), of every month or of one."""
+
+    project: Line = ""
+    month: Month | None = None

@@ -93,13 +93,17 @@ class Book:
                     notes.setdefault(note.uid, []).append(note)
         return rows, runs, generations, notes
 
-    async def create(self, project: Project, text: str, *, run: Run | None = None) -> None:
-        """Write a new project down. Raises AlreadyExists."""
+    async def create(
+        self, project: Project, text: str, *, run: Run | None = None, beside: Sequence[Change] = ()
+    ) -> None:
+        """Write a new project down, and what is to be committed ``beside`` it. Raises AlreadyExists and Conflict."""
         op = self.op()
         changes = ledger.created(project, op, self._event("create", text), run=run)
         try:
-            await self._commit(project.uid, changes, op)
+            await self._commit(project.uid, [*changes, *beside], op)
         except Conflict as error:
+            if beside and await self.find(project.name) is None:
+                raise  # it is not the name
             raise taken(project.name) from error
 
     async def restore(self, known: Ledger, text: str) -> None:
@@ -135,11 +139,11 @@ class Book:
             await target.store.commit(target.owner, [name], self.op())
         await self.erase(known, Erase(known.project, "moved"))
 
-    async def write(self, known: Ledger, step: Write) -> Ledger:
-        """Make a step of the table; returns the project as it is then."""
+    async def write(self, known: Ledger, step: Write, beside: Sequence[Change] = ()) -> Ledger:
+        """Make a step of the table, with what is to be committed beside it; returns the project as it is then."""
         op = self.op()
         changes = ledger.written(known, step, op, self._event(step.what, step.event))
-        await self._commit(step.project.uid, changes, op)
+        await self._commit(step.project.uid, [*changes, *beside], op)
         return ledger.after(known, step, op)
 
     async def rename(self, known: Ledger, name: str) -> None:

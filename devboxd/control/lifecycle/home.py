@@ -13,6 +13,7 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
+from devboxd.control.lifecycle.budgets import Keeper
 from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idle import Idle, Notify
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
@@ -20,6 +21,7 @@ from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.model.box import Account
+from devboxd.model.idle import IDLE
 from devboxd.model.idle_policy import IdlePolicy
 from devboxd.model.project import Project
 from devboxd.model.states import StoreEngine
@@ -64,18 +66,34 @@ class Lifecycle:
             f"{me}/{secrets.token_hex(4)}"  # a daemon that starts anew must not take over its own old turn
         )
         self._fleet = Fleet(shared, book, computes, boxes, me=start, op=new_id, is_used=is_used)
-        self.projects = Projects(
-            shared, book, self._fleet, computes, boxes, uid=new_uid, owner=owner, books=books, rates=prices.of
-        )
         self.money = Money(shared, book, prices)
-
+        self.budgets = Keeper(self.money, notify or _nobody, self._is_busy)
+        self.projects = Projects(
+            shared,
+            book,
+            self._fleet,
+            computes,
+            boxes,
+            uid=new_uid,
+            owner=owner,
+            books=books,
+            rates=prices.of,
+            allow=self.budgets.allow,
+        )
+        self.budgets.archive = self.projects.terminate
         self._watcher = Idle(shared, self._fleet, self.projects, run, usual=usual, notify=notify or _nobody)
         self.idle = IdleVerbs(shared, self.projects, self._watcher, short_id=_short_id, who=me)
+
+    def _is_busy(self, project: Project) -> bool:
+        """Whether something works on a box, or nobody knows."""
+        moment = self._watcher.known(project)
+        return moment is None or moment.answer is None or moment.answer.state.get("verdict") != IDLE
 
     def start(self) -> None:
         """Go on with what an earlier daemon left; ends with the daemon's tasks."""
         self._shared.tasks.spawn("fleet", steadily(self._shared, "fleet", self._fleet.run))
         self._shared.tasks.spawn("idle", steadily(self._shared, "idle", self._watcher.run))
+        self._shared.tasks.spawn("budgets", steadily(self._shared, "budgets", self.budgets.run))
         if self.used is not StoreEngine.SQLITE:
             self._shared.tasks.spawn("elsewhere", steadily(self._shared, "elsewhere", self._look_elsewhere))
 

@@ -7,7 +7,7 @@ loop's, and goes on without whoever asked. All verbs are idempotent. Errors of a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,7 +24,7 @@ from devboxd.model import tags, wish
 from devboxd.model.box import Account
 from devboxd.model.change import found
 from devboxd.model.launch import begin_launch
-from devboxd.model.ledger import Event, Ledger
+from devboxd.model.ledger import Change, Event, Ledger
 from devboxd.model.leftover import Leftover, leftovers
 from devboxd.model.meter import region
 from devboxd.model.price import Rates, built_in
@@ -39,6 +39,13 @@ TRIES: Final = 6  # of a change that others overtake
 ANSWER_EVERY: Final = 3.0  # seconds between two tries of a session while a box boots
 
 
+Allow = Callable[[Project | None, Project], Awaitable[Sequence[Change]]]
+
+
+async def _allowed(before: Project | None, after: Project) -> Sequence[Change]:
+    return ()
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What a launch would call at AWS, in order, and what it would be like."""
 
@@ -50,7 +57,8 @@ class Projects:
     """The verbs. ``uid`` gives names that are never given twice: ten of ``a-z0-9``.
 
     ``owner`` says whose tag is on what an account makes (``aws:userid``); None: the book's own owner. ``rates``: the
-    prices of a region.
+    prices of a region. ``allow`` is asked before a box is to run: what it returns is committed with it, and it may
+    raise.
     """
 
     def __init__(
@@ -65,6 +73,7 @@ class Projects:
         owner: Callable[[Account], Awaitable[str]] | None = None,
         books: Mapping[StoreEngine, Book] | None = None,
         rates: Callable[[str], Rates] = built_in,
+        allow: Allow | None = None,
     ) -> None:
         self._shared = shared
         self._book = book
@@ -75,6 +84,7 @@ class Projects:
         self.moves = Moves(shared, book, fleet, computes, self, uid=uid, books=books)
         self._owner = owner
         self._rates = rates
+        self._allow = allow or _allowed
 
     # Look -------------------------------------------------------------------------------------------
 
@@ -163,22 +173,36 @@ class Projects:
         Raises:
             BadRequest: what was asked can not be.
             GenerationNotFound, WrongState.
+            BudgetExceeded: a hard budget has nothing left for it.
         """
         known = await self.find(name)
         if known is None:
             made = await self._defined(name, asked)
-            try:
-                await self._book.create(made, f"launch from {made.spec.base}")
-            except AlreadyExists:
-                known = await self.get(name)  # somebody else made it at the same moment
-            else:
-                self._fleet.wake(made.uid)
-                return made
+            known = await self._created(made)
+        if known is None:
+            self._fleet.wake(made.uid)
+            return made
         spec = await ordered(known, asked, self._computes.offers(known.project.account))
         goal = None
         if asked.generation is not None:
             goal = wish.generation(known, asked.generation).number
         return await self._change(name, lambda now: wish.up(now, spec=spec, rollback=goal))
+
+    async def _created(self, made: Project) -> Ledger | None:
+        """Write a new project down; returns the one that somebody else made at the same moment, if so."""
+        last: DevboxError | None = None
+        for _ in range(TRIES):
+            allowed = await self._allow(None, made)
+            try:
+                await self._book.create(made, f"launch from {made.spec.base}", beside=allowed)
+            except AlreadyExists:
+                return await self.get(made.name)
+            except Conflict as error:  # another launch was let pass meanwhile
+                last = error
+                continue
+            return None
+        assert last is not None
+        raise last
 
     async def plan(self, name: str, asked: LaunchWish) -> Plan:
         """What ``launch`` would do. Nothing is changed, anywhere."""
@@ -388,8 +412,9 @@ class Projects:
         for _ in range(TRIES):
             known = await self.get(name)
             step = decide(known)
+            allowed = await self._allow(known.project, step.project) if step else ()
             try:
-                project = (await self._book.write(known, step)).project if step else known.project
+                project = (await self._book.write(known, step, allowed)).project if step else known.project
             except Conflict as error:
                 last = error
                 continue
