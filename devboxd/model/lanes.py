@@ -10,6 +10,9 @@ FULL: Final = 128 << 10  # bytes waiting, here or there, that call for one lane 
 OPENING_MOST: Final = 3  # lanes that are opened at the same time: StartSession has a rate
 SPARE: Final = 30.0  # seconds without much to carry after which a lane beyond the first is let go
 LAST: Final = 300.0  # seconds without a stream after which the last lane is let go, too
+SILENT: Final = (
+    4.0  # seconds that a lane's session may say nothing: the agent loses those that come as it starts
+)
 RETRY_FIRST: Final = 1.0  # seconds until a failed opening is tried again; doubled each time
 RETRY_LONGEST: Final = 30.0
 
@@ -22,6 +25,7 @@ class LaneSeen(msgspec.Struct, frozen=True):
     is_behind: bool = False  # what it carries goes over others
     is_linked: bool = True  # its session has a link: if it is behind all the same, it is not worth a repair
     quiet: float = 0.0
+    silent: float = 0.0  # seconds that its session exists, with a link, and the box has not answered over it
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -48,6 +52,7 @@ def verdict(seen: Seen) -> Verdict:
     """Say what to change."""
     healthy = [lane for lane in seen.lanes if lane.is_up and not lane.is_behind]
     opening = [lane for lane in seen.lanes if not lane.is_up]
+    awaited = [lane for lane in opening if lane.silent < SILENT]
     needed = seen.streams > 0 or seen.is_wanted
     if not needed and seen.unused >= LAST:
         return Verdict(retires=tuple(lane.number for lane in seen.lanes))
@@ -57,15 +62,16 @@ def verdict(seen: Seen) -> Verdict:
     wide = len(healthy) > 1 and not opening and seen.waiting < FULL
     if wide:
         retires += [lane.number for lane in healthy[1:] if lane.quiet >= SPARE]
-    return Verdict(_opens(seen, len(healthy), len(opening), len(hopeless), needed=needed), tuple(retires))
+    opens = _opens(seen, len(healthy), len(awaited), len(opening), len(hopeless)) if needed else 0
+    return Verdict(opens, tuple(retires))
 
 
-def _opens(seen: Seen, healthy: int, opening: int, hopeless: int, *, needed: bool) -> int:
-    if not needed or (seen.failures and seen.since_failure < retry_after(seen.failures)):
+def _opens(seen: Seen, healthy: int, awaited: int, opening: int, hopeless: int) -> int:
+    if seen.failures and seen.since_failure < retry_after(seen.failures):
         return 0
     # Lanes whose link is down may come back with it; they are not counted as carrying, but keep their place.
     wanted = 1 + min(seen.waiting // FULL, seen.most - 1)
-    missing = max(wanted, 1) - healthy - opening
+    missing = max(wanted, 1) - healthy - awaited
     places = seen.most + hopeless - len(seen.lanes)
     if not healthy and not opening and len(seen.lanes) > hopeless:
         return 0  # all links are down: they resume with the network, and a new session could not be opened either

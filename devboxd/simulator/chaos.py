@@ -239,11 +239,12 @@ class Chaos:
             await self._world.gateway.cut_agent(one, seconds)
         return len(chosen)
 
-    async def do_agent_restart(self, seconds: float = 2.0, box: str | None = None) -> int:
-        """The agent restarts: no new sessions for a while (TargetNotConnected), open ones go on."""
+    async def do_agent_restart(self, seconds: float = 2.0, drops: int = 0, box: str | None = None) -> int:
+        """The agent restarts: no new sessions (TargetNotConnected), open ones go on; the first `drops` new ones get lost."""
         boxes = self._boxes(box)
         for one in boxes:
             self._world.machines.keep_away(one, seconds)
+            self._world.machines.agents[one].drops = drops
         return len(boxes)
 
     async def do_reboot(self, silent: bool = False, box: str | None = None) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from devboxd.model.lanes import FULL, LAST, SPARE, LaneSeen, Seen, Verdict, retry_after, verdict
+from devboxd.model.lanes import FULL, LAST, SILENT, SPARE, LaneSeen, Seen, Verdict, retry_after, verdict
 
 UP, OPENING = LaneSeen(1, True), LaneSeen(9, False)
 BEHIND, CUT = LaneSeen(2, True, is_behind=True), LaneSeen(2, True, is_behind=True, is_linked=False)
+MUTE = LaneSeen(8, False, silent=SILENT)
 
 
 def lanes(count: int, quiet: float = 0.0) -> tuple[LaneSeen, ...]:
@@ -21,6 +22,12 @@ def lanes(count: int, quiet: float = 0.0) -> tuple[LaneSeen, ...]:
         (Seen(is_wanted=True), Verdict(1)),
         (Seen(streams=1), Verdict(1)),
         (Seen((OPENING,), is_wanted=True), Verdict()),  # it is on its way
+        (Seen((MUTE,), streams=1), Verdict(1)),  # an agent that has just started may have dropped it
+        (Seen((MUTE, OPENING), streams=1), Verdict()),
+        (Seen((MUTE, UP), streams=1), Verdict()),
+        (Seen((MUTE, MUTE, MUTE), streams=1), Verdict()),  # but it is no storm
+        (Seen((MUTE, MUTE), streams=1, most=2), Verdict()),
+        (Seen((MUTE,)), Verdict()),
         (Seen((UP,), streams=1), Verdict()),  # one lane while quiet
         (Seen((UP,), streams=1, waiting=FULL - 1), Verdict()),
         (Seen((UP,), streams=1, waiting=FULL), Verdict(1)),

@@ -401,7 +401,7 @@ class HeldBridge:
         return verdict(
             Seen(
                 lanes=tuple(
-                    LaneSeen(number, lane.is_up, number in behind, lane.is_linked, lane.quiet)
+                    LaneSeen(number, lane.is_up, number in behind, lane.is_linked, lane.quiet, lane.silent)
                     for number, lane in self._lanes.items()
                 ),
                 streams=len(self._streams),

@@ -43,6 +43,7 @@ class Lane:
         self._wake = asyncio.Event()
         self._busy_at = time.monotonic()
         self._carried = 0
+        self._exists_since: float | None = None
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -57,6 +58,18 @@ class Lane:
     def quiet(self) -> float:
         """Seconds since it carried more than small talk."""
         return self._time.monotonic() - self._busy_at
+
+    @property
+    def silent(self) -> float:
+        """Seconds that its session exists, with a link, and the box has not answered over it."""
+        held = self.session.held
+        if self.is_up or held.id is None or held.state is SessionState.RECONNECTING:
+            self._exists_since = None
+            return 0.0
+        now = self._time.monotonic()
+        if self._exists_since is None:
+            self._exists_since = now
+        return now - self._exists_since
 
     async def open(self, secret: bytes, life: bytes) -> PortStream:
         """Open the session and show each other who we are.

@@ -117,6 +117,23 @@ async def test_a_stream_outlives_its_sessions(bridged: Daemon) -> None:
         stream.close()
 
 
+async def test_a_session_that_the_agent_loses_as_it_starts_is_not_waited_for(
+    bridged: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing for twenty seconds before its owner gives it up; another one is there at once."""
+    monkeypatch.setattr("devboxd.model.lanes.SILENT", 0.3)
+    async with echo() as port:
+        stream = await bridged.connect(await api(bridged), port, None, 30)
+        await stream.write(b"one")
+        assert await stream.read() == b"one"
+        await sim.fault("agent-restart", seconds=0.0, drops=1, box="api")
+        await sim.fault("terminate")
+        await stream.write(b"two")
+        async with asyncio.timeout(10):
+            assert await stream.read() == b"two"
+        stream.close()
+
+
 async def test_bulk_survives_sessions_that_end_and_uses_several(bridged: Daemon) -> None:
     """Every byte once and in order, over more lanes than one."""
     data, most = os.urandom(6 << 20), 0
