@@ -162,7 +162,7 @@ TABLE: Final[dict[str, Row]] = dict(
         # Instances, volumes, snapshots, images.
         *_rows(_CAPACITY, "InsufficientInstanceCapacity InsufficientCapacity InsufficientHostCapacity"),
         *_rows(_CAPACITY, "InsufficientReservedInstanceCapacity InsufficientVolumeCapacity Unsupported"),
-        *_rows(_CAPACITY, "InsufficientFreeAddressesInSubnet UnfulfillableCapacity SpotMaxPriceTooLow Server.InsufficientInstanceCapacity"),
+        *_rows(_CAPACITY, "InsufficientFreeAddressesInSubnet UnfulfillableCapacity SpotMaxPriceTooLow VolumeTypeNotAvailableInZone ReservationCapacityExceeded Server.InsufficientInstanceCapacity"),
         # An interrupted spot instance is EC2's to start, when there is room for it again.
         *_rows(_CAPACITY, "IncorrectSpotRequestState"),
         *_rows(_QUOTA, "VcpuLimitExceeded InstanceLimitExceeded MaxSpotInstanceCountExceeded VolumeLimitExceeded"),

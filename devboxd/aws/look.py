@@ -197,7 +197,7 @@ def snapshot(item: Item) -> Snapshot:
 def image(item: Item) -> Image:
     """An image as DescribeImages has it."""
     by_key = _tags(item)
-    devices = [one for one in item.get("BlockDeviceMappings", ()) if "Ebs" in one]
+    devices = [one for one in item.get("BlockDeviceMappings", ()) if "Ebs" in one and "DeviceName" in one]
     return Image(
         id=item["ImageId"],
         name=item.get("Name", ""),

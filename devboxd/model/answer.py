@@ -38,6 +38,7 @@ from devboxd.model.step import (
     Protect,
     RunHook,
     Start,
+    Stop,
     TryBox,
     UnpinFork,
     Write,
@@ -89,6 +90,8 @@ def refusal(error: DevboxError) -> Refusal:
     return next((kind for one, kind in _KINDS if isinstance(error, one)), Refusal.UNKNOWN)
 
 
+LAUNCH_PATIENCE: Final = 8  # the same of a launch: some eight minutes, as somebody waits for it
+_MAY_PASS: Final = frozenset({Refusal.GONE, Refusal.BUSY, Refusal.UNKNOWN})
 HOPELESS: Final = frozenset({Refusal.QUOTA, Refusal.DENIED, Refusal.INVALID})
 
 
@@ -122,7 +125,7 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
             return launch.next_attempt(seen, text)
         case Launch(), Refusal.INVALID if times < PROFILE_PATIENCE and "nstance Profile" in text:
             return None  # it may have been made a moment ago, and IAM tells EC2 later
-        case Launch(), _ if refusal in HOPELESS or (lasting and refusal in (Refusal.GONE, Refusal.BUSY)):
+        case Launch(), _ if refusal in HOPELESS or (refusal in _MAY_PASS and times >= LAUNCH_PATIENCE):
             return launch.give_up(seen, text)
         case Start(), Refusal.CAPACITY:
             return _no_room_to_start(seen, text)
@@ -134,6 +137,10 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
             return change.again(seen, "the name of the image is taken, and by no image of ours that shows")
         case ((GrowVolume() | GrowFileSystem()), _) if refusal in HOPELESS or lasting:
             return _not_grown(seen, text)
+        case Stop(), Refusal.BUSY | Refusal.DENIED | Refusal.INVALID if lasting:
+            return change.broken(
+                seen, f"the box can not be stopped ({text}); shut it down from inside, then go on"
+            )
         case RunHook(), Refusal.INVALID if seen.project.policy.hook_may_veto and seen.box is not None:
             return change.running_again(seen, seen.box, f"goes on: {text}")
     return None

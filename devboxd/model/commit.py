@@ -64,7 +64,10 @@ def saved_disks(
 
 
 def unlike(before: Boot, after: Boot) -> list[str]:
-    """What an image lost: names of attributes that the box is known to have had, and it has not."""
+    """What an image lost: names of attributes that the box is known to have had, and it has not.
+
+    No boot mode or TPM is one lost: that is how EC2 says it. What it always says and does not is not known (yet).
+    """
     pairs = {
         "architecture": (before.architecture, after.architecture),
         "boot mode": (before.boot_mode, after.boot_mode),
@@ -73,7 +76,12 @@ def unlike(before: Boot, after: Boot) -> list[str]:
         "platform": (before.platform, after.platform),
         "billing code": (before.usage, after.usage),
     }
-    return [name for name, (was, is_now) in pairs.items() if was is not None and was != is_now]
+    told = {"architecture", "platform", "billing code"}
+    return [
+        name
+        for name, (was, is_now) in pairs.items()
+        if was is not None and was != is_now and not (is_now is None and name in told)
+    ]
 
 
 def commit(

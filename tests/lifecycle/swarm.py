@@ -210,6 +210,9 @@ class Swarm:
             project = world.project(UID)
             if project.phase is Phase.BROKEN:
                 self.done["broken"] += 1
+                if "shut it down from inside" in project.reason and project.instance:
+                    world.note(f"user shuts down {project.instance}")
+                    world.model.power_off(project.instance, now=world.now)
                 world.resume(UID)
             elif project.want is not Want.COLD:
                 world.want(UID, Want.COLD)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from devboxd.model.answer import Refusal, after_refusal
+from devboxd.model.commit import unlike
 from devboxd.model.project import Boot, Phase, Policy, Quality, Want
 from devboxd.model.step import (
     MakeImage,
@@ -29,6 +31,7 @@ from tests.model.scenes import (
     decide,
     generation,
     image,
+    look,
     project,
     saved,
     snapshots,
@@ -520,3 +523,21 @@ def test_an_image_that_was_whole_when_the_box_was_terminated_still_counts() -> N
     write(decide(row, boxes=box("terminated"), images=image(), **seen), "8")
     write(decide(row, boxes=box("terminated"), images=image("failed"), **seen), "R1")
     write(decide(row, boxes=box("terminated", launched=LATER), images=image(), **seen), "R1")
+
+
+@pytest.mark.parametrize("refusal", [Refusal.BUSY, Refusal.DENIED])
+def test_a_box_that_can_not_be_stopped_is_left_to_a_person_at_last(refusal: Refusal) -> None:
+    """A spot instance whose request has ended takes no StopInstances: its system can still be shut down from inside."""
+    seen = look(project(Phase.SAVING), boxes=box(), volumes=volumes(), hooked=True)
+    assert after_refusal(seen, Stop("i-1"), refusal, "not this one", 19) is None
+    step = write(after_refusal(seen, Stop("i-1"), refusal, "not this one", 20), "broken")
+    assert "shut it down from inside" in step.project.reason
+    assert step.project.halted is Phase.SAVING
+
+
+def test_what_ec2_always_says_and_does_not_is_no_difference() -> None:
+    """A billing code that is not shown is not another one; a boot mode that is not shown is lost."""
+    known = replace(BOOT, platform="Windows", usage="RunInstances:0002")
+    assert unlike(known, replace(known, platform=None, usage=None, architecture=None)) == []
+    assert unlike(known, replace(known, usage="RunInstances")) == ["billing code"]
+    assert unlike(known, replace(known, boot_mode=None)) == ["boot mode"]
