@@ -63,7 +63,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
 # For completion. Command: its options (those with "=" take a value, one of the words behind it where there are
 # some), and what may stand at each argument: words, or what a word in capitals stands for; the last goes on.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types ls show status ping events doctor whoami login api completion version help forward iam ops generations budget store sessions init config daemon",)),
+    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule ls show status ping events doctor whoami login api completion version help forward iam ops generations budget lease store sessions init config daemon",)),
     "attach": ("--raw --command= --user= -l= --mux=zellij|tmux|none --escape= -e= -A --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
     "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --tag= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "proxy": ("--fdpass --ssh-user= --ssh-host= --fresh --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
@@ -87,6 +87,11 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gc": ("--wide -w --json --help -h", ("PROJECT",)),
     "cost": ("--by= --what-if= --wide -w --json --help -h", ("PROJECT",)),
     "types": ("--arch= --vcpu= --mem= --gpu --max= --refresh --wide -w --profile= -p= --region= -r= --json --help -h", ("TYPE",)),
+    "idle": ("--after= --warn= --then=warm|cold|notify --never= --max-run= --reset --json --help -h", ("PROJECT",)),
+    "keep-alive": ("--for= --until= --while= --pid= --note= --json --help -h", ("PROJECT",)),
+    "extend": ("--json --help -h", ("PROJECT", "SPAN")),
+    "why": ("--json --help -h", ("PROJECT",)),
+    "schedule": ("--start= --stop= --tz= --days= --off --json --help -h", ("PROJECT",)),
     "ls": ("--tag= --state=STATE --wide -w --profile= -p= --region= -r= --json --help -h", ("BOX",)),
     "show": ("--profile= -p= --region= -r= --json --help -h", ("BOX",)),
     "status": ("--wide -w --json --help -h", ()),
@@ -118,6 +123,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "budget show": ("--wide -w --json --help -h", ()),
     "budget set": ("--limit= --hard --month= --grace= --json --help -h", ("PROJECT",)),
     "budget rm": ("--month= --json --help -h", ("PROJECT",)),
+    "lease": ("--json --help -h", ("ls rm",)),
+    "lease ls": ("--json --help -h", ("PROJECT",)),
+    "lease rm": ("--json --help -h", ("PROJECT", "LEASE")),
     "store": ("--json --help -h", ("show migrate",)),
     "store show": ("--wide -w --json --help -h", ()),
     "store migrate": ("--to=sqlite|dynamodb --all --json --help -h", ("PROJECT",)),

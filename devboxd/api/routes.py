@@ -337,6 +337,38 @@ SHOW_POLICY: Final = Route(
     "GET", "/v1/policy", wire.PolicyRequest, dict[str, Any], "The IAM policy that somebody needs."
 )
 
+# Idle boxes ---------------------------------------------------------------------------------------------
+
+SHOW_IDLE: Final = Route(
+    "GET",
+    "/v1/projects/{project}/idle",
+    wire.ProjectName,
+    wire.Idle,
+    "How a box stands, as it was seen last.",
+)
+WHY: Final = Route(
+    "GET",
+    "/v1/projects/{project}/why",
+    wire.ProjectName,
+    wire.Idle,
+    "Look at a box, and tell why it is up or was stopped, with thirty days of decisions.",
+)
+CHANGE_IDLE: Final = Route(
+    "POST", "/v1/projects/{project}/idle", wire.IdleChange, wire.Idle, "Change when an idle box goes."
+)
+LIST_LEASES: Final = Route(
+    "GET", "/v1/projects/{project}/leases", wire.ProjectName, wire.LeaseList, "What keeps a box up."
+)
+KEEP_ALIVE: Final = Route(
+    "POST", "/v1/projects/{project}/leases", wire.LeaseRequest, wire.LeaseList, "Keep a box up for a while."
+)
+DROP_LEASE: Final = Route(
+    "DELETE", "/v1/projects/{project}/leases", wire.LeaseDrop, wire.LeaseList, "End a lease."
+)
+EXTEND: Final = Route(
+    "POST", "/v1/projects/{project}/extend", wire.ExtendRequest, wire.Idle, "Move the deadline of a box."
+)
+
 # Forwards and sessions ----------------------------------------------------------------------------------
 
 LIST_FORWARDS: Final = Route("GET", "/v1/forwards", wire.Nothing, wire.ForwardList, "All forwards.")

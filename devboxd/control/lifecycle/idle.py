@@ -58,6 +58,11 @@ class Moment(msgspec.Struct, frozen=True):
     decision: dict[str, Any] | None = None
     problem: str = ""
 
+    @property
+    def rows(self) -> tuple[tuple[str, str, bool], ...]:
+        """The evidence."""
+        return _rows(self.answer.state["evidence"]) if self.answer is not None else ()
+
 
 @dataclass(slots=True)
 class _Watch:

@@ -1,0 +1,287 @@
+"""idle, keep-alive, extend, lease, why, schedule: when an idle box goes, and what keeps it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Annotated
+
+import typer
+
+from devboxctl import ask, grammar, show
+from devboxctl.commands.project import Name
+from devboxctl.fast.reply import UsageError
+from devboxctl.options import settings
+from devboxd.api import routes, wire
+from devboxd.text import parse_rfc3339
+
+LOOK = 60.0  # seconds for a look at the box
+UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+SHOWN = 20  # decisions of a person's table
+
+Span = Annotated[str | None, typer.Option("--for", metavar="SPAN", help="For so long: 45m, 2h, 1d.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, function, examples in (
+        (
+            "idle",
+            idle,
+            [
+                "devboxctl idle api",
+                "devboxctl idle api --after 1h --then cold",
+                "devboxctl idle api --never 'mon-fri 22:00-07:00 Europe/Berlin'",
+                "devboxctl idle api --reset",
+            ],
+        ),
+        (
+            "keep-alive",
+            keep_alive,
+            [
+                "devboxctl keep-alive api --for 3h",
+                "devboxctl keep-alive api --until '18:30 Europe/Berlin'",
+                "devboxctl keep-alive api --while 'pgrep -f train.py'",
+                "devboxctl keep-alive api --pid 4711 --note backup",
+            ],
+        ),
+        ("extend", extend, ["devboxctl extend api", "devboxctl extend api 2h"]),
+        ("why", why, ["devboxctl why api", "devboxctl why --json api"]),
+        (
+            "schedule",
+            schedule,
+            [
+                "devboxctl schedule api --start 08:30 --stop 19:00 --tz Europe/Berlin --days mon-fri",
+                "devboxctl schedule api --off",
+            ],
+        ),
+    ):
+        grammar.add(app, name, function, section=grammar.PROJECTS, examples=examples)
+    group = grammar.add_group(
+        app, "lease", "What keeps a box up although it is idle.", section=grammar.PROJECTS
+    )
+    grammar.add(group, "ls", leases, examples=["devboxctl lease ls api"])
+    grammar.add(group, "rm", remove, examples=["devboxctl lease rm api x7k2"])
+
+
+def idle(
+    project: Name,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="SPAN", help="Stop after so long without work: 30m, 2h.")
+    ] = None,
+    warn: Annotated[str | None, typer.Option("--warn", metavar="SPAN", help="Warn so long before.")] = None,
+    then: Annotated[
+        str | None, typer.Option("--then", metavar="warm|cold|notify", help="What becomes of it.")
+    ] = None,
+    never: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--never", metavar="WINDOW", help="Not in this time of the week; may repeat; '' takes all away."
+        ),
+    ] = None,
+    max_run: Annotated[
+        str | None,
+        typer.Option("--max-run", metavar="SPAN", help="The longest time that it may run; 0: no limit."),
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="As the configuration says.")] = False,
+) -> None:
+    """Show or change when the box of a project goes for being idle.
+
+    warm: saved and kept stopped for a while; cold: saved and gone; notify: only said.
+    """
+    if not reset and after is warn is then is max_run is None and never is None:
+        _print(ask.ask(routes.SHOW_IDLE, wire.ProjectName(project)))
+        return
+    request = wire.IdleChange(
+        project,
+        after=_seconds(after) if after is not None else None,
+        warn=_seconds(warn) if warn is not None else None,
+        then=then,
+        never=[one for one in never if one] if never is not None else None,
+        max_run=(0.0 if max_run == "0" else _seconds(max_run)) if max_run is not None else None,
+        reset=reset,
+    )
+    _print(ask.ask(routes.CHANGE_IDLE, request))
+
+
+def keep_alive(
+    project: Name,
+    for_: Span = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="TIME", help="Until 18:30, '18:30 Europe/Berlin' or a date."),
+    ] = None,
+    while_: Annotated[
+        str | None, typer.Option("--while", metavar="CMD", help="While this command succeeds on the box.")
+    ] = None,
+    pid: Annotated[
+        int | None, typer.Option("--pid", metavar="N", help="While this process of the box is there.")
+    ] = None,
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="What it is for.")] = "",
+) -> None:
+    """Keep a box up though it is idle, for 72 hours at most."""
+    if for_ is not None and until is not None:
+        raise UsageError("--for and --until can not be together")
+    request = wire.LeaseRequest(
+        project,
+        seconds=_seconds(for_) if for_ is not None else None,
+        until=until,
+        command=while_,
+        pid=pid,
+        note=note,
+    )
+    _print_leases(ask.ask(routes.KEEP_ALIVE, request))
+
+
+def extend(
+    project: Name,
+    span: Annotated[str, typer.Argument(metavar="[SPAN]", help="By how much; 1h unless said.")] = "1h",
+) -> None:
+    """Move the time at which an idle box goes."""
+    _print(ask.ask(routes.EXTEND, wire.ExtendRequest(project, _seconds(span))))
+
+
+def leases(project: Name) -> None:
+    """List what keeps a box up."""
+    _print_leases(ask.ask(routes.LIST_LEASES, wire.ProjectName(project)))
+
+
+def remove(
+    project: Name,
+    lease: Annotated[str, typer.Argument(metavar="LEASE", help="Its id; see devboxctl lease ls.")],
+) -> None:
+    """End a lease."""
+    _print_leases(ask.ask(routes.DROP_LEASE, wire.LeaseDrop(project, lease)))
+
+
+def why(project: Name) -> None:
+    """Tell why a box is up, when it goes, or why it was stopped.
+
+    Looks at the box, and shows every signal: what was seen, and whether it counts as work.
+    """
+    found = ask.ask(routes.WHY, wire.ProjectName(project), timeout=LOOK)
+    if settings.json:
+        show.print_json(found)
+        return
+    show.write(show.cell(_sentence(found)) + "\n")
+    if found.evidence:
+        show.write("\n")
+        rows = [(one.signal, one.seen, "yes" if one.counts else "no") for one in found.evidence]
+        show.print_table(("signal", "seen", "counts"), rows)
+    if found.decisions:
+        show.write("\n")
+        last = found.decisions[-SHOWN:]
+        show.print_table(("when", "what", "why"), [(_local(one.at), one.did, one.why) for one in last])
+        stopped = next((one for one in reversed(last) if one.did in ("stopped", "watchdog")), None)
+        if stopped is not None and found.phase != "running" and stopped.evidence:
+            show.write(f"\nwhat was seen when it was stopped, {show.cell(_local(stopped.at))}:\n")
+            rows = [(one.signal, one.seen, "yes" if one.counts else "no") for one in stopped.evidence]
+            show.print_table(("signal", "seen", "counts"), rows)
+
+
+def schedule(
+    project: Name,
+    start: Annotated[
+        str | None, typer.Option("--start", metavar="HH:MM", help="When the box is brought up.")
+    ] = None,
+    stop: Annotated[
+        str | None,
+        typer.Option("--stop", metavar="HH:MM", help="From when on it goes as soon as it is idle."),
+    ] = None,
+    tz: Annotated[str, typer.Option("--tz", metavar="ZONE", help="Time zone, as Europe/Berlin.")] = "UTC",
+    days: Annotated[str, typer.Option("--days", metavar="DAYS", help="As mon-fri, or mon,wed.")] = "mon-fri",
+    off: Annotated[bool, typer.Option("--off", help="No hours any more.")] = False,
+) -> None:
+    """Bring a box up when its hours begin, and stop it soon after they end.
+
+    After the end nothing is stopped that works: it goes when it was idle for the time of the warning.
+    """
+    if off == (start is not None or stop is not None):
+        raise UsageError("either hours or --off", "devboxctl schedule api --start 08:30 --stop 19:00")
+    if not off and stop is None:
+        raise UsageError("when do the hours end? --stop is missing")
+    hours = "" if off else f"{days} {start or '00:00'}-{stop} {tz}"
+    request = wire.IdleChange(project, hours=hours, starts=start is not None)
+    _print(ask.ask(routes.CHANGE_IDLE, request))
+
+
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _seconds(text: str) -> float:
+    """Read ``1h30m``; the daemon says what is too long."""
+    plain = text.strip().lower().replace(" ", "")
+    if re.fullmatch(r"(?:\d{1,9}(?:s|min|m|h|d)){1,4}", plain) is None:
+        raise UsageError(f"{text!r} is no time span", "write it as 45m, 1h30m or 2d")
+    return sum(int(count) * UNITS[unit] for count, unit in re.findall(r"(\d+)(s|min|m|h|d)", plain))
+
+
+def _span(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    days, hours, rest = minutes // 1440, minutes % 1440 // 60, minutes % 60
+    parts = [f"{count} {unit}" for count, unit in ((days, "d"), (hours, "h"), (rest, "min")) if count]
+    return " ".join(parts) or f"{round(seconds)} s"
+
+
+def _local(text: str) -> str:
+    """A moment on this machine's clock, to the minute."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(parse_rfc3339(text)))
+    except (ValueError, OverflowError, OSError):
+        return text
+
+
+def _sentence(found: wire.Idle) -> str:
+    """What matters most, in one line."""
+    if found.phase != "running":
+        stopped = [one for one in found.decisions if one.did in ("stopped", "watchdog")]
+        last = f"; it was stopped {_local(stopped[-1].at)}: {stopped[-1].why}" if stopped else ""
+        return f"{found.project} does not run: it is {found.phase}{last}"
+    if found.problem:
+        return f"{found.project} is up: it can not be seen whether it is idle ({found.problem})"
+    if found.verdict is None:
+        return f"{found.project} is up, and was not looked at yet"
+    counts = ", ".join(f"{one.signal} ({one.seen})" for one in found.evidence if one.counts)
+    if counts:
+        return f"{found.project} is up because of {counts}"
+    text = f"{found.project} is up and {found.verdict}: {found.why}"
+    if found.stops is None:
+        return text
+    verb = "you are told" if found.policy.then == "notify" else "it stops"
+    return f"{text}; {verb} {_local(found.stops)} (devboxctl extend {found.project} 1h, or any key in it)"
+
+
+def _print(found: wire.Idle) -> None:
+    if settings.json:
+        show.print_json(found)
+        return
+    policy = found.policy
+    show.print_fields(
+        [
+            ("project", found.project),
+            ("phase", found.phase),
+            ("verdict", found.verdict),
+            ("why", found.why or found.problem),
+            ("idle since", _local(found.idle_since) if found.idle_since else None),
+            ("stops", _local(found.stops) if found.stops else None),
+            ("not before", _local(found.held) if found.held else None),
+            ("watchdog", found.watchdog or None),
+            ("policy", "of the project" if policy.own else "as configured"),
+            ("after", _span(policy.after)),
+            ("warn", _span(policy.warn)),
+            ("then", policy.then),
+            ("never", ", ".join(policy.never)),
+            ("longest run", _span(policy.max_run) if policy.max_run else None),
+            ("hours", policy.hours),
+            ("starts", policy.starts or None),
+            ("leases", ", ".join(f"{one.id} ({one.why})" for one in found.leases)),
+        ]
+    )
+
+
+def _print_leases(found: wire.LeaseList) -> None:
+    if settings.json:
+        show.print_json(found)
+        return
+    rows = [(one.id, _local(one.until), one.why, one.who) for one in found.leases]
+    show.print_table(("lease", "until", "why", "who"), rows, dispensable=("who",))
