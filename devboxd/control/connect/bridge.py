@@ -25,7 +25,7 @@ from devboxd.control.connect.port import PortSession, PortTarget
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, StreamReset
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable
+from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable, WrongState
 from devboxd.model.box import BoxRef
 from devboxd.model.bridge.end import Bridge
 from devboxd.model.bridge.wire import PURPOSE_MOST, Answered, BridgeError, Data, Ended, Opened, Room, WasReset
@@ -468,6 +468,10 @@ class HeldBridge:
         except (ConnectionRefused, NotOurs) as error:
             why = str(error)
             self._lost_head(why)
+        except WrongState as error:
+            why = error.message
+            if not any(one.is_up for one in self._lanes.values()):
+                self._lost_head(why, error)
         except (Denied, DocumentInvalid) as error:
             why = error.message
             if not self._streams:
@@ -487,11 +491,11 @@ class HeldBridge:
             if not holder.done():
                 self._shared.tasks.spawn(f"end of lane {lane.number}", lane.session.held.stop())
 
-    def _lost_head(self, why: str) -> None:
-        """The bridgehead is gone (the box was started again, or it was killed): its streams are, too."""
+    def _lost_head(self, why: str, error: DevboxError | None = None) -> None:
+        """The bridgehead is gone (the box is off or was started again, or it was killed): its streams are, too."""
         self._note = None
         for number, arrivals in list(self._streams.items()):
-            arrivals.fail(StreamReset(f"the bridge to {self.box.name} is gone: {why}"))
+            arrivals.fail(error or StreamReset(f"the bridge to {self.box.name} is gone: {why}"))
             self._forget(number)
         self._bridge = Bridge(near=True)
         for lane in self._lanes.values():

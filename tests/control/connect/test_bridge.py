@@ -23,6 +23,7 @@ from devboxd.model.terminal import Leaving
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.kit.sim import MakeSimulator
+from tests.kit.tasks import beside
 
 
 def secret(name: str) -> bytes:
@@ -280,6 +281,21 @@ async def test_a_box_that_is_off_is_called_that_at_once(bridged: Daemon, sim: Si
     await sim.fault("box-stop", box="api")
     async with asyncio.timeout(10):
         leaving, _, _ = await run_on(bridged, box, "true")
+    assert leaving.error is not None
+    assert leaving.error.code == "box-stopped"
+
+
+async def test_what_runs_on_a_box_that_is_switched_off_ends_with_that(
+    bridged: Daemon, sim: Simulator
+) -> None:
+    """Its programs are gone: ``exec`` sat there without a word, for as long as nobody ended it."""
+    box = await api(bridged)
+    assert (await run_on(bridged, box, "true"))[0].status == 0
+    work = beside(run_on(bridged, box, "sleep", "600"))
+    await asyncio.sleep(1)
+    await sim.fault("box-stop", box="api")
+    async with asyncio.timeout(60):
+        leaving, _, _ = await work
     assert leaving.error is not None
     assert leaving.error.code == "box-stopped"
 
