@@ -93,6 +93,7 @@ class ProjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user_data: Annotated[str, msgspec.Meta(min_length=1, max_length=16384)] | None = None
     tags: dict[str, Annotated[str, msgspec.Meta(max_length=256)]] = {}
     warm_for: Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)] | None = None
+    verify: bool = False  # boot each generation once before its box is released
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from msgspec.structs import replace
+
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, tells
@@ -271,5 +273,6 @@ async def _where(context: Context, asked: wire.Account) -> Account:
 
 
 def _policy(context: Context) -> Policy:
-    warm_for = context.daemon.config.projects.warm_for
-    return Policy() if warm_for is None else Policy(warm_for=warm_for)
+    projects = context.daemon.config.projects
+    policy = Policy(verify=projects.verify)
+    return policy if projects.warm_for is None else replace(policy, warm_for=projects.warm_for)
