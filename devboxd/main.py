@@ -6,6 +6,7 @@ This is the one place that knows all parts. Nothing here decides anything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -333,7 +334,8 @@ def _watches(
 
     async def forget() -> None:
         while True:
-            await parts.store.forget(parts.clock.wall())
+            with contextlib.suppress(DevboxError):  # who needs the store is told; this can wait
+                await parts.store.forget(parts.clock.wall())
             await asyncio.sleep(FORGET_EVERY)
 
     return {

@@ -24,6 +24,7 @@ OLDEST = (3, 6)  # RHEL 8 and Amazon Linux's neighbours of that age
 KNOWN = {
     "base64": {"b64decode", "b64encode"},
     "collections": {"deque"},
+    "glob": {"glob"},
     "errno": {"EHOSTUNREACH", "EINPROGRESS", "ENOENT", "ENOTDIR", "EPERM", "errorcode"},
     "fcntl": {"LOCK_EX", "flock", "ioctl"},
     "hashlib": {"sha256"},

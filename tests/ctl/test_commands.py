@@ -373,7 +373,7 @@ def test_forward_ls_and_rm_take_a_prefix_a_port_or_all(daemon: FakeDaemon, capsy
     assert run(["forward", "ls"]) == 0
     assert (
         capsys.readouterr().out.splitlines()[1]
-        == "f1b\tgpu\tonline\t127.0.0.1:9000\t80\t0\t0\t12.3 kB\t0 B\t"
+        == "f1b\tgpu\tonline\t127.0.0.1:9000\t80\t0\t0\t12.3 kB\t0 B\t\t"
     )
     assert run(["forward", "rm", "f1"]) == 3
     assert "several" in capsys.readouterr().err

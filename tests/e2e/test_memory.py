@@ -108,7 +108,7 @@ def test_a_disk_that_takes_nothing_is_told_with_the_path() -> None:
         assert b"forgotten when the daemon ends" in done.stderr
         assert str(journal(world)).encode() in done.stderr
         found = until(lambda: world.json("status")["conditions"], "a condition is raised")
-        assert [one["code"] for one in found] == ["state-not-saved"]
+        assert [one["code"] for one in found] == ["state-not-saved"], found
         assert str(journal(world)) in found[0]["text"]
         assert "ulimit" in found[0]["hint"]
         done = world.run("config-ssh")
