@@ -51,7 +51,9 @@ FIRST: Final = asyncio.FIRST_COMPLETED
 SIZE_REPEAT: Final = 0.2  # seconds between sizes until the first output
 RESIZE_DEBOUNCE: Final = 0.05  # seconds
 BACKLOG_RESUME: Final = 64 << 10  # bytes: a terminal that was behind has caught up
-SILENCE_LIMIT: Final = 15.0  # seconds that the far end may be silent before another session is tried
+SILENCE_LIMIT: Final = (
+    6.0  # seconds until a far end that was found silent, after 5 to 10, is tried in another session
+)
 CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
 SKIP_AFTER: Final = 1.0  # seconds a frame may be missing before the screen is drawn again instead
 MOST_SAID: Final = 50  # notes of start scripts that are remembered

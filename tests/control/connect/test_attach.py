@@ -188,6 +188,51 @@ async def test_a_session_that_is_gone_is_reopened_into_the_same_shell(
     assert kinds.count("session.reopening") == kinds.count("session.reopened") == 1
 
 
+async def test_a_session_that_has_died_without_a_word_is_left_for_another(
+    daemon: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker on the box was killed: the link stands, the agent lives, and nobody answers."""
+    monkeypatch.setattr("devboxd.model.hold.STALLED_AFTER", 0.2)
+    monkeypatch.setattr("devboxd.control.connect.attach.SILENCE_LIMIT", 0.1)
+    screen = Screen()
+    async with attached(daemon, sim, screen) as work:
+        pid = await shell_pid(screen)
+        (dead,) = daemon.sessions()
+        await sim.fault("mute", session="last")
+        screen.type(b"\x15")
+        async with asyncio.timeout(10):
+            while dead.end is None:
+                dead.beat()
+                await asyncio.sleep(0.05)
+        assert "stalled" in [line.state for line in screen.lines]
+        await until_online(screen)
+        assert await shell_pid(screen) == pid
+        assert not work.done()
+
+
+async def test_a_silent_session_is_kept_while_the_agent_is_away(
+    daemon: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another could not be opened, and it may come back with what was typed."""
+    monkeypatch.setattr("devboxd.model.hold.STALLED_AFTER", 0.2)
+    monkeypatch.setattr("devboxd.control.connect.attach.SILENCE_LIMIT", 0.1)
+    screen = Screen()
+    async with attached(daemon, sim, screen):
+        pid = await shell_pid(screen)
+        (silent,) = daemon.sessions()
+        await sim.fault("agent-restart", seconds=60.0, box="api")
+        await sim.fault("mute", session="last")
+        screen.type(b"\x15")
+        async with asyncio.timeout(10):
+            while "stalled" not in [line.state for line in screen.lines]:
+                silent.beat()
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        assert silent.end is None
+        await sim.fault("wire", session="last")
+        assert await shell_pid(screen) == pid
+
+
 async def test_leaving_the_last_shell_of_the_mux_ends_the_attach(daemon: Daemon, sim: Simulator) -> None:
     """``exit`` means that the user is done: no reconnect loop."""
     screen = Screen()
