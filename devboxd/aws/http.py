@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import aiohttp
@@ -21,6 +22,7 @@ from devboxd.model.proxy import AUTHENTICATION, Refusals
 MOST: Final = 4 << 20  # bytes of one answer; a page of anything we ask for has some hundred kilobytes
 MOST_EC2: Final = 64 << 20  # bytes: a thousand instances with all their tags and interfaces
 WITHIN: Final = 60.0  # seconds for the whole body, however often a byte of it comes
+LARGE: Final = 1 << 17  # bytes: what takes longer to understand than a tenth of a blink is done in a thread
 READ_AT_ONCE: Final = 1 << 16
 _SCHEME: Final = re.compile(
     r"(?:http://)?([a-z][a-z0-9+.-]*)://", re.IGNORECASE
@@ -133,7 +135,9 @@ class _Parser:
     async def parse(self, response: Any, shape: Any) -> dict[str, Any]:
         """As botocore's. Raises ResponseParserError."""
         try:
-            parsed = await self._parser.parse(response, shape)
+            work = self._parser.parse(response, shape)
+            is_large = len(response.get("body") or b"") > LARGE
+            parsed = await asyncio.to_thread(_finished, work) if is_large else await work
         except ResponseParserError:
             raise
         except Exception as error:  # whatever it trips over is in the answer, not here
@@ -141,6 +145,16 @@ class _Parser:
         if not isinstance(parsed, dict):
             raise ResponseParserError("the answer is no structure")
         return parsed
+
+
+def _finished(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that waits for nothing: aiobotocore's parsers are ones, but for streams."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    work.close()
+    raise ResponseParserError("the answer is a stream")
 
 
 class Parsers(AioResponseParserFactory):

@@ -22,6 +22,7 @@ from devboxd.model.seen import Attached, Box, Hint, Image, Observed, Snapshot, V
 from devboxd.model.states import InstanceState
 
 PAGE: Final = {"PageSize": 1000}
+AT_A_TIME: Final = 20  # projects that are worked out without a pause
 MOST_VALUES: Final = 200  # of one filter (EC2 User Guide, Filter your resources)
 _STOPPED_AT: Final = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
@@ -47,7 +48,7 @@ async def look(
     named = {one for hint in wanted.values() for one in hint.volumes} | attached
     unseen = named - {item["VolumeId"] for item in volumes}
     volumes = [*volumes, *await _by_id(account, "describe_volumes", "Volumes", "volume-id", unseen)]
-    return {uid: _observed(uid, hint, instances, volumes, snapshots, images) for uid, hint in wanted.items()}
+    return await _shares(wanted, _Found(instances, volumes, snapshots, images))
 
 
 async def found(account: Calls, owner: str, *, together: Together = asyncio.gather) -> dict[str, Observed]:
@@ -61,10 +62,8 @@ async def found(account: Calls, owner: str, *, together: Together = asyncio.gath
     )
     instances = _instances(reservations)
     uids = {_uid(item) for item in (*instances, *volumes, *snapshots, *images)} - {None}
-    return {
-        uid: _observed(uid, Hint(), instances, volumes, snapshots, images)
-        for uid in sorted(filter(None, uids))
-    }
+    hints = {uid: Hint() for uid in sorted(filter(None, uids))}
+    return await _shares(hints, _Found(instances, volumes, snapshots, images))
 
 
 async def _by_tag(
@@ -97,25 +96,53 @@ async def _filtered(
     return found
 
 
-def _observed(
-    uid: str,
-    hint: Hint,
-    instances: Iterable[Item],
-    volumes: Iterable[Item],
-    snapshots: Iterable[Item],
-    images: Iterable[Item],
-) -> Observed:
-    """One project's share. What its row names is its own, whatever the tags say."""
-    boxes = {i["InstanceId"]: box(i) for i in instances if _uid(i) == uid or i["InstanceId"] in hint.boxes}
-    named = set(hint.volumes) | {one.volume for found in boxes.values() for one in found.attached}
-    return Observed(
-        boxes=tuple(boxes.values()),
-        volumes=tuple(
-            {v["VolumeId"]: volume(v) for v in volumes if _uid(v) == uid or v["VolumeId"] in named}.values()
-        ),
-        snapshots=tuple(snapshot(item) for item in snapshots if _uid(item) == uid),
-        images=tuple(image(item) for item in images if _uid(item) == uid),
-    )
+class _Found:
+    """What was found, by project and by id: looked up, not searched, for each of a thousand projects."""
+
+    def __init__(
+        self,
+        instances: Iterable[Item],
+        volumes: Iterable[Item],
+        snapshots: Iterable[Item],
+        images: Iterable[Item],
+    ) -> None:
+        self.instances, self.volumes = _by_uid(instances), _by_uid(volumes)
+        self.snapshots, self.images = _by_uid(snapshots), _by_uid(images)
+        self.instance = {item["InstanceId"]: item for some in self.instances.values() for item in some}
+        self.volume = {item["VolumeId"]: item for some in self.volumes.values() for item in some}
+
+    def share(self, uid: str, hint: Hint) -> Observed:
+        """One project's share. What its row names is its own, whatever the tags say."""
+        own = [
+            *self.instances.get(uid, ()),
+            *(self.instance[one] for one in hint.boxes if one in self.instance),
+        ]
+        boxes = {item["InstanceId"]: box(item) for item in own}
+        named = [*hint.volumes, *(one.volume for found in boxes.values() for one in found.attached)]
+        disks = [*self.volumes.get(uid, ()), *(self.volume[one] for one in named if one in self.volume)]
+        return Observed(
+            boxes=tuple(boxes.values()),
+            volumes=tuple({item["VolumeId"]: volume(item) for item in disks}.values()),
+            snapshots=tuple(snapshot(item) for item in self.snapshots.get(uid, ())),
+            images=tuple(image(item) for item in self.images.get(uid, ())),
+        )
+
+
+async def _shares(wanted: Mapping[str, Hint], found: _Found) -> dict[str, Observed]:
+    """Everybody's share; with many of them the loop gets its turn in between."""
+    shares = {}
+    for number, (uid, hint) in enumerate(wanted.items(), 1):
+        shares[uid] = found.share(uid, hint)
+        if number % AT_A_TIME == 0:
+            await asyncio.sleep(0)
+    return shares
+
+
+def _by_uid(items: Iterable[Item]) -> dict[str | None, list[Item]]:
+    found: dict[str | None, list[Item]] = {}
+    for item in items:
+        found.setdefault(_uid(item), []).append(item)
+    return found
 
 
 def _instances(reservations: Iterable[Item]) -> list[Item]:

@@ -5,16 +5,22 @@ Every call comes to a typed failure, or takes them as nothing: never to a bug.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiobotocore.parsers import AioResponseParserFactory
 from aiohttp import web
+from botocore.parsers import ResponseParserError
+from botocore.session import Session
 
+from devboxd.aws import http
 from devboxd.aws.clients import Callers
 from devboxd.aws.instances import InstanceApi
 from devboxd.aws.sessions import SessionApi
 from devboxd.errors import DevboxError
+from devboxd.simulator.ec2 import wire
 from tests.aws.fake import FakeAws
 
 BODIES = [
@@ -61,3 +67,25 @@ async def test_an_odd_answer_is_a_typed_failure_or_nothing(aws: FakeAws, callers
             except DevboxError as error:
                 said.append(error)
     assert [one.message for one in said if one.code == "internal" or "\n" in one.message] == []
+
+
+async def test_a_large_answer_is_read_in_a_thread_and_is_the_same() -> None:
+    """A page of a thousand instances takes a seventh of a second: the loop goes on meanwhile."""
+    shape = Session().get_service_model("ec2").operation_model("DescribeInstances").output_shape
+    instance = {"InstanceId": "i-1", "Tags": [{"Key": "k", "Value": "v" * 200}] * 10}
+    answer = {"Reservations": [{"ReservationId": "r-1", "Instances": [instance]}] * 300}
+    threads = set()
+
+    class Watched:
+        async def parse(self, response: Any, shape: Any) -> Any:
+            threads.add(threading.current_thread())
+            return await AioResponseParserFactory().create_parser("ec2").parse(response, shape)
+
+    parser = http._Parser(Watched())
+    body = wire.encode("DescribeInstances", answer, "id")
+    assert len(body) > http.LARGE
+    found = await parser.parse({"body": body, "headers": {}, "status_code": 200}, shape)
+    assert found["Reservations"] == answer["Reservations"]
+    assert threads - {threading.main_thread()}
+    with pytest.raises(ResponseParserError):
+        await parser.parse({"body": b"<" * (http.LARGE + 1), "headers": {}, "status_code": 200}, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +20,8 @@ from devboxd.model.step import Erase, Write
 from devboxd.model.wish import taken
 
 EVENTS_SHOWN: Final = 100
+AT_A_TIME: Final = 50  # projects that are read without a pause
+FEW: Final = 5  # rows that are asked for one by one: while they change, a thousand others do not
 MOVED_AT_ONCE: Final = 50  # items in one commit
 
 
@@ -37,14 +40,25 @@ class Book:
 
     async def projects(self) -> list[Project]:
         """All projects, in one query."""
-        return [ledger.row(item) for item in await self.store.read(self.owner, ledger.EVERY_ROW)]
+        found = []
+        for number, item in enumerate(await self.store.read(self.owner, ledger.EVERY_ROW), 1):
+            found.append(ledger.row(item))
+            if number % AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return found
 
     async def ledgers(self) -> list[Ledger]:
         """All projects with what belongs to them, in three queries, however many they are."""
         of_one: dict[str, list[Item]] = {}
         for item in await self.store.read(self.owner, ledger.EVERY_ROW, Range("R#"), Range("G#")):
             of_one.setdefault(item.key.split("#")[1], []).append(item)
-        return [found for items in of_one.values() if (found := ledger.read(items)) is not None]
+        found = []
+        for number, items in enumerate(of_one.values(), 1):
+            if (known := ledger.read(items)) is not None:
+                found.append(known)
+            if number % AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return found
 
     async def find(self, name: str) -> str | None:
         """The uid of the project of this name."""
@@ -56,9 +70,9 @@ class Book:
         return ledger.read(await self.store.read(self.owner, *ledger.of_one(uid)))
 
     async def rows(self, uids: Collection[str]) -> dict[str, Item]:
-        """The rows of these projects as items: one query, for however many."""
-        one = Range(ledger.row_key(next(iter(uids), ""))) if len(uids) == 1 else ledger.EVERY_ROW
-        found = {item.key: item for item in await self.store.read(self.owner, one)}
+        """The rows of these projects as items: one query for however many, or one for each of a few."""
+        few = [Range(ledger.row_key(uid)) for uid in uids] if len(uids) <= FEW else [ledger.EVERY_ROW]
+        found = {item.key: item for item in await self.store.read(self.owner, *few)}
         return {uid: found[key] for uid in uids if (key := ledger.row_key(uid)) in found}
 
     async def events(self, uid: str, most: int = EVENTS_SHOWN) -> list[Event]:

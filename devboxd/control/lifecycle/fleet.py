@@ -17,7 +17,7 @@ from devboxd.control.base.bells import Bell
 from devboxd.control.base.needs import BoxCommands, Computes
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
-from devboxd.control.lifecycle.book import Book
+from devboxd.control.lifecycle.book import FEW, Book
 from devboxd.control.lifecycle.reconcile import LONGEST, Reconciler, Told
 from devboxd.control.lifecycle.turns import Turn
 from devboxd.errors import Conflict, DevboxError, LoginNeeded
@@ -175,6 +175,7 @@ class Fleet:
         # Daemons of several machines do not look at the same moments.
         self._began = shared.time.monotonic() - CALM * shared.time.dice()
         self._bells: dict[str, Bell] = {}
+        self._read: dict[str, Ledger] = {}  # with all others, for loops that begin
         self._statuses: dict[str, Status] = {}
         self._told = Bell()
 
@@ -206,7 +207,7 @@ class Fleet:
         while True:
             bell = self._shared.bells.network
             try:
-                self._meet(await self.book.projects())
+                await self._meet(await self.book.projects())
             except DevboxError as error:
                 self._shared.news.raise_condition("store-failed", problem=error.message, hint=error.hint)
                 if isinstance(error, LoginNeeded):
@@ -215,9 +216,12 @@ class Fleet:
                 self._shared.news.clear_condition("store-failed")
             await bell.wait(LIST_EVERY)
 
-    def _meet(self, projects: Iterable[Project]) -> None:
-        for project in projects:
-            if project.uid not in self._bells and self.minds(project):
+    async def _meet(self, projects: Iterable[Project]) -> None:
+        new = [one for one in projects if one.uid not in self._bells and self.minds(one)]
+        if len(new) > FEW:  # else each loop reads its own
+            self._read = {known.project.uid: known for known in await self.book.ledgers()}
+        for project in new:
+            if project.uid not in self._bells:
                 self._statuses.setdefault(project.uid, Status(project))
                 self._begin(project.uid)
 
@@ -235,7 +239,7 @@ class Fleet:
         )
 
     async def _loop(self, uid: str) -> None:
-        one, failures = self.reconciler(uid), 0
+        one, failures = self.reconciler(uid, self._read.pop(uid, None)), 0
         try:
             while True:
                 bell = self._bells[uid]
