@@ -10,6 +10,7 @@ from devboxctl import grammar, options, show
 from devboxctl.commands import (
     about,
     api,
+    bridge,
     config,
     connect,
     daemon,
@@ -60,6 +61,7 @@ for commands in (
     idle,
     store,
     look,
+    bridge,
     sessions,
     init,
     config,

@@ -15,13 +15,19 @@ def read(text: str, bind: str = "localhost") -> list[wire.ForwardSpec]:
     """Read one SPEC; a range makes several forwards.
 
     ``8000`` · ``9000:8000`` · ``db.internal:5432`` · ``15432:db.internal:5432`` · ``8000-8010`` ·
-    ``9000-9010:8000-8010`` · ``0:8000`` (any free port) · ``./db.sock:5432`` · ``9000:[fd00::5]:80``
+    ``9000-9010:8000-8010`` · ``0:8000`` (any free port) · ``./db.sock:5432`` · ``9000:[fd00::5]:80`` ·
+    ``8080:/run/app.sock`` and ``./app.sock:~/app.sock`` (a socket on the box)
 
     Raises:
         UsageError: it is none of these.
     """
     path, rest = _local_path(text)
     parts = _split(rest, text)
+    if len(parts) <= 2 and _is_path(parts[-1]) and (path is None) == (len(parts) == 2):
+        local = None
+        if path is None:
+            (local,) = _range(parts[0], text, lowest=0, most=1)
+        return [wire.ForwardSpec(path=parts[-1], local_path=path, local_port=local, bind=bind)]
     if path is not None:
         host, port = _remote(parts, text)
         return [wire.ForwardSpec(port=port, host=host, local_path=path)]
@@ -41,6 +47,37 @@ def read(text: str, bind: str = "localhost") -> list[wire.ForwardSpec]:
         wire.ForwardSpec(port=port, host=host, local_port=local, bind=bind)
         for local, port in zip(locals_, ports, strict=True)
     ]
+
+
+def read_reverse(text: str) -> wire.ForwardSpec:
+    """Read one SPEC of ``-R``: ``[BOX:][HOST:]PORT``, the box's end first, as ssh has it.
+
+    ``3000`` · ``8080:3000`` · ``8080:db.lan:5432`` · ``~/app.sock:3000`` · ``8080:./app.sock``
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    path: str | None = None
+    rest, parts = text, []
+    if _is_path(text):
+        path, colon, rest = text.partition(":")
+        if not colon:
+            raise UsageError(f"{text} names a socket of the box but nothing here", f"try: {text}:PORT")
+    parts = _split(rest, text)
+    far: int | None = None
+    if path is None and len(parts) > 1:
+        (far,) = _range(parts.pop(0), text, most=1)
+    if len(parts) == 1 and parts[0].startswith(("/", "./", "../", "~/")) and (path or far):
+        here = os.path.abspath(os.path.expanduser(parts[0]))
+        return wire.ForwardSpec(reverse=True, port=far, path=path, local_path=here)
+    host, port = _remote(parts, text)
+    if path is None and far is None:
+        far = port
+    return wire.ForwardSpec(reverse=True, port=far, path=path, local_port=port, bind=host or "localhost")
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith(("/", "~/"))
 
 
 def looks_like_spec(text: str) -> bool:

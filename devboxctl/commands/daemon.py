@@ -142,8 +142,9 @@ def _held(path: str) -> _Held:
         return _Held()
     return _Held(
         found.attached,
-        kinds.count("exec"),
-        kinds.count("shell"),
+        # A daemon that is older than this does not count them, and carries each in a session.
+        max(found.commands, kinds.count("exec")),
+        max(found.shells, kinds.count("shell")),
         found.piped + sum(forward.connections for forward in forwards),
     )
 

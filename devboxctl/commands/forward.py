@@ -40,6 +40,8 @@ def add_to(app: typer.Typer) -> None:
             "devboxctl forward api 5432 6379",
             "devboxctl forward api 15432:db.internal:5432",
             "devboxctl forward api -D 1080",
+            "devboxctl forward api 8080:/run/app.sock",
+            "devboxctl forward api -R 8080:3000",
             "devboxctl forward api --auto",
             "devboxctl forward ls",
             "devboxctl forward rm 8080",
@@ -79,6 +81,15 @@ def add(
             "--dynamic", "-D", metavar="[PORT]", min=0, max=65535, help="A SOCKS5 proxy, at 1080 by default."
         ),
     ] = None,
+    reverse: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reverse",
+            "-R",
+            metavar="SPEC",
+            help="The other way: [BOX:][HOST:]PORT of this side, from the box.",
+        ),
+    ] = None,
     auto: Annotated[bool, typer.Option("--auto", help="Mirror what listens on the box.")] = False,
     foreground: Annotated[bool, typer.Option("--foreground", help="Hold until Ctrl-C.")] = False,
     profile: options.Profile = None,
@@ -87,18 +98,23 @@ def add(
     """Add forwards that stay through sleep and network changes.
 
     SPEC is 8000, 9000:8000, 0:8000 (any free port), 8000-8010, db.internal:5432 (a host that the box can
-    reach), 15432:db.internal:5432, or ./db.sock:5432 (a local unix socket).
+    reach), 15432:db.internal:5432, or ./db.sock:5432 (a local unix socket). 8080:/run/app.sock leads to a unix
+    socket of the box. -R 8080:3000 lets programs on the box reach port 3000 here as their port 8080; -R ~/app.sock:3000
+    at a socket there. Sockets of the box and -R need a bridge (docs/bridge.md).
 
     --auto takes no number that a program of this machine uses, or used in the last ten minutes: the mirror
     gets another one, and forward ls says why.
     """
     given = [word for word in (box, *(specs or [])) if word is not None]
-    _add(given, bind=bind, dynamic=dynamic, auto=auto, foreground=foreground)
+    _add(given, reverse or [], bind=bind, dynamic=dynamic, auto=auto, foreground=foreground)
 
 
-def _add(given: list[str], *, bind: str, dynamic: int | None, auto: bool, foreground: bool) -> None:
+def _add(
+    given: list[str], reverse: list[str], *, bind: str, dynamic: int | None, auto: bool, foreground: bool
+) -> None:
     box = given.pop(0) if given and not spec.looks_like_spec(given[0]) else None
     specs = [one for text in given for one in spec.read(text, bind)]
+    specs += [spec.read_reverse(text) for text in reverse]
     if dynamic is not None:
         specs.append(wire.ForwardSpec(dynamic=True, local_port=dynamic, bind=bind))
     if not specs and not auto:
@@ -127,7 +143,10 @@ def _show_added(added: wire.ForwardList) -> None:
         return
     show.conditions(added.conditions)
     for one in added.forwards:
-        show.write(show.cell(f"{one.local} -> {one.box}:{one.remote}") + f"\t{show.cell(one.id)}" + "\n")
+        ends = f"{one.local} -> {one.box}:{one.remote}"
+        if one.reverse:
+            ends = f"{one.box}:{one.remote} -> {one.local}"
+        show.write(show.cell(ends) + f"\t{show.cell(one.id)}" + "\n")
 
 
 def _hold(request: wire.ForwardRequest) -> None:
@@ -192,7 +211,8 @@ def list_(wide: options.Wide = False) -> None:
         HEADERS if is_read else (*HEADERS, "note"),
         [
             (
-                *(f.id, f.box, f.state, f.local, f.remote, f.connections, f.total_connections),
+                *(f.id, f.box, f.state, f.local, f"{f.remote} (-R)" if f.reverse else f.remote),
+                *(f.connections, f.total_connections),
                 *(show.size(f.bytes_up), show.size(f.bytes_down), f.error),
                 *(() if is_read else (f.note,)),
             )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from devboxctl import ask, grammar, options, show
-from devboxctl.commands import logins, sessions
+from devboxctl.commands import bridge, logins, sessions
 from devboxctl.fast.boxes import COLUMNS, Wanted
 from devboxctl.options import default_box, settings
 from devboxd import __version__
@@ -105,8 +105,13 @@ def show_box(
         show.print_json(found)
         return
     show.print_fields(
-        [(name.replace("_", " "), getattr(found, name)) for name in found.__struct_fields__ if name != "tags"]
+        [
+            (name.replace("_", " "), getattr(found, name))
+            for name in found.__struct_fields__
+            if name not in ("tags", "bridges")
+        ]
     )
+    show.print_fields([("bridge", bridge.said(one)) for one in found.bridges])
     show.print_fields([(f"tag {key}", value) for key, value in sorted(found.tags.items())])
 
 
@@ -130,6 +135,7 @@ def status(wide: options.Wide = False) -> None:
             ("socket", found.socket),
             ("holding", f"{found.sessions} sessions, {found.forwards} forwards, {found.attached} terminals"),
             *(("login", _login_text(one)) for one in found.logins),
+            *(("bridge", f"{one.box}: {bridge.said(one)}") for one in found.bridges),
         ]
     )
     if held:

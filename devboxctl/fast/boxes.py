@@ -33,6 +33,7 @@ BOX: Json = {
     "ref": None,
     "host": None,
     "hour": None,
+    "bridges": [],
 }
 CONDITION: Json = {"code": "", "title": "", "text": "", "hint": None, "since": None, "severity": "warning"}
 STATES = ("running", "stopped", "pending", "stopping", "shutting-down", "terminated", "unknown")

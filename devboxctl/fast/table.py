@@ -63,7 +63,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
 # For completion. Command: its options (those with "=" take a value, one of the words behind it where there are
 # some), and what may stand at each argument: words, or what a word in capitals stands for; the last goes on.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule ls show status ping events doctor whoami login api completion version help forward iam ops generations budget lease store sessions init config daemon",)),
+    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule ls show status ping events doctor whoami login api completion version help forward iam ops generations budget lease store bridge sessions init config daemon",)),
     "attach": ("--raw --command= --user= -l= --mux=zellij|tmux|none --escape= -e= -A --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
     "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --tag= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "proxy": ("--fdpass --ssh-user= --ssh-host= --fresh --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
@@ -104,8 +104,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "completion": ("--json --help -h", ("bash zsh fish",)),
     "version": ("--json --help -h", ()),
     "help": ("--json --help -h", ("TOPIC",)),
-    "forward": ("--bind= -b= --dynamic= -D= --auto --foreground --profile= -p= --region= -r= --json --help -h", ("ls rm BOX", "SPEC")),
-    "forward add": ("--bind= -b= --dynamic= -D= --auto --foreground --profile= -p= --region= -r= --json --help -h", ("BOX", "SPEC")),
+    "forward": ("--bind= -b= --dynamic= -D= --reverse= -R= --auto --foreground --profile= -p= --region= -r= --json --help -h", ("ls rm BOX", "SPEC")),
+    "forward add": ("--bind= -b= --dynamic= -D= --reverse= -R= --auto --foreground --profile= -p= --region= -r= --json --help -h", ("BOX", "SPEC")),
     "forward ls": ("--wide -w --json --help -h", ()),
     "forward rm": ("--json --help -h", ("FORWARD all",)),
     "iam": ("--json --help -h", ("policy",)),
@@ -129,6 +129,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "store": ("--json --help -h", ("show migrate",)),
     "store show": ("--wide -w --json --help -h", ()),
     "store migrate": ("--to=sqlite|dynamodb --all --json --help -h", ("PROJECT",)),
+    "bridge": ("--json --help -h", ("ls rm",)),
+    "bridge ls": ("--wide -w --json --help -h", ()),
+    "bridge rm": ("--profile= -p= --region= -r= --json --help -h", ("BOX",)),
     "sessions": ("--json --help -h", ("ls end",)),
     "sessions ls": ("--wide -w --json --help -h", ("BOX",)),
     "sessions end": ("--json --help -h", ("BOX SESSION-ID",)),

@@ -152,6 +152,13 @@ PING: Final = Route(
     "Measure the way to a box and back.",
     only_looks=True,
 )
+REMOVE_BRIDGE: Final = Route(
+    "DELETE",
+    "/v1/boxes/{box}/bridge",
+    wire.Target,
+    wire.BridgeRemoval,
+    "Take away what the bridges to a box run and keep there.",
+)
 DOCTOR_BOX: Final = Route(
     "POST",
     "/v1/boxes/{box}/doctor",

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from devboxd.api import wire
 from devboxd.aws.login import LoginStep
+from devboxd.control.connect.bridge_facts import BridgeFacts
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.doctor import Finding
 from devboxd.control.lifecycle.budgets import Shown
@@ -113,6 +114,29 @@ def forward(value: Facts) -> wire.Forward:
         error=value.error,
         auto=value.auto,
         note=value.note,
+        reverse=value.reverse,
+    )
+
+
+def bridge(value: BridgeFacts) -> wire.Bridge:
+    """A bridge as it stands, or why there is none."""
+    return wire.Bridge(
+        box=value.box,
+        user=value.user,
+        lanes=[
+            wire.Lane(
+                lane.session,
+                "opening" if not lane.is_up else "behind" if lane.is_behind else "up",
+                lane.round_trip,
+            )
+            for lane in value.lanes
+        ],
+        streams=value.streams,
+        waiting=value.waiting,
+        rate_up=value.rate_up,
+        rate_down=value.rate_down,
+        packs=value.packs,
+        without=value.without,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 from devboxd.boxside import bridgehead
+from devboxd.boxside.script import load, squeeze
 from devboxd.control.base.boxes import Boxes
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.needs import Cloud, Dialer, Listeners
@@ -17,9 +18,12 @@ from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.connect.attach import Attach
-from devboxd.control.connect.bridge import BridgeFacts, Bridges
+from devboxd.control.connect.audience import Capture
+from devboxd.control.connect.bridge_facts import BridgeFacts
+from devboxd.control.connect.bridge_streams import BridgeStream
 from devboxd.control.connect.bridged import BridgedExecution
 from devboxd.control.connect.bridged_terminal import BridgedTerminal, goes_over_a_bridge
+from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forwards import Forwards
 from devboxd.control.connect.ping import Pinged, ping, ping_bridge
@@ -39,6 +43,7 @@ from devboxd.model.config import Config
 from devboxd.model.identity import Identity
 from devboxd.model.states import InstanceState
 from devboxd.model.terminal import Leaving
+from devboxd.text import one_line
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -65,6 +70,8 @@ class Daemon:
         self.settings = settings
         self.attached = 0
         self.piped = 0
+        self.commands = 0  # of clients that run now
+        self.shells = 0  # of clients, without a multiplexer
         self._cloud = cloud
         self.memory = memory
         self._sessions = Sessions(shared, cloud.sessions, dialer, memory, owner=memory.owner)
@@ -93,6 +100,7 @@ class Daemon:
             memory,
             wait=lambda: self.config.forward.wait,
             changes=self._changes if self._bridges is not None else None,
+            listening=self._listening if self._bridges is not None else None,
         )
         self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
         self.agents = SshAgents(shared, self.execute, self._bridges)
@@ -168,6 +176,9 @@ class Daemon:
             box_state=state,
         )
         self.attached += 1
+        command, shell = spec.command is not None, spec.command is None and goes_over_a_bridge(spec)
+        self.commands += command
+        self.shells += shell
         self.shared.news.tell("attach.joined", f"a terminal joined {spec.session}", box=spec.box.name)
         try:
             async with contextlib.AsyncExitStack() as lent:
@@ -183,7 +194,17 @@ class Daemon:
                 return await self.held(f"attach {spec.box.name}", attach.run())
         finally:
             self.attached -= 1
+            self.commands -= command
+            self.shells -= shell
             self.shared.news.tell("attach.left", f"a terminal left {spec.session}", box=spec.box.name)
+
+    async def command(self, spec: ExecSpec, terminal: Terminal) -> Leaving:
+        """Run a client's command."""
+        self.commands += 1
+        try:
+            return await self.execute(spec, terminal)
+        finally:
+            self.commands -= 1
 
     async def execute(self, spec: ExecSpec, terminal: Terminal) -> Leaving:
         """Run a command on a box: over the bridge where there can be one."""
@@ -212,15 +233,38 @@ class Daemon:
         task: asyncio.Task[T] = self.shared.tasks.spawn(name, work)
         return await task
 
+    async def remove_bridge(self, box: BoxRef) -> tuple[list[str], int]:
+        """End the bridges to a box and what they keep there; what was done, in lines, and how many streams that cut.
+
+        Raises:
+            DevboxError: the box could not be asked; then the streams are cut all the same.
+        """
+        streams = await self._bridges.cut(box) if self._bridges is not None else 0
+        said = Capture()
+        argv = ["sh", "-c", squeeze(load("remove_bridge.sh", common=False))]
+        leaving = await self.execute_directly(ExecSpec(box=box, argv=argv, stdin=False), said)
+        if leaving.error is not None:
+            raise leaving.error
+        lines = [one_line(line) for line in said.stdout.decode("utf-8", "replace").splitlines()]
+        self.shared.news.tell("bridge.removed", f"the bridge to {box.name} was removed", box=box.name)
+        return [line for line in lines if line], streams
+
     def bridges(self) -> list[BridgeFacts]:
         """All bridges as they stand."""
         return self._bridges.facts() if self._bridges is not None else []
 
     async def _bridged(self, target: PortTarget, wait: float | None) -> Duplex | None:
         assert self._bridges is not None
-        return await self._bridges.stream(
-            target.box, bridgehead.tcp(target.host or "localhost", target.port), wait
+        purpose = (
+            bridgehead.tcp(target.host or "localhost", target.port)
+            if target.path is None
+            else bridgehead.unix(target.path)
         )
+        return await self._bridges.stream(target.box, purpose, wait)
+
+    async def _listening(self, box: BoxRef, purpose: bytes) -> BridgeStream | None:
+        assert self._bridges is not None
+        return await self._bridges.stream(box, purpose, None)
 
     async def _changes(self, box: BoxRef) -> Duplex | None:
         assert self._bridges is not None

@@ -16,7 +16,7 @@ from devboxd.control.daemon import Daemon
 from devboxd.errors import Denied, DevboxError
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.identity import principal
-from devboxd.model.states import Connection, Result, Severity
+from devboxd.model.states import BridgeUse, Connection, Result, Severity
 
 LOOK_TIMEOUT: Final = 45.0  # seconds for one check
 _TOOLS: Final = (
@@ -106,9 +106,8 @@ class Doctor:
         async def session() -> Finding:
             trips, opened, version = await self._daemon.ping(box, 3, 30.0)
             best = min(trips) * 1000
-            text = (
-                f"a session opened in {opened:.2f} s; round trip {best:.0f} ms; agent {version or 'unknown'}"
-            )
+            way = "a session is open" if opened is None else f"a session opened in {opened:.2f} s"
+            text = f"{way}; round trip {best:.0f} ms; agent {version or 'unknown'}"
             return Finding("session", Result.OK, text)
 
         findings += [
@@ -118,7 +117,24 @@ class Doctor:
         ]
         if findings[-1].result is Result.OK:
             findings += await self._tools(box)
+            findings += self._bridge(box)
         return findings
+
+    def _bridge(self, box: BoxRef) -> list[Finding]:
+        """How connections to this box are carried; the command before this has asked for a bridge."""
+        if self._daemon.config.bridge.use is BridgeUse.NEVER:
+            text = "connections end with their sessions: the configuration says bridge.use = never"
+            return [Finding("bridge", Result.SKIPPED, text)]
+        found = [one for one in self._daemon.bridges() if one.target == box.target]
+        for one in found:
+            if one.without is None and one.lanes:
+                text = f"connections outlive their sessions; {len(one.lanes)} of those now"
+                return [Finding("bridge", Result.OK, text)]
+        if not found:
+            return []
+        why = found[0].without or "it did not come up"
+        hint = "without one a connection ends with its session; docs/bridge.md says what it needs"
+        return [Finding("bridge", Result.WARNING, f"there is no bridge to {box.name}: {why}", hint)]
 
     async def _tools(self, box: BoxRef) -> list[Finding]:
         capture = Capture()

@@ -29,7 +29,10 @@ class ForwardState(StrEnum):
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """One forward. ``port`` is 0 for a dynamic one; ``local_port`` None asks for the same number."""
+    """One forward. ``port`` is 0 for a dynamic one and for a ``path``; ``local_port`` None asks for the same number.
+
+    With ``reverse`` the box listens, on ``port`` or at ``path``, and the local end is what that leads to.
+    """
 
     port: int = 0
     host: str | None = None
@@ -38,12 +41,16 @@ class Spec(msgspec.Struct, frozen=True):
     bind: str = "localhost"  # both loopback addresses: a browser tries both
     dynamic: bool = False
     strict: bool = True
+    path: str | None = None  # a unix socket on the box
+    reverse: bool = False
 
     @property
     def remote(self) -> str:
         """The far end, as shown to people."""
         if self.dynamic:
             return "socks5"
+        if self.path is not None:
+            return self.path
         return f"{bracket(self.host)}:{self.port}" if self.host else str(self.port)
 
 
@@ -66,19 +73,15 @@ def check(spec: Spec) -> Spec:
     Raises:
         BadRequest: a port out of range, or both and neither kind of far end.
     """
-    if spec.dynamic == bool(spec.port):
-        raise BadRequest("a forward has either a port on the box or is dynamic")
+    if [spec.dynamic, bool(spec.port), spec.path is not None].count(True) != 1:
+        raise BadRequest("a forward has either a port or a socket on the box, or is dynamic")
+    _check_far_end(spec)
     if spec.port and not 0 < spec.port < 65536:
         raise BadRequest(f"{spec.port} is no port", hint="ports are 1 to 65535")
     if spec.local_port is not None and not 0 <= spec.local_port < 65536:
         raise BadRequest(f"{spec.local_port} is no local port", hint="0 to 65535; 0 picks a free one")
     if spec.local_path is not None:
-        if len(_encoded(spec.local_path)) > PATH_MAX:
-            raise BadRequest(
-                "the path of the local socket is too long", hint="unix sockets take about 100 bytes"
-            )
-        if not spec.local_path or "\0" in spec.local_path:
-            raise BadRequest(f"{spec.local_path!r} is no path")
+        _check_path(spec.local_path)
     if spec.host is not None and (not spec.host or not _is_host(spec.host)):
         raise BadRequest(f"{spec.host[:HOST_MAX]!r} is no host")
     if not _is_host(spec.bind):
@@ -86,6 +89,29 @@ def check(spec: Spec) -> Spec:
             f"{spec.bind[:HOST_MAX]!r} is no address to listen on", hint="127.0.0.1, for example"
         )
     return spec
+
+
+def _check_far_end(spec: Spec) -> None:
+    """Refuse a socket or a listener on the box that cannot be."""
+    if spec.path is not None:
+        if not spec.path.startswith(("/", "~/")) or not spec.path.isprintable():
+            raise BadRequest(f"{spec.path[:PATH_MAX]!r} is no path on a box", hint="begin it with / or ~/")
+        _check_path(spec.path)
+        if spec.host is not None:
+            raise BadRequest("a socket is on the box itself, not on a host that it reaches")
+        if spec.local_port is None and spec.local_path is None:
+            raise BadRequest(f"{spec.path} needs a local end", hint=f"8080:{spec.path}, for example")
+    if spec.reverse and (spec.dynamic or spec.host is not None):
+        raise BadRequest("a reverse forward listens on the box: on a port or at a path")
+    if spec.reverse and spec.local_port == 0:
+        raise BadRequest("a reverse forward leads to a port here, and 0 is none")
+
+
+def _check_path(path: str) -> None:
+    if len(_encoded(path)) > PATH_MAX:
+        raise BadRequest("the path of the socket is too long", hint="unix sockets take about 100 bytes")
+    if not path or "\0" in path:
+        raise BadRequest(f"{path!r} is no path")
 
 
 def _is_host(text: str) -> bool:
@@ -147,3 +173,10 @@ class Facts(msgspec.Struct, frozen=True):
     auto: bool
     target: str = ""  # instance id
     note: str | None = None  # why a mirror has another number than its port
+    reverse: bool = False  # the box listens
+
+    @property
+    def ends(self) -> str:
+        """Both ends, from the one that listens to the one it leads to."""
+        far = f"{self.box}:{self.remote}"
+        return f"{far} -> {self.local}" if self.reverse else f"{self.local} -> {far}"

@@ -337,6 +337,7 @@ async def test_ping_measures_and_leaves_nothing_open(daemon: Daemon, sim: Simula
     trips, opened, version = await daemon.ping(box, 3, 10.0)
     assert len(trips) == 3
     assert all(0 < trip < 5 for trip in trips)
+    assert opened is not None
     assert opened > 0
     assert version == "3.3.987.0"
     await until(lambda: all(one.is_over for one in sim.gateway.sessions.values()))

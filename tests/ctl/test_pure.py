@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from devboxctl import spec
 from devboxctl.fast import complete, framed, reply, screen, words
 from devboxctl.fast.escape import LEAVE, SUSPEND, Escapes, escape_character
-from devboxd.api import client
+from devboxctl.fast.reply import UsageError
+from devboxd.api import client, wire
 
 
 @given(st.text())
@@ -178,6 +179,39 @@ def test_completion_offers_what_every_command_takes_and_no_shell_expands(
     """A name with a space is offered as its host name: the same box, and nothing to quote."""
     monkeypatch.setattr(client, "call", lambda *_, **__: json.dumps({"boxes": boxes}).encode())
     assert complete.candidates(["devboxctl", "show", ""], 2) == offered
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("8080:/run/app.sock", wire.ForwardSpec(path="/run/app.sock", local_port=8080)),
+        ("0:~/app.sock", wire.ForwardSpec(path="~/app.sock", local_port=0)),
+        ("/tmp/here.sock:/run/app.sock", wire.ForwardSpec(path="/run/app.sock", local_path="/tmp/here.sock")),
+    ],
+)
+def test_a_socket_of_the_box_is_read(text: str, wanted: wire.ForwardSpec) -> None:
+    assert spec.read(text) == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("3000", wire.ForwardSpec(reverse=True, port=3000, local_port=3000)),
+        ("8080:3000", wire.ForwardSpec(reverse=True, port=8080, local_port=3000)),
+        ("8080:db.lan:5432", wire.ForwardSpec(reverse=True, port=8080, local_port=5432, bind="db.lan")),
+        ("~/a.sock:3000", wire.ForwardSpec(reverse=True, path="~/a.sock", local_port=3000)),
+        ("8080:/tmp/a.sock", wire.ForwardSpec(reverse=True, port=8080, local_path="/tmp/a.sock")),
+        ("/a.sock:/tmp/b.sock", wire.ForwardSpec(reverse=True, path="/a.sock", local_path="/tmp/b.sock")),
+    ],
+)
+def test_a_reverse_spec_is_read_as_ssh_reads_it(text: str, wanted: wire.ForwardSpec) -> None:
+    assert spec.read_reverse(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "x", "~/a.sock", "0:3000", "8080:", "1:2:3:4", "70000", "8000-8010"])
+def test_what_is_no_reverse_spec_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(UsageError):
+        spec.read_reverse(text)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tests.e2e.kit import World, is_alive, until
+from tests.e2e.kit import World, free_port, is_alive, until
 
 
 @pytest.mark.parametrize("words", [("--raw",), ("--mux", "none")])
@@ -47,11 +50,11 @@ def test_a_command_on_a_terminal_outlives_its_sessions(world: World) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_a_lent_agent_answers_over_the_bridge_and_after_its_sessions(world: World) -> None:
-    """Half-close too: whoever has asked everything is still answered."""
-    path = world.folder / "agent"
-    served = socket.socket(socket.AF_UNIX)
-    served.bind(str(path))
+@contextlib.contextmanager
+def answering(family: int, address: Any) -> Iterator[Any]:
+    """Says back what it was asked once all of it is there; yields where it listens."""
+    served = socket.socket(family)
+    served.bind(address)
     served.listen()
 
     def answer() -> None:
@@ -67,24 +70,80 @@ def test_a_lent_agent_answers_over_the_bridge_and_after_its_sessions(world: Worl
                 one.sendall(b"answer to " + asked)
 
     threading.Thread(target=answer, daemon=True).start()
-    ask = (
-        "import socket, os; s = socket.socket(socket.AF_UNIX); s.connect(os.path.expanduser('~/.devbox/agent.sock'));"
+    try:
+        yield served.getsockname()
+    finally:
+        served.shutdown(socket.SHUT_RDWR)
+        served.close()
+
+
+def asked(world: World, family: str, address: str) -> bytes:
+    """What a program on the box is answered."""
+    program = (
+        f"import socket, os; s = socket.socket(socket.{family}); s.connect({address});"
         "s.sendall(b'me'); s.shutdown(1); print(s.recv(100).decode())"
     )
-    try:
-        with world.terminal("attach", "-A", "api", "--raw", env={"SSH_AUTH_SOCK": str(path)}) as terminal:
-            terminal.shell_pid()
-            for _ in range(2):
-                until(
-                    lambda: world.run("exec", "api", "--", "python3", "-c", ask).stdout == b"answer to me\n",
-                    "an answer",
-                )
-                assert world.fault("terminate") >= 1
-            assert "bridgehead" in world.ok("exec", "api", "--", "sh", "-c", "ps -eo args")
-            terminal.type(b"\r~.")
-            assert terminal.wait() == 0
-    finally:
-        served.close()
+    return world.run("exec", "api", "--", "python3", "-c", program).stdout
+
+
+def test_a_reverse_forward_outlives_sessions_and_the_daemon(world: World) -> None:
+    far = free_port()
+    with answering(socket.AF_INET, ("127.0.0.1", 0)) as (_, port):
+        world.ok("forward", "api", "-R", f"{far}:{port}", "-R", f"~/app.sock:{port}")
+
+        def works() -> bool:
+            return (
+                asked(world, "AF_INET", f"('127.0.0.1', {far})") == b"answer to me\n"
+                and asked(world, "AF_UNIX", "os.path.expanduser('~/app.sock')") == b"answer to me\n"
+            )
+
+        until(works, "both lead here")
+        world.fault("terminate")
+        until(works, "after their sessions")
+        world.ok("daemon", "restart", "--yes")
+        until(works, "after the daemon")
+        assert f"{far} (-R)" in world.ok("forward", "ls")
+        world.remove_forwards()
+        until(lambda: not works(), "they are gone")
+        assert not (world.disk() / "app.sock").exists()
+
+
+def test_a_unix_socket_on_the_box(world: World) -> None:
+    with answering(socket.AF_UNIX, str(world.disk() / "served.sock")):
+        here = world.folder / "here.sock"
+        world.ok("forward", "api", "0:~/served.sock", f"{here}:~/served.sock")
+        [tcp, unix] = world.json("forward", "ls")["forwards"]
+        host, _, port = tcp["local"].rpartition(":")
+        for family, address in ((socket.AF_INET, (host, int(port))), (socket.AF_UNIX, unix["local"])):
+            with socket.socket(family) as one:
+                one.settimeout(20)
+                one.connect(address)
+                one.sendall(b"me")
+                one.shutdown(socket.SHUT_WR)
+                assert one.recv(100) == b"answer to me"
+
+
+def test_a_unix_socket_needs_a_bridge_and_says_so(bare_world: World) -> None:
+    bare_world.ok("forward", "api", "18999:/run/x.sock")
+    with socket.create_connection(("127.0.0.1", 18999), 20) as one, contextlib.suppress(OSError):
+        assert one.recv(1) == b""
+    [found] = bare_world.json("forward", "ls")["forwards"]
+    assert "no bridge" in found["error"]
+
+
+def test_a_lent_agent_answers_over_the_bridge_and_after_its_sessions(world: World) -> None:
+    """Half-close too: whoever has asked everything is still answered."""
+    with (
+        answering(socket.AF_UNIX, str(world.folder / "agent")) as path,
+        world.terminal("attach", "-A", "api", "--raw", env={"SSH_AUTH_SOCK": path}) as terminal,
+    ):
+        terminal.shell_pid()
+        there = "os.path.expanduser('~/.devbox/agent.sock')"
+        for _ in range(2):
+            until(lambda: asked(world, "AF_UNIX", there) == b"answer to me\n", "an answer")
+            assert world.fault("terminate") >= 1
+        terminal.type(b"\r~.")
+        assert terminal.wait() == 0
 
 
 def test_auto_is_told_of_changes_and_leaves_bridgeheads_alone(world: World) -> None:
@@ -107,3 +166,28 @@ def test_a_ping_goes_over_the_bridge_that_stands(world: World) -> None:
     before = {one["id"] for one in world.far_sessions()}
     assert "ms" in world.ok("ping", "api")
     assert {one["id"] for one in world.far_sessions()} <= before
+
+
+def test_what_runs_on_a_box_is_shown_and_can_be_removed(world: World) -> None:
+    world.ok("exec", "api", "--", "true")
+    assert "1 session" in world.ok("show", "api")
+    assert "bridge" in world.ok("status")
+    assert "outlive" in world.ok("doctor", "api")
+    [found] = [one for one in world.json("bridge", "ls")["bridges"] if one["box"] == "api"]
+    assert [lane["state"] for lane in found["lanes"]] == ["up"]
+    [note] = (world.disk() / ".devbox").glob("bridge-*.json")
+    pid = json.loads(note.read_text())["pid"]
+    done = world.ok("bridge", "rm", "api")
+    assert f"ended {pid}" in done
+    until(lambda: not is_alive(pid), "the bridgehead has ended")
+    assert not (world.disk() / ".devbox").exists()
+    assert "nothing" in world.run("bridge", "rm", "api").stderr.decode()
+    assert "bridge.removed" in world.ok("events")
+    world.ok("exec", "api", "--", "true")
+    assert (world.disk() / ".devbox").exists(), "the next connection has started it again"
+
+
+def test_what_there_is_instead_of_a_bridge_is_said(bare_world: World) -> None:
+    bare_world.ok("exec", "api", "--", "true")
+    assert "never" in bare_world.ok("doctor", "api")
+    assert bare_world.json("bridge", "ls")["bridges"] == []

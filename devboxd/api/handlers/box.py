@@ -84,7 +84,7 @@ async def show(context: Context, asked: wire.Target) -> wire.Box:
     box = await resolved(context, asked)
     instance = await daemon.boxes.instance(box) or Instance(box.target)
     called = box.name if box.name != box.target else instance.name or box.target
-    return views.box(
+    found = views.box(
         instance,
         box.account,
         Listing(called, box.name, daemon.boxes.host(box) + HOST_SUFFIX),
@@ -94,6 +94,16 @@ async def show(context: Context, asked: wire.Target) -> wire.Box:
         user=box.user,
         hourly=_hourly(context, instance),
     )
+    found.bridges = [views.bridge(item) for item in daemon.bridges() if item.target == box.target]
+    return found
+
+
+@answers(routes.REMOVE_BRIDGE)
+async def remove_bridge(context: Context, asked: wire.Target) -> wire.BridgeRemoval:
+    """Take away what a bridge runs and keeps on a box."""
+    box = await resolved(context, asked)
+    done, streams = await context.daemon.remove_bridge(box)
+    return wire.BridgeRemoval(box.name, done, streams)
 
 
 def _hourly(context: Context, instance: Instance) -> Decimal | None:

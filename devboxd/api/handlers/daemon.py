@@ -30,8 +30,11 @@ async def status(context: Context, asked: wire.Nothing) -> wire.Status:
         forwards=len(daemon.forwards.list()),
         attached=daemon.attached,
         piped=daemon.piped,
+        commands=daemon.commands,
+        shells=daemon.shells,
         conditions=[views.condition(item) for item in daemon.shared.news.conditions()],
         activation=context.activation,
+        bridges=[views.bridge(item) for item in daemon.bridges()],
         logins=[views.login(item, daemon.shared.time.wall()) for item in context.logins.known()],
     )
 

@@ -93,6 +93,8 @@ def _specs(asked: wire.ForwardRequest) -> list[Spec]:
                 bind=one.bind,
                 dynamic=one.dynamic,
                 strict=one.strict,
+                path=one.path,
+                reverse=one.reverse,
             )
         )
         for one in asked.forwards

@@ -88,7 +88,7 @@ async def execute(context: Context, asked: wire.ExecRequest) -> Framed:
         env=dict(asked.env),
     )
     # A pager may read the last megabytes an hour later; a terminal that is stuck at its end is given up.
-    return Framed(lambda terminal: daemon.execute(spec, terminal), patience=None)
+    return Framed(lambda terminal: daemon.command(spec, terminal), patience=None)
 
 
 @pipes(routes.PROXY)

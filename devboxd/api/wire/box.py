@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from devboxd.api.wire.common import API_VERSION, Condition, Line, Port, Target
+from devboxd.api.wire.common import API_VERSION, Bridge, Condition, Line, Port, Target
 
 
 class Box(msgspec.Struct, omit_defaults=True):
@@ -30,6 +30,15 @@ class Box(msgspec.Struct, omit_defaults=True):
     ref: str | None = None  # None: a daemon that does not say; the name
     host: str | None = None  # for ssh; None: the instance is going
     hour: str | None = None  # US dollars that it costs an hour while it runs, on demand
+    bridges: list[Bridge] = []  # of one box only, not in a list of boxes
+
+
+class BridgeRemoval(msgspec.Struct, omit_defaults=True):
+    """What was done to take a bridge away: lines for people, and how many streams were cut."""
+
+    box: str
+    done: list[str]
+    streams: int = 0
 
 
 class BoxList(msgspec.Struct, omit_defaults=True):

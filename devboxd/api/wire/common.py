@@ -78,6 +78,28 @@ class Login(msgspec.Struct, omit_defaults=True):
     renews: bool = False  # by itself
 
 
+class Lane(msgspec.Struct, omit_defaults=True):
+    """A session that carries part of a bridge. ``state``: opening, up, behind (others carry for it)."""
+
+    session: str | None
+    state: str
+    round_trip: float | None = None  # seconds, once measured
+
+
+class Bridge(msgspec.Struct, omit_defaults=True):
+    """What carries connections to one user of a box, over any number of sessions; or why nothing does."""
+
+    box: str
+    user: str | None = None  # None: whoever a session is there
+    lanes: list[Lane] = []
+    streams: int = 0
+    waiting: int = 0  # bytes that wait for more lanes, here and there
+    rate_up: float = 0.0  # bytes a second over the last seconds, as they travel
+    rate_down: float = 0.0
+    packs: float | None = None  # bytes of streams per byte that travelled; None: too few yet
+    without: str | None = None  # why connections go in sessions of their own
+
+
 class Status(msgspec.Struct, omit_defaults=True):
     """The daemon, in short."""
 
@@ -89,9 +111,12 @@ class Status(msgspec.Struct, omit_defaults=True):
     forwards: int
     attached: int
     piped: int = 0  # connections of ssh and the like (proxy)
+    commands: int = 0  # of clients (exec), with and without a terminal
+    shells: int = 0  # plain ones, without a multiplexer
     conditions: list[Condition] = []
     activation: str = "spawned"  # systemd, spawned, foreground
     logins: list[Login] = []
+    bridges: list[Bridge] = []
     api_version: int = API_VERSION
     version: int = API_VERSION
 

@@ -125,7 +125,9 @@ class StreamExit(msgspec.Struct, omit_defaults=True):
 class ForwardSpec(msgspec.Struct, omit_defaults=True):
     """One forward as asked for.
 
-    Exactly one of ``port`` (with ``host``: as the box sees it), ``dynamic`` (SOCKS5) is set. The local
+    Exactly one of ``port`` (with ``host``: as the box sees it), ``path`` (a unix socket on the box, with / or ~/ in
+    front) and ``dynamic`` (SOCKS5) is set. With ``reverse`` the box listens there, on loopback, and the local end is
+    what that leads to: a port of ``bind``, or a socket. The local
     end is ``bind``:``local_port`` (0 picks one; None: the same number as ``port``, or another where that
     is taken and ``strict`` is false) or the unix socket ``local_path``.
     """
@@ -137,6 +139,8 @@ class ForwardSpec(msgspec.Struct, omit_defaults=True):
     bind: Line = "localhost"  # IPv4 and IPv6
     dynamic: bool = False
     strict: bool = True
+    path: Line | None = None
+    reverse: bool = False
 
 
 class ForwardRequest(Target, omit_defaults=True):
@@ -163,6 +167,7 @@ class Forward(msgspec.Struct, omit_defaults=True):
     error: str | None = None
     auto: bool = False
     note: str | None = None  # why a mirror of ``auto`` has another number than its port
+    reverse: bool = False  # the box listens at ``remote``, and that leads to ``local``
 
 
 class ForwardList(msgspec.Struct, omit_defaults=True):

@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 
 from devboxd.boxside import bridgehead
-from devboxd.control.connect.bridge import Bridges, BridgeStream
+from devboxd.control.connect.bridge_streams import BridgeStream
+from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.stream import StreamReset
 from devboxd.control.connect.terminal import Terminal

@@ -14,8 +14,8 @@ from typing import Final
 
 from devboxd.boxside.shell import attach_command
 from devboxd.control.base.time import Time
-from devboxd.control.connect.bridge import Bridges
 from devboxd.control.connect.bridged import BridgedExecution
+from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.screen import CameUp, Note, Screen, Show
 from devboxd.control.connect.terminal import Terminal

@@ -97,7 +97,7 @@ class Forward:
         if (port := self._listener.port) not in (None, wanted_port(spec)):
             self.saved = msgspec.structs.replace(spec, local_port=port, strict=False)
         if not spec.dynamic:
-            self._pool = self._pools(PortTarget(self.box, spec.port, spec.host))
+            self._pool = self._pools(PortTarget(self.box, spec.port, spec.host, spec.path))
             self._pool.kept += 1
         self._tasks.spawn("accept", self._accept(self._listener))
 

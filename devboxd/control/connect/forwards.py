@@ -16,6 +16,7 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.connect.auto import AutoForward, Changes, Run
 from devboxd.control.connect.forward import Forward, Pools, Wait
 from devboxd.control.connect.local import LocalListeners
+from devboxd.control.connect.reverse import Listening, ReverseForward
 from devboxd.errors import DevboxError, PortInUse, WrongState
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import Facts, ForwardState, Saved, Spec, overlap, wanted_port
@@ -38,8 +39,9 @@ class Forwards:
         *,
         wait: Wait,
         changes: Changes | None = None,
+        listening: Listening | None = None,
     ) -> None:
-        """Make it. ``changes``: as ``AutoForward``."""
+        """Make it. ``changes``: as ``AutoForward``; ``listening``: as ``ReverseForward``."""
         self._shared = shared
         self._pools = pools
         self._run = run
@@ -47,6 +49,7 @@ class Forwards:
         self._listeners = listeners
         self._wait = wait
         self._changes = changes
+        self._listening = listening
         self._all: dict[str, Forward | AutoForward] = {}
         self._ephemeral: dict[str, set[object]] = {}  # by id: who holds it
         self._one_removed = Bell()
@@ -101,9 +104,7 @@ class Forwards:
             else:
                 self._remember(new)
             facts = new.facts()
-            self._shared.news.tell(
-                "forward.added", f"{facts.local} -> {box.name}:{facts.remote}", box=box.name, id=new.id
-            )
+            self._shared.news.tell("forward.added", facts.ends, box=box.name, id=new.id)
         for one in found:
             if ephemeral and holder is not None and one.id in self._ephemeral:
                 self._ephemeral[one.id].add(holder)
@@ -147,6 +148,17 @@ class Forwards:
         self._listeners.drop_rest()
 
     def _forward(self, saved: Saved, spec: Spec) -> Forward:
+        if spec.reverse:
+            return ReverseForward(
+                self._shared,
+                self._pools,
+                self._listeners,
+                saved.box,
+                spec,
+                id_=saved.id,
+                wait=self._wait,
+                listening=self._listening,
+            )
         return Forward(
             self._shared, self._pools, self._listeners, saved.box, spec, id_=saved.id, wait=self._wait
         )
@@ -217,9 +229,7 @@ class Forwards:
         self._shared.news.clear_condition("forward-failed", forward.id)
         await forward.stop()
         facts = forward.facts()
-        self._shared.news.tell(
-            "forward.removed", f"{facts.local} -> {facts.box}:{facts.remote}", box=facts.box, id=facts.id
-        )
+        self._shared.news.tell("forward.removed", facts.ends, box=facts.box, id=facts.id)
         return facts
 
     def list(self) -> list[Facts]:

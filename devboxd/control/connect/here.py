@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from devboxd.control.base.supervisor import Supervisor
-from devboxd.control.connect.bridge import BridgeStream
+from devboxd.control.connect.bridge_streams import BridgeStream
 from devboxd.errors import DevboxError
 
 log = logging.getLogger(__name__)

@@ -44,6 +44,7 @@ class Lane:
         self._busy_at = time.monotonic()
         self._carried = 0
         self._exists_since: float | None = None
+        self._up = self._down = 0  # bytes since they were last counted
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -70,6 +71,11 @@ class Lane:
         if self._exists_since is None:
             self._exists_since = now
         return now - self._exists_since
+
+    def take_counts(self) -> tuple[int, int]:
+        """Bytes that went and came since the last call."""
+        up, down, self._up, self._down = self._up, self._down, 0, 0
+        return up, down
 
     async def open(self, secret: bytes, life: bytes) -> PortStream:
         """Open the session and show each other who we are.
@@ -107,6 +113,7 @@ class Lane:
                 writer = tasks.create_task(self._write(bridge, pipe), name=f"lane {self.number}: write")
                 try:
                     while data := await pipe.read():
+                        self._down += len(data)
                         self._note(len(data))
                         bridge.received(self.number, data, self._time.monotonic())
                         happened()
@@ -121,6 +128,7 @@ class Lane:
         while True:
             while data := bridge.outgoing(self.number, self._time.monotonic()):
                 self._note(len(data))
+                self._up += len(data)
                 await pipe.write(data)
             self._wake.clear()
             await self._wake.wait()

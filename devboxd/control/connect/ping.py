@@ -19,10 +19,10 @@ PAUSE: Final = 0.05  # seconds between two probes
 
 
 class Pinged(NamedTuple):
-    """Round trips and how long opening took, in seconds, and the agent's version (may be empty)."""
+    """Round trips and how long opening took (None: it was open), in seconds, and the agent's version (may be empty)."""
 
     trips: list[float]
-    opened: float
+    opened: float | None
     agent_version: str
 
 
@@ -32,9 +32,9 @@ async def ping_bridge(bridge: HeldBridge, *, count: int, timeout: float) -> Ping
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             while bridge.is_online and len(trips) < count:
-                trips.append(await bridge.measure())
+                trips.append(await bridge.streams.measure())
                 await asyncio.sleep(PAUSE)
-    return Pinged(trips, 0.0, bridge.agent_version) if trips else None
+    return Pinged(trips, None, bridge.agent_version) if trips else None
 
 
 async def ping(sessions: Sessions, box: BoxRef, config: Config, *, count: int, timeout: float) -> Pinged:

@@ -25,7 +25,7 @@ from devboxd.control.connect.stream import (
     PortStream,
     StreamReset,
 )
-from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable
+from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable, WrongState
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.model.retry import backoff
@@ -53,11 +53,12 @@ FIRST_LIMITS: Final = Limits(payload=1024, window_bytes=BULK.window_bytes)  # gr
 
 
 class PortTarget(msgspec.Struct, frozen=True):
-    """A port as the box sees it. ``host`` None: the box itself."""
+    """A port as the box sees it, or a unix socket on it. ``host`` None: the box itself."""
 
     box: BoxRef
     port: int
     host: str | None = None
+    path: str | None = None  # then ``port`` is 0, and only a bridge leads there
 
 
 class PortSession(Quiet):
@@ -365,6 +366,11 @@ class PortPool:
         """
         if self._bridged is not None and (stream := await self._bridged(self.target, wait)) is not None:
             return stream
+        if self.target.path is not None:
+            raise WrongState(
+                f"there is no bridge to {self.target.box.name}, and only that leads to a unix socket there",
+                hint="docs/bridge.md says what it needs",
+            )
         deadline = None if wait is None else self._shared.time.monotonic() + wait
         delays = backoff(self._shared.time.dice)
         while True:

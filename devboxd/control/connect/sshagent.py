@@ -20,7 +20,7 @@ from devboxd.boxside import bridgehead
 from devboxd.boxside.script import load_program
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
-from devboxd.control.connect.bridge import Bridges
+from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.here import Here
 from devboxd.control.connect.terminal import Terminal
@@ -144,7 +144,7 @@ class _Lent:
             MOST_CONNECTIONS,
         )
         try:
-            listener.bridge.accept(listener, agent.accepted)
+            listener.accept(agent.accepted)
             while await listener.read():
                 pass  # where it listens
             return True

@@ -110,6 +110,8 @@ class Bridge:
         self._pings = 0
         self._told_waiting = 0
         self._events: deque[Event] = deque()
+        self.plain = 0  # bytes of streams that went or came, and
+        self.travelled = 0  # what they were on the way
         self.peer_waiting = 0  # bytes that the other end could send if it had more lanes
 
     # Streams --------------------------------------------------------------------------------------------
@@ -429,6 +431,8 @@ class Bridge:
         if packed is not None:
             flags |= PACKED_FLAG
         frame = frame_of(DATA_HEAD.pack(DATA, stream.number, stream.out_next, flags, size) + (packed or data))
+        self.plain += size
+        self.travelled += len(packed or data)
         chunk = Chunk(stream, stream.out_next, stream.out_next + size + (1 if last else 0), frame)
         stream.flight[chunk.offset] = chunk
         stream.out_next += size
@@ -559,6 +563,8 @@ class Bridge:
         ):
             raise BridgeError(f"stream {number}: bytes beyond its end")
         data = unpacked(frame[DATA_HEAD.size :], size) if flags & PACKED_FLAG else frame[DATA_HEAD.size :]
+        self.plain += size
+        self.travelled += len(frame) - DATA_HEAD.size
         if len(data) != size:
             raise BridgeError(f"stream {number}: {len(data)} bytes that should be {size}")
         if flags & LAST_FLAG:

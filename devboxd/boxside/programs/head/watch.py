@@ -1,6 +1,5 @@
 """A stream that tells which ports are listened on."""
 
-import glob
 import json
 import os
 from typing import TYPE_CHECKING
@@ -63,9 +62,11 @@ def listening(user: int) -> "list[int]":
 def bridges(folder: str) -> "set[int]":
     """Ports of bridgeheads, which are nobody's to forward; those of other laptops, too."""
     found = set()
-    for path in glob.glob(os.path.join(folder, "bridge-*.json")):
+    for name in os.listdir(folder):
+        if not (name.startswith("bridge-") and name.endswith(".json")):
+            continue
         try:
-            with open(path) as file:
+            with open(os.path.join(folder, name)) as file:
                 found.add(int(json.load(file)["port"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # it has just ended

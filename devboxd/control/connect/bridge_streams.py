@@ -1,0 +1,234 @@
+"""The streams of a bridge at our end: what has arrived for each, who waits to write, and who takes what the box accepts.
+
+They know of no lanes: ``changed`` is called when there may be something to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from devboxd.boxside import bridgehead
+from devboxd.control.base.time import Time
+from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused, StreamReset
+from devboxd.errors import DevboxError
+from devboxd.model.bridge.end import Bridge
+from devboxd.model.bridge.wire import Answered, Data, Ended, Opened, Room, WasReset
+from devboxd.text import one_line
+
+if TYPE_CHECKING:
+    from devboxd.model.bridge.wire import Event
+
+Accepted = Callable[["BridgeStream", bytes], None]
+
+
+class BridgeStream:
+    """One stream over a bridge. ``read`` and ``write`` each by one task at a time."""
+
+    def __init__(self, streams: Streams, number: int, arrivals: Arrivals) -> None:
+        self.number = number
+        self.streams = streams
+        self._arrivals = arrivals
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the far end's close, and at ours.
+
+        Raises:
+            StreamReset, ConnectionRefused: there will be no more, and not by an orderly close.
+        """
+        data = await self._arrivals.read()
+        self.streams.consumed(self.number, len(data))
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; waits while the bridge takes no more.
+
+        Raises:
+            StreamReset: the stream is gone.
+        """
+        view = memoryview(data)
+        while view:
+            if self._arrivals.error is not None:
+                raise self._arrivals.error
+            taken = self.streams.write(self.number, bytes(view))
+            view = view[taken:]
+            if view:
+                await self.streams.room(self.number)
+
+    def accept(self, accepted: Accepted) -> None:
+        """This one stands for a listener on the box: hand on what it accepts."""
+        self.streams.accept(self.number, accepted)
+
+    def finish(self) -> bool:
+        """Send no more: the far end sees the end of input, and may still answer."""
+        self.streams.finish(self.number)
+        return True
+
+    def close(self) -> None:
+        """Close both directions; what the far end still sends is dropped."""
+        if not self._arrivals.closed:
+            self._arrivals.close()
+            self.streams.let_go(self.number)
+
+    @property
+    def received(self) -> int:
+        """Bytes that the far end has ever sent."""
+        return self._arrivals.received
+
+    @property
+    def is_online(self) -> bool:
+        """Whether some lane carries the bridge now."""
+        return self.streams.is_online()
+
+    @property
+    def finished(self) -> bool:
+        """The far end has closed; what it said before may not have been read yet."""
+        return self._arrivals.finished
+
+
+class Streams:
+    """All streams over one bridge. Every method but ``room`` and ``measure`` is immediate."""
+
+    def __init__(
+        self, box: str, time: Time, changed: Callable[[], None], is_online: Callable[[], bool]
+    ) -> None:
+        """Make it. ``changed``: there may be something to send; ``is_online``: whether some lane carries them now."""
+        self.end = Bridge(near=True)
+        self.is_online = is_online
+        self.unused_since = time.monotonic()
+        self._box = box
+        self._time = time
+        self._changed = changed
+        self._streams: dict[int, Arrivals] = {}
+        self._rooms: dict[int, asyncio.Event] = {}
+        self._backlog = Backlog()
+        self._accepting: dict[int, Accepted] = {}
+        self._askers: list[asyncio.Future[float]] = []  # who waits for the answer to a ping
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def open(self, purpose: bytes) -> BridgeStream:
+        """Open a stream.
+
+        Raises:
+            BridgeError: too many are open.
+        """
+        return self._begin(self.end.open(purpose))
+
+    def lose(self, error: DevboxError) -> None:
+        """The far end is gone, and all streams with it; the next ones begin at a new one."""
+        for number, arrivals in list(self._streams.items()):
+            arrivals.fail(error)
+            self._forget(number)
+        self.end = Bridge(near=True)
+
+    def accept(self, number: int, accepted: Accepted) -> None:
+        """Hand on what the far end's listener of this stream accepts."""
+        self._accepting[number] = accepted
+
+    def _begin(self, number: int) -> BridgeStream:
+        arrivals = self._streams[number] = Arrivals(self._backlog)
+        self._changed()
+        return BridgeStream(self, number, arrivals)
+
+    def write(self, number: int, data: bytes) -> int:
+        """Take bytes of a stream; returns how many."""
+        taken = self.end.write(number, data)
+        self._changed()
+        return taken
+
+    async def room(self, number: int) -> None:
+        """Wait until a stream takes bytes again, or is gone."""
+        if number in self._streams and not self.end.room(number):
+            event = self._rooms.setdefault(number, asyncio.Event())
+            self.end.ask_room(number)
+            event.clear()
+            await event.wait()
+
+    def consumed(self, number: int, size: int) -> None:
+        """The reader took bytes."""
+        self.end.consumed(number, size, self._time.monotonic())
+        self._changed()
+
+    def finish(self, number: int) -> None:
+        """A stream's writer is done."""
+        self.end.finish(number)
+        self._changed()
+
+    def let_go(self, number: int) -> None:
+        """A stream's user is done with both directions."""
+        arrivals = self._streams.pop(number, None)
+        if arrivals is None:
+            return
+        if arrivals.finished:
+            self.end.finish(number)
+        else:
+            self.end.reset(number, "closed")
+        self._forget(number)
+        self._changed()
+
+    def _forget(self, number: int) -> None:
+        self._streams.pop(number, None)
+        self._accepting.pop(number, None)
+        if (event := self._rooms.pop(number, None)) is not None:
+            event.set()
+        if not self._streams:
+            self.unused_since = self._time.monotonic()
+
+    def happened(self) -> None:
+        """The bridge brought something."""
+        for event in self.end.events():
+            self._act(event)
+        self._changed()
+
+    def _act(self, event: Event) -> None:
+        match event:
+            case Data(number, data):
+                arrivals = self._streams.get(number)
+                if arrivals is None:
+                    self.end.consumed(number, len(data), self._time.monotonic())
+                else:
+                    arrivals.put(data)
+            case Ended(number):
+                if (arrivals := self._streams.get(number)) is not None:
+                    arrivals.finish()
+            case WasReset(number, reason):
+                if (arrivals := self._streams.get(number)) is not None:
+                    arrivals.fail(_failure(reason, self._box))
+                self._forget(number)
+            case Room(number):
+                if (room := self._rooms.get(number)) is not None:
+                    room.set()
+            case Opened(number, purpose):
+                self._accepted(number, purpose)
+            case Answered(_, seconds):
+                for asker in self._askers:
+                    if not asker.done():
+                        asker.set_result(seconds)
+                self._askers.clear()
+
+    def _accepted(self, number: int, purpose: bytes) -> None:
+        listener = bridgehead.accepted_by(purpose)
+        accepted = self._accepting.get(listener) if listener is not None else None
+        if accepted is None:
+            self.end.reset(number, "nobody asked for this")
+        else:
+            accepted(self._begin(number), purpose)
+
+    async def measure(self) -> float:
+        """Seconds to the bridgehead and back, over the quick lane."""
+        answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._askers.append(answer)
+        self.end.ping(self.end.order()[0])
+        self._changed()
+        return await answer
+
+
+def _failure(reason: str, box: str) -> DevboxError:
+    """What a reset means here: the bridgehead's reasons begin with the symbol of an error number."""
+    word, _, text = one_line(reason).partition(" ")
+    if word == "ECONNREFUSED":
+        return ConnectionRefused(f"nothing listens there ({box})")
+    return StreamReset(f"cut by {box}: {text or word}" if word else f"cut by {box}", word)

@@ -1,0 +1,93 @@
+"""All bridges of the daemon, one for each user of a box.
+
+Where a bridge can not be had (no Python on the box, documents denied, ``bridge = "never"``) ``stream`` says so once
+and returns None: its caller goes today's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from devboxd.boxside import bridgehead
+from devboxd.control.connect.bridge import HeldBridge, Run
+from devboxd.control.connect.bridge_facts import BridgeFacts
+from devboxd.control.connect.bridge_start import Unavailable
+from devboxd.control.connect.bridge_streams import BridgeStream
+from devboxd.control.connect.sessions import Sessions
+from devboxd.model.box import BoxRef
+from devboxd.model.bridge.wire import PURPOSE_MOST
+from devboxd.model.config import Config
+
+
+class Bridges:
+    """All bridges of the daemon."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        run: Run,
+        secret: Callable[[str], bytes],
+        life: bytes,
+        config: Callable[[], Config],
+    ) -> None:
+        """Make it. ``secret``: 32 bytes that belong to a name, the same after a restart; ``life``: 16, new each time."""
+        self._sessions = sessions
+        self._run = run
+        self._secret = secret
+        self._life = life
+        self._config = config
+        self._held: dict[tuple[str, str | None], HeldBridge] = {}
+
+    def to(self, box: BoxRef, user: str | None = None) -> HeldBridge:
+        """The bridge to a user of a box (None: whoever a session is there)."""
+        user = user or box.user
+        key = (box.target, user)
+        if key not in self._held:
+            secret = self._secret(f"{box.target}/{user or ''}")
+            self._held[key] = HeldBridge(self._sessions, box, user, self._run, secret, self._life)
+        held = self._held[key]
+        held.config = self._config()
+        return held
+
+    async def stream(
+        self, box: BoxRef, purpose: bytes, wait: float | None, *, user: str | None = None
+    ) -> BridgeStream | None:
+        """Open a stream; None where this box can have no bridge, or shall have none.
+
+        Raises:
+            DevboxError: the box could not be reached in time.
+        """
+        if self._config().bridge.use == "never" or len(purpose) > PURPOSE_MOST:
+            return None
+        held = self.to(box, user)
+        if held.without is not None:
+            held.keep()
+            if held.without is not None:
+                return None
+        try:
+            return await held.opened(purpose, wait)
+        except Unavailable:
+            return None
+
+    async def beside(self, stream: BridgeStream) -> BridgeStream:
+        """A stream of signals and sizes for the command of another one."""
+        held = next(one for one in self._held.values() if one.streams is stream.streams)
+        return await held.opened(bridgehead.control(stream.number), None)
+
+    def standing(self, box: BoxRef) -> HeldBridge | None:
+        """A bridge to a box that is up now, of whichever user."""
+        found = [held for held in self._held.values() if held.box.target == box.target and held.is_online]
+        return found[0] if found else None
+
+    async def cut(self, box: BoxRef) -> int:
+        """Give up all bridges to a box; returns how many streams that cut."""
+        return sum([await held.cut() for held in self._held.values() if held.box.target == box.target])
+
+    def facts(self) -> list[BridgeFacts]:
+        """All bridges as they stand."""
+        return [held.facts() for held in self._held.values()]
+
+    async def stop(self) -> None:
+        """End all lanes."""
+        await asyncio.gather(*(held.stop() for held in self._held.values()))
