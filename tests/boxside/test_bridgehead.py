@@ -317,6 +317,56 @@ def test_a_listener_on_the_box_opens_streams_here(near: Near, tmp_path: Path) ->
     assert not path.exists()
 
 
+def old_pythons() -> list[str]:
+    """Every Python 3 of this machine that a box may have: on the path, and those of pyenv."""
+    found: dict[str, str] = {}
+    roots = [*map(str, Path.home().glob(".pyenv/versions/*/bin")), *os.environ["PATH"].split(":")]
+    for root in roots:
+        for path in sorted(Path(root).glob("python3.[0-9]*")):
+            minor = path.name.removeprefix("python3.")
+            if minor.isdecimal() and int(minor) >= 6 and os.access(path, os.X_OK):
+                found.setdefault(path.name, str(path))
+    return [path for _, path in sorted(found.items(), key=lambda item: int(item[0].partition(".")[2]))]
+
+
+@pytest.mark.parametrize("python", old_pythons(), ids=lambda path: Path(path).name)
+def test_it_runs_in_every_python_that_a_box_may_have(tmp_path: Path, program: Path, python: str) -> None:
+    """Lanes that die under bulk, half-close, a command, a terminal, a listener, watching: all of it, in each."""
+    real = subprocess.run(
+        [python, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True, check=False
+    )
+    if real.returncode:
+        pytest.skip(f"{python} is no Python that starts")
+    near = Near(tmp_path / "box")
+    near.start(program, python=python)
+    try:
+        near.lane()
+        doomed = near.lane()
+        data = os.urandom(300_000) + bytes(300_000)
+        with echo_server() as port:
+            number = near.bridge.open(bridgehead.tcp("127.0.0.1", port))
+            near.send(number, data[:400_000])
+            near.cut(doomed)
+            near.send(number, data[400_000:])
+            near.bridge.finish(number)
+            near.until(lambda: number in near.ended)
+            assert bytes(near.got[number]) == data + b"<end>"
+        assert near.run("sh", "-c", "echo out; echo err >&2; exit 3") == (3, b"out\n", b"err\n")
+        status, out, _ = near.run("sh", "-c", "stty size; test -t 0", tty=(20, 70))
+        assert (status, out) == (0, b"20 70\r\n")
+        _serve_here(near, bridgehead.listen(port=0))
+        watcher = near.bridge.open(bridgehead.watch())
+        near.until(lambda: b"\n" in near.got[watcher])
+        missing = near.bridge.open(bridgehead.unix(str(tmp_path / "nobody")))
+        near.until(lambda: missing in near.resets)
+        assert near.resets[missing].startswith("ENOENT")
+    finally:
+        for sock in near.lanes.values():
+            sock.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(near.note["pid"], signal.SIGTERM)
+
+
 def test_ports_are_told_as_they_change(near: Near) -> None:
     """Nobody polls through a session."""
     near.lane()
@@ -327,6 +377,11 @@ def test_ports_are_told_as_they_change(near: Near) -> None:
         near.until(lambda: port in told(near, number))
         assert near.note["port"] not in told(near, number), "a bridgehead is nobody's to forward"
     near.until(lambda: port not in told(near, number))
+    for path in near.folder.iterdir():
+        path.unlink()
+    near.folder.rmdir()  # by hand; the bridgehead lives on
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near.until(lambda: server.getsockname()[1] in told(near, number))
 
 
 def told(near: Near, number: int) -> list[int]:

@@ -61,8 +61,12 @@ def listening(user: int) -> "list[int]":
 
 def bridges(folder: str) -> "set[int]":
     """Ports of bridgeheads, which are nobody's to forward; those of other laptops, too."""
-    found = set()
-    for name in os.listdir(folder):
+    found: set[int] = set()
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return found  # removed by hand
+    for name in names:
         if not (name.startswith("bridge-") and name.endswith(".json")):
             continue
         try:
