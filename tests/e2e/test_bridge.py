@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
+import os
+import shutil
 import socket
+import subprocess
+import tempfile
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.kit import World, free_port, is_alive, until
+from tests.e2e.kit import World, free_port, is_alive, need, until
 
 
 @pytest.mark.parametrize("words", [("--raw",), ("--mux", "none")])
@@ -191,3 +199,81 @@ def test_what_there_is_instead_of_a_bridge_is_said(bare_world: World) -> None:
     bare_world.ok("exec", "api", "--", "true")
     assert "never" in bare_world.ok("doctor", "api")
     assert bare_world.json("bridge", "ls")["bridges"] == []
+
+
+def test_the_secret_of_a_bridge_stands_nowhere(world: World) -> None:
+    """In no argument, no environment, no log and no file that others may read, on either side."""
+    world.ok("exec", "api", "--", "true")
+    [key] = (world.folder / "state").rglob("bridge.key")
+    assert key.stat().st_mode & 0o777 == 0o600
+    box = world.boxes["api"]["id"]
+    raw = hmac.new(key.read_bytes(), f"{box}/".encode(), hashlib.sha256).digest()
+    needles = [form for one in (raw, key.read_bytes()) for form in (one, one.hex().encode(), b64encode(one))]
+    notes = [json.loads(path.read_text()) for path in (world.disk() / ".devbox").glob("bridge-*.json")]
+    pids = [world.daemon_pid(), *(note["pid"] for note in notes)]
+    assert len(pids) == 2
+    for pid in pids:
+        for name in ("cmdline", "environ"):
+            text = Path(f"/proc/{pid}/{name}").read_bytes()
+            assert not any(needle in text for needle in needles), f"{name} of {pid}"
+    for path in world.folder.rglob("*"):
+        if path == key or not path.is_file():
+            continue
+        assert not any(needle in path.read_bytes() for needle in needles), path
+    assert not any(needle in world.log.encode() for needle in needles)
+
+
+@pytest.fixture
+def postgres(world: World) -> Iterator[int]:
+    """A PostgreSQL server on the box; it refuses to run as root, so then another user runs it."""
+    need("psql")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not found or (os.geteuid() == 0 and shutil.which("runuser") is None):
+        pytest.skip("no PostgreSQL server on this machine")
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    folder, port = Path(tempfile.mkdtemp(prefix="dbp-", dir="/tmp")), free_port()
+    try:
+        if as_user:
+            shutil.chown(folder, "postgres")
+        data = folder / "data"
+        line = [*as_user, str(found[-1] / "initdb"), "-D", str(data), "-A", "trust", "-U", "dev", "--no-sync"]
+        if subprocess.run(line, capture_output=True, check=False, cwd="/").returncode:
+            pytest.skip("PostgreSQL cannot be set up here")
+        line = [
+            *as_user,
+            str(found[-1] / "postgres"),
+            "-D",
+            str(data),
+            "-p",
+            str(port),
+            "-k",
+            str(folder),
+            "-F",
+        ]
+        with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/") as server:
+            yield port
+            server.terminate()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_session_of_psql_outlives_the_sessions_under_it(world: World, postgres: int) -> None:
+    """One connection, a temporary table, and all SSM sessions ended between two statements."""
+    [(host, port)] = world.forward(f"0:{postgres}")
+    address = f"host={host} port={port} user=dev dbname=postgres sslmode=disable connect_timeout=20"
+    until(
+        lambda: not subprocess.run(["psql", address, "-c", "select 1"], capture_output=True).returncode,
+        "it is up",
+    )
+    with subprocess.Popen(
+        ["psql", address, "-qAt"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as psql:
+        assert psql.stdin is not None
+        assert psql.stdout is not None
+        print("create temporary table kept as select generate_series(1, 1000) as n;", file=psql.stdin)
+        for turn in range(1, 5):
+            print(f"select sum(n) * {turn} from kept;", file=psql.stdin)
+            assert psql.stdout.readline() == f"{500500 * turn}\n"
+            assert world.fault("terminate") >= 1
+        psql.stdin.close()
+        assert psql.wait(20) == 0

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -401,3 +402,36 @@ def test_proxy_carries_any_bytes_and_ends_with_its_input(world: World) -> None:
         writer.join()
         assert got == data
         process.kill()
+
+
+def hold_ssh(world: World, sshd: Sshd, seconds: float, every: float) -> int:
+    """One session of OpenSSH while all sessions under it are ended again and again; returns how often they were."""
+    config = str(world.folder / "home" / ".ssh" / "config")
+    line = ["ssh", "-F", config, "-p", str(sshd.port), "api.devbox", "cat"]
+    ended, until_ = 0, time.monotonic() + seconds
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=world.env) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        while time.monotonic() < until_:
+            data = os.urandom(30_000)
+            process.stdin.write(data)
+            process.stdin.flush()
+            assert process.stdout.read(len(data)) == data
+            ended += world.fault("terminate") > 0
+            time.sleep(every)
+        process.stdin.close()
+        assert process.wait(30) == 0
+    return ended
+
+
+def test_an_ssh_session_outlives_the_sessions_under_it(world: World, ssh: Any, sshd: Sshd) -> None:
+    assert ssh("ssh", "api.devbox", "true").returncode == 0
+    assert hold_ssh(world, sshd, 6.0, 1.0) >= 3
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(2400)
+def test_an_ssh_session_of_half_an_hour(world: World, ssh: Any, sshd: Sshd) -> None:
+    """All sessions are ended every twenty seconds."""
+    assert ssh("ssh", "api.devbox", "true").returncode == 0
+    assert hold_ssh(world, sshd, 1800.0, 20.0) >= 60
