@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from devboxd import __version__
 from devboxd.api.handlers.context import Context
+from devboxd.api.page.serve import PageServer
 from devboxd.api.server import build, serving
 from devboxd.aws.clients import Callers
 from devboxd.aws.cloud import AwsCloud
@@ -231,6 +232,7 @@ async def _run(
         doctor=Doctor(daemon),
         projects=parts.lifecycle.projects,
         idle=parts.lifecycle.idle,
+        open_page=lambda: page.open(),
         money=parts.lifecycle.money,
         budgets=parts.lifecycle.budgets,
         store_used=parts.lifecycle.used,
@@ -246,6 +248,7 @@ async def _run(
         ),
         set_up_user=lambda asked: _user(parts, asked),
     )
+    page = PageServer(context)
     lock = Lock(paths.projects_lock)
     lock.take()  # a reconciler may have it for a while: both can be at work, it is only that one would do
     shared.tasks.spawn("memory", steadily(shared, "memory", parts.memory.run))
@@ -263,6 +266,7 @@ async def _run(
             notifier.stopping("ending sessions")
             await daemon.stop()
     finally:
+        await page.close()
         await shared.tasks.stop()
         await parts.memory.finish()
         await parts.store.close()

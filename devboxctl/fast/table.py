@@ -63,7 +63,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
 # For completion. Command: its options (those with "=" take a value, one of the words behind it where there are
 # some), and what may stand at each argument: words, or what a word in capitals stands for; the last goes on.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule ls show status ping events doctor whoami login api completion version help forward iam ops generations budget lease store bridge sessions init config daemon",)),
+    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule ls show status ping events doctor whoami login ui api completion version help forward iam ops generations budget lease store bridge sessions init config daemon",)),
     "attach": ("--raw --command= --user= -l= --mux=zellij|tmux|none --escape= -e= -A --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
     "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --tag= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "proxy": ("--fdpass --ssh-user= --ssh-host= --fresh --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
@@ -100,6 +100,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "doctor": ("--profile= -p= --region= -r= --json --help -h", ("BOX",)),
     "whoami": ("--profile= -p= --region= -r= --json --help -h", ()),
     "login": ("--no-browser --from-environment --profile= -p= --region= -r= --json --help -h", ()),
+    "ui": ("--open --json --help -h", ()),
     "api": ("--json --help -h", ("METHOD", "PATH", "JSON")),
     "completion": ("--json --help -h", ("bash zsh fish",)),
     "version": ("--json --help -h", ()),

@@ -119,6 +119,13 @@ LEND: Final = Route(
     wire.Identity,
     "Use the credentials of a shell for a profile, until the daemon ends; answers with who they are.",
 )
+OPEN_PAGE: Final = Route(
+    "POST",
+    "/v1/page",
+    wire.Nothing,
+    wire.PageLink,
+    "Serve the page on loopback; answers with a link that works once.",
+)
 DOCTOR: Final = Route(
     "POST", "/v1/doctor", wire.Target, wire.Doctor, "Check this machine only.", only_looks=True
 )

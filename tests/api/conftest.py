@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from devboxd.api import wire
 from devboxd.api.handlers.context import Context
+from devboxd.api.page.serve import PageServer
 from devboxd.api.server import build, serving
 from devboxd.aws.clients import Callers
 from devboxd.aws.computes import AwsComputes
@@ -282,6 +283,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 doctor=Doctor(),
                 projects=home.projects,
                 idle=home.idle,
+                open_page=lambda: page.open(),
                 money=home.money,
                 budgets=home.budgets,
                 store_used=StoreEngine.SQLITE,
@@ -289,6 +291,8 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 set_up=set_up,
                 set_up_user=set_up_user,
             )
+            page = PageServer(context)
+            stack.push_async_callback(page.close)
             server = Server(path, daemon, context)
             await stack.enter_async_context(serving(build(context), listener))
             return server

@@ -92,6 +92,7 @@ COMMANDS = [
     ["cost", "--by", "day"],
     ["cost", "gpu", "--what-if", "stopped"],
     ["types"],
+    ["ui"],
     ["budget", "show"],
     ["budget", "set", "--limit", "5"],
     ["budget", "rm"],

@@ -78,6 +78,7 @@ class Context(msgspec.Struct):
     doctor: Doctor
     projects: Projects
     idle: IdleVerbs
+    open_page: Callable[[], Awaitable[str]]  # a link that works once
     money: Money
     budgets: Keeper
     store_used: StoreEngine

@@ -121,6 +121,14 @@ class Status(msgspec.Struct, omit_defaults=True):
     version: int = API_VERSION
 
 
+class PageLink(msgspec.Struct, omit_defaults=True):
+    """A link to the page: it works once, within ``seconds``. It is a secret."""
+
+    url: str
+    seconds: float = 120.0
+    version: int = API_VERSION
+
+
 class EventsRequest(msgspec.Struct, omit_defaults=True):
     """Which events: those after the sequence number ``since``; with ``follow`` also those to come."""
 

@@ -52,6 +52,10 @@ class News:
             if not self.events(since):
                 await self._told.wait(None)
 
+    async def changed(self, timeout: float | None) -> bool:
+        """Wait until something happens; False when ``timeout`` seconds went by first."""
+        return await self._told.wait(timeout)
+
     # Conditions -------------------------------------------------------------------------------------
 
     def raise_condition(self, code: str, subject: str = "", /, **values: str | int | None) -> None:
