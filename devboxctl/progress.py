@@ -42,21 +42,18 @@ def finish(name: str, found: wire.Project | None, *, wait: bool, up: bool = Fals
     return 0 if wait or not found.pending else exit_status(Kind.PENDING)
 
 
-def offer(name: str, error: client.Refused) -> int | None:
+def offer(name: str, error: client.Refused, *, up: bool = False) -> int | None:
     """Offer a person on a terminal to bring a project up that an attach was refused for; returns the exit status.
 
-    None: it was refused for another reason, nobody is there to ask, or the answer was no.
+    None: it was refused for another reason, nobody is there to ask, or the answer was no. ``up``: nobody is asked.
     """
     failure = reply.failure_of(error)
     hint = str(failure.get("hint") or "")
     if failure.get("code") != "project-down" or not hint.startswith("devboxctl up"):
         return None
-    if settings.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return None
-    sys.stderr.write(printable(f"{failure.get('message')}. Bring it up? [Y/n] "))
-    sys.stderr.flush()
-    answer = sys.stdin.readline()
-    if not answer or answer.strip().lower() not in ("", "y", "yes"):
+    if up:
+        _say(f"{failure.get('message')}: bringing it up")
+    elif not _is_agreed(f"{failure.get('message')}. Bring it up? [Y/n] "):
         return None
     try:
         ask.ask(routes.UP, wire.ProjectName(name))
@@ -66,6 +63,16 @@ def offer(name: str, error: client.Refused) -> int | None:
     if step.failure is not None:
         return reply.show_failure(show.plain(step.failure))
     return 0 if step.project is not None and step.project.phase == "running" else None
+
+
+def _is_agreed(question: str) -> bool:
+    """Ask a person; nobody there is a no."""
+    if settings.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    sys.stderr.write(printable(question))
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    return bool(answer) and answer.strip().lower() in ("", "y", "yes")
 
 
 def follow(name: str) -> wire.ProjectStep:

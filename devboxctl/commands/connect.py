@@ -69,6 +69,9 @@ def attach(
         str, typer.Option("--escape", "-e", metavar="CHAR", help="Escape character, ^X, or none.")
     ] = "~",
     forward_agent: Annotated[bool, typer.Option("-A", help="Let the box ask your ssh agent.")] = False,
+    up: Annotated[
+        bool, typer.Option("--up", help="Bring a project up that has no box now, without asking.")
+    ] = False,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
@@ -91,6 +94,7 @@ def attach(
         user=user,
         mux=mux,
         forward_agent=forward_agent,
+        up=up,
         escape=character,
         profile=profile,
         region=region,

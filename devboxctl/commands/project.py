@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,13 @@ Wait = Annotated[
 ]
 Clean = Annotated[
     bool, typer.Option("--require-clean", help="Refuse while git work on the box is nowhere else.")
+]
+Verify = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Boot what was saved before the box may go, from now on; it takes some minutes more.",
+    ),
 ]
 Types = Annotated[
     list[str] | None,
@@ -46,7 +54,7 @@ def add_to(app: typer.Typer) -> None:
                 "devboxctl launch api --dry-run",
             ],
         ),
-        ("up", up, ["devboxctl up api"]),
+        ("up", up, ["devboxctl up api", "devboxctl up ."]),
         ("start", up, ["devboxctl start api"]),
         ("stop", stop, ["devboxctl stop api", "devboxctl stop --require-clean api"]),
         ("terminate", terminate, ["devboxctl terminate api", "devboxctl terminate --no-wait api"]),
@@ -75,6 +83,7 @@ def add_to(app: typer.Typer) -> None:
     )
     grammar.add(group, "ls", operations, examples=["devboxctl ops ls"])
     grammar.add(group, "resume", resume, examples=["devboxctl ops resume api"])
+    grammar.add(group, "cancel", cancel, examples=["devboxctl ops cancel api"])
 
 
 def launch(
@@ -194,27 +203,77 @@ def _tags(words: list[str]) -> dict[str, str]:
     return found
 
 
-def up(project: Name, wait: Wait = True) -> int:
-    """Bring a project up as it was: start it, or launch it."""
+def up(
+    project: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROJECT", help="Name of the project, or a folder whose devbox.toml names it."
+        ),
+    ],
+    launch_: Annotated[
+        bool,
+        typer.Option("--launch", help="Launch it with your defaults where there is no such project yet."),
+    ] = False,
+    wait: Wait = True,
+) -> int:
+    """Bring a project up as it was: start it, or launch it.
+
+    In a repository with a devbox.toml, devboxctl up . is enough. Such a file only names the project: what is launched,
+    and where, is what your own configuration says.
+    """
+    if project.startswith((".", "/", "~")):
+        project = _of_folder(project)
+        if not _is_known(project) and not launch_:
+            if settings.json or not sys.stdin.isatty():
+                raise UsageError(
+                    f"there is no project {project} yet", f"--launch makes it; or: devboxctl launch {project}"
+                )
+            if not typer.confirm(
+                f"there is no project {project} yet. Launch it with your defaults?", err=True
+            ):
+                return 1
+            launch_ = True
+    if launch_ and not _is_known(project):
+        request = wire.LaunchRequest(project=project, profile=settings.profile, region=settings.region)
+        return progress.finish(project, ask.ask(routes.LAUNCH, request, timeout=LOOK), wait=wait, up=True)
     found = ask.ask(routes.UP, wire.ProjectName(project), timeout=LOOK)
     return progress.finish(project, found, wait=wait, up=True)
 
 
-def stop(project: Name, require_clean: Clean = False, wait: Wait = True) -> int:
+def _of_folder(path: str) -> str:
+    """The project that a folder's devbox.toml names. Raises UsageError."""
+    folder = os.path.expanduser(path)
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise UsageError(f"{path} is no folder: {error.strerror}") from None
+    if (name := ask.of_folder("box")) is None:
+        raise UsageError(
+            f"no devbox.toml in {os.getcwd()} or above names a project",
+            'write into it: box = "NAME-OF-THE-PROJECT"',
+        )
+    return str(name)
+
+
+def _is_known(project: str) -> bool:
+    return project.lower() in {one.name.lower() for one in ask.ask(routes.LIST_PROJECTS).projects}
+
+
+def stop(project: Name, require_clean: Clean = False, verify: Verify = None, wait: Wait = True) -> int:
     """Save the box and keep it stopped for a while, to start fast.
 
     After the time that projects.warm_for sets it goes, and its work stays.
     """
-    found = ask.ask(routes.STOP_PROJECT, wire.DownRequest(project, require_clean), timeout=LOOK)
+    found = ask.ask(routes.STOP_PROJECT, wire.DownRequest(project, require_clean, verify), timeout=LOOK)
     return progress.finish(project, found, wait=wait)
 
 
-def terminate(project: Name, require_clean: Clean = False, wait: Wait = True) -> int:
+def terminate(project: Name, require_clean: Clean = False, verify: Verify = None, wait: Wait = True) -> int:
     """Save the box and end it; its work stays.
 
     The instance goes only when an image of all its volumes is complete and verified. devboxctl up brings it back.
     """
-    found = ask.ask(routes.TERMINATE, wire.DownRequest(project, require_clean), timeout=LOOK)
+    found = ask.ask(routes.TERMINATE, wire.DownRequest(project, require_clean, verify), timeout=LOOK)
     return progress.finish(project, found, wait=wait)
 
 
@@ -357,6 +416,15 @@ def _print_projects(found: list[wire.Project], none: str, wide: bool) -> None:
 def resume(project: Name, wait: Wait = True) -> int:
     """Go on with a project that needed you, once that is mended."""
     found = ask.ask(routes.RESUME, wire.ProjectName(project), timeout=LOOK)
+    return progress.finish(project, found, wait=wait)
+
+
+def cancel(project: Name, wait: Wait = True) -> int:
+    """Take back what was asked last, as far as it has not been done.
+
+    A launch is given up, and a box that was on its way down goes on running. What is imaged by then stays a generation.
+    """
+    found = ask.ask(routes.CANCEL, wire.ProjectName(project), timeout=LOOK)
     return progress.finish(project, found, wait=wait)
 
 

@@ -391,6 +391,7 @@ def main(line: list[str]) -> int | None:
         user=options.get("user"),
         mux=options.get("mux"),
         forward_agent="forward_agent" in given.flags,
+        up="up" in given.flags,
         escape=escape,
         profile=options.get("profile"),
         region=options.get("region"),
@@ -406,6 +407,7 @@ def attach(
     user: str | None = None,
     mux: str | None = None,
     forward_agent: bool = False,
+    up: bool = False,
     escape: int | None = ord("~"),
     profile: str | None = None,
     region: str | None = None,
@@ -451,7 +453,7 @@ def attach(
         except client.Refused as error:
             from devboxctl import progress  # whoever is asked something can wait for imports
 
-            status = progress.offer(box, error)
+            status = progress.offer(box, error, up=up)
             if status is None:
                 raise
             return status or run()

@@ -252,6 +252,37 @@ RESUME: Final = Route(
     wire.Project,
     "Go on with a project that needed a person.",
 )
+CANCEL: Final = Route(
+    "POST",
+    "/v1/projects/{project}/cancel",
+    wire.ProjectName,
+    wire.Project,
+    "Take back what was asked last, as far as it has not been done.",
+)
+EXPORT: Final = Route(
+    "GET",
+    "/v1/projects/{project}/export",
+    wire.ProjectName,
+    dict[str, Any],
+    "Everything that is written down of a project, but its events.",
+)
+IMPORT: Final = Route(
+    "POST", "/v1/import", wire.ImportRequest, wire.Project, "Write down a project that was exported."
+)
+TAKE_OVER: Final = Route(
+    "POST",
+    "/v1/take-over",
+    wire.TakeOverRequest,
+    wire.TakenOver,
+    "Take over the projects of an omsf-eco-infra/devbox table; nothing of it is changed there.",
+)
+SHOW_GENERATION: Final = Route(
+    "GET",
+    "/v1/projects/{project}/generation",
+    wire.GenerationNumber,
+    wire.GenerationDetail,
+    "One saved state in full.",
+)
 LIST_GENERATIONS: Final = Route(
     "GET",
     "/v1/projects/{project}/generations",

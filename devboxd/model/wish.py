@@ -110,15 +110,17 @@ def up(known: Ledger, *, spec: Spec | None = None, rollback: int | None = None) 
     return _asked(known, changed, "up" if rollback is None else f"up, from generation {rollback}")
 
 
-def down(known: Ledger, want: Want, why: str = "") -> Write | None:
+def down(known: Ledger, want: Want, why: str = "", *, verify: bool | None = None) -> Write | None:
     """The box is to be saved, and kept warm or not. Cancels a launch that has nothing to show yet.
 
-    ``why`` is for the event, where nobody has asked.
+    ``why`` is for the event, where nobody has asked. ``verify``: whether generations are booted before their box is
+    released, from now on; None: as it is.
     """
     project = _usable(known)
     if want is Want.WARM and project.phase in (Phase.READY, Phase.ABSENT):
         want = project.want if project.want is not Want.UP else Want.COLD
-    changed = replace(project, want=want, rollback=None, cycle=Cycle.NONE)
+    policy = project.policy if verify is None else replace(project.policy, verify=verify)
+    changed = replace(project, want=want, rollback=None, cycle=Cycle.NONE, policy=policy)
     return _asked(known, changed, ("stop" if want is Want.WARM else "terminate") + (why and f", {why}"))
 
 
@@ -129,6 +131,30 @@ def down_if_idle(known: Ledger, seen: Project, want: Want, why: str) -> Write | 
     if not is_same or now.phase is not Phase.RUNNING or not now.is_wanted_up or now.snap is not None:
         return None
     return down(known, want, why)
+
+
+def cancel(known: Ledger) -> Write:
+    """Take back what was asked last, as far as it has not been done.
+
+    A launch ends where it is, and a save in a box that runs; what has an image by then is a generation all the same.
+
+    Raises:
+        WrongState: nothing is under way that could be taken back.
+    """
+    project = _usable(known)
+    goes_up = project.phase in (Phase.LAUNCHING, Phase.STARTING, Phase.READY, Phase.ABSENT, Phase.WARM)
+    goes_down = project.phase in (Phase.RUNNING, Phase.SAVING)
+    if project.want is Want.UP and goes_up:
+        warm = project.phase in (Phase.STARTING, Phase.WARM)
+        step = down(known, Want.WARM if warm else Want.COLD)
+    elif goes_down and (project.want is not Want.UP or project.is_cycle):
+        changed = replace(project, want=Want.UP, rollback=None, cycle=Cycle.NONE)
+        step = _asked(known, changed, "cancel")
+    else:
+        step = None
+    if step is None:
+        raise WrongState(f"{project.name} is {project.phase}: there is nothing to cancel")
+    return step
 
 
 def gone(known: Ledger, *, force: bool = False) -> Write | None:

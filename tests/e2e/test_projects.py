@@ -148,3 +148,52 @@ def test_an_account_is_set_up_and_then_launched_into(world: World) -> None:
     assert made.rstrip().endswith("deployed")
     world.ok("launch", "work", "--type", "t4g.small", timeout=LONG)  # the profile is the account's
     assert project(world)["phase"] == "running"
+
+
+def test_a_project_is_compared_taken_back_and_carried_to_another_machine(world: World) -> None:
+    """generations show and diff, ops cancel, export and import, up with a folder: each as a user types it."""
+    words = ("launch", "work", "--type", "t4g.small", "--instance-profile", "devbox")
+    world.ok(*words, timeout=LONG)
+    world.ok("terminate", "--no-verify", "work", timeout=LONG)
+    nothing = world.run("ops", "cancel", "work")
+    assert (nothing.returncode, b"nothing to cancel" in nothing.stderr) == (5, True), nothing
+    shown = world.ok("generations", "show", "work", "1")
+    assert "/dev/sda1" in shown
+    assert "arm64" in shown
+    world.ok("resize", "work", "--disk", "60", timeout=LONG)
+    world.ok("up", "work", timeout=LONG)
+    world.ok("terminate", "work", timeout=LONG)
+    difference = world.json("generations", "diff", "work", "1")
+    assert difference["gib"] == [40, 60]
+    assert "architecture" not in difference
+
+    file = world.folder / "work.json"
+    world.ok("export", "work", str(file))
+    again = world.run("import", str(file))
+    assert (again.returncode, b"already" in again.stderr) == (5, True), again
+    world.stop_daemon()
+    for each in (world.folder / "state" / "devbox").glob("projects.db*"):
+        each.unlink()
+    world.start_daemon()
+    assert "ready" in world.ok("import", str(file), timeout=LONG)
+    assert [one["number"] for one in world.json("generations", "ls", "work")["generations"]] == [2, 1]
+
+    here = world.folder / "repository"
+    here.mkdir()
+    (here / "devbox.toml").write_text('box = "work"\n')
+    going = world.start("up", str(here), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until(lambda: project(world)["phase"] == "launching", "the launch began", LONG)
+    cancelled = world.ok("ops", "cancel", "work", timeout=LONG)
+    assert "ready" in cancelled
+    _, err = going.communicate(timeout=LONG)
+    assert (going.returncode, b"does not run" in err) == (1, True), err
+    (here / "devbox.toml").write_text('box = "other"\n')
+    unknown = world.run("up", str(here))
+    assert (unknown.returncode, b"--launch" in unknown.stderr) == (2, True), unknown
+    bad = world.run("import", str(here / "devbox.toml"))
+    assert (bad.returncode, b"no export" in bad.stderr) == (2, True), bad
+    with world.terminal("attach", "work", "--up", "--mux", "none") as terminal:
+        terminal.until("bringing it up", LONG)
+        assert terminal.shell_pid()
+        terminal.line("exit")
+        assert terminal.wait() == 0

@@ -61,6 +61,40 @@ def test_going_down_forgets_what_was_to_come_up() -> None:
     assert (step.project.rollback, step.project.cycle) == (None, Cycle.NONE)
 
 
+@pytest.mark.parametrize(
+    ("phase", "before", "after"),
+    [
+        (Phase.LAUNCHING, {"want": Want.UP}, Want.COLD),
+        (Phase.STARTING, {"want": Want.UP}, Want.WARM),
+        (Phase.READY, {"want": Want.UP}, Want.COLD),
+        (Phase.RUNNING, {"want": Want.COLD}, Want.UP),
+        (Phase.SAVING, {"want": Want.WARM}, Want.UP),
+        (Phase.RUNNING, {"want": Want.UP, "cycle": Cycle.RESTART}, Want.UP),
+        (Phase.RUNNING, {"want": Want.UP}, None),
+        (Phase.READY, {"want": Want.COLD}, None),
+        (Phase.RELEASING, {"want": Want.COLD}, None),
+    ],
+)
+def test_what_was_asked_last_is_taken_back(phase: Phase, before: dict[str, Any], after: Want | None) -> None:
+    """As far as it has not been done: what is condemned stays so."""
+    known = ledger(phase, generation(), head=1, **before)
+    if after is None:
+        with pytest.raises(WrongState, match="nothing to cancel"):
+            wish.cancel(known)
+        return
+    step = write(wish.cancel(known), "wish")
+    assert (step.project.want, step.project.cycle, step.project.phase) == (after, Cycle.NONE, phase)
+
+
+def test_verifying_is_a_choice_that_stays() -> None:
+    step = write(wish.down(ledger(Phase.RUNNING, want=Want.UP), Want.COLD, verify=True), "wish")
+    assert step.project.policy.verify
+    again = write(
+        wish.down(ledger(Phase.RUNNING, want=Want.UP, policy=step.project.policy), Want.WARM), "wish"
+    )
+    assert again.project.policy.verify
+
+
 def test_a_broken_project_says_what_a_person_has_to_do() -> None:
     """And nothing else is accepted until then, but its deletion."""
     known = ledger(Phase.BROKEN, reason="the image failed, 3 times", halted=Phase.SAVING, save=3, saves=3)

@@ -89,14 +89,16 @@ async def up(context: Context, asked: wire.ProjectName) -> wire.Project:
 @answers(routes.STOP_PROJECT)
 async def stop(context: Context, asked: wire.DownRequest) -> wire.Project:
     """Saved, and kept warm."""
-    found = await context.projects.stop(asked.project, require_clean=asked.require_clean)
+    found = await context.projects.stop(asked.project, require_clean=asked.require_clean, verify=asked.verify)
     return _view(context, found)
 
 
 @answers(routes.TERMINATE)
 async def terminate(context: Context, asked: wire.DownRequest) -> wire.Project:
     """Saved, and gone."""
-    found = await context.projects.terminate(asked.project, require_clean=asked.require_clean)
+    found = await context.projects.terminate(
+        asked.project, require_clean=asked.require_clean, verify=asked.verify
+    )
     return _view(context, found)
 
 

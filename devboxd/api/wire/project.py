@@ -95,9 +95,13 @@ class LaunchPlan(msgspec.Struct, omit_defaults=True):
 
 
 class DownRequest(ProjectName, omit_defaults=True):
-    """Save the box. ``require_clean``: refuse while it has git work that is nowhere else."""
+    """Save the box. ``require_clean``: refuse while it has git work that is nowhere else.
+
+    ``verify``: boot generations before their box is released, from now on; None: as it is.
+    """
 
     require_clean: bool = False
+    verify: bool | None = None
 
 
 class DeleteRequest(ProjectName, omit_defaults=True):

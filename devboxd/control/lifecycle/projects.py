@@ -226,17 +226,23 @@ class Projects:
         """Bring a project up as it was: start it, launch it, or cancel what takes it down."""
         return await self._change(name, wish.up)
 
-    async def stop(self, name: str, *, require_clean: bool = False) -> Project:
+    async def cancel(self, name: str) -> Project:
+        """Take back what was asked last, as far as it has not been done. Raises WrongState."""
+        return await self._change(name, wish.cancel)
+
+    async def stop(self, name: str, *, require_clean: bool = False, verify: bool | None = None) -> Project:
         """Save the box and keep it stopped for the warm window, so that starting it again is fast.
 
         Raises:
             NotSaved: ``require_clean``, and there is git work that is nowhere else.
         """
-        return await self._down(name, Want.WARM, require_clean)
+        return await self._down(name, Want.WARM, require_clean, verify)
 
-    async def terminate(self, name: str, *, require_clean: bool = False) -> Project:
+    async def terminate(
+        self, name: str, *, require_clean: bool = False, verify: bool | None = None
+    ) -> Project:
         """Save the box and keep nothing but the generation. Raises as ``stop``."""
-        return await self._down(name, Want.COLD, require_clean)
+        return await self._down(name, Want.COLD, require_clean, verify)
 
     async def idle_down(self, seen: Project, want: Want, why: str) -> bool:
         """Take a box down that is idle; False where it is not the one that was looked at any more."""
@@ -401,10 +407,10 @@ class Projects:
         """Whose tag is on what an account makes."""
         return self._book.owner if self._owner is None else await self._owner(account)
 
-    async def _down(self, name: str, want: Want, require_clean: bool) -> Project:
+    async def _down(self, name: str, want: Want, require_clean: bool, verify: bool | None) -> Project:
         if require_clean and (work := await self.unsaved(name)):
             raise NotSaved(name, work)
-        return await self._change(name, lambda known: wish.down(known, want))
+        return await self._change(name, lambda known: wish.down(known, want, verify=verify))
 
     async def _change(self, name: str, decide: Callable[[Ledger], Write | None]) -> Project:
         """Write a wish down, again where somebody else was faster."""
