@@ -24,7 +24,7 @@ from devboxd.api.page.serve import PageServer
 from devboxd.api.server import build, serving
 from devboxd.aws.clients import Callers
 from devboxd.aws.cloud import AwsCloud
-from devboxd.aws.computes import AwsComputes
+from devboxd.aws.computes import AwsComputes, AwsDeadman
 from devboxd.aws.http import DENIED
 from devboxd.aws.login import Login
 from devboxd.aws.prices import AwsPrices
@@ -54,7 +54,7 @@ from devboxd.host.keys import LocalKeys
 from devboxd.host.lock import Lock
 from devboxd.host.logging import set_level, set_up
 from devboxd.host.machine import new_owner
-from devboxd.host.notify import notice
+from devboxd.host.notify import notice, tell
 from devboxd.host.paths import Paths
 from devboxd.host.prices import PriceFiles
 from devboxd.host.starter import Starter
@@ -164,6 +164,12 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         daemon.owner_tag,
         lambda: shared.logins.renewals,
     )
+
+    async def tell_user(title: str, text: str) -> None:
+        await notice(title, text)
+        if command := settings.config.notify.command:
+            await tell(command, title, text)
+
     lifecycle = Lifecycle(
         shared,
         {StoreEngine.SQLITE: store, StoreEngine.DYNAMODB: table},
@@ -175,7 +181,8 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         used=where.engine,
         is_used=lambda project: any(one.plan.target == project.instance for one in daemon.sessions()),
         usual=lambda: daemon.config.idle.policy(),
-        notify=notice,
+        notify=tell_user,
+        schedules=AwsDeadman(callers),
     )
     watch = LoginWatch(shared.time, shared.news, shared.logins, callers, notice)
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from devboxd.aws.clients import Callers
 from devboxd.aws.ec2 import Ec2Api
+from devboxd.aws.identity import identity
 from devboxd.aws.offers import OffersApi
+from devboxd.aws.scheduler import SchedulerApi
 from devboxd.model.box import Account
 
 
@@ -25,3 +27,23 @@ class AwsComputes:
         """What can be launched there, and where. Raises RegionMissing, ProfileUnknown or BadRequest."""
         where = self.callers.caller(account.profile, account.region)
         return OffersApi(where, where.region, self.prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class AwsDeadman:
+    """``control.base.needs.Deadman``: EventBridge Scheduler of every account that is in use."""
+
+    callers: Callers
+    prefix: str = "devbox"
+
+    async def stop_at(self, account: Account, instance: str, at: float) -> None:
+        """See ``Deadman``."""
+        await self._of(account).stop_at(instance, at)
+
+    async def forget(self, account: Account, instance: str) -> None:
+        """See ``Deadman``."""
+        await self._of(account).forget(instance)
+
+    def _of(self, account: Account) -> SchedulerApi:
+        where = self.callers.caller(account.profile, account.region)
+        return SchedulerApi(where, lambda: identity(where), self.prefix)

@@ -23,6 +23,11 @@ async def notice(title: str, text: str, *, urgent: bool = False, platform: str =
     command = _command(_plain(title), _plain(text), urgent, platform, shutil.which)
     if command is None:
         return False
+    return await _run(command)
+
+
+async def _run(command: Sequence[str]) -> bool:
+    """Run a program that may neither talk nor hang."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -42,6 +47,14 @@ async def notice(title: str, text: str, *, urgent: bool = False, platform: str =
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+async def tell(command: Sequence[str], title: str, text: str) -> bool:
+    """Run a program of the user's with title and text behind its arguments; says whether it ended well.
+
+    Best effort as ``notice``. The texts are arguments, never read by a shell, printable and short.
+    """
+    return await _run([*command, _plain(title), _plain(text)])
 
 
 def _command(

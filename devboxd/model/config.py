@@ -119,6 +119,7 @@ class IdleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     never: tuple[Text, ...] = ()
     max_run: Text | None = None
     hours: Text | None = None
+    deadman: Text = "1d"
 
     def policy(self) -> IdlePolicy:
         """The same, read. Raises BadRequest for what can not be together."""
@@ -130,8 +131,15 @@ class IdleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 never=self.never,
                 max_run=idle_policy.duration(self.max_run) if self.max_run is not None else None,
                 hours=self.hours,
+                deadman=idle_policy.duration(self.deadman),
             )
         )
+
+
+class NotifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``command``: a program and its arguments that is told what the desktop is told; title and text come behind them."""
+
+    command: tuple[Text, ...] = ()
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,6 +159,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     projects: ProjectSettings = ProjectSettings()
     store: StoreSettings = StoreSettings()
     idle: IdleSettings = IdleSettings()
+    notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
 
     def account_of(self, asked: Account, box: str | None = None) -> Account:
@@ -348,6 +357,7 @@ _RULES: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
     "after": (_is_span, _SPAN),
     "warn": (_is_span, _SPAN),
     "max_run": (_is_span, _SPAN),
+    "deadman": (_is_span, _SPAN),
     "hours": (lambda text: _is(idle_policy.window, text), _WINDOW),
     "document": (is_document, "is neither the name nor the ARN of a session document"),
 }

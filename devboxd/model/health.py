@@ -118,6 +118,13 @@ CONDITIONS: Final[dict[str, Kind]] = {
         "{hint}",
         after=900.0,
     ),
+    "deadman-off": Kind(
+        "nothing stops a box from outside",
+        Severity.INFO,
+        "no schedule stops {name} where no daemon is there any more: {problem}; its own watchdog does when it is idle",
+        "{hint}",
+        after=900.0,
+    ),
     "ec2-unavailable": Kind("EC2 cannot be asked", Severity.WARNING, "{problem}", "{hint}"),
 }
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ACTIVE, IDLE, UNKNOWN = "active", "idle", "unknown"
 
 GAP = 150.0  # seconds between two samples after which what lies between them is unknown
+MINUTE = 60.0
 GRAIN = 8.0  # seconds: Linux rounds the times of terminals so
 FRESH = 120.0  # seconds that a sample is good for, where a box is to be stopped
 CPU_LEAST = 0.05  # share of a core: what idle editors, servers and desktops stay below
@@ -166,7 +167,10 @@ def _tool(tool: "Mapping[str, Any]", last: float, at: float, minute: float) -> "
     name = _text(tool.get("name"))
     if kind == "server":
         return [name, "serves", _number(tool.get("cpu")) >= CPU_LEAST], alive
-    if kind == "agent" and state in ("working", "waiting", "done"):
+    again = (
+        state == "done" and alive > _number(tool.get("since")) + MINUTE
+    )  # not every agent says that it begins
+    if kind == "agent" and state in ("working", "waiting", "done") and not again:
         return _hooked(name, tool, at, silent), alive
     if kind == "debugger":
         age = at - _number(tool.get("since")) if tool.get("since") is not None else silent

@@ -45,12 +45,16 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class IdleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What holds a box. ``held``: it is not stopped before; ``vetoes``: in a row; ``seen``: its last watchdog note."""
+    """What holds a box. ``held``: it is not stopped before; ``vetoes``: in a row; ``seen``: its last watchdog note.
+
+    ``shown``: stops up to then were told to somebody who attached.
+    """
 
     leases: tuple[Lease, ...] = ()
     held: float | None = None
     vetoes: int = 0
     seen: float = 0.0
+    shown: float = 0.0
 
 
 def notes_key(uid: str) -> str:
@@ -84,6 +88,18 @@ def _read(item: Item, kind: type[Any]) -> Any:
         return msgspec.convert(item.body, kind)
     except msgspec.ValidationError as error:
         raise StoreFailed(f"the item {item.key} of the store is damaged: {error}") from error
+
+
+def unshown(notes: IdleNotes, known: Iterable[Decision]) -> Decision | None:
+    """The last time that a box was stopped for being idle, where nobody was told yet."""
+    stops = [one for one in known if one.did in (Did.STOPPED, Did.WATCHDOG) and one.at > notes.shown]
+    return stops[-1] if stops else None
+
+
+def told(decision: Decision, name: str, when: str) -> str:
+    """What somebody who attaches is told of it."""
+    seen = ", ".join(f"{signal}: {said}" for signal, said, _ in decision.evidence[:4])
+    return f"{name} was stopped {when}: {decision.why} ({seen}); more: devboxctl why {name}"
 
 
 def rows(evidence: Iterable[Any]) -> tuple[tuple[str, str, bool], ...]:

@@ -40,7 +40,8 @@ class Then(StrEnum):
 class IdlePolicy(msgspec.Struct, frozen=True):
     """Seconds; windows as words, see ``window``. ``hours``: when the box is wanted: outside of them it goes sooner.
 
-    ``starts``: whether the daemon brings it up when the hours begin.
+    ``starts``: whether the daemon brings it up when the hours begin. ``deadman``: it is stopped so long after the last look
+    of a daemon.
     """
 
     after: float = 1800.0
@@ -50,6 +51,7 @@ class IdlePolicy(msgspec.Struct, frozen=True):
     max_run: float | None = None
     hours: str | None = None
     starts: bool = False
+    deadman: float = 86400.0
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -143,6 +145,8 @@ def checked(policy: IdlePolicy) -> IdlePolicy:
         raise BadRequest("idle.warn is at least 1m, and not longer than idle.after")
     if policy.max_run is not None and not policy.after <= policy.max_run <= LONGEST:
         raise BadRequest("idle.max_run is not shorter than idle.after")
+    if not max(policy.after, 3600.0) <= policy.deadman <= LONGEST:
+        raise BadRequest("idle.deadman is at least 1h, and not shorter than idle.after")
     if len(policy.never) > WINDOWS_MOST:
         raise BadRequest(f"idle.never has more than {WINDOWS_MOST} windows")
     for one in policy.never:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from devboxd.control.base.needs import Deadman
 from devboxd.control.lifecycle.idle import Idle
 from devboxd.model.idle import decide, empty, judge, warn
 from devboxd.model.idle_policy import IdlePolicy
@@ -100,7 +101,9 @@ class Watcher:
     notices: list[tuple[float, str, str]]
 
 
-def watch(one: Bench, *, policy: IdlePolicy | None = None, **box: Any) -> Watcher:
+def watch(
+    one: Bench, *, policy: IdlePolicy | None = None, deadman: Deadman | None = None, **box: Any
+) -> Watcher:
     """A box that looks at itself, and a driver that begins to watch it."""
     runner = IdleBox(one.model, **box)
     notices: list[tuple[float, str, str]] = []
@@ -109,7 +112,13 @@ def watch(one: Bench, *, policy: IdlePolicy | None = None, **box: Any) -> Watche
         notices.append((LoopClock().wall(), title, text))
 
     driver = Idle(
-        one.shared, one.fleet, one.projects, runner, usual=lambda: policy or IdlePolicy(), notify=notify
+        one.shared,
+        one.fleet,
+        one.projects,
+        runner,
+        usual=lambda: policy or IdlePolicy(),
+        notify=notify,
+        schedules=deadman,
     )
     one.shared.tasks.spawn("idle", driver.run())
     return Watcher(driver, runner, notices)

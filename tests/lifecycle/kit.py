@@ -31,6 +31,7 @@ from devboxd.model.states import StoreEngine
 from devboxd.simulator.ec2 import catalogue
 from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
 from devboxd.simulator.ec2.model import Ec2Model
+from devboxd.simulator.ec2.schedules import Schedules
 from tests.control.fakes import LoopClock
 from tests.lifecycle.calls import Paged, failure
 from tests.lifecycle.memory import MemoryStore
@@ -49,6 +50,13 @@ class LoopAccount(Paged):
     calls: Counter[str] = field(default_factory=Counter)
     broken: DevboxError | None = None  # every call fails so
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # of DynamoDB
+    schedules: Schedules = field(init=False)
+
+    def __post_init__(self) -> None:
+        def stop(instances: list[str], now: float) -> None:
+            self.model.call("StopInstances", {"InstanceIds": instances}, now=now, caller="console")
+
+        self.schedules = Schedules(stop)
 
     async def call(
         self, service: str, operation: str, /, *, target: str | None = None, **parameters: Any
@@ -63,6 +71,8 @@ class LoopAccount(Paged):
         if service == "ssm":
             return {"Parameter": {"Value": catalogue.parameters("us-east-1")[parameters["Name"]]}}
         try:
+            if service == "scheduler":
+                return self.schedules.call(name, parameters, LoopClock().wall())
             return self.model.call(name, parameters, now=LoopClock().wall())
         except (Ec2Error, AnswerLost) as error:
             raise failure(error, service=service, operation=operation, target=target) from error

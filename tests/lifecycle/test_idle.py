@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.errors import Unreachable
 from devboxd.model import lease
 from devboxd.model.idle_note import KEPT, Did, extended
@@ -263,3 +265,40 @@ async def test_decisions_are_forgotten_after_thirty_days_and_notes_go_with_the_p
         while await one.projects.find("api") is not None:
             await asyncio.sleep(10.0)
     assert (await watcher.idle.book.notes(project.uid)).held is None
+
+
+@with_daemon
+async def test_why_a_box_was_stopped_is_told_once_to_whoever_attaches(one: Bench) -> None:
+    watcher = watch(one)
+    verbs = IdleVerbs(one.shared, one.projects, watcher.idle, short_id=lambda: "x", who="me")
+    assert await verbs.last_stop("api") == ""
+    await one.launched()
+    assert await verbs.last_stop("api") == ""
+    await one.until("api", Phase.WARM)
+    told = await verbs.last_stop("api")
+    assert told.startswith("api was stopped ")
+    assert "idle since 3" in told
+    assert "cpu: 0.4 % of a core" in told
+    assert await verbs.last_stop("api") == ""
+
+
+@with_daemon
+async def test_a_box_is_brought_up_when_its_hours_begin_and_goes_soon_after_their_end(one: Bench) -> None:
+    """The loop's clock begins at a Tuesday's 22:13 UTC or some other time: the hours are made around it."""
+    watcher = watch(one, works=lambda minute: {"input": 1.0} if minute < 30 else {})
+    project = await one.launched()
+    at = datetime.fromtimestamp(LoopClock().wall(), UTC)
+    begin, end = at + timedelta(hours=5), at + timedelta(hours=8)
+    hours = f"{begin:%H:%M}-{end:%H:%M} UTC"
+    policy = IdlePolicy(hours=hours, starts=True)
+    await one.projects.settle("api", replace(project.policy, idle=policy))
+    watcher.idle.wake(project.uid)
+    await until_saving(one)
+    assert 39.0 <= minutes(project) < 44.0  # ten quiet minutes, not thirty
+    async with asyncio.timeout(6 * 3600.0):
+        while (known := await one.projects.get("api")).project.phase is not Phase.RUNNING:
+            await one.fleet.changed(20.0)
+    began = datetime.fromtimestamp(LoopClock().wall(), UTC)
+    assert timedelta(0) <= began - begin.replace(second=0, microsecond=0) < timedelta(minutes=3)
+    assert known.project.want is Want.UP
+    assert Did.STARTED in await did(watcher, project)

@@ -30,6 +30,13 @@ TRACES = {
     "an agent whose hooks say that it works": Trace()
     .then(300, "a", tools=[tool(**AGENT, state="working", since=START)])
     .then(30, "i", tools=[tool(**AGENT, state="done", since=START + 300 * 60.0)]),
+    "an agent that only says when it is done": Trace()
+    .then(30, "i", tools=[tool(**AGENT, state="done", since=START - 60.0)])
+    .then(1, "i", tools=[tool(**AGENT, state="done", since=START + 30 * 60.0, tty=True)])
+    # It was asked again, and no hook tells: its signs of life do.
+    .then(1, "a", tools=[tool(**AGENT, state="done", since=START - 60.0, cpu=0.1, tty=True)])
+    .then(9, "a", tools=[tool(**AGENT, state="done", since=START - 60.0)])
+    .then(30, "i", tools=[tool(**AGENT, state="done", since=START - 60.0)]),
     "an agent that waits for a person": Trace()
     .then(119, "a", tools=[tool(**AGENT, state="waiting", since=START - 60.0)])
     .then(40, "i", tools=[tool(**AGENT, state="waiting", since=START - 60.0)]),

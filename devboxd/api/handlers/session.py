@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, resolved
 from devboxd.api.handlers.table import answers, frames, pipes
+from devboxd.api.stream import StreamTerminal
 from devboxd.api.upgrade import Framed, Piped
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.sshstream import SshStream, without_sshd
@@ -19,6 +20,8 @@ from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import BoxRef
 from devboxd.model.names import check_mux, check_session, check_user
+from devboxd.model.states import StreamState
+from devboxd.model.terminal import Leaving, StatusLine
 
 T = TypeVar("T")
 PREPARE_TIMEOUT: Final = 45.0  # seconds for the ssh key and host key of a box before ssh itself goes on
@@ -59,7 +62,14 @@ async def attach(context: Context, asked: wire.AttachRequest) -> Framed:
         agent=asked.ssh_auth_sock if asked.forward_agent else None,
         rejoining=asked.rejoin,
     )
-    return Framed(lambda terminal: daemon.attach(spec, terminal))
+    story = "" if asked.rejoin else await context.idle.last_stop(asked.box)
+
+    async def join(terminal: StreamTerminal) -> Leaving:
+        if story:
+            terminal.status(StatusLine(StreamState.NOTICE, story))
+        return await daemon.attach(spec, terminal)
+
+    return Framed(join)
 
 
 @frames(routes.EXEC)

@@ -283,6 +283,16 @@ class RunOnBox(Protocol):
         """Raises a ``DevboxError`` where it can not be run, or has not ended after ``timeout`` seconds."""
 
 
+class Deadman(Protocol):
+    """Stops a box at a time, whoever is there then. Raises a ``DevboxError``."""
+
+    async def stop_at(self, account: Account, instance: str, at: float) -> None:
+        """Stop the instance then (Unix seconds), in place of what was said before."""
+
+    async def forget(self, account: Account, instance: str) -> None:
+        """Do not."""
+
+
 class Offers(Protocol):
     """What EC2 offers in one account and region. Raises ``BadRequest`` for what it does not."""
 

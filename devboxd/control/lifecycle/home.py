@@ -8,7 +8,7 @@ import string
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from devboxd.control.base.needs import Computes, RunOnBox, Store
+from devboxd.control.base.needs import Computes, Deadman, RunOnBox, Store
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.book import Book
@@ -56,6 +56,7 @@ class Lifecycle:
         is_used: Callable[[Project], bool] = lambda project: False,
         usual: Callable[[], IdlePolicy] = IdlePolicy,
         notify: Notify | None = None,
+        schedules: Deadman | None = None,
     ) -> None:
         self._shared = shared
         self.used = used
@@ -81,7 +82,15 @@ class Lifecycle:
             allow=self.budgets.allow,
         )
         self.budgets.archive = self.projects.terminate
-        self._watcher = Idle(shared, self._fleet, self.projects, run, usual=usual, notify=notify or _nobody)
+        self._watcher = Idle(
+            shared,
+            self._fleet,
+            self.projects,
+            run,
+            usual=usual,
+            notify=notify or _nobody,
+            schedules=schedules,
+        )
         self.idle = IdleVerbs(shared, self.projects, self._watcher, short_id=_short_id, who=me)
 
     def _is_busy(self, project: Project) -> bool:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from devboxd.boxside.activity import Answer, CollectorFailed, digest, packed, read
 from devboxd.boxside.script import load
 from devboxd.control.base.bells import Bell
-from devboxd.control.base.needs import RunOnBox
+from devboxd.control.base.needs import Deadman, RunOnBox
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.boxwork import BoxWork
@@ -29,7 +29,7 @@ from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import DevboxError, LoginNeeded
-from devboxd.model import idle, idle_note, idle_policy, lease
+from devboxd.model import deadman, idle, idle_note, idle_policy, lease
 from devboxd.model.idle import ACTIVE, STOP, span
 from devboxd.model.idle_note import VETO_STATUS, Decision, Did, IdleNotes
 from devboxd.model.idle_policy import IdlePolicy, Then
@@ -74,6 +74,7 @@ class _Watch:
     failures: int = 0
     warned: float | None = None  # the warning of the box that was told here
     told_at: float = 0.0
+    stop_at: float | None = None  # of the dead-man schedule, as far as it is known
     told_idle: float | None = None  # the stretch that was told where the policy only tells
 
 
@@ -89,6 +90,7 @@ class Idle:
         *,
         usual: Callable[[], IdlePolicy],
         notify: Notify,
+        schedules: Deadman | None = None,
     ) -> None:
         self.book = IdleBook(fleet.book)
         self._shared = shared
@@ -98,6 +100,7 @@ class Idle:
         self._boxes = BoxWork(run)
         self._usual = usual
         self._notify = notify
+        self._schedules = schedules
         self._watches: dict[str, _Watch] = {}
 
     # For the verbs
@@ -166,15 +169,20 @@ class Idle:
         return project.phase is Phase.RUNNING and project.is_wanted_up and project.instance is not None
 
     async def _loop(self, uid: str) -> None:
-        watch = self._watches[uid]
+        watch, instance = self._watches[uid], None
         while True:
             status = self._fleet.status(uid)
             if status is None or not self._is_watched(status.project):
                 if status is not None:
-                    self._shared.news.clear_condition("idle-unknown", status.project.name)
+                    await self._leave(status.project, instance)
                 return
             project, rings = status.project, watch.bell.rings
             try:
+                if instance != project.instance:
+                    # What an earlier life of the box left must not stop this one.
+                    instance = project.instance
+                    now = self._shared.time.wall()
+                    await self._move(project, watch, now + self.policy(project).deadman)
                 delay = await self._pass(project, watch)
             except LoginNeeded as error:
                 await self._shared.logins.wait(project.account, error, LOOK_MOST)
@@ -211,10 +219,52 @@ class Idle:
         watch.moment = Moment(now, answer, decision)
         self._shared.news.clear_condition("idle-unknown", project.name)
         await self._watchdog_note(project, notes, answer)
+        if deadman.tells(state):
+            at = deadman.due(
+                now,
+                policy.deadman,
+                watchdog=answer.timer,
+                held=notes.held,
+                leases=[one.until for one in notes.leases if one.holds(now)],
+                never=rules["never"],
+            )
+            await self._move(project, watch, at)
         await self._tell(project, watch, policy, answer, decision)
         if decision["do"] == STOP and not await self._stop(project, watch, policy, notes, answer, decision):
             return LOOK_LEAST
         return self._rest(policy, answer, decision)
+
+    async def _move(self, project: Project, watch: _Watch, at: float) -> None:
+        """Move the dead-man schedule on, or away. That it can not be moved keeps nobody from anything."""
+        if self._schedules is None or project.instance is None:
+            return
+        try:
+            if self.policy(project).then is Then.NOTIFY:
+                if watch.stop_at != 0.0:
+                    await self._schedules.forget(project.account, project.instance)
+                    watch.stop_at = 0.0
+            elif deadman.moves(watch.stop_at or None, at, self._shared.time.wall()):
+                await self._schedules.stop_at(project.account, project.instance, at)
+                watch.stop_at = at
+        except LoginNeeded:
+            return
+        except DevboxError as error:
+            watch.stop_at = None
+            self._shared.news.raise_condition(
+                "deadman-off", project.name, name=project.name, problem=error.message, hint=error.hint
+            )
+        else:
+            self._shared.news.clear_condition("deadman-off", project.name)
+
+    async def _leave(self, project: Project, instance: str | None) -> None:
+        """The box does not run any more. A schedule that stays is used up when its time comes."""
+        for code in ("idle-unknown", "deadman-off"):
+            self._shared.news.clear_condition(code, project.name)
+        if self._schedules is not None and instance is not None:
+            try:
+                await self._schedules.forget(project.account, instance)
+            except DevboxError:
+                return
 
     def _rules(self, project: Project, policy: IdlePolicy, notes: IdleNotes, now: float) -> dict[str, Any]:
         found = idle_policy.rules(

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.idle import Idle, Moment
 from devboxd.control.lifecycle.projects import Projects
-from devboxd.errors import WrongState
+from devboxd.errors import DevboxError, WrongState
 from devboxd.model import idle_note, idle_policy, lease
 from devboxd.model.idle_note import Decision, Did
 from devboxd.model.idle_policy import IdlePolicy
@@ -69,6 +69,21 @@ class IdleVerbs:
         project = (await self._projects.get(name)).project
         await self._watcher.look_now(project.uid, LOOK_AGAIN)
         return await self.show(name, decisions=True)
+
+    async def last_stop(self, name: str) -> str:
+        """Why the box of this name was stopped, once for whoever attaches first; empty where there is nothing to tell."""
+        project = self._projects.named(name)
+        if project is None:
+            return ""
+        try:
+            notes = await self._watcher.book.notes(project.uid)
+            found = idle_note.unshown(notes, await self._watcher.book.decisions(project.uid))
+            if found is None:
+                return ""
+            await self._watcher.book.change(project.uid, lambda known: replace(known, shown=found.at))
+        except DevboxError:
+            return ""  # nobody waits for a story
+        return idle_note.told(found, project.name, idle_policy.utc(found.at))
 
     async def settle(self, name: str, change: dict[str, Any] | None) -> IdleView:
         """Change a project's policy; None: as configured.
