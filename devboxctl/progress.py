@@ -32,7 +32,11 @@ def finish(name: str, found: wire.Project | None, *, wait: bool, up: bool = Fals
         found = step.project
         if up and (found is None or found.phase != "running"):
             why = found.reason if found is not None else "it was deleted"
-            failure = wire.Failure("project-not-up", f"{name} does not run: {why or 'somebody took it down'}")
+            failure = wire.Failure(
+                "project-not-up",
+                f"{name} does not run: {why or 'somebody took it down'}",
+                _instead(name, found),
+            )
             return reply.show_failure(show.plain(failure))
     if found is None:
         if settings.json:
@@ -40,6 +44,18 @@ def finish(name: str, found: wire.Project | None, *, wait: bool, up: bool = Fals
         return 0
     show_project(found)
     return 0 if wait or not found.pending else exit_status(Kind.PENDING)
+
+
+def _instead(name: str, found: wire.Project | None) -> str | None:
+    """What to do about a project that did not come up."""
+    if found is None:
+        return None
+    if "capacity" in found.reason or "no such machine" in found.reason:
+        return f"devboxctl launch {name} --retry-until-up goes on trying; --type names others that would do"
+    if "does not allow" in found.reason:
+        return "devboxctl iam policy --for user prints what it takes"
+    forget = f"; devboxctl delete {name} forgets it" if found.phase == "absent" else ""
+    return f"devboxctl launch {name} tries again, with other options where they are given{forget}"
 
 
 def offer(name: str, error: client.Refused, *, up: bool = False) -> int | None:
@@ -88,7 +104,7 @@ def follow(name: str) -> wire.ProjectStep:
                     _tell(text, time.monotonic() - began)
                     told = text
         except KeyboardInterrupt:
-            _say(f"the work goes on in devboxd: devboxctl ops shows it, devboxctl up {name} waits again")
+            _say("the work goes on in devboxd: devboxctl ops ls shows it, the same command waits again")
             raise
         except client.DaemonLost:
             tries += 1

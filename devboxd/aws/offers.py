@@ -13,6 +13,7 @@ from devboxd.errors import BadRequest, Missing
 from devboxd.model.offer import Base, Ground, MachineType, Parameter, Subnet, is_image_id, where
 from devboxd.model.project import Network, Place
 
+TYPES_PAGE: Final = {"PageSize": 100}  # the most (API: DescribeInstanceTypes)
 MANAGED: Final = "devbox:managed"
 SUBNET: Final = "devbox:subnet"  # public or private, on the subnets of ``init account``
 
@@ -70,10 +71,19 @@ class OffersApi:
 
     async def types(self, names: Sequence[str]) -> tuple[MachineType, ...]:
         """These types, in this order; architecture is asked of EC2, never guessed from a name."""
-        answer = await self.account.call("ec2", "describe_instance_types", InstanceTypes=list(names))
-        by_name = {item["InstanceType"]: _type(item) for item in answer["InstanceTypes"]}
+        # By filter: by name EC2 refuses all of them where it does not know one, in words about arguments.
+        found = await self.account.pages(
+            "ec2",
+            "describe_instance_types",
+            "InstanceTypes",
+            Filters=[{"Name": "instance-type", "Values": list(names)}],
+            PaginationConfig=TYPES_PAGE,
+        )
+        by_name = {item["InstanceType"]: _type(item) for item in found}
         if lacking := [name for name in names if name not in by_name]:
-            raise BadRequest(f"there is no type {lacking[0]} in this region")
+            raise BadRequest(
+                f"there is no instance type {lacking[0]} in {self.region}", hint="devboxctl types lists them"
+            )
         return tuple(by_name[name] for name in names)
 
     async def ground(self, types: Sequence[str], chosen: Network) -> Ground:

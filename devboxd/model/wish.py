@@ -315,6 +315,21 @@ def resize(known: Ledger, *, places: tuple[Place, ...] | None, root_gib: int | N
     return _asked(known, changed, f"resize to {', '.join(sorted(types))}, {spec.root_gib or root} GiB")
 
 
+def check_disk(known: Ledger, gib: int | None) -> None:
+    """Raises BadRequest where a root volume of this size can not hold what is to be on it."""
+    root = _smallest(known)
+    if gib is not None and root is not None and gib < root:
+        what = f"the image {known.project.spec.base}" if not known.project.head else known.project.name
+        raise BadRequest(f"{what} needs a disk of {root} GiB at least: {gib} are too few")
+
+
+def _smallest(known: Ledger) -> int | None:
+    """The size of what the root volume is made of."""
+    head = next((one for one in known.generations if one.number == known.project.head), None)
+    disks, boot = (head.disks, head.boot) if head else (known.project.spec.disks, known.project.spec.boot)
+    return next((disk.size_gib for disk in disks if disk.device == boot.root_device), None)
+
+
 def _root_gib(known: Ledger) -> int | None:
     """The size of the root volume as it is, or will be made."""
     head = next((one for one in known.generations if one.number == known.project.head), None)

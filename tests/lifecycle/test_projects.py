@@ -69,7 +69,8 @@ async def test_a_launch_remembers_the_last_choices(one: Bench) -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"types": ("nope.large",)}, "nope.large"),
+        ({"types": ("nope.large",)}, "no instance type nope.large in us-east-1"),
+        ({"gib": 2}, "needs a disk of 8 GiB at least: 2 are too few"),
         ({"types": ("t4g.small", "t3.small")}, "architecture"),
         ({"base": "plan9"}, "plan9"),
         ({"base": "ami-00000000"}, "ami-00000000"),
@@ -131,6 +132,8 @@ async def test_what_was_saved_on_arm_is_not_launched_on_intel(one: Bench) -> Non
     await one.until("api", Phase.READY)
     with pytest.raises(BadRequest, match="arm64"):
         await one.projects.launch("api", LaunchWish(types=("t3.small",)))
+    with pytest.raises(BadRequest, match="api needs a disk of 40 GiB at least"):
+        await one.projects.launch("api", LaunchWish(gib=20))
     with pytest.raises(BadRequest, match="saved already"):
         await one.projects.launch("api", LaunchWish(base="debian-12"))
 

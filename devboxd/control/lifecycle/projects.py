@@ -182,6 +182,7 @@ class Projects:
         if known is None:
             self._fleet.wake(made.uid)
             return made
+        wish.check_disk(known, asked.gib)
         spec = await ordered(known, asked, self._computes.offers(known.project.account))
         goal = None
         if asked.generation is not None:
@@ -210,6 +211,7 @@ class Projects:
         if known is None:
             known = Ledger(await self._defined(name, asked))
         else:
+            wish.check_disk(known, asked.gib)
             spec = await ordered(known, asked, self._computes.offers(known.project.account))
             step = wish.up(known, spec=spec)
             known = Ledger(step.project if step else known.project, known.run, known.generations)
@@ -393,7 +395,7 @@ class Projects:
         if asked.generation is not None:
             raise ProjectNotFound(f"there is no project named {name!r}, so it has no generation")
         spec = await ordered(None, asked, self._computes.offers(account))
-        return wish.new(
+        made = wish.new(
             self._uid(),
             name,
             await self.owner_in(account),
@@ -402,6 +404,8 @@ class Projects:
             policy=asked.policy or Policy(),
             at=self._shared.time.wall(),
         )
+        wish.check_disk(Ledger(made), asked.gib)
+        return made
 
     async def owner_in(self, account: Account) -> str:
         """Whose tag is on what an account makes."""
