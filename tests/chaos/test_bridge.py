@@ -84,8 +84,10 @@ async def over_forward(port: int, dice: random.Random) -> None:
         await writer.drain()
 
     data = dice.randbytes(dice.choice((2_000, 60_000, 300_000)))
-    await there_and_back(lambda: reader.read(65536), write, writer.write_eof, data, 0.005)
-    writer.close()
+    try:
+        await there_and_back(lambda: reader.read(65536), write, writer.write_eof, data, 0.005)
+    finally:
+        writer.close()
 
 
 async def over_exec(daemon: Daemon, box: BoxRef, dice: random.Random) -> None:
@@ -172,6 +174,11 @@ async def bridged(seed: int) -> AsyncIterator[tuple[Simulator, Daemon, int]]:
 
 async def runs(seed: int, count: int) -> None:
     async with bridged(seed) as (sim, daemon, port):
+        box = await daemon.boxes.resolve(sim.box("api").id, Account())
+        first = await daemon.execute(ExecSpec(box=box, argv=["true"], stdin=False), Heard())
+        assert first == Leaving(status=0), (
+            first
+        )  # the bridge is up: what cannot be carried over it is another test's
         for number in range(seed, seed + count):
             await run(sim, daemon, port, number)
         assert [event.text for event in daemon.shared.news.events() if event.kind == "bridge.lost"] == []

@@ -16,7 +16,7 @@ from devboxd.boxside import bridgehead
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.bridge_facts import BridgeFacts, LaneFacts, Rate
-from devboxd.control.connect.bridge_start import Note, Unavailable, start
+from devboxd.control.connect.bridge_start import CutShort, Note, Unavailable, start
 from devboxd.control.connect.bridge_streams import BridgeStream, Streams
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.lane import Lane, NotOurs
@@ -41,6 +41,7 @@ WITHOUT_NOW: Final = (
 )
 FIRST: Final = 20.0  # seconds that a stream waits for a bridge that never was up; then it goes the old way
 MEASURED_FROM: Final = 64 << 10  # bytes that travelled before it is said how much smaller they were
+STARTS: Final = 3  # sessions that may end in the middle of the start until it is given up
 LANE_TRIES: Final = 3  # lanes that fail before the first is up until the bridge is given up
 
 Run = Callable[[ExecSpec, Terminal], Awaitable[object]]
@@ -233,10 +234,15 @@ class HeldBridge:
 
     async def _start(self) -> None:
         """Start the bridgehead, or find it."""
+        name = bridgehead.name_of(self._secret)
         try:
-            self._note = await start(
-                self._run, self.box, self.user, secret=self._secret, name=bridgehead.name_of(self._secret)
-            )
+            for left in range(STARTS, 0, -1):
+                try:
+                    self._note = await start(self._run, self.box, self.user, secret=self._secret, name=name)
+                    return
+                except CutShort:
+                    if left == 1:
+                        raise
         except Unavailable as error:
             self._give_up(str(error))
         except DevboxError as error:

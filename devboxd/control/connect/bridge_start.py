@@ -32,6 +32,12 @@ class Unavailable(DevboxError):
     kind = Kind.STATE
 
 
+class CutShort(Unreachable):
+    """The session in which it starts ended in the middle: another one may do."""
+
+    code = "bridge-cut-short"
+
+
 class Note(msgspec.Struct, frozen=True):
     """What the bridgehead says of itself."""
 
@@ -135,6 +141,7 @@ async def start(
 
     Raises:
         Unavailable: the box cannot run one.
+        CutShort: its session ended; it may run by now.
         DevboxError: the box could not be asked.
     """
     text = bridgehead.program().encode()
@@ -159,9 +166,11 @@ async def start(
     if talk.problem:
         raise Unavailable(f"{talk.problem} ({box.name})")
     assert isinstance(leaving, Leaving)
+    if isinstance(leaving.error, Unreachable):
+        raise CutShort(leaving.error.message) from leaving.error
     if leaving.error is not None:
         raise leaving.error
     if leaving.status is not None and leaving.status > 128:
-        raise Unreachable(f"the start of the bridgehead on {box.name} was cut short")
+        raise CutShort(f"the start of the bridgehead on {box.name} was cut short")
     why = one_line(talk.stderr.decode("utf-8", "replace")) or f"it ended with status {leaving.status}"
     raise Unavailable(f"the bridgehead on {box.name} did not start: {why}")
