@@ -20,6 +20,7 @@ import struct
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
+from devboxd.model.bridge.incoming import contents, place
 from devboxd.model.bridge.lane import (
     Carrying,
     learn,
@@ -28,7 +29,6 @@ from devboxd.model.bridge.stream import (
     Chunk,
     Stream,
     acknowledgement,
-    keep,
     packed_chunk,
     waiting_again,
 )
@@ -67,13 +67,9 @@ from devboxd.model.bridge.wire import (
     WINDOWS_TOTAL,
     Answered,
     BridgeError,
-    Data,
-    Ended,
-    Opened,
     Room,
     WasReset,
     frame_of,
-    unpacked,
 )
 
 if TYPE_CHECKING:
@@ -548,65 +544,18 @@ class Bridge:
         return stream
 
     def _take_data(self, frame: bytes) -> None:
-        _, number, offset, flags, size = DATA_HEAD.unpack_from(frame)
+        number = DATA_HEAD.unpack_from(frame)[1]
         stream = self._incoming(number)
         if stream is None:
             self._over.append(number)
             return
         if stream.reset is not None:
             return
-        end = offset + size
-        if size > CHUNK or end > stream.credit_in:
-            raise BridgeError(f"stream {number}: bytes beyond its credit")
-        if stream.in_end is not None and (
-            end > stream.in_end or (flags & LAST_FLAG and end != stream.in_end)
-        ):
-            raise BridgeError(f"stream {number}: bytes beyond its end")
-        data = unpacked(frame[DATA_HEAD.size :], size) if flags & PACKED_FLAG else frame[DATA_HEAD.size :]
-        self.plain += size
+        offset, data = contents(stream, frame)
+        self.plain += len(data)
         self.travelled += len(frame) - DATA_HEAD.size
-        if len(data) != size:
-            raise BridgeError(f"stream {number}: {len(data)} bytes that should be {size}")
-        if flags & LAST_FLAG:
-            if end < stream.in_next or (
-                stream.starts and end < stream.starts[-1] + len(stream.pieces[stream.starts[-1]])
-            ):
-                raise BridgeError(f"stream {number}: ends before what it sent")
-            stream.in_end = end
         self._owe(stream)
-        if offset > stream.in_next:
-            keep(stream, offset, data)
-        elif end > stream.in_next:
-            if offset != stream.in_next:
-                raise BridgeError(f"stream {number}: chunks that overlap")
-            self._deliver(stream, data)
-            while stream.starts and stream.starts[0] == stream.in_next:
-                self._deliver(stream, stream.pieces.pop(stream.starts.pop(0)))
-            if stream.starts and stream.starts[0] < stream.in_next:
-                raise BridgeError(f"stream {number}: chunks that overlap")
-        if stream.in_next == stream.in_end and not stream.delivered:
-            if stream.head is not None:
-                raise BridgeError(f"stream {number}: ends before it began")
-            stream.delivered = True
-            self._events.append(Ended(number))
-
-    def _deliver(self, stream: Stream, data: bytes) -> None:
-        stream.in_next += len(data)
-        if stream.head is not None:
-            stream.head += data
-            if len(stream.head) < PURPOSE_HEAD.size:
-                return
-            end = PURPOSE_HEAD.size + PURPOSE_HEAD.unpack_from(stream.head)[0]
-            if end > PURPOSE_MOST + PURPOSE_HEAD.size:
-                raise BridgeError(f"stream {stream.number}: a purpose of {end} bytes")
-            if len(stream.head) < end:
-                return
-            head, stream.head = bytes(stream.head), None
-            stream.read_next += end
-            self._events.append(Opened(stream.number, head[PURPOSE_HEAD.size : end]))
-            data = head[end:]
-        if data:
-            self._events.append(Data(stream.number, data))
+        place(stream, offset, data, self._events)
 
     def _take_ack(self, frame: bytes, now: float) -> None:
         _, number, received, credit = ACK_HEAD.unpack_from(frame)

@@ -1,7 +1,6 @@
 """One stream as one end of a bridge has it, and its bytes as they travel."""
 
 import zlib
-from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 
 from devboxd.model.bridge.wire import (
@@ -10,12 +9,10 @@ from devboxd.model.bridge.wire import (
     ACK_RANGE,
     BULK_QUEUE,
     BULK_RATE,
-    GAPS_MOST,
     PACK_PAUSE,
     PACK_WORTH,
     RANGES_MOST,
     WINDOW_FIRST,
-    BridgeError,
 )
 
 
@@ -102,25 +99,6 @@ def acknowledgement(stream: Stream) -> bytes:
         # An end that is known beyond the gap was received with its last piece.
         body += ACK_RANGE.pack(begin, end + (1 if end == stream.in_end else 0))
     return bytes(body)
-
-
-def keep(stream: Stream, offset: int, data: bytes) -> None:
-    """Keep a piece beyond a gap. A sender cuts a byte into a chunk once: other overlaps are none of ours."""
-    if stream.pieces.get(offset) == data and (data or offset in stream.pieces):
-        return
-    place = bisect_left(stream.starts, offset)
-    after = stream.starts[place] if place < len(stream.starts) else None
-    before = stream.starts[place - 1] if place else None
-    if (after is not None and offset + len(data) > after) or (
-        before is not None and before + len(stream.pieces[before]) > offset
-    ):
-        raise BridgeError(f"stream {stream.number}: chunks that overlap")
-    if not data:
-        return  # only the end: it is known now
-    if len(stream.starts) >= GAPS_MOST:
-        raise BridgeError(f"stream {stream.number}: too many gaps")
-    insort(stream.starts, offset)
-    stream.pieces[offset] = data
 
 
 def waiting_again(stream: Stream) -> "Chunk | None":
