@@ -42,15 +42,8 @@ BEHIND = {
     "kms:ReEncrypt*": "the same",
     "ssmmessages:OpenDataChannel": "the websocket of a session is signed for it",
 }
-# What the dead-man schedule, idling and money need.
-IDLE_AND_MONEY = {
-    "ce:GetCostAndUsage",
-    "pricing:GetProducts",
-    "scheduler:CreateSchedule",
-    "scheduler:DeleteSchedule",
-    "scheduler:GetSchedule",
-    "scheduler:UpdateSchedule",
-}
+# Granted before they are asked for: the bill itself, and a look at a schedule.
+IDLE_AND_MONEY = {"ce:GetCostAndUsage", "scheduler:GetSchedule"}
 
 
 def called() -> set[str]:
