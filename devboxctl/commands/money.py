@@ -168,7 +168,11 @@ def _print_one(one: wire.Cost, month: str) -> None:
             ("today", f"{one.today} USD"),
             (month, f"{so_far} USD so far"),
             *((f"  {kind}", f"{amount} USD") for kind, amount in one.parts.items() if amount != "0.00"),
-            ("forecast", f"{one.forecast} USD, if it goes on as in the last {days}"),
+            (
+                "forecast",
+                f"{one.forecast} USD"
+                + (f", if it goes on as in the last {days}" if one.forecast_days else ""),
+            ),
             ("always on", f"{one.running} USD for thirty days"),
             ("stopped", f"{one.stopped} USD for thirty days"),
             ("archived", f"{one.archived} USD for thirty days"),

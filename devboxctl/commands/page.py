@@ -15,6 +15,7 @@ from devboxctl import ask, grammar, show
 from devboxctl.options import settings
 from devboxd.api import client, routes
 
+LOOPBACK = "http://127.0.0.1:"
 READ_WITHIN = 5.0  # seconds that a browser has to read the file with the link
 
 
@@ -37,11 +38,11 @@ def page(
         show.print_json(found)
         return
     if not open_:
-        show.write(found.url + "\n")
+        show.write(show.cell(found.url) + "\n")
         return
-    if not _opened(found.url):
+    if not found.url.startswith(LOOPBACK) or not _opened(found.url):
         show.say("no browser could be opened; this link works once, within two minutes:")
-        show.write(found.url + "\n")
+        show.write(show.cell(found.url) + "\n")
 
 
 def _opened(url: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from devboxd.control.lifecycle.money import Money
@@ -144,6 +145,15 @@ async def test_a_quote_needs_nobody(one: Bench) -> None:
     known = await one.until("api", Phase.READY)
     quote = bill.quote(known, LaunchWish(), known.project.account)
     assert (quote.type, quote.standing.stopped.parts[Kind.VOLUME]) == ("t4g.small", Decimal("16.00"))
+    row = known.project
+    await one.book.create(
+        msgspec.structs.replace(row, uid="new", name="new", run=0, head=0, phase=Phase.ABSENT), "made"
+    )
+    (never,) = (await bill.report("new")).lines
+    assert never.month.total == 0
+    assert never.standing.running.total == (Decimal("0.0168") + Decimal("0.005")) * 720, (
+        "as it would be launched"
+    )
     unknown = bill.quote(None, LaunchWish(types=("x99.huge",)), Account("work", "eu-west-1"))
     assert unknown.hour.unknown == ("x99.huge in eu-west-1",)
     await bill.report()

@@ -146,7 +146,7 @@ class Money:
         of = self.prices.of
         pieces = [one for uid in uids for one in facts.pieces[uid]]
         only = facts.rows.get(uids[0]) if len(uids) == 1 else None
-        lasts = [last_box(facts.pieces[uid]) for uid in uids if uid in facts.rows]
+        lasts = [self._box(facts, uid) for uid in uids if uid in facts.rows]
         standings = [
             cost.standing(facts.pieces[uid], of, last=last)
             for uid, last in zip((uid for uid in uids if uid in facts.rows), lasts, strict=True)
@@ -162,6 +162,12 @@ class Money:
             facts.regions.get(uids[0], "") if only else "",
             facts.types.get(uids[0], "") if only else "",
         )
+
+    def _box(self, facts: Facts, uid: str) -> Piece | None:
+        """A project's box as it ran last, or as it would be launched."""
+        type_ = facts.types[uid]
+        made = Piece(Kind.COMPUTE, "box", uid, facts.regions[uid], 0.0, what=type_) if type_ else None
+        return last_box(facts.pieces[uid]) or made
 
     def _used(self, regions: Iterable[str]) -> tuple[tuple[Rates, str], ...]:
         return tuple((self.prices.of(one), self.prices.problem(one)) for one in sorted(regions) if one)
