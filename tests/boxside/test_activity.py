@@ -385,6 +385,60 @@ def test_on_the_instance_a_timer_or_a_loop_looks_every_minute(tmp_path: Path, ha
         os.kill(pid, 9)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")
+@pytest.mark.parametrize("instance", ["i-0123", "i-9999"])
+def test_the_watchdog_powers_off_the_instance_it_was_installed_for_and_no_other(
+    tmp_path: Path, instance: str
+) -> None:
+    """Ten minutes after the deadline, with the user's hooks before it; the reason is kept for the next daemon."""
+    if subprocess.run(
+        ["unshare", "-pfnm", "--mount-proc", "true"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("no namespaces here")
+    stub, hooks = tmp_path / "bin", tmp_path / ".config" / "devbox" / "pre-stop.d"
+    stub.mkdir()
+    hooks.mkdir(parents=True)
+    for path, text in (
+        (stub / "systemctl", f"echo systemctl $* >>{tmp_path}/called"),
+        (hooks / "10-save", f"echo hook >>{tmp_path}/called"),
+    ):
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    (tmp_path / "program.py").write_text(load_program("activity"))
+    rules = json.dumps({**RULES, "after": 300.0, "warn": 60.0, "instance": "i-0123", "home": str(tmp_path)})
+    age = (
+        "import json, sys; path = sys.argv[1]; known = json.load(open(path)); state = known['state'];"
+        "state['idle_since'] -= 1200; state['warned'] = [state['at'] - 1000, 'idle'];"
+        "json.dump(known, open(path, 'w'))"
+    )
+    script = f"""
+    export PATH={stub}:$PATH
+    mount -t tmpfs none /var/lib; mkdir -p /var/lib/cloud/data; echo {instance} >/var/lib/cloud/data/instance-id
+    run() {{ {sys.executable} -I {tmp_path}/program.py {tmp_path}/state "$@"; }}
+    run look '{rules}'; sleep 1; run look '{rules}'
+    {sys.executable} -c "{age}" {tmp_path}/state/idle.json
+    rm -f {tmp_path}/called
+    run minute
+    run look '{rules}'
+    """
+    done = subprocess.run(
+        ["unshare", "-pfnm", "--mount-proc", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    looks = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [look["state"]["verdict"] for look in looks[1:]] == ["idle", "idle"], done.stderr
+    called = (tmp_path / "called").read_text().splitlines() if (tmp_path / "called").exists() else []
+    if instance == "i-0123":
+        assert called[:2] == ["hook", "systemctl poweroff"]
+        assert looks[-1]["stopped"]["why"].startswith("idle since 20 min")
+    else:
+        assert "systemctl poweroff" not in called
+        assert looks[-1]["stopped"] is None
+
+
 # Names -----------------------------------------------------------------------------------------------------
 
 

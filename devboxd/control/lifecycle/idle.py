@@ -320,7 +320,7 @@ class Idle:
                 if state["last"] and state["verdict"] == ACTIVE
                 else "something held it"
             )
-            await self._note(project, Did.KEPT, why, answer)
+            await self._note(project, Did.KEPT, one_line(why, 200), answer)
             if state["verdict"] == ACTIVE:
                 await self.book.change(project.uid, lambda known: replace(known, vetoes=0))
 
