@@ -13,6 +13,7 @@ A sample::
     at        Unix time of its end            span     seconds that it covers; 0: the first one after a boot
     boot      id of the boot                  input    seconds since a person's last input; null: no terminal
     cpu       share of a core that other user programs took (1.0 is a whole core)
+    system    the same of services, but for updates of the system and its housekeeping
     gpu       percent; null: none             net      bytes in and out, not over loopback
     disk      bytes that user programs wrote or read
     tools     [{id, name, kind, cpu, io, tty, child, state, since}]: programs known by name, and all jobs of a terminal
@@ -39,6 +40,7 @@ GRAIN = 8.0  # seconds: Linux rounds the times of terminals so
 FRESH = 120.0  # seconds that a sample is good for, where a box is to be stopped
 CPU_LEAST = 0.05  # share of a core: what idle editors, servers and desktops stay below
 CONTAINER_LEAST = 0.05
+SYSTEM_LEAST = 0.5  # of services: what the system does for itself stays below, but for its updates
 GPU_LEAST = 5.0  # percent
 NET_LEAST = 3 << 20  # bytes a minute: more than a forgotten tab, a redrawn terminal and our own traffic
 DISK_LEAST = 32 << 20  # bytes a minute
@@ -119,6 +121,9 @@ def _signals(
         rows.append(row)
     cpu, gpu = _number(sample.get("cpu")), sample.get("gpu")
     rows.append(["cpu", _share(cpu), cpu >= CPU_LEAST])
+    if sample.get("system") is not None:
+        system = _number(sample["system"])
+        rows.append(["services", _share(system), system >= SYSTEM_LEAST])
     if gpu is not None:
         rows.append(["gpu", f"{_number(gpu):.0f} %", _number(gpu) >= GPU_LEAST])
     for name, least in (("net", NET_LEAST), ("disk", DISK_LEAST)):

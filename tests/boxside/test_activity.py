@@ -70,7 +70,8 @@ class Box:
         self.look()
         time.sleep(seconds)
         self.sample = self.look()["sample"]
-        return {tool["name"]: tool for tool in self.sample["tools"]}
+        here = {one.id for one in processes().values() if one.pts == self.pane()}
+        return {tool["name"]: tool for tool in self.sample["tools"] if tool["id"] in here}
 
     def program(self, name: str, text: str) -> str:
         path = self.folder / name
@@ -158,6 +159,33 @@ def test_a_build_is_seen_with_its_processor_time(box: Box) -> None:
     box.tmux("send-keys", "C-c")
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_a_build_without_a_terminal_is_seen_too(box: Box) -> None:
+    """Started by a service, at boot, or by a program of this test."""
+    (box.folder / "Makefile").write_text(f"all:\n\t{sys.executable} -c 'while 1: pass'\n")
+    # Not below this test run, which is a test run itself.
+    subprocess.run(["setsid", "-f", "make", "-C", str(box.folder)], stdout=subprocess.DEVNULL, check=True)
+
+    def build() -> list[Process]:
+        path = str(box.folder)
+        return [
+            one
+            for one in processes().values()
+            if one.name == "make" and path in Path(f"/proc/{one.pid}/cmdline").read_text()
+        ]
+
+    until(build)
+    (one,) = build()
+    try:
+        box.look()
+        time.sleep(2.0)
+        found = [tool for tool in box.look()["sample"]["tools"] if tool["id"] == one.id]
+        assert [(tool["name"], tool["kind"]) for tool in found] == [("make", "finite")]
+        assert found[0]["cpu"] > 0.1
+    finally:
+        os.killpg(one.group, 9)
+
+
 def test_a_sleeping_test_run_is_there_and_counts(box: Box) -> None:
     box.program("pytest", f"#!{sys.executable}\nimport time\ntime.sleep(100)\n")
     box.type(str(box.folder / "pytest"))
@@ -166,7 +194,7 @@ def test_a_sleeping_test_run_is_there_and_counts(box: Box) -> None:
     assert (found["kind"], found["child"]) == ("finite", False)
     assert found["cpu"] < 0.05
     evidence = box.look()["state"]["evidence"]
-    assert [row[2] for row in evidence if row[0] == "pytest"] == [True]
+    assert {row[2] for row in evidence if row[0] == "pytest"} == {True}
 
 
 def test_a_script_that_sleeps_and_looks_again_shows_signs_of_life(box: Box) -> None:

@@ -133,6 +133,18 @@ def test_what_travels_is_made_of_what_is_written() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_parts_of_a_program_have_no_name_twice() -> None:
+    """They travel as one text: the later of two functions of one name would take the place of the other."""
+    parts = [ROOT / "devboxd/model/idle.py", FOLDER / "activity.py", *sorted((FOLDER / "watch").glob("*.py"))]
+    defined = [
+        node.name
+        for path in parts
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
+    assert sorted(defined) == sorted(set(defined))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_travels_is_short(name: str) -> None:
     """It is seen in ps, and shares a document parameter with the command."""

@@ -103,6 +103,9 @@ TRACES = {
     "work in a container": Trace()
     .then(30, "a", containers={"build": 0.8})
     .then(30, "i", containers={"postgres": 0.01}),
+    "a service that computes, and the system for itself": Trace()
+    .then(30, "a", system=0.9)
+    .then(30, "i", system=0.1),
     "a lease and an inhibitor": Trace()
     .then(30, "a", leases=[{"id": "l1", "why": "keep-alive", "until": START + 1800}])
     .then(10, "a", inhibitors=["dnf: transaction"])

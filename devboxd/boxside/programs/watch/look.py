@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.watch.machine import TICK, Process, below, processes, read, said, terminals
-from devboxd.boxside.programs.watch.names import EDITORS, IDES, NEVER, SHELLS, kind_of
+from devboxd.boxside.programs.watch.names import EDITORS, IDES, NEVER, SHELLS, UPDATES, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,17 +19,6 @@ NOTE_MOST = 4096  # bytes
 COMMAND_LIMIT = 5.0  # seconds that the command of a lease may take
 CONTAINERS = ("docker", "containerd", "libpod", "kubepods", "lxc")
 SESSIONS = ("user.slice", "amazon-ssm-agent", "session-", "user@")
-UPDATES = (
-    "unattended-upgr",
-    "apt",
-    "apt-get",
-    "apt.systemd.dai",
-    "dnf",
-    "dnf-automatic",
-    "yum",
-    "snapd",
-    "packagekitd",
-)
 
 
 class Look:
@@ -73,6 +62,7 @@ class Look:
             "boot": self.boot,
             "input": self._input(),
             "cpu": round(cpu, 4),
+            "system": round(self._system(ours), 4),
             "gpu": self._gpu(),
             "net": self._net(),
             "disk": disk,
@@ -93,9 +83,29 @@ class Look:
         if 1000 <= one.user < 65534 or _container(one.cgroup):
             pass
         elif one.pts is None and not any(word in one.cgroup for word in SESSIONS):
-            return False
-        one.argv = [word for word in read(f"/proc/{one.pid}/cmdline", 4096).split("\0") if word]
+            # A service, or what was started at boot: a build is one all the same, if it is not the system's own.
+            one.argv = _argv(one)
+            return kind_of(one.argv, one.name) is not None and not self._is_system(one)
+        one.argv = _argv(one)
         return True
+
+    def _is_system(self, one: Process) -> bool:
+        """Whether an update of the system, or its housekeeping, has started it."""
+        at, seen = one, set()  # type: Process | None, set[int]
+        while at is not None and at.pid not in seen:
+            if at.name in UPDATES:
+                return True
+            seen.add(at.pid)
+            at = self.processes.get(at.parent)
+        return False
+
+    def _system(self, ours: "list[Process]") -> float:
+        """Share of a core that all other services take, but the system's own housekeeping."""
+        known = {one.pid for one in ours} | self.own
+        rest = [one for one in self.processes.values() if one.pid not in known and one.pid != 1]
+        self.counters["system"] = {one.id: one.ticks for one in rest}
+        took = sum(self._delta("system", one.id, one.ticks) for one in rest if not self._is_system(one))
+        return took / TICK / self.span if self.span else 0.0
 
     def _own(self) -> "Iterator[int]":
         """Ourselves, and what the daemon started us with."""
@@ -328,6 +338,10 @@ class Look:
         return found
 
 
+def _argv(one: Process) -> "list[str]":
+    return [word for word in read(f"/proc/{one.pid}/cmdline", 4096).split("\0") if word]
+
+
 def _word(one: Process) -> str:
     """What a person would call it: the script behind an interpreter."""
     base = os.path.basename(one.argv[0]) if one.argv else one.name
@@ -341,7 +355,7 @@ def _is_shell(one: Process) -> bool:
     """Whether a person could type into it: a shell that runs a script is a program as any other."""
     if one.name not in SHELLS:
         return False
-    words = one.argv or [word for word in read(f"/proc/{one.pid}/cmdline", 4096).split("\0") if word]
+    words = one.argv or _argv(one)
     return all(word.startswith("-") and not word.startswith("-c") for word in words[1:])
 
 

@@ -12,6 +12,11 @@ NEVER = (
     "dbus-daemon", "dbus-broker", "less", "more", "man", "tail", "top", "htop", "btop", "atop", "watch", "nvidia-smi", "nvtop", "journalctl",
     "gitstatusd", "script", "expect", "cat", "ncdu", "containerd-shim", "runc", "tini", "pause", "devboxd", "podman", "conmon",
 )  # fmt: skip
+# Whose doings, and those of all below them, are the system's own.
+UPDATES = (
+    "unattended-upgr", "apt.systemd.dai", "dnf-automatic", "snapd", "packagekitd", "logrotate", "run-parts", "anacron", "mandb", "man-db",
+    "updatedb", "updatedb.mlocat", "fstrim", "needrestart", "systemd-tmpfile", "amazon-ssm-agen", "ssm-agent-worke", "fwupd", "auditd",
+)  # fmt: skip
 AGENTS = (
     "claude", "codex", "aider", "gemini", "opencode", "goose", "amp", "cursor-agent", "copilot", "crush", "qwen", "droid", "auggie", "cline",
 )  # fmt: skip
