@@ -266,7 +266,7 @@ def _state(place: Place) -> list[Statement]:
 def _user(place: Place) -> list[Statement]:
     return [
         _allow("LookAtProjects", [*_LOOK_AT_PROJECTS, *_LOOK_FOR_PLACES], "*"),
-        _allow("Count", ["ce:GetCostAndUsage", "pricing:GetProducts"], "*"),
+        _allow("Prices", ["pricing:GetProducts"], "*"),
         *_launch(place),
         *_live(place),
         *_state(place),

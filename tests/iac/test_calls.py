@@ -43,7 +43,7 @@ BEHIND = {
     "ssmmessages:OpenDataChannel": "the websocket of a session is signed for it",
 }
 # Granted before they are asked for: the bill itself, and a look at a schedule.
-IDLE_AND_MONEY = {"ce:GetCostAndUsage", "scheduler:GetSchedule"}
+IDLE_AND_MONEY = {"scheduler:GetSchedule"}
 
 
 def called() -> set[str]:
