@@ -384,6 +384,25 @@ def test_ports_are_told_as_they_change(near: Near) -> None:
         near.until(lambda: server.getsockname()[1] in told(near, number))
 
 
+def test_it_ends_with_its_folder_once_nobody_uses_it(near: Near) -> None:
+    """Removed by hand, or with the disk of a box that was only played: nobody can find it any more."""
+    lane = near.lane()
+    assert near.run("true")[0] == 0
+    for path in near.folder.iterdir():
+        path.unlink()
+    near.folder.rmdir()
+    assert near.run("true")[0] == 0, "what is in use goes on"
+    near.cut(lane)
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{near.note['pid']}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except OSError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("it lives on")
+
+
 def told(near: Near, number: int) -> list[int]:
     """The ports of the last whole line."""
     line = bytes(near.got[number]).rpartition(b"\n")[0].splitlines()[-1].decode()

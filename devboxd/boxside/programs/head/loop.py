@@ -252,16 +252,19 @@ class Head:
             times.append(deadline)
         return max(0.0, min(times) - now)
 
+    def is_forgotten(self, now: float) -> bool:
+        """Whether nobody comes back: it has been too long, or its folder was removed and nobody can find it."""
+        return now - self.lonely_since >= self.linger or not os.path.isdir(self.folder)
+
     def run(self, listeners: "list[socket.socket]", wake: int) -> None:
         """Serve until nobody is expected any more."""
         for one in listeners:
             self.watch(one, selectors.EVENT_READ, one)
         self.watch(wake, selectors.EVENT_READ, None)
         while True:
-            now = time.monotonic()
-            if not self.lanes and not self.strangers and now - self.lonely_since >= self.linger:
+            if not self.lanes and not self.strangers and self.is_forgotten(time.monotonic()):
                 return
-            for key, mask in self.selector.select(self.patience(now)):
+            for key, mask in self.selector.select(self.patience(time.monotonic())):
                 if key.fileobj == wake:
                     os.read(wake, 4096)
                 elif isinstance(key.data, socket.socket):
