@@ -13,6 +13,7 @@ LAST: Final = 300.0  # seconds without a stream after which the last lane is let
 SILENT: Final = (
     4.0  # seconds that a lane's session may say nothing: the agent loses those that come as it starts
 )
+REPAIR_MOST: Final = 1.0  # seconds of repair that are waited for: a session is opened within them
 RETRY_FIRST: Final = 1.0  # seconds until a failed opening is tried again; doubled each time
 RETRY_LONGEST: Final = 30.0
 
@@ -26,6 +27,12 @@ class LaneSeen(msgspec.Struct, frozen=True):
     is_linked: bool = True  # its session has a link: if it is behind all the same, it is not worth a repair
     quiet: float = 0.0
     silent: float = 0.0  # seconds that its session exists, with a link, and the box has not answered over it
+    repair: float = 0.0  # seconds until the agent has sent again what a cut of its link has lost
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether another lane is there sooner than this one carries again. Without a link, none could be opened."""
+        return self.is_up and self.is_linked and (self.is_behind or self.repair > REPAIR_MOST)
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -50,14 +57,14 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def verdict(seen: Seen) -> Verdict:
     """Say what to change."""
-    healthy = [lane for lane in seen.lanes if lane.is_up and not lane.is_behind]
+    # The agent repairs ten frames a second: replaced is faster.
+    hopeless = [lane for lane in seen.lanes if lane.is_hopeless]
+    healthy = [lane for lane in seen.lanes if lane.is_up and not lane.is_behind and not lane.is_hopeless]
     opening = [lane for lane in seen.lanes if not lane.is_up]
     awaited = [lane for lane in opening if lane.silent < SILENT]
     needed = seen.streams > 0 or seen.is_wanted
     if not needed and seen.unused >= LAST:
         return Verdict(retires=tuple(lane.number for lane in seen.lanes))
-    # A lane that fell behind though it has a link would be repaired at ten frames a second: replaced is faster.
-    hopeless = [lane for lane in seen.lanes if lane.is_behind and lane.is_linked]
     retires = [lane.number for lane in hopeless] if healthy else []
     wide = len(healthy) > 1 and not opening and seen.waiting < FULL
     if wide:

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from devboxd.model.lanes import FULL, LAST, SILENT, SPARE, LaneSeen, Seen, Verdict, retry_after, verdict
+from devboxd.model.lanes import (
+    FULL,
+    LAST,
+    REPAIR_MOST,
+    SILENT,
+    SPARE,
+    LaneSeen,
+    Seen,
+    Verdict,
+    retry_after,
+    verdict,
+)
 
 UP, OPENING = LaneSeen(1, True), LaneSeen(9, False)
 BEHIND, CUT = LaneSeen(2, True, is_behind=True), LaneSeen(2, True, is_behind=True, is_linked=False)
+CRAWLS = LaneSeen(2, True, repair=REPAIR_MOST + 0.1)  # after a cut of its link
 MUTE = LaneSeen(8, False, silent=SILENT)
 
 
@@ -22,6 +34,11 @@ def lanes(count: int, quiet: float = 0.0) -> tuple[LaneSeen, ...]:
         (Seen(is_wanted=True), Verdict(1)),
         (Seen(streams=1), Verdict(1)),
         (Seen((OPENING,), is_wanted=True), Verdict()),  # it is on its way
+        (Seen((CRAWLS,), streams=1), Verdict(1)),
+        (Seen((UP, CRAWLS), streams=1), Verdict(0, (2,))),
+        (Seen((CRAWLS, OPENING), streams=1), Verdict()),
+        (Seen((LaneSeen(2, True, repair=REPAIR_MOST),), streams=1), Verdict()),  # soon done
+        (Seen((LaneSeen(2, True, repair=9.0, is_linked=False),), streams=1), Verdict()),
         (Seen((MUTE,), streams=1), Verdict(1)),  # an agent that has just started may have dropped it
         (Seen((MUTE, OPENING), streams=1), Verdict()),
         (Seen((MUTE, UP), streams=1), Verdict()),

@@ -219,7 +219,15 @@ class HeldBridge:
         return verdict(
             Seen(
                 lanes=tuple(
-                    LaneSeen(number, lane.is_up, number in behind, lane.is_linked, lane.quiet, lane.silent)
+                    LaneSeen(
+                        number,
+                        lane.is_up,
+                        is_behind=number in behind,
+                        is_linked=lane.is_linked,
+                        quiet=lane.quiet,
+                        silent=lane.silent,
+                        repair=lane.repair,
+                    )
                     for number, lane in self._lanes.items()
                 ),
                 streams=len(self.streams),

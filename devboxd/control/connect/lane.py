@@ -13,9 +13,11 @@ from devboxd.control.connect.stream import PortStream, StreamReset
 from devboxd.errors import DevboxError
 from devboxd.model.bridge.end import Bridge
 from devboxd.model.bridge.wire import BridgeError
+from devboxd.model.hold import AGENT_REPAIR
 from devboxd.model.session import SessionState
 
 GREETING_TIME: Final = 15.0  # seconds that the bridgehead has for its answer
+MISSING_LOOK: Final = 0.2  # seconds between two looks for missing frames
 FEW: Final = 4 << 10  # bytes that keep-alives and small talk stay below
 
 
@@ -44,6 +46,9 @@ class Lane:
         self._busy_at = time.monotonic()
         self._carried = 0
         self._exists_since: float | None = None
+        self._missing = 0  # frames, at the last look
+        self._missing_before = 0
+        self._missing_at = time.monotonic()
         self._up = self._down = 0  # bytes since they were last counted
 
     def wake(self) -> None:
@@ -76,6 +81,15 @@ class Lane:
         """Bytes that went and came since the last call."""
         up, down, self._up, self._down = self._up, self._down, 0, 0
         return up, down
+
+    @property
+    def repair(self) -> float:
+        """Seconds that the agent will need to send again what is missing. What was on its way a moment ago is not."""
+        channel, now = self.session.held.channel, self._time.monotonic()
+        if now - self._missing_at >= MISSING_LOOK:
+            self._missing_at, self._missing_before = now, self._missing
+            self._missing = channel.missing if channel is not None and self.is_linked else 0
+        return min(self._missing, self._missing_before) * AGENT_REPAIR
 
     async def open(self, secret: bytes, life: bytes) -> PortStream:
         """Open the session and show each other who we are.

@@ -182,6 +182,36 @@ async def test_one_download_uses_several_sessions_soon(
     assert most >= 5
 
 
+async def test_lanes_that_crawl_after_a_cut_are_replaced(
+    simulator: MakeSimulator, make_daemon: MakeDaemon
+) -> None:
+    """What was on its way is lost, and the agent sends ten frames of it a second: another session is there sooner."""
+    sim = await simulator(pacing=0.001)
+    daemon = await make_daemon(sim, bridge_secret=secret)
+    data = os.urandom(6 << 20)
+    cut: list[str] = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        stream = await daemon.connect(await api(daemon), server.sockets[0].getsockname()[1], None, 30)
+        got = bytearray()
+        while part := await stream.read():
+            got += part
+            if not cut and len(got) > 2 << 20:
+                cut = [one.id for one in sim.gateway.sessions.values() if not one.is_over]
+                await sim.fault("wire", drop=1.0, direction="down")
+                await asyncio.sleep(0.15)
+                await sim.fault("wire")
+        stream.close()
+    assert got == data
+    assert len(cut) > 1
+    replaced = [one for one in cut if sim.gateway.sessions[one].is_over]
+    assert len(replaced) > len(cut) // 2, "they were waited for"
+
+
 async def test_a_command_is_what_exec_gives(bridged: Daemon) -> None:
     """Separate streams, input, status; as without a bridge."""
     assert await run(bridged, "sh", "-c", "echo out; echo err >&2; exit 37") == (
