@@ -143,7 +143,8 @@ function confirmEnd(one, button) {
   at("ask-text").textContent = `End the ${one.kind} session of ${one.box}? What runs in it may end, too.`;
   at("ask-no").onclick = () => dialog.close();
   at("ask-yes").onclick = () => { dialog.close(); act(button, "/end", { session: one.id }, "the session is ended"); };
-  dialog.onclose = () => button.focus();
+  // What was there may have been drawn anew meanwhile: the focus goes to what has its place.
+  dialog.onclose = () => (document.querySelector(`[data-key="${CSS.escape(button.dataset.key || "")}"]`) || at("main")).focus();
   dialog.showModal();
 }
 
