@@ -34,6 +34,7 @@ from devboxd.aws.user import UserApi
 from devboxd.aws.watch import changes as credential_changes
 from devboxd.control.base.logins import LoginWatch
 from devboxd.control.base.memory import Memory
+from devboxd.control.base.notices import Notices
 from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
@@ -54,7 +55,7 @@ from devboxd.host.keys import LocalKeys
 from devboxd.host.lock import Lock
 from devboxd.host.logging import set_level, set_up
 from devboxd.host.machine import new_owner
-from devboxd.host.notify import notice, tell
+from devboxd.host.notify import notice
 from devboxd.host.paths import Paths
 from devboxd.host.prices import PriceFiles
 from devboxd.host.starter import Starter
@@ -70,6 +71,7 @@ from devboxd.net.link import Dialer
 from devboxd.net.listen import Listeners
 from devboxd.net.room import ROOM, limit, raise_limit
 from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
+from devboxd.ways import keep_secret, ways
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +129,7 @@ class _Parts:
     keys: LocalKeys
     daemon: Daemon
     logins: LoginWatch
+    notices: Notices
     store: SqliteStore
     table: SharedRows
     computes: AwsComputes
@@ -165,10 +168,13 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         lambda: shared.logins.renewals,
     )
 
+    notices = Notices(
+        shared.news,
+        lambda: ways(settings.config.notify, lambda profile, region: callers.caller(profile, region)),
+    )
+
     async def tell_user(title: str, text: str) -> None:
-        await notice(title, text)
-        if command := settings.config.notify.command:
-            await tell(command, title, text)
+        await notices.tell(title, text)
 
     lifecycle = Lifecycle(
         shared,
@@ -201,6 +207,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         keys,
         daemon,
         watch,
+        notices,
         store,
         table,
         computes,
@@ -240,6 +247,8 @@ async def _run(
         projects=parts.lifecycle.projects,
         idle=parts.lifecycle.idle,
         open_page=lambda: page.open(),
+        tell=parts.notices.tell,
+        keep_secret=keep_secret,
         money=parts.lifecycle.money,
         budgets=parts.lifecycle.budgets,
         store_used=parts.lifecycle.used,

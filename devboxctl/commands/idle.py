@@ -192,7 +192,7 @@ def schedule(
     days: Annotated[str, typer.Option("--days", metavar="DAYS", help="As mon-fri, or mon,wed.")] = "mon-fri",
     off: Annotated[bool, typer.Option("--off", help="No hours any more.")] = False,
 ) -> None:
-    """Bring a box up when its hours begin, and stop it soon after they end.
+    """Bring a box up when its hours begin, and stop it after.
 
     After the end nothing is stopped that works: it goes when it was idle for the time of the warning.
     """

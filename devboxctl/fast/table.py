@@ -64,7 +64,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
 # For completion. Command: its options (those with "=" take a value, one of the words behind it where there are
 # some), and what may stand at each argument: words, or what a word in capitals stands for; the last goes on.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule export import ls show status ping events doctor whoami login ui api completion version help forward iam ops generations budget lease store bridge sessions init config daemon",)),
+    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule export import ls show status ping events doctor whoami login ui api completion version help forward iam ops generations budget lease store bridge sessions init config notify daemon",)),
     "attach": ("--raw --command= --user= -l= --mux=zellij|tmux|none --escape= -e= -A --up --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
     "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --tag= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "proxy": ("--fdpass --ssh-user= --ssh-host= --fresh --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
@@ -149,6 +149,10 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "config show": ("--origin --json --help -h", ()),
     "config path": ("--json --help -h", ()),
     "config edit": ("--json --help -h", ()),
+    "notify": ("--json --help -h", ("try set rm",)),
+    "notify try": ("--json --help -h", ()),
+    "notify set": ("--json --help -h", ("slack ntfy",)),
+    "notify rm": ("--json --help -h", ("slack ntfy",)),
     "daemon": ("--json --help -h", ("status start stop restart logs install uninstall",)),
     "daemon status": ("--json --help -h", ()),
     "daemon start": ("--json --help -h", ()),

@@ -119,6 +119,20 @@ LEND: Final = Route(
     wire.Identity,
     "Use the credentials of a shell for a profile, until the daemon ends; answers with who they are.",
 )
+TRY_NOTICE: Final = Route(
+    "POST",
+    "/v1/notices/try",
+    wire.Nothing,
+    wire.Notices,
+    "Send a notice on every way that is set up; answers with what came of each.",
+)
+KEEP_SECRET: Final = Route(
+    "POST",
+    "/v1/notices/secret",
+    wire.NoticeSecret,
+    wire.Kept,
+    "Keep what a way of notices needs in the keyring, or forget it.",
+)
 OPEN_PAGE: Final = Route(
     "POST",
     "/v1/page",

@@ -17,6 +17,7 @@ from devboxd.model import idle_policy
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.idle_policy import IdlePolicy, Then
 from devboxd.model.names import is_document, is_name, is_user
+from devboxd.model.notice import NTFY, TOPIC
 from devboxd.model.states import BridgeUse, KeepAlive, LogLevel, Mux, StoreEngine
 
 BUILT_IN: Final = "default"
@@ -137,9 +138,16 @@ class IdleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NotifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``command``: a program and its arguments that is told what the desktop is told; title and text come behind them."""
+    """What is told besides the desktop. What is secret of it lies in the keyring (``devboxctl notify set``).
+
+    ``command``: a program and its arguments; title and text come behind them. ``slack``: an incoming webhook.
+    """
 
     command: tuple[Text, ...] = ()
+    ntfy: Annotated[str, msgspec.Meta(pattern=NTFY, max_length=256)] | None = None
+    slack: bool = False
+    sns: Annotated[str, msgspec.Meta(pattern=TOPIC)] | None = None
+    sns_profile: Text | None = None
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

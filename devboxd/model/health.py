@@ -60,6 +60,12 @@ CONDITIONS: Final[dict[str, Kind]] = {
         "{problem}; sessions wait, and it is asked again only now and then",
         "{hint}",
     ),
+    "notice-not-sent": Kind(
+        "a notice did not reach you",
+        Severity.WARNING,
+        "{problem}",
+        "{hint}",
+    ),
     "state-not-saved": Kind(
         "the daemon's memory cannot be written",
         Severity.ERROR,

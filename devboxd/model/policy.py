@@ -267,6 +267,7 @@ def _user(place: Place) -> list[Statement]:
     return [
         _allow("LookAtProjects", [*_LOOK_AT_PROJECTS, *_LOOK_FOR_PLACES], "*"),
         _allow("Prices", ["pricing:GetProducts"], "*"),
+        _allow("Tell", ["sns:Publish"], _arn(place, "sns", f"{place.prefix}*")),
         *_launch(place),
         *_live(place),
         *_state(place),

@@ -29,13 +29,14 @@ from devboxd.control.lifecycle.account import Progress
 from devboxd.control.lifecycle.home import Lifecycle
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.user import Asked
-from devboxd.errors import LoginNeeded
+from devboxd.errors import DevboxError, LoginNeeded, Unreachable
 from devboxd.host.config import Loaded
 from devboxd.host.prices import PriceFiles
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Layer, merge
 from devboxd.model.login import Login, Method, Source, Verdict
+from devboxd.model.notice import Way
 from devboxd.model.states import LoginState, Result, StoreEngine
 from devboxd.net.listen import bind_unix
 from devboxd.simulator.world import Simulator
@@ -66,6 +67,19 @@ class Files:
 
     def paths(self) -> tuple[str, str, str]:
         return "/identity", "/known_hosts", "/config"
+
+
+class Notices:
+    """Ways of notices, one of which fails, and what was to be kept secret."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Way, str | None]] = []
+
+    async def tell(self, title: str, text: str) -> dict[Way, DevboxError | None]:
+        return {Way.DESKTOP: None, Way.NTFY: Unreachable("ntfy did not answer", hint="ask it")}
+
+    async def keep(self, way: Way, value: str | None) -> None:
+        self.kept.append((way, value))
 
 
 class Logins:
@@ -267,6 +281,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
             def stop() -> None:
                 server.stops += 1
 
+            notices = Notices()
             home = home_of(daemon, callers, folder / "prices")
             context = Context(
                 daemon=daemon,
@@ -284,6 +299,8 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 projects=home.projects,
                 idle=home.idle,
                 open_page=lambda: page.open(),
+                tell=notices.tell,
+                keep_secret=notices.keep,
                 money=home.money,
                 budgets=home.budgets,
                 store_used=StoreEngine.SQLITE,

@@ -1,6 +1,30 @@
 """What the routes do, one noun a module. Handlers are functions: ask control, return a view."""
 
 # Importing a module enters its functions into the table.
-from devboxd.api.handlers import box, daemon, forward, idle, money, moves, page, project, session, store
+from devboxd.api.handlers import (
+    box,
+    daemon,
+    forward,
+    idle,
+    money,
+    moves,
+    notice,
+    page,
+    project,
+    session,
+    store,
+)
 
-__all__ = ["box", "daemon", "forward", "idle", "money", "moves", "page", "project", "session", "store"]
+__all__ = [
+    "box",
+    "daemon",
+    "forward",
+    "idle",
+    "money",
+    "moves",
+    "notice",
+    "page",
+    "project",
+    "session",
+    "store",
+]

@@ -18,12 +18,14 @@ from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.control.lifecycle.user import Asked, Finding
+from devboxd.errors import DevboxError
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Merged
 from devboxd.model.folder import in_folder
 from devboxd.model.login import Login
+from devboxd.model.notice import Way
 from devboxd.model.project import Phase
 from devboxd.model.states import StoreEngine
 from devboxd.model.wish import ProjectDown
@@ -79,6 +81,10 @@ class Context(msgspec.Struct):
     projects: Projects
     idle: IdleVerbs
     open_page: Callable[[], Awaitable[str]]  # a link that works once
+    tell: Callable[
+        [str, str], Awaitable[Mapping[Way, DevboxError | None]]
+    ]  # title, text; what came of each way
+    keep_secret: Callable[[Way, str | None], Awaitable[None]]
     money: Money
     budgets: Keeper
     store_used: StoreEngine

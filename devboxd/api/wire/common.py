@@ -129,6 +129,38 @@ class PageLink(msgspec.Struct, omit_defaults=True):
     version: int = API_VERSION
 
 
+class Notice(msgspec.Struct, omit_defaults=True):
+    """What came of a notice on one way. ``problem``: why it did not arrive, as far as can be told."""
+
+    way: str  # desktop, command, ntfy, slack, sns
+    problem: str | None = None
+    hint: str | None = None
+
+
+class Notices(msgspec.Struct, omit_defaults=True):
+    """One of each way that is set up."""
+
+    notices: list[Notice] = []
+    version: int = API_VERSION
+
+
+class NoticeSecret(msgspec.Struct, omit_defaults=True):
+    """What a way of notices keeps secret, for the keyring. ``value``: None forgets it."""
+
+    way: Line = ""
+    value: Text | None = None
+
+    def __repr__(self) -> str:
+        """Nothing that a log might keep."""
+        return f"NoticeSecret(way={self.way!r})"
+
+
+class Kept(msgspec.Struct, omit_defaults=True):
+    """It is so."""
+
+    version: int = API_VERSION
+
+
 class EventsRequest(msgspec.Struct, omit_defaults=True):
     """Which events: those after the sequence number ``since``; with ``follow`` also those to come."""
 
