@@ -69,6 +69,11 @@ def diff(
     if settings.json:
         show.print_json({name: [show.plain(old.get(name)), show.plain(new.get(name))] for name in names})
         return
+    if not names:
+        show.say(
+            f"generations {before.generation.number} and {after.generation.number} of {show.cell(project)} are alike"
+        )
+        return
     headers = ("", str(before.generation.number), str(after.generation.number))
     show.print_table(headers, [(name, old.get(name), new.get(name)) for name in names])
 
