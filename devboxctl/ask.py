@@ -55,9 +55,9 @@ def understood(data: bytes, answer: type[AnswerT]) -> AnswerT:
         ) from None
 
 
-def boxes() -> wire.BoxList:
-    """Ask for all boxes."""
-    return ask(routes.LIST_BOXES, wire.Account(settings.profile, settings.region))
+def boxes(*, all_owners: bool = False) -> wire.BoxList:
+    """Ask for all boxes, and projects that have none now."""
+    return ask(routes.LIST_BOXES, wire.BoxesRequest(settings.profile, settings.region, all_owners))
 
 
 def here() -> wire.Folder | None:
@@ -103,7 +103,8 @@ def _pick(known: list[wire.Box]) -> str:
             "there is no box to choose from", "devboxctl doctor says why, if there should be"
         )
     for number, box in enumerate(known, 1):
-        sys.stderr.write(printable(f"{number:3}  {box.name}  ({box.state}, {box.id})") + "\n")
+        about = f"{box.state}, {box.id}" if box.id else f"no box now: {box.phase}"
+        sys.stderr.write(printable(f"{number:3}  {box.name}  ({about})") + "\n")
     while True:
         sys.stderr.write("which box? ")
         sys.stderr.flush()

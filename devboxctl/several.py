@@ -66,12 +66,20 @@ def _matching(known: Iterable[wire.Box], wanted: Wanted, named: Iterable[str]) -
     for one in known:
         if not wanted.has(show.plain(one)) or any(like(one.name, word) for word in named):
             continue
-        if one.state in ("running", "unknown"):
+        if (why := left_out(one)) is None:
             found[one.ref or one.name] = None
         else:
-            show.say(f"left out: {one.name} is {one.state}")
+            show.say(f"left out: {why}")
     wanted.check()
     return found
+
+
+def left_out(one: wire.Box) -> str | None:
+    """Say why no command is run on a box that only a pattern or a tag means; None: it is."""
+    if one.project is not None and one.phase != "running":
+        name = printable(one.project)
+        return f"{name} is a project that is {one.phase}; devboxctl up {name} brings it up"
+    return None if one.state in ("running", "unknown") else f"{one.name} is {one.state}"
 
 
 class Member:

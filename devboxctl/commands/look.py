@@ -8,7 +8,7 @@ import typer
 
 from devboxctl import ask, grammar, options, show
 from devboxctl.commands import bridge, logins, sessions
-from devboxctl.fast.boxes import COLUMNS, Wanted
+from devboxctl.fast.boxes import COLUMNS, Wanted, field
 from devboxctl.options import default_box, settings
 from devboxd import __version__
 from devboxd.api import client, routes, wire
@@ -60,12 +60,18 @@ def list_boxes(
         list[str] | None,
         typer.Option("--state", metavar="STATE", help="Only those in this state, as running; may repeat."),
     ] = None,
+    all_owners: Annotated[
+        bool, typer.Option("--all-owners", help="Those too that others have launched with devbox.")
+    ] = False,
     wide: options.Wide = False,
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> None:
-    """List your boxes."""
-    found = ask.boxes()
+    """List your boxes.
+
+    Projects without an instance are among them: their state is none, and their phase says where the work is.
+    """
+    found = ask.boxes(all_owners=all_owners)
     wanted = Wanted(names or [], tag or [], state or [])
     found.boxes = [box for box in found.boxes if wanted.has(show.plain(box))]
     if settings.json:
@@ -76,20 +82,31 @@ def list_boxes(
     if found.stale_since:
         show.say(f"warning: AWS could not be asked; this is from {found.stale_since}")
     headers = list(COLUMNS)
-    if show.is_terminal() and all(box.connection == "unknown" for box in found.boxes):
-        headers.remove("connection")  # nobody may ask, so there is nothing to show
-    if show.is_terminal() and all(box.host in (None, f"{box.name}.devbox") for box in found.boxes):
-        headers.remove("host")  # the names say it
-    rows = [[getattr(box, name) for name in headers] for box in found.boxes]
+    if show.is_terminal():
+        headers = _for_people(headers, found.boxes)
+    rows = [[field(show.plain(box), name) for name in headers] for box in found.boxes]
     if show.is_terminal() and any(box.hour for box in found.boxes):
         headers.append("usd/hour")  # while it runs: scripts have it in --json
         rows = [[*row, box.hour] for row, box in zip(rows, found.boxes, strict=True)]
     if found.boxes or not show.is_terminal():
-        dispensable = ("zone", "usd/hour", "forwards", "sessions", "type", "connection", "host")
+        dispensable = ("zone", "usd/hour", "forwards", "sessions", "generation", "type", "connection", "host")
         show.print_table(headers, rows, dispensable=dispensable, wide=wide)
     else:
         show.say("there is no box" + (" like that" if names or tag or state else ""))
     wanted.check()
+
+
+def _for_people(headers: list[str], boxes: list[wire.Box]) -> list[str]:
+    """The columns in which there is something to see, those of projects beside the state."""
+    found = [name for name in headers if name not in ("phase", "generation")]
+    if any(box.project is not None for box in boxes):
+        at = found.index("state") + 1
+        found[at:at] = ["phase", "generation"]
+    if all(box.connection == "unknown" for box in boxes):
+        found.remove("connection")  # nobody may ask
+    if all(box.host in (None, f"{box.name}.devbox") for box in boxes):
+        found.remove("host")  # the names say it
+    return found
 
 
 def show_box(
@@ -106,7 +123,7 @@ def show_box(
         return
     show.print_fields(
         [
-            (name.replace("_", " "), getattr(found, name))
+            (name.replace("_", " "), field(show.plain(found), name))
             for name in found.__struct_fields__
             if name not in ("tags", "bridges")
         ]

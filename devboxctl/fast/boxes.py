@@ -34,10 +34,30 @@ BOX: Json = {
     "host": None,
     "hour": None,
     "bridges": [],
+    "project": None,
+    "phase": None,
+    "generation": 0,
+    "want": None,
+    "since": None,
+    "saved": None,
+    "under_way": None,
+    "next": None,
 }
 CONDITION: Json = {"code": "", "title": "", "text": "", "hint": None, "since": None, "severity": "warning"}
-STATES = ("running", "stopped", "pending", "stopping", "shutting-down", "terminated", "unknown")
-COLUMNS = ("name", "state", "connection", "type", "zone", "id", "sessions", "forwards", "host")
+STATES = ("running", "stopped", "pending", "stopping", "shutting-down", "terminated", "unknown", "none")
+COLUMNS = (
+    "name",
+    "state",
+    "connection",
+    "type",
+    "zone",
+    "id",
+    "sessions",
+    "forwards",
+    "host",
+    "phase",
+    "generation",
+)
 
 
 def main(line: list[str]) -> int | None:
@@ -55,7 +75,11 @@ def main(line: list[str]) -> int | None:
         return None
     import json
 
-    query = reply.query(profile=given.options.get("profile"), region=given.options.get("region"))
+    query = reply.query(
+        profile=given.options.get("profile"),
+        region=given.options.get("region"),
+        all_owners="true" if "all_owners" in given.flags else None,
+    )
     try:
         found = {**LIST, **json.loads(client.call("GET", "boxes" + query))}
         found["boxes"] = [{**BOX, **box} for box in found["boxes"]]
@@ -69,7 +93,9 @@ def main(line: list[str]) -> int | None:
         text = json.dumps(found, indent=2 if is_terminal else None) + "\n"
     else:
         _warn(found)
-        text = "".join("\t".join(_cell(box[column]) for column in COLUMNS) + "\n" for box in found["boxes"])
+        text = "".join(
+            "\t".join(_cell(field(box, column)) for column in COLUMNS) + "\n" for box in found["boxes"]
+        )
     try:
         reply.write(text)
         wanted.check()
@@ -104,7 +130,7 @@ class Wanted:
                 return False
         hit = False
         for name in self._names:
-            if like(str(box["name"]), name, beginning=True) or str(box["id"]) == name:
+            if like(str(box["name"]), name, beginning=True) or box["id"] == name:
                 self._names[name] = hit = True
         return hit or not self._names
 
@@ -129,6 +155,15 @@ def like(text: str, pattern: str, *, beginning: bool = False) -> bool:
     from fnmatch import fnmatchcase
 
     return fnmatchcase(text, pattern)
+
+
+def field(box: Json, name: str) -> object:
+    """What is shown of a box; None: there is nothing to show."""
+    if name == "generation" and not box["generation"]:
+        return None
+    if not box["id"] and name in ("sessions", "forwards", "connection"):
+        return None  # nothing can be connected to it
+    return box[name]
 
 
 def _warn(found: Json) -> None:

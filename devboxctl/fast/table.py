@@ -39,6 +39,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
     "ls": {
         "--tag": ("tag", VALUES),
         "--state": ("state", VALUES),
+        "--all-owners": ("all_owners", FLAG),
         "--wide": ("wide", FLAG),
         "-w": ("wide", FLAG),
         "--profile": ("profile", VALUE),
@@ -95,7 +96,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "schedule": ("--start= --stop= --tz= --days= --off --json --help -h", ("PROJECT",)),
     "export": ("--json --help -h", ("PROJECT", "FILE")),
     "import": ("--omsf-table= --type= --instance-profile= --profile= -p= --region= -r= --json --help -h", ("FILE",)),
-    "ls": ("--tag= --state=STATE --wide -w --profile= -p= --region= -r= --json --help -h", ("BOX",)),
+    "ls": ("--tag= --state=STATE --all-owners --wide -w --profile= -p= --region= -r= --json --help -h", ("BOX",)),
     "show": ("--profile= -p= --region= -r= --json --help -h", ("BOX",)),
     "status": ("--wide -w --json --help -h", ()),
     "ping": ("--count= -c= --timeout= --profile= -p= --region= -r= --json --help -h", ("BOX",)),

@@ -163,7 +163,9 @@ REMOVE_SSH_CONFIG: Final = Route(
 
 # Boxes --------------------------------------------------------------------------------------------------
 
-LIST_BOXES: Final = Route("GET", "/v1/boxes", wire.Account, wire.BoxList, "All boxes, by name.")
+LIST_BOXES: Final = Route(
+    "GET", "/v1/boxes", wire.BoxesRequest, wire.BoxList, "All boxes and projects, by name."
+)
 SHOW_BOX: Final = Route("GET", "/v1/boxes/{box}", wire.Target, wire.Box, "One box.")
 PING: Final = Route(
     "POST",

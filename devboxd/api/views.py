@@ -24,11 +24,13 @@ from devboxd.model.folder import InFolder
 from devboxd.model.forward import Facts
 from devboxd.model.health import Condition, Event
 from devboxd.model.identity import Identity, principal
+from devboxd.model.ledger import Ledger
 from devboxd.model.leftover import Leftover
+from devboxd.model.listing import Alone, next_step
 from devboxd.model.login import Login
-from devboxd.model.names import Listing
+from devboxd.model.names import HOST_SUFFIX, Listing
 from devboxd.model.price import Rates, TypeRate
-from devboxd.model.project import Generation
+from devboxd.model.project import Generation, Project
 from devboxd.model.states import Connection
 from devboxd.text import rfc3339
 
@@ -199,6 +201,7 @@ def box(
     forwards: int = 0,
     user: str | None = None,
     hourly: Decimal | None = None,
+    project: Project | None = None,
 ) -> wire.Box:
     """An instance. One that is going has no listing: it answers to no name any more."""
     return wire.Box(
@@ -219,13 +222,49 @@ def box(
         ref=listing.ref if listing is not None else instance.id,
         host=listing.host if listing is not None else None,
         hour=None if hourly is None else fine_dollars(hourly),
+        project=project.name if project is not None else None,
+        phase=project.phase.value if project is not None else None,
+        generation=project.head if project is not None else 0,
     )
+
+
+def alone(value: Alone) -> wire.Box:
+    """A project that no instance is listed for."""
+    row = value.project
+    place = row.place
+    return wire.Box(
+        name=row.name,
+        id=value.instance or "",
+        state=value.state,
+        type=place.type if place else None,
+        profile=row.account.profile,
+        region=row.account.region,
+        ref=row.name,
+        host=f"{row.name}{HOST_SUFFIX}",
+        project=row.name,
+        phase=row.phase.value,
+        generation=row.head,
+    )
+
+
+def of_project(found: wire.Box, known: Ledger, status: Status) -> wire.Box:
+    """Say in a box what there is to say of its project."""
+    row = known.project
+    is_pending = not is_at_rest(row)
+    newest = next((one for one in known.generations if one.number == row.head), None)
+    found.project, found.phase, found.generation = row.name, row.phase.value, row.head
+    found.want = row.want.value
+    found.since = rfc3339(row.since) if row.since else None
+    found.saved = rfc3339(newest.created) if newest is not None else None
+    found.under_way = status.problem or row.reason or (status.why if is_pending else "") or None
+    found.next = next_step(row, is_pending=is_pending)
+    return found
 
 
 def project(value: Status) -> wire.Project:
     """A project, and how far its loop is."""
     row = value.project
-    place = row.spec.places[row.attempt % len(row.spec.places)] if row.spec.places else None
+    place = row.place
     return wire.Project(
         name=row.name,
         id=row.uid,

@@ -277,6 +277,11 @@ class Project(msgspec.Struct, frozen=True):
         return f"{self.uid}-{self.run}-{self.attempt}"
 
     @property
+    def place(self) -> Place | None:
+        """Where the current attempt goes, or went."""
+        return self.spec.places[self.attempt % len(self.spec.places)] if self.spec.places else None
+
+    @property
     def is_cycle(self) -> bool:
         """Say whether the box must go down first although it is wanted up."""
         return self.rollback is not None or self.cycle is not Cycle.NONE

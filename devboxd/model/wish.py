@@ -58,6 +58,7 @@ class ProjectDown(WrongState):
     code = "project-down"
 
     def __init__(self, project: Project) -> None:
+        self.project = project
         name = project.name
         if project.phase is Phase.BROKEN:
             super().__init__(f"{name} needs you: {project.reason}", hint=f"devboxctl projects {name}")

@@ -45,8 +45,8 @@ def test_ls_in_a_pipe_is_tabs_without_headers_or_control_characters(
     assert run(["ls", "-p", "dev"]) == 0
     out, err = capsys.readouterr()
     assert out == (
-        "gpu\trunning\tconnected\tg5.xlarge\t\ti-0a\t0\t0\t\n"
-        "web ]0;owned \tstopped x 31m\tunknown\t\t\ti-0b\t0\t0\t\n"
+        "gpu\trunning\tconnected\tg5.xlarge\t\ti-0a\t0\t0\t\t\t\n"
+        "web ]0;owned \tstopped x 31m\tunknown\t\t\ti-0b\t0\t0\t\t\t\n"
     )
     assert "2026-01-01" in err
     assert daemon.requests[-1][1] == "boxes?profile=dev"
@@ -142,6 +142,36 @@ def test_ls_says_what_it_cannot_find(
     for short in (run, lambda line: boxes.main(line[1:])):
         assert short(["ls", *words]) == status
         assert said in capsys.readouterr().err
+
+
+SAVED: dict[str, object] = {"name": "work", "id": "", "state": "none", "ref": "work", "host": "work.devbox"}
+SAVED |= {"project": "work", "phase": "ready", "generation": 3}
+
+
+def test_ls_shows_projects_that_have_no_box(daemon: FakeDaemon, capsys: Capture) -> None:
+    """In a script as in a terminal; both ways of it agree."""
+    daemon.routes["GET boxes"] = {"boxes": [GPU, SAVED]}
+    assert run(["ls", "wo", "--state", "none"]) == 0
+    slow = capsys.readouterr().out
+    assert slow == "work\tnone\t\t\t\t\t\t\twork.devbox\tready\t3\n"
+    assert boxes.main(["wo", "--state", "none"]) == 0
+    assert capsys.readouterr().out == slow
+    with Tty(["ls"], {**os.environ, "NO_COLOR": "1", "COLUMNS": "0"}, size=(120, 30)) as tty:
+        assert tty.wait() == 0
+    headers, gpu, work = tty.screen.decode().split("\r\n")[:3]
+    assert headers.split()[:4] == ["name", "state", "phase", "generation"]
+    assert (gpu.split()[:4], work.split()[:4]) == (
+        ["gpu", "running", "-", "-"],
+        ["work", "none", "ready", "3"],
+    )
+
+
+def test_everybodys_boxes_are_listed_when_asked_for(daemon: FakeDaemon) -> None:
+    daemon.routes["GET boxes"] = {"boxes": [GPU]}
+    assert run(["ls", "--all-owners", "-p", "dev"]) == 0
+    assert daemon.requests[-1][1] == "boxes?profile=dev&all_owners=true"
+    assert boxes.main(["--all-owners", "-p", "dev"]) == 0
+    assert daemon.requests[-1][1] == "boxes?profile=dev&all_owners=true"
 
 
 def test_global_options_do_not_leak_into_the_next_command(daemon: FakeDaemon, capsys: Capture) -> None:
@@ -286,9 +316,10 @@ def test_the_box_may_come_from_the_environment(
 
 
 def test_on_a_terminal_a_missing_box_can_be_picked(daemon: FakeDaemon) -> None:
-    daemon.routes["GET boxes"] = {"boxes": [GPU, EVIL]}
+    daemon.routes["GET boxes"] = {"boxes": [GPU, EVIL, SAVED]}
     daemon.routes["GET boxes/gpu"] = GPU
     with Tty(["show"], os.environ) as tty:
+        tty.wait_for(b"3  work  (no box now: ready)")
         tty.wait_for(b"which box? ")
         assert b"\x1b]0;" not in tty.screen
         tty.type(b"7\n")

@@ -22,6 +22,8 @@ BOXES = [
     {"name": "web-10", "id": "i-3", "state": "running", "tags": {"team": "web"}},
     {"name": "web-2", "id": "i-4", "state": "stopped", "tags": {"team": "web"}},
     {"name": "a,b", "id": "i-5", "state": "running"},
+    {"name": "web-old", "id": "", "state": "none", "project": "web-old", "phase": "ready"},
+    {"name": "web-warm", "id": "i-6", "state": "stopped", "project": "web-warm", "phase": "warm"},
 ]
 
 
@@ -93,6 +95,8 @@ def test_several_boxes_are_meant_in_several_ways(
         assert "gone: [devbox: error: no gone]" in done.stderr
     if words[0] == "web-*":
         assert "left out: web-2 is stopped\n" in done.stderr
+        away = "left out: web-old is a project that is ready; devboxctl up web-old brings it up\n"
+        assert away in done.stderr
         assert "web-1:  [devbox: exit status 3]\n" in done.stderr
 
 

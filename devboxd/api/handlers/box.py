@@ -4,45 +4,61 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 
 from devboxd.api import routes, views, wire
-from devboxd.api.handlers.context import Context, account, resolved
+from devboxd.api.handlers.context import Context, account, may_be, resolved
 from devboxd.api.handlers.table import answers
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BoxNotFound, Denied, DevboxError, Unreachable
-from devboxd.model.box import Account, Instance
+from devboxd.model.box import Account, BoxRef, Instance
 from devboxd.model.health import condition
+from devboxd.model.listing import Alone, is_foreign, listed
 from devboxd.model.names import HOST_SUFFIX, Listing, is_user, known_host
 from devboxd.model.price import region_of
-from devboxd.model.states import Connection, InstanceState
+from devboxd.model.project import Project
+from devboxd.model.states import Connection
+from devboxd.model.wish import ProjectDown
 from devboxd.text import rfc3339
 
 
 @answers(routes.LIST_BOXES)
-async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
-    """All boxes: those of EC2, those that are configured, and those that are in use."""
+async def boxes(context: Context, asked: wire.BoxesRequest) -> wire.BoxList:
+    """All boxes: those of EC2, those that are configured or in use, and the projects that have none now."""
     daemon = context.daemon
     of = account(asked)
     conditions: list[wire.Condition] = []
     since: float | None = None
     instances: list[Instance] = []
     connecting = asyncio.gather(daemon.boxes.connections(of))  # at the same time
+    projects = await _projects(context, of)
+    asked_ec2 = False
     try:
         instances, of, since = await daemon.boxes.all(of)
+        asked_ec2 = since is None
     except DevboxError as error:
-        if not isinstance(error, Denied | Unreachable):
+        if not projects and not isinstance(error, Denied | Unreachable):
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
             raise
-        # Session Manager alone reaches a box; EC2 is a comfort. Show what is known without it.
+        # Session Manager alone reaches a box; EC2 is a comfort. Show what is known without it: projects are
+        # written down here.
         now = daemon.shared.time.wall()
-        raised = condition("ec2-unavailable", now, problem=error.message, hint=error.hint)
+        problem = f"{error.message}; projects are shown as written down" if projects else error.message
+        raised = condition("ec2-unavailable", now, problem=problem, hint=error.hint)
         conditions.append(views.condition(raised))
     (connections,) = await connecting
     # With an answer, a box that is not in it has no agent that ever reported.
     absent = Connection.NOT_CONNECTED if connections else Connection.UNKNOWN
     listings = daemon.boxes.listings(instances)
+    where = daemon.config.account_of(of)
+    known = listed(
+        instances,
+        projects,
+        owner=None if asked.all_owners else await _owner(context, of, instances, projects),
+        was_asked=lambda one: asked_ec2 and daemon.config.account_of(one.account) == where,
+    )
     sessions, forwards = _sessions(daemon), _forwards(daemon)
     found = [
         views.box(
@@ -53,11 +69,16 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
             sessions=sessions[instance.id],
             forwards=forwards[instance.id],
             hourly=_hourly(context, instance),
+            project=known.projects.get(instance.id),
         )
-        for instance in instances
-        if instance.state is not InstanceState.TERMINATED
+        for instance in known.instances
     ]
-    seen = {box.id for box in found}
+    found += [views.alone(one) for one in known.alone]
+    taken = {one.name.lower() for one in projects if one.name not in daemon.config.boxes}
+    for box in found:
+        if box.ref is not None and box.ref.lower() in taken and box.project is None:
+            box.ref = box.id  # that name means the project
+    seen = {instance.id for instance in instances} | {one.project.name for one in known.alone}
     configured = {target: listing for target, listing in listings.items() if target not in seen}
     in_use = {session.plan.target: session.plan.box for session in daemon.sessions()}
     for target in {**in_use, **configured}:
@@ -77,11 +98,40 @@ async def boxes(context: Context, asked: wire.Account) -> wire.BoxList:
     return wire.BoxList(found, conditions, rfc3339(since) if since is not None else None)
 
 
+async def _projects(context: Context, of: Account) -> list[Project]:
+    """The projects to list: all of them, or those of the account or region that was asked for."""
+    try:
+        found = await context.projects.all()
+    except DevboxError:  # a shared table that can not be read: as their loops saw them last
+        found = context.projects.remembered()
+    return [one for one in found if may_be(of, one.account)]
+
+
+async def _owner(
+    context: Context, of: Account, instances: Sequence[Instance], projects: Sequence[Project]
+) -> str | None:
+    """Who we are as the owner of boxes; None where nobody else's is in the list, or AWS does not say."""
+    ours = {project.uid for project in projects}
+    if not any(is_foreign(instance, "", ours) for instance in instances):
+        return None
+    try:
+        return await context.daemon.owner_tag(of)
+    except DevboxError:
+        return None
+
+
 @answers(routes.SHOW_BOX)
 async def show(context: Context, asked: wire.Target) -> wire.Box:
-    """One box, as far as it may be looked at."""
+    """One box, as far as it may be looked at, and the project that it is the box of."""
     daemon = context.daemon
-    box = await resolved(context, asked)
+    known = None
+    try:
+        box = await resolved(context, asked)
+    except ProjectDown as down:
+        known = await context.projects.get(down.project.name)
+        if (row := known.project).instance is None:
+            return views.of_project(views.alone(Alone(row)), known, context.projects.status(row))
+        box = daemon.settings.for_aws().box_ref(row.name, row.instance, row.account)
     instance = await daemon.boxes.instance(box) or Instance(box.target)
     called = box.name if box.name != box.target else instance.name or box.target
     found = views.box(
@@ -95,7 +145,15 @@ async def show(context: Context, asked: wire.Target) -> wire.Box:
         hourly=_hourly(context, instance),
     )
     found.bridges = [views.bridge(item) for item in daemon.bridges() if item.target == box.target]
+    if known is None and (project := _project_of(context, box)) is not None:
+        known = await context.projects.find(project.name)
+    if known is not None:
+        views.of_project(found, known, context.projects.status(known.project))
     return found
+
+
+def _project_of(context: Context, box: BoxRef) -> Project | None:
+    return next((one for one in context.projects.remembered() if one.instance == box.target), None)
 
 
 @answers(routes.REMOVE_BRIDGE)

@@ -103,7 +103,9 @@ async def _resolved(context: Context, name: str, of: Account) -> BoxRef:
     """
     daemon = context.daemon
     project = context.projects.named(name)
-    if project is None or name in daemon.config.boxes or not _may_be(of, project.account):
+    said = daemon.config.boxes.get(name)
+    is_elsewhere = said is not None and (said.target or said.profile or said.region)  # not only a user for it
+    if project is None or is_elsewhere or not may_be(of, project.account):
         return await daemon.boxes.resolve(name, of)
     if project.phase is not Phase.RUNNING or project.instance is None:
         raise ProjectDown(project)
@@ -111,7 +113,7 @@ async def _resolved(context: Context, name: str, of: Account) -> BoxRef:
     return daemon.settings.for_aws().box_ref(project.name, project.instance, project.account)
 
 
-def _may_be(asked: Account, own: Account) -> bool:
+def may_be(asked: Account, own: Account) -> bool:
     """Whether an account and region that were asked for, as far as they were, are those of a project."""
     return asked.profile in (None, own.profile) and asked.region in (None, own.region)
 

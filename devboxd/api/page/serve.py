@@ -238,7 +238,7 @@ class PageServer:
 
     async def _boxes(self, request: web.Request) -> web.StreamResponse:
         """Boxes of AWS, which may take a while or fail."""
-        return _json(await self._asked(routes.LIST_BOXES, wire.Account()))
+        return _json(await self._asked(routes.LIST_BOXES, wire.BoxesRequest()))
 
     async def _asked(self, route: routes.Route[Any, Any], asked: msgspec.Struct) -> Any:
         return await HANDLERS[route](self.context, asked)

@@ -25,6 +25,7 @@ from devboxd.api.wire.account import (
 )
 from devboxd.api.wire.box import (
     Box,
+    BoxesRequest,
     BoxList,
     BridgeRemoval,
     Ping,
@@ -160,6 +161,7 @@ __all__ = [
     "AttachRequest",
     "Box",
     "BoxList",
+    "BoxesRequest",
     "Bridge",
     "BridgeRemoval",
     "Budget",

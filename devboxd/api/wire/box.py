@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import msgspec
 
-from devboxd.api.wire.common import API_VERSION, Bridge, Condition, Line, Port, Target
+from devboxd.api.wire.common import API_VERSION, Account, Bridge, Condition, Line, Port, Target
 
 
 class Box(msgspec.Struct, omit_defaults=True):
     """A box as EC2 and Session Manager show it. ``connection``: connected, notconnected, unknown.
 
     ``ref`` is what to write to mean this box and no other: its name, or its id where several have that name.
+    ``project``, ``phase`` and ``generation`` (the newest; 0: none) are those of the project that it is the box of. A
+    project that has no instance is listed as well: ``id`` is empty then, and ``state`` is none.
     """
 
     name: str
     id: str
-    state: str = "unknown"  # running, stopped, pending, …; unknown without EC2 permissions
+    state: str = "unknown"  # running, stopped, pending, …; unknown without EC2 permissions; none: no instance
     connection: str = "unknown"
     type: str | None = None
     zone: str | None = None
@@ -31,6 +33,20 @@ class Box(msgspec.Struct, omit_defaults=True):
     host: str | None = None  # for ssh; None: the instance is going
     hour: str | None = None  # US dollars that it costs an hour while it runs, on demand
     bridges: list[Bridge] = []  # of one box only, not in a list of boxes
+    project: str | None = None
+    phase: str | None = None
+    generation: int = 0
+    want: str | None = None  # this and the rest: of one box only, as ``bridges``
+    since: str | None = None  # when the phase was entered
+    saved: str | None = None  # when the newest generation was made
+    under_way: str | None = None  # what is waited for, or why it is not as wanted
+    next: str | None = None  # what happens next, or what can be done, in a few words
+
+
+class BoxesRequest(Account, omit_defaults=True):
+    """Which boxes. ``all_owners``: those that others have launched with devbox, too."""
+
+    all_owners: bool = False
 
 
 class BridgeRemoval(msgspec.Struct, omit_defaults=True):

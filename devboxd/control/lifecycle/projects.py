@@ -158,6 +158,10 @@ class Projects:
         seen = self._fleet.status(project.uid)
         return Status(project, seen.why if seen else "", seen.problem if seen else "")
 
+    def remembered(self) -> list[Project]:
+        """Every project as its loop saw it last: from memory, so that nobody waits."""
+        return [one.project for one in self._fleet.statuses()]
+
     def named(self, name: str) -> Project | None:
         """The project of this name as its loop saw it last: from memory, so that nobody waits."""
         wanted = name.lower()
