@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Final
+from typing import Any, Final
 
 from devboxctl import ask, show
 from devboxctl.fast import reply
@@ -123,13 +123,38 @@ def show_project(found: wire.Project) -> None:
     if settings.json:
         show.print_json(found)
         return
-    show.print_fields(
-        [
-            (name.replace("_", " "), getattr(found, name))
-            for name in found.__struct_fields__
-            if name != "version"
-        ]
-    )
+    fields = {name: getattr(found, name) for name in found.__struct_fields__ if name != "version"}
+    if show.is_terminal():
+        fields = _for_a_person(fields)
+    show.print_fields([(name.replace("_", " "), value) for name, value in fields.items()])
+    if show.is_terminal() and (text := next_step(found)):
+        show.say(text)
+
+
+def _for_a_person(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a person wants to know of a project that was just acted on: state, place, size, what is saved."""
+    shown = {name: value for name, value in fields.items() if name not in ("id", "pending", "want", "base")}
+    if shown["waits"] == shown["phase"]:
+        del shown["waits"]
+    shown["generation"] = shown["generation"] or "none yet"
+    if shown["disk"] is not None:
+        shown["disk"] = f"{shown['disk']} GiB"
+    if shown["since"] is not None:
+        shown["since"] = show.moment(shown["since"])
+    return shown
+
+
+def next_step(found: wire.Project) -> str:
+    """What there is to type, as a project is now; empty where that depends on what it was looked at for."""
+    name = reply.shell_word(found.name)
+    if found.pending:
+        return "it goes on: devboxctl ops ls shows it, devboxctl events --follow every step"
+    if found.phase == "running":
+        return f"next: devboxctl attach {name}; when it goes for being idle: devboxctl why {name}"
+    if found.phase in ("warm", "ready"):
+        costs = "its disks go on costing" if found.phase == "warm" else "only what is saved goes on costing"
+        return f"the box does not run, and {costs}; to have it back: devboxctl up {name}"
+    return ""
 
 
 def _text(step: wire.ProjectStep) -> str:

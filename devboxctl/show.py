@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from devboxctl.fast.reply import ReaderGone as ReaderGone
 from devboxctl.fast.reply import write as write
 from devboxctl.options import settings
 from devboxd.api import wire
-from devboxd.text import printable
+from devboxd.text import parse_rfc3339, printable
 
 
 def print_json(value: object, *, line: bool = False, bare: bool = False) -> None:
@@ -117,9 +118,17 @@ def cell(value: object) -> str:
     return printable(str(value))
 
 
-def say(text: str) -> None:
-    """Tell the person something that is not data, in one line: foreign text cannot add a hint of its own."""
-    reply.say(printable(text) + "\n")
+def say(text: str, indent: str = "  ") -> None:
+    """Tell the person something that is not data, in one line: foreign text cannot add a hint of its own.
+
+    Where a terminal is too narrow for it, it goes on in the next line, behind ``indent``.
+    """
+    reply.say(reply.fitted(printable(text), indent) + "\n")
+
+
+def write_line(text: str, indent: str = "  ") -> None:
+    """Write one line of an answer, in the same way."""
+    write(reply.fitted(cell(text), indent, descriptor=1) + "\n")
 
 
 def conditions(found: Sequence[wire.Condition]) -> None:
@@ -138,6 +147,32 @@ def size(count: int) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"
+
+
+def moment(text: str) -> str:
+    """A time of RFC 3339: for a person by the clock of this machine, to the second; for a program as it is."""
+    if not is_terminal():
+        return text
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(parse_rfc3339(text)))
+    except (ValueError, OverflowError, OSError):
+        return text
+
+
+def count(number: int, thing: str) -> str:
+    """Say how many of a thing there are, in its plural where that is right."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def holding(found: wire.Status) -> str:
+    """What the daemon holds, in a few words."""
+    return ", ".join(
+        (
+            count(found.sessions, "session"),
+            count(found.forwards, "forward"),
+            count(found.attached, "terminal"),
+        )
+    )
 
 
 def has_color() -> bool:

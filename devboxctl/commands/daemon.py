@@ -45,10 +45,10 @@ def status() -> None:
         return
     show.print_fields(
         [
-            ("running", f"{found.daemon_version}, pid {found.pid}, since {found.started}"),
+            ("running", f"{found.daemon_version}, pid {found.pid}, since {show.moment(found.started)}"),
             ("started by", found.activation),
             ("socket", found.socket),
-            ("holding", f"{found.sessions} sessions, {found.forwards} forwards, {found.attached} terminals"),
+            ("holding", show.holding(found)),
         ]
     )
 

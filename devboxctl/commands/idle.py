@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -163,7 +163,7 @@ def why(project: Name) -> None:
     if settings.json:
         show.print_json(found)
         return
-    show.write(show.cell(_sentence(found)) + "\n")
+    show.write_line(_sentence(found))
     if found.evidence:
         show.write("\n")
         rows = [(one.signal, one.seen, "yes" if one.counts else "no") for one in found.evidence]
@@ -231,12 +231,22 @@ def _local(text: str) -> str:
         return text
 
 
+_DOWN: Final = {
+    "absent": "it has no box, and nothing is saved of it",
+    "ready": "its work is saved, and its box is gone (devboxctl up brings it back)",
+    "warm": "it is saved, and kept stopped for a while (devboxctl up starts it)",
+    "saving": "its work is being saved",
+    "launching": "it is being launched",
+    "starting": "it is being started",
+}
+
+
 def _sentence(found: wire.Idle) -> str:
     """What matters most, in one line."""
     if found.phase != "running":
         stopped = [one for one in found.decisions if one.did in ("stopped", "watchdog")]
         last = f"; it was stopped {_local(stopped[-1].at)}: {stopped[-1].why}" if stopped else ""
-        return f"{found.project} does not run: it is {found.phase}{last}"
+        return f"{found.project} does not run: {_DOWN.get(found.phase, f'it is {found.phase}')}{last}"
     if found.problem:
         return f"{found.project} is up: it can not be seen whether it is idle ({found.problem})"
     if found.verdict is None:

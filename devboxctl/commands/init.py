@@ -90,9 +90,9 @@ def user(
 
 def _tell(check: wire.Check) -> None:
     mark = _MARKS.get(check.result, show.cell(check.result))
-    show.write(f"{mark}  {show.cell(check.name)}: {show.cell(check.text)}\n")
+    show.write_line(f"{mark}  {check.name}: {check.text}", " " * 9)
     if check.hint:
-        show.write(f"         hint: {show.cell(check.hint)}\n")
+        show.write_line(f"         hint: {check.hint}", " " * 9)
 
 
 def account(

@@ -147,10 +147,10 @@ def status(wide: options.Wide = False) -> None:
         [
             (
                 "devboxd",
-                f"{found.daemon_version}, pid {found.pid}, since {found.started} ({found.activation})",
+                f"{found.daemon_version}, pid {found.pid}, since {show.moment(found.started)} ({found.activation})",
             ),
             ("socket", found.socket),
-            ("holding", f"{found.sessions} sessions, {found.forwards} forwards, {found.attached} terminals"),
+            ("holding", show.holding(found)),
             *(("login", _login_text(one)) for one in found.logins),
             *(("bridge", f"{one.box}: {bridge.said(one)}") for one in found.bridges),
         ]
@@ -161,7 +161,7 @@ def status(wide: options.Wide = False) -> None:
 
 def _login_text(one: wire.Login) -> str:
     until = f", until {one.ends}" + (", renews itself" if one.renews else "") if one.ends else ""
-    return f"{one.method} {one.name}: {one.verdict}{until}"
+    return f"{_method(one.method, one.name)}: {one.verdict}{until}"
 
 
 def ping(
@@ -205,7 +205,9 @@ def events(
             show.print_json(event, line=True)
         else:
             box = f"{event.box}: " if event.box else ""
-            show.write("\t".join(map(show.cell, (event.time, event.kind, box + event.text))) + "\n")
+            show.write(
+                "\t".join(map(show.cell, (show.moment(event.time), event.kind, box + event.text))) + "\n"
+            )
 
 
 _MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED ", "skipped": "skipped"}
@@ -237,9 +239,9 @@ def doctor(
         for check in found.checks:
             took = f" ({check.seconds:.2f} s)" if check.seconds is not None else ""
             mark = _MARKS.get(check.result, show.cell(check.result))
-            show.write(f"{mark}  {show.cell(check.name)}: {show.cell(check.text)}{took}" + "\n")
+            show.write_line(f"{mark}  {check.name}: {check.text}{took}", " " * 9)
             if check.hint and check.result != "ok":
-                show.write(f"         hint: {show.cell(check.hint)}" + "\n")
+                show.write_line(f"         hint: {check.hint}", " " * 9)
     return 1 if any(check.result == "failed" for check in found.checks) else 0
 
 
@@ -261,12 +263,17 @@ def whoami(profile: options.Profile = None, region: options.Region = None) -> No
             ("identity", who),
             ("region", found.region),
             ("profile", found.profile),
-            ("credentials from", found.method + (f" {found.source}" if found.source else "")),
+            ("credentials from", _method(found.method, found.source)),
             ("credentials until", found.expires or "they do not expire"),
             ("login until", _login_end(found)),
             ("arn", found.arn),
         ]
     )
+
+
+def _method(method: str, source: str | None) -> str:
+    """Where credentials come from; those of the environment have no other name."""
+    return method if not source or source == method else f"{method} {source}"
 
 
 def _login_end(found: wire.Identity) -> str | None:

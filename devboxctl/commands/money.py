@@ -212,8 +212,11 @@ def quoted(request: wire.LaunchRequest) -> wire.Quote | None:
         return None
 
 
-def tell_price(found: wire.Quote | None) -> None:
-    """Say what a launch costs, on standard error: before it is made."""
+def tell_price(found: wire.Quote | None, *, is_asked: bool = False) -> None:
+    """Say what a launch costs, on standard error: before it is made.
+
+    ``is_asked``: it is made next, so what a budget refuses is said then.
+    """
     if settings.json or found is None:
         return
     at_most = "at most " if found.at_most else ""
@@ -224,9 +227,9 @@ def tell_price(found: wire.Quote | None) -> None:
         of = f"; prices {'built in, ' if note.built_in else ''}of {note.date}" if note is not None else ""
         show.say(
             f"{found.type} in {found.region}: {at_most}{found.hour} USD an hour while it runs,"
-            f" {found.stopped} USD for thirty days stopped{of}"
+            f" {found.stopped} USD for thirty days stopped, both with its disks{of}"
         )
-    if found.refused:
+    if found.refused and not is_asked:
         show.say(f"warning: {found.refused}")
 
 

@@ -163,7 +163,7 @@ def launch(
     if dry_run:
         _print_plan(ask.ask(routes.PLAN_LAUNCH, request, timeout=LOOK))
         return 0
-    money.tell_price(money.quoted(request))
+    money.tell_price(money.quoted(request), is_asked=True)
     found = ask.ask(routes.LAUNCH, request, timeout=LOOK)
     return progress.finish(project, found, wait=wait, up=True)
 
@@ -235,6 +235,7 @@ def up(
             launch_ = True
     if launch_ and not _is_known(project):
         request = wire.LaunchRequest(project=project, profile=settings.profile, region=settings.region)
+        money.tell_price(money.quoted(request), is_asked=True)
         return progress.finish(project, ask.ask(routes.LAUNCH, request, timeout=LOOK), wait=wait, up=True)
     found = ask.ask(routes.UP, wire.ProjectName(project), timeout=LOOK)
     return progress.finish(project, found, wait=wait, up=True)

@@ -169,9 +169,13 @@ def field(box: Json, name: str) -> object:
 def _warn(found: Json) -> None:
     conditions = found["conditions"]
     for condition in conditions if isinstance(conditions, list) else ():
-        reply.say(printable(f"{condition['severity']}: {condition['title']}: {condition['text']}") + "\n")
+        reply.say(
+            reply.fitted(
+                printable(f"{condition['severity']}: {condition['title']}: {condition['text']}") + "\n"
+            )
+        )
         if condition["hint"]:
-            reply.say(printable(f"hint: {condition['hint']}") + "\n")
+            reply.say(reply.fitted(printable(f"hint: {condition['hint']}") + "\n"))
     if found["stale_since"]:
         reply.say(printable(f"warning: AWS could not be asked; this is from {found['stale_since']}") + "\n")
 

@@ -161,7 +161,7 @@ def show_failure(failure: Mapping[str, object]) -> int:
     lines = f"error: {printable(str(failure.get('message')))}\n"
     if hint := failure.get("hint"):
         lines += f"hint: {printable(str(hint))}\n"
-    say(lines)
+    say(fitted(lines))
     status = failure.get("exit_status")
     return status if isinstance(status, int) else 1
 
@@ -199,6 +199,19 @@ def show_unexpected(error: BaseException) -> int:
             "hint": "DEVBOX_DEBUG=1 shows more; the daemon's log: devboxctl daemon logs",
         }
     )
+
+
+def fitted(text: str, indent: str = "  ", descriptor: int = 2) -> str:
+    """The text, its long lines broken between words where a terminal shows it: that would cut a word in two."""
+    try:
+        columns = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(descriptor).columns
+    except (OSError, ValueError):
+        return text  # no terminal: a line stays a line
+    if columns <= 0 or not os.isatty(descriptor) or all(len(line) <= columns for line in text.split("\n")):
+        return text
+    from devboxctl.fast.lines import wrapped
+
+    return wrapped(text, columns, indent)
 
 
 def say(text: str) -> None:

@@ -371,7 +371,7 @@ def quote(value: Quote, refused: str = "") -> wire.Quote:
     return wire.Quote(
         value.type,
         value.region,
-        fine_dollars(value.hour.most),
+        fine_dollars(value.hour.most if value.spot else value.hour.total),
         dollars(standing.running.most if value.spot else standing.running.total),
         dollars(standing.stopped.total),
         value.spot,

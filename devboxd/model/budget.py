@@ -105,6 +105,13 @@ def _type(project: Project) -> str:
     return project.spec.places[0].type if project.spec.places else ""
 
 
+def _raise_it(budget: Budget) -> str:
+    """What helps where a budget refuses."""
+    whose = f" {budget.name}" if budget.scope != ALL else ""
+    month = f" --month {budget.month}" if budget.month else ""
+    return f"devboxctl budget set{whose} --limit USD{month} --hard raises it; devboxctl budget show says how far it is"
+
+
 def check(
     budget: Budget, spent: Decimal, others: Iterable[Decimal | None], own: Decimal | None, type_: str
 ) -> None:
@@ -123,9 +130,7 @@ def check(
     whose = f"of {budget.name}" if budget.scope != ALL else "of all projects"
     said = f"{spent:.2f} of {budget.limit:.2f} USD"
     if spent >= budget.limit:
-        raise BudgetExceeded(
-            f"the budget {whose} is used up: {said} this month", hint="see: devboxctl budget show"
-        )
+        raise BudgetExceeded(f"the budget {whose} is used up: {said} this month", hint=_raise_it(budget))
     if own is None:
         raise BudgetExceeded(
             f"the price of {type_ or 'the type'} is not known, and the budget {whose} is a hard one",
@@ -135,7 +140,7 @@ def check(
     if spent + hour * RESERVE > budget.limit:
         raise BudgetExceeded(
             f"the budget {whose} has not an hour left for this: {said} this month, and {hour:.2f} USD an hour",
-            hint="see: devboxctl budget show",
+            hint=_raise_it(budget),
         )
 
 

@@ -535,7 +535,7 @@ def test_status_shows_what_to_do_first(daemon: FakeDaemon, capsys: Capture) -> N
     out, err = capsys.readouterr()
     assert err.startswith("warning: Login needed: expired \nhint: devboxctl login\n")
     assert "daemon restart" in err
-    assert "holding\t1 sessions, 2 forwards, 3 terminals\n" in out
+    assert "holding\t1 session, 2 forwards, 3 terminals\n" in out
     assert run(["status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["held_sessions"][0]["id"] == "s1"
 

@@ -138,7 +138,7 @@ async def test_a_quote_needs_nobody(one: Bench) -> None:
     bill = money(one)
     quote = bill.quote(None, LaunchWish(types=("m7g.large",), gib=100), Account("work", "eu-west-1"))
     assert (quote.type, quote.region, quote.rates.built_in) == ("m7g.large", "eu-west-1", True)
-    assert quote.hour.total == Decimal("0.091") + Decimal("0.005")
+    assert quote.hour.total == Decimal("0.091") + Decimal("0.005") + Decimal("8.8") / 720, "with its disk"
     assert quote.standing.stopped.total == Decimal("8.8")
     await one.launched(gib=200, account=Account("work", "us-east-1"))
     await one.projects.terminate("api")

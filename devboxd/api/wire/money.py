@@ -102,7 +102,7 @@ class WhatIf(msgspec.Struct, omit_defaults=True):
 
 
 class Quote(msgspec.Struct, omit_defaults=True):
-    """What a launch would cost. ``hour``: box and public address while it runs; the others: thirty days, with disks.
+    """What a launch would cost. ``hour``: while it runs, ``running``, ``stopped``: thirty days; all with address, disks and snapshots.
 
     ``at_most``: it is a spot box, and the price of the market may be lower. ``refused``: why a budget says no.
     """

@@ -44,7 +44,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Quote(msgspec.Struct, frozen=True):
-    """What a box would cost. ``hour``: of the box and its address alone; months of 30 days, with disks."""
+    """What a box would cost: an hour, as the list of projects has it, and months of 30 days; both with disks."""
 
     type: str
     region: str
@@ -207,9 +207,16 @@ class Money:
         if known is not None:
             held = meter.held(known.project, known.run, known.generations).values()
             pieces += [one for one in held if one.kind is Kind.SNAPSHOT]
-        hour = cost.standing([box, address], self.prices.of).hourly
         standing = cost.standing(pieces, self.prices.of)
-        return Quote(type_, region, spot, hour, standing, self.prices.of(region), self.prices.problem(region))
+        return Quote(
+            type_,
+            region,
+            spot,
+            standing.hourly,
+            standing,
+            self.prices.of(region),
+            self.prices.problem(region),
+        )
 
 
 def _disks(region: str, head: Generation | None, gib: int) -> list[Piece]:

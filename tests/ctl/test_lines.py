@@ -1,0 +1,61 @@
+"""A long line on a terminal is broken between words, and a command to type is not broken."""
+
+from __future__ import annotations
+
+import pytest
+
+from devboxctl import progress
+from devboxctl.fast.lines import wrapped
+from devboxd.api import wire
+
+
+@pytest.mark.parametrize("columns", [30, 40, 80, 120])
+def test_no_word_is_cut_and_none_is_lost(columns: int) -> None:
+    text = "t4g.medium in us-east-1: 0.0430 USD an hour while it runs, 3.20 USD for thirty days stopped; " * 3
+    lines = wrapped(text.strip(), columns).split("\n")
+    assert max(map(len, lines)) <= columns
+    assert " ".join(lines).split() == text.split()
+
+
+def test_a_short_line_and_the_blanks_of_a_column_stay() -> None:
+    assert wrapped("    0.0 s  launching\n", 40) == "    0.0 s  launching\n"
+    broken = wrapped("    0.0 s  launching: " + "word " * 10, 40, " " * 11)
+    assert broken.startswith("    0.0 s  launching: word")
+    assert all(line.startswith(" " * 11 + "word") for line in broken.split("\n")[1:])
+
+
+def test_what_a_box_says_can_not_look_like_a_line_of_ours() -> None:
+    assert not any(
+        line.startswith("hint:") for line in wrapped("x" * 38 + " hint: type this", 40).split("\n")
+    )
+
+
+def test_a_command_stays_on_one_line() -> None:
+    text = "the work goes on in devboxd, as you asked: devboxctl ops ls shows it, and more"
+    assert "devboxctl ops ls shows it," in wrapped(text, 60).split("\n")[1]
+
+
+def test_a_word_longer_than_the_line_stays_whole() -> None:
+    link = "http://127.0.0.1:1/?link=" + "x" * 100
+    assert link in wrapped(f"this link works once: {link}", 40)
+
+
+@pytest.mark.parametrize(
+    ("phase", "command"),
+    [
+        ("running", "devboxctl attach api"),
+        ("warm", "devboxctl up api"),
+        ("ready", "devboxctl up api"),
+        ("broken", ""),
+    ],
+)
+def test_what_comes_next_is_said_of_each_state(phase: str, command: str) -> None:
+    said = progress.next_step(wire.Project("api", "u1", phase, "up"))
+    assert command in said
+    assert bool(said) == bool(command)
+
+
+def test_what_is_under_way_says_where_it_is_seen() -> None:
+    assert "devboxctl ops ls" in progress.next_step(
+        wire.Project("api", "u1", "running", "warm", pending=True)
+    )
