@@ -74,13 +74,7 @@ class Forwards:
                 if (same := self._same(box, spec)) is not None:
                     found.append(same)
                     continue
-                forward = self._forward(Saved(self._new_id(), box, spec), spec)
-                try:
-                    await forward.start()
-                except PortInUse as error:
-                    if (other := self._holder(spec)) is None:
-                        raise
-                    raise _ours(other) from error
+                forward = await self._started(box, spec)
                 made.append(forward)
                 found.append(forward)
             if auto:
@@ -97,22 +91,34 @@ class Forwards:
             raise
         for new in made:
             self._all[new.id] = new
-            if isinstance(new, Forward) and not ephemeral:
-                self._keep(new)
             if ephemeral:
                 self._ephemeral[new.id] = set()
             else:
-                self._remember(new)
-            facts = new.facts()
-            self._shared.news.tell("forward.added", facts.ends, box=box.name, id=new.id)
+                self._make_lasting(new)
+            self._shared.news.tell("forward.added", new.facts().ends, box=box.name, id=new.id)
         for one in found:
             if ephemeral and holder is not None and one.id in self._ephemeral:
                 self._ephemeral[one.id].add(holder)
             elif not ephemeral and self._ephemeral.pop(one.id, None) is not None:
-                self._remember(one)
-                if isinstance(one, Forward):
-                    self._keep(one)
+                self._make_lasting(one)
         return [forward.facts() for forward in found]
+
+    async def _started(self, box: BoxRef, spec: Spec) -> Forward:
+        """A new forward that listens. Raises PortInUse, which says so where it is one of ours that has the port."""
+        forward = self._forward(Saved(self._new_id(), box, spec), spec)
+        try:
+            await forward.start()
+        except PortInUse as error:
+            if (other := self._holder(spec)) is None:
+                raise
+            raise _ours(other) from error
+        return forward
+
+    def _make_lasting(self, forward: Forward | AutoForward) -> None:
+        """Keep it in the journal, and its local end over a restart."""
+        if isinstance(forward, Forward):
+            self._keep(forward)
+        self._remember(forward)
 
     async def release(self, holder: object) -> None:
         """Whoever asked for ephemeral forwards is gone: remove those that nobody else holds."""

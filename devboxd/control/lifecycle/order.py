@@ -48,25 +48,8 @@ async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spe
     """
     old = known.project.spec if known is not None else Spec()
     source = _source(known)
-    if wish.kms is not None and known is not None:
-        raise BadRequest(
-            f"{known.project.name} has its key already: another one is for a new project",
-            hint="leave --key out",
-        )
-    if wish.base is not None and source is not None:
-        raise BadRequest(
-            f"{known.project.name if known else ''} is saved already: a base image is for a new project",
-            hint="leave --base out, or launch another project",
-        )
-    spec = replace(
-        old,
-        root_gib=wish.gib or old.root_gib or offer.DEFAULT_GIB,
-        user_data=old.user_data if wish.user_data is None else wish.user_data,
-        tags=old.tags if wish.tags is None else tags.checked(wish.tags),
-        network=offer.chosen(old.network, wish.zone, wish.subnets, wish.groups),
-        spot=old.spot if wish.spot is None else wish.spot,
-        until_up=old.until_up if wish.until_up is None else wish.until_up,
-    )
+    _check(known, source, wish)
+    spec = _wished(old, wish)
     types = wish.types or tuple(dict.fromkeys(one.type for one in old.places)) or (offer.DEFAULT_TYPE,)
     machines = await offers.types(types)
     architecture = offer.architecture_of(machines, source.boot.architecture if source else None)
@@ -81,6 +64,35 @@ async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spe
             spec, image=base.image, base=wish.base or offer.DEFAULT_BASE, disks=disks, boot=base.boot
         )
     return spec
+
+
+def _check(known: Ledger | None, source: Generation | None, wish: LaunchWish) -> None:
+    """What a project keeps from its first launch on can not be asked for anew. Raises BadRequest."""
+    if known is None:
+        return
+    if wish.kms is not None:
+        raise BadRequest(
+            f"{known.project.name} has its key already: another one is for a new project",
+            hint="leave --key out",
+        )
+    if wish.base is not None and source is not None:
+        raise BadRequest(
+            f"{known.project.name} is saved already: a base image is for a new project",
+            hint="leave --base out, or launch another project",
+        )
+
+
+def _wished(old: Spec, wish: LaunchWish) -> Spec:
+    """The spec with what needs no look at AWS."""
+    return replace(
+        old,
+        root_gib=wish.gib or old.root_gib or offer.DEFAULT_GIB,
+        user_data=old.user_data if wish.user_data is None else wish.user_data,
+        tags=old.tags if wish.tags is None else tags.checked(wish.tags),
+        network=offer.chosen(old.network, wish.zone, wish.subnets, wish.groups),
+        spot=old.spot if wish.spot is None else wish.spot,
+        until_up=old.until_up if wish.until_up is None else wish.until_up,
+    )
 
 
 def _source(known: Ledger | None) -> Generation | None:
