@@ -179,7 +179,7 @@ def logs(
             show.write("")  # so that a closed standard output is noticed here
             os.execv(journal, line)
         return _relay_journal([*line, "-o", "cat"])
-    if not os.path.exists(file):
+    if not os.path.isfile(file):
         raise UsageError(f"there is no log at {file}", "devboxctl daemon start")
     with open(file, "rb") as log:
         _seek_lines(log.fileno(), lines)

@@ -1,7 +1,7 @@
 """Serve the control API on the unix socket: check the peer, parse, dispatch, answer.
 
 What to serve stands in ``routes``, how in ``handlers``; parsing, encoding and errors are done here, once. A
-fault never ends the daemon: the one ``except Exception`` of devboxd stands here, and it logs the traceback.
+fault never ends the daemon: ``except Exception`` stands here, and for streams in ``upgrade``, and the log has the traceback.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from devboxd.api import upgrade, wire
+from devboxd.api import upgrade
 from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.routes import ROUTES, Route, Shape
@@ -25,7 +25,7 @@ from devboxd.api.views import failure
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.errors import BadRequest, DevboxError, Unreachable, http_status
 from devboxd.net.listen import BACKLOG
-from devboxd.net.room import FULL, ROOM, NoDescriptors, accept_all
+from devboxd.net.room import accept_all
 from devboxd.net.unix import PeerDenied, check_peer
 
 log = logging.getLogger(__name__)
@@ -186,12 +186,10 @@ async def guard(request: web.Request, handler: Serve) -> web.StreamResponse:
     except (
         Exception
     ) as error:  # the last line: a bug in one request must not take the daemon's sessions along
-        if isinstance(error, OSError) and error.errno in FULL:
-            ROOM.ran_out()
-            return answer(failure(NoDescriptors()), http_status(NoDescriptors.kind))
-        log.exception("request %s %s failed", request.method, request.path)
-        hint = "devboxctl daemon logs has the details"
-        return answer(wire.Failure("internal", "the daemon failed at this request", hint), 500)
+        if (told := upgrade.short_of_room(error)) is None:
+            log.exception("request %s %s failed", request.method, request.path)
+        told = told or upgrade.a_bug()
+        return answer(failure(told), http_status(told.kind))
     finally:
         _answering.discard(request.protocol)
 

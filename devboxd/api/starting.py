@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import sys
 import time
 
@@ -177,10 +179,17 @@ def make_folder(path: str) -> None:
 
 
 def _opened(path: str, flags: int) -> int:
+    """A file of ours. A pipe in its place is not waited for."""
     try:
-        return os.open(path, flags, 0o600)
+        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
     except OSError as error:
-        raise client.ClientError(f"cannot write {path}: {error.strerror}") from None
+        why = "it is no regular file" if error.errno == errno.ENXIO else error.strerror
+        raise client.ClientError(f"cannot write {path}: {why}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise client.ClientError(f"cannot write {path}: it is no regular file")
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _size(path: str) -> int:
@@ -198,7 +207,11 @@ def mark_stopped(path: str, *, stopped: bool) -> None:
     try:
         if stopped:
             os.close(
-                os.open(path + STOPPED_SUFFIX, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                os.open(
+                    path + STOPPED_SUFFIX,
+                    os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                    0o600,
+                )
             )
         else:
             os.unlink(path + STOPPED_SUFFIX)
@@ -283,7 +296,8 @@ def process_id(path: str) -> int | None:
 
     try:
         lock = os.open(
-            os.path.join(os.path.dirname(path), LOCK_NAME), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+            os.path.join(os.path.dirname(path), LOCK_NAME),
+            os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
         )
     except OSError:
         return None

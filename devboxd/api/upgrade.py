@@ -6,6 +6,7 @@ The connection's descriptor is duplicated, and aiohttp keeps its own end quiet u
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,9 +19,10 @@ from devboxd.api import wire
 from devboxd.api.stream import StreamTerminal
 from devboxd.control.connect.splice import splice
 from devboxd.control.connect.stream import Duplex
-from devboxd.errors import BadRequest
+from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.terminal import Leaving
 from devboxd.net.listen import Connection
+from devboxd.net.room import FULL, ROOM, NoDescriptors
 from devboxd.net.unix import send_fd
 from devboxd.text import one_line
 
@@ -28,6 +30,8 @@ _SWITCH: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + wire.UPGRADE.encode() + b"\r\n"
 )
 _MOST_NOTES: Final = 8
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ async def frames(request: web.Request, framed: Framed) -> web.StreamResponse:
         async with take_over(request) as own:
             terminal = await StreamTerminal.over(_handed_on(own))
             try:
-                terminal.leave(await framed.work(terminal))
+                terminal.leave(await _left(request, framed.work(terminal)))
                 await terminal.close(framed.patience)
             except BaseException:
                 await terminal.close(timeout=0.5)
@@ -85,6 +89,33 @@ async def frames(request: web.Request, framed: Framed) -> web.StreamResponse:
     finally:
         framed.after()
     return web.Response()
+
+
+async def _left(request: web.Request, work: Awaitable[Leaving]) -> Leaving:
+    """How a client leaves. A failure is told to it like one before the stream began: it must not look like our end."""
+    try:
+        return await work
+    except DevboxError as error:
+        return Leaving(error=error)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        if (told := short_of_room(error)) is None:
+            log.exception("the stream of %s %s failed", request.method, request.path)
+        return Leaving(error=told or a_bug())
+
+
+def short_of_room(error: Exception) -> DevboxError | None:
+    """What the client hears where descriptors ran out; None for every other error."""
+    if not isinstance(error, OSError) or error.errno not in FULL:
+        return None
+    ROOM.ran_out()
+    return NoDescriptors()
+
+
+def a_bug() -> DevboxError:
+    """What the client hears of one; the log has the rest."""
+    return DevboxError("the daemon failed at this request", hint="devboxctl daemon logs has the details")
 
 
 async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:

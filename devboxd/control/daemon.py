@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import secrets
@@ -36,7 +35,7 @@ from devboxd.control.connect.sshagent import SshAgents
 from devboxd.control.connect.stream import Duplex
 from devboxd.control.connect.sweep import sweep
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import BoxNotFound, Unreachable
+from devboxd.errors import BoxNotFound, DevboxError, Unreachable
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config
@@ -227,11 +226,20 @@ class Daemon:
 
     async def held(self, name: str, work: Coroutine[None, None, T]) -> T:
         """Run a client's stream among our own tasks: ``stop`` ends it, and its session at AWS's side."""
+
+        async def outcome() -> T | DevboxError:
+            try:
+                return await work
+            except DevboxError as error:  # for the client: no failure of the task
+                return error
+
         if self.shared.tasks.is_closing:
             work.close()
             raise Unreachable("devboxd is stopping")
-        task: asyncio.Task[T] = self.shared.tasks.spawn(name, work)
-        return await task
+        done: T | DevboxError = await self.shared.tasks.spawn(name, outcome())
+        if isinstance(done, DevboxError):
+            raise done
+        return done
 
     async def remove_bridge(self, box: BoxRef) -> tuple[list[str], int]:
         """End the bridges to a box and what they keep there; what was done, in lines, and how many streams that cut.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from devboxd.errors import Denied
-from devboxd.host.files import not_saved, replace_file, saving
+from devboxd.host.files import not_saved, read_file, replace_file
 
 SIZE: Final = 32  # bytes
 
@@ -36,18 +36,17 @@ def bridge_secrets(path: Path) -> Callable[[str], bytes]:
 
 
 def _key(path: Path) -> bytes:
-    with saving(path):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return _made(path)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-                raise Denied(f"others may read {path}", hint=f"remove it: rm {path}")
-            key = file.read(SIZE + 1)
+    hint = f"remove it: rm {path}"
+    try:
+        if path.lstat().st_uid != os.geteuid() or path.lstat().st_mode & 0o077:
+            raise Denied(f"others may read {path}", hint=hint)
+        key = read_file(path, SIZE, flags=os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return _made(path)
+    except OSError as error:
+        raise Denied(f"{path} cannot be read: {error.strerror}", hint=hint) from error
     if len(key) != SIZE:
-        raise Denied(f"{path} is damaged", hint=f"remove it: rm {path}")
+        raise Denied(f"{path} is damaged", hint=hint)
     return key
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from typing import Any, Final
 import msgspec
 from watchfiles import Change, awatch
 
-from devboxd.host.files import replace_if_changed, saving
+from devboxd.host.files import read_file, replace_if_changed, saving
 from devboxd.host.paths import Paths
 from devboxd.model.config import Config, ConfigInvalid, Layer, Merged, environment_layer, merge
 
@@ -94,7 +95,7 @@ class ConfigFiles:
     def _recall(self) -> Merged | None:
         """What was good at last, below what this daemon's own environment says; None where there is nothing."""
         try:
-            kept = msgspec.json.decode(self.paths.config_copy.read_bytes(), type=_Kept)
+            kept = msgspec.json.decode(read_file(self.paths.config_copy, 2 * SIZE_MAX), type=_Kept)
             if kept.main != str(self._main()):
                 return None  # of another file, which DEVBOX_CONFIG named
             return merge([*kept.layers, *self._above()])
@@ -139,7 +140,7 @@ class ConfigFiles:
         path = self.paths.config_parts / ADDED
         with saving(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            tables = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
+            tables = _read(path) if path.exists() else {}
             for section, table in settings.items():
                 tables.setdefault(section, {}).update(table)
             lines = ["# written by devboxctl init user; config.toml and this file together hold"]
@@ -189,12 +190,11 @@ def _matters(change: Change, path: str) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """One file. Raises ConfigInvalid."""
     try:
-        with path.open("rb") as file:
-            data = file.read(SIZE_MAX + 1)
-        if len(data) > SIZE_MAX:
-            raise ConfigInvalid([f"{path}: is larger than a configuration can be"])
-        return tomllib.loads(data.decode("utf-8-sig"))  # some editors put a byte order mark in front
+        # Some editors put a byte order mark in front.
+        return tomllib.loads(read_file(path, SIZE_MAX).decode("utf-8-sig"))
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ConfigInvalid([f"{path}: is larger than a configuration can be"]) from error
         raise ConfigInvalid([f"{path}: can not be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigInvalid([f"{path}: is not UTF-8 text"]) from error

@@ -1,10 +1,11 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one."""
+"""Files: read with a bound, and written so that a crash leaves the old one or the new one, never half of one."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,41 @@ from typing import Final
 from devboxd.errors import StateNotSaved
 
 
+class NoFile(OSError):
+    """What stands at a path is no regular file: a folder, a pipe, a device."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(errno.EINVAL, "it is no regular file", str(path))
+
+
+def read_file(path: Path, most: int, *, flags: int = 0) -> bytes:
+    """The content of a regular file. A pipe in its place is not waited for, a device not read without an end.
+
+    Raises: OSError; NoFile; OSError with EFBIG for one of more than ``most`` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | flags)
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev:
+            return b""  # how people say that there is to be none
+        if not stat.S_ISREG(found.st_mode):
+            raise NoFile(path)
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
+    return data
+
+
 def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Put ``data`` in the place of ``path``, durable on return.
 
-    A symbolic link stays and its target is replaced. Raises OSError; then nothing has changed.
+    A symbolic link stays and its target is replaced, unless that is no file (``/dev/null``). Raises OSError,
+    NoFile; then nothing has changed.
     """
     target = Path(os.path.realpath(path))
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(target.lstat().st_mode):
+            raise NoFile(path)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -42,7 +72,7 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 def replace_if_changed(path: Path, data: bytes, *, mode: int = 0o600) -> bool:
     """``replace_file``, unless the content is that already; says whether it wrote."""
     with contextlib.suppress(OSError):
-        if path.read_bytes() == data:
+        if read_file(path, len(data)) == data:
             return False
     replace_file(path, data, mode=mode)
     return True
@@ -54,6 +84,7 @@ _MEND: Final = {
     errno.EROFS: "that file system is read-only",
     errno.EFBIG: "the daemon may not write files of that size: see ulimit -f where it was started",
     errno.EACCES: "the file and its folder have to belong to you",
+    errno.EINVAL: "move away what stands there",
     errno.EPERM: "the file and its folder have to belong to you",
 }
 

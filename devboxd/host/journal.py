@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from devboxd.errors import StateNotSaved
-from devboxd.host.files import replace_if_changed, saving
+from devboxd.host.files import read_file, replace_if_changed, saving
 
 VERSION: Final = 1
 ASIDE_MOST: Final = 9  # unreadable journals that are kept; none is ever written over
+
+SIZE_MAX: Final = 64 << 20  # bytes; a journal with all its bounds reached has far fewer
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class Journal:
     def read(self) -> dict[str, Any]:
         """What was last written; empty where there is nothing to read. Never raises."""
         try:
-            data = self.path.read_bytes()
+            data = read_file(self.path, SIZE_MAX)
             state = _parsed(data)
         except FileNotFoundError:
             return {}
@@ -83,7 +85,7 @@ class Journal:
             self.problem += f" and is kept as {aside.name}"
         log.warning("%s", self.problem)
         try:
-            state = _parsed(self.copy.read_bytes())
+            state = _parsed(read_file(self.copy, SIZE_MAX))
         except (OSError, ValueError, RecursionError):
             return {}
         self.problem += "; what its last good copy remembers is back"

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from devboxd.host.files import replace_file
+from devboxd.host.files import read_file, replace_file
 from devboxd.model.price import Rates
 
 SIZE_MAX: Final = 4 << 20  # bytes; a region has about 200 KiB
@@ -37,15 +37,13 @@ class PriceFiles:
         if not _REGION.match(region):
             return None
         try:
-            with self._path(region).open("rb") as file:
-                data = file.read(SIZE_MAX + 1)
-            found = msgspec.json.decode(data, type=Kept) if len(data) <= SIZE_MAX else None
+            found = msgspec.json.decode(read_file(self._path(region), SIZE_MAX), type=Kept)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError, RecursionError) as error:
             log.warning("the prices of %s can not be read: %s", region, error)
             return None
-        return (found.fetched, found.rates) if found and found.rates.region == region else None
+        return (found.fetched, found.rates) if found.rates.region == region else None
 
     def save(self, fetched: float, rates: Rates) -> None:
         """Keep prices. A disk that takes nothing costs a call tomorrow, no more."""

@@ -20,11 +20,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from devboxd.errors import BadRequest, Denied, DevboxError
-from devboxd.host.files import not_saved, replace_file, replace_if_changed
+from devboxd.host.files import not_saved, read_file, replace_file, replace_if_changed
 from devboxd.model.names import HOST_SUFFIX, host_key, is_host_name, is_pinnable, is_user, known_host
 
 HEADER: Final = "# Written by devbox (devboxctl config-ssh). Changes made here are lost.\n"
 MODE: Final = 0o600
+SIZE_MAX: Final = 16 << 20  # bytes of a file of ssh
 
 _SECTION: Final = re.compile(rb"^[ \t]*(?:host|match)(?:[ \t=]|$)", re.IGNORECASE)
 _INCLUDE: Final = re.compile(rb"^[ \t]*include[ \t=]+(.*?)[ \t\r]*$", re.IGNORECASE)
@@ -107,7 +108,7 @@ class SshFiles:
         """Look; change nothing. Raises Denied when the user's file can not be read."""
         included = _find_include(self._read_user_config(), self.include) is not None
         try:
-            same = self.include.read_bytes() == text.encode()
+            same = read_file(self.include, SIZE_MAX) == text.encode()
         except OSError:
             same = False
         return SshConfigState(included=included, current=included and same)
@@ -115,7 +116,7 @@ class SshFiles:
     def command(self) -> Path | None:
         """The devboxctl that the generated file runs now, where it is there."""
         try:
-            return command_in(self.include.read_text("utf-8"))
+            return command_in(read_file(self.include, SIZE_MAX).decode("utf-8"))
         except (OSError, UnicodeDecodeError):
             return None
 
@@ -166,7 +167,7 @@ class SshFiles:
 
     def _read_user_config(self) -> bytes:
         try:
-            return self.user_config.read_bytes()
+            return read_file(self.user_config, SIZE_MAX)
         except FileNotFoundError:
             return b""
         except OSError as error:
@@ -199,7 +200,7 @@ def ensure_identity(path: Path, comment: str = "devbox") -> str:
     Raises: BadRequest when the file is there and is no usable key; OSError.
     """
     try:
-        private = path.read_bytes()
+        private = read_file(path, SIZE_MAX)
     except FileNotFoundError:
         key = Ed25519PrivateKey.generate()
         private = key.private_bytes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -12,7 +13,9 @@ import pytest
 
 from devboxd.api import wire
 from devboxd.api.stream import HIGH_WATER, STATUS_BEHIND, StreamTerminal
-from devboxd.errors import WrongState
+from devboxd.control.connect.attach import Attach
+from devboxd.control.connect.execute import Execution
+from devboxd.errors import Denied, WrongState
 from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Resize, Signal, StatusLine, Taken
 from devboxd.simulator.world import Simulator
 from tests.api.conftest import MakeServer, Server, Stream, box_id, request
@@ -48,6 +51,43 @@ async def held(server: Server, **spec: object) -> tuple[Stream, wire.Forward]:
     (answer,) = stream.answers
     (forward,) = msgspec.json.decode(answer, type=wire.ForwardList).forwards
     return stream, forward
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Denied("others may read the key"), "denied"),
+        (ValueError("token=SECRET"), "internal"),
+        (OSError(errno.EMFILE, "Too many open files"), "no-descriptors"),
+    ],
+)
+@pytest.mark.parametrize("asked", ["exec", "attach"])
+async def test_what_fails_once_a_stream_has_begun_is_told_in_it(
+    server: Server,
+    sim: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    code: str,
+    asked: str,
+) -> None:
+    """A stream that only breaks off looks like a daemon that went away."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Execution, "run", fail)
+    monkeypatch.setattr(Attach, "run", fail)
+    request: dict[str, object] = {"box": box_id(sim)}
+    request |= {"argv": ["true"]} if asked == "exec" else {"mux": "none", "rows": 24, "columns": 80}
+    stream = await server.upgrade(asked, request)
+    end = await stream.end()
+    assert end is not None
+    assert end.failure is not None
+    assert end.failure.code == code
+    assert "SECRET" not in end.failure.message
+    assert ("Traceback" in caplog.text) == (code != "denied")
+    stream.writer.close()
 
 
 @pytest.mark.parametrize("way", ["detach", "close", "half-close", "nonsense"])

@@ -594,6 +594,23 @@ def test_a_link_in_the_place_of_our_files_is_not_followed(home: Path, stand_in: 
     assert not victim.exists()
 
 
+@pytest.mark.parametrize("target", ["devboxd.log", "start lock"])
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_file_in_the_place_of_ours_is_named(
+    home: Path, stand_in: Path, target: str, kind: str
+) -> None:
+    """Opening a pipe to write waits for a reader, for ever and without a word."""
+    state, folder = Path(client.state_directory()), Path(client.socket_path()).parent
+    state.mkdir(parents=True)
+    folder.mkdir(parents=True)
+    path = state / client.LOG_NAME if target == "devboxd.log" else Path(client.socket_path() + ".start")
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    command = ls(home, stand_in)
+    _, err = command.communicate(timeout=30)
+    assert command.returncode == 69
+    assert f"cannot write {path}: {'it is no regular file' if kind == 'pipe' else 'Is a directory'}" in err
+
+
 def test_folders_are_private_whatever_the_umask(home: Path, stand_in: Path) -> None:
     before = os.umask(0)
     try:
