@@ -45,7 +45,7 @@ from devboxd.control.lifecycle.deploy import deploy
 from devboxd.control.lifecycle.home import Lifecycle
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.user import Asked, Finding, UserSetUp
-from devboxd.errors import DevboxError
+from devboxd.errors import DevboxError, StateNotSaved
 from devboxd.host.bridge_key import bridge_secrets
 from devboxd.host.clock import Clock
 from devboxd.host.config import ConfigFiles, Loaded
@@ -266,7 +266,10 @@ async def _run(
     )
     page = PageServer(context)
     lock = Lock(paths.projects_lock)
-    lock.take()  # a reconciler may have it for a while: both can be at work, it is only that one would do
+    try:
+        lock.take()  # a reconciler may have it for a while: both can be at work, it is only that one would do
+    except StateNotSaved as error:
+        log.warning("%s", error.message)
     shared.tasks.spawn("memory", steadily(shared, "memory", parts.memory.run))
     try:
         # Before the first request is read: what an earlier daemon left has to be there when it is asked for.

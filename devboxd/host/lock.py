@@ -6,6 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from devboxd.host.files import saving
+
 
 class Lock:
     """A lock that ends with its process, however that ends."""
@@ -15,15 +17,19 @@ class Lock:
         self._file: int | None = None
 
     def take(self) -> bool:
-        """Take it; False where another process has it. Raises OSError."""
+        """Take it; False where another process has it. Raises StateNotSaved where there can be no such file."""
         if self._file is not None:
             return True
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            return False
+        with saving(self._path):
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                return False
+            except OSError:
+                os.close(file)
+                raise
         self._file = file
         return True
 

@@ -169,7 +169,15 @@ def _lock(file: Path, path: Path | None = None) -> int:
             if found.st_uid == os.geteuid()
             else "set DEVBOX_SOCKET to a path of yours",
         )
-    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise Denied(
+            f"{file} cannot be opened: {error.strerror}", hint="move away what stands there"
+        ) from error
+    if not stat.S_ISREG(os.fstat(lock).st_mode):
+        os.close(lock)
+        raise Denied(f"{file} is no regular file", hint="move away what stands there")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

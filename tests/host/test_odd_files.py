@@ -14,6 +14,7 @@ from devboxd.host import files
 from devboxd.host.bridge_key import bridge_secrets
 from devboxd.host.config import ConfigFiles
 from devboxd.host.journal import Journal
+from devboxd.host.lock import Lock
 from devboxd.host.paths import Paths
 from devboxd.host.prices import PriceFiles
 from devboxd.host.ssh_config import SshFiles
@@ -98,6 +99,15 @@ def test_prices_are_fetched_anew(tmp_path: Path, what: str) -> None:
     """As where there are none."""
     STANDS[what](tmp_path / "us-east-1.json")
     assert PriceFiles(tmp_path).read("us-east-1") is None
+
+
+@pytest.mark.parametrize("what", ["a folder", "a link to itself"])
+def test_a_lock_that_cannot_be_is_an_error_with_the_path(tmp_path: Path, what: str) -> None:
+    """Of the daemon's start no more than a warning comes of it."""
+    path = tmp_path / "projects.lock"
+    STANDS[what](path)
+    with pytest.raises(StateNotSaved, match=str(path)):
+        Lock(path).take()
 
 
 def test_the_users_ssh_config_is_refused(path: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,19 @@ def test_a_second_daemon_with_another_socket_is_kept_off_the_same_state(path: Pa
     open_daemon_socket(other, state=tmp_path / "second").close()
     first.close()
     open_daemon_socket(other, state=state).close()
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path)])
+def test_what_is_no_file_in_the_place_of_a_lock_is_named(
+    path: Path, make: Callable[[str], None], tmp_path: Path
+) -> None:
+    """A sentence with the path, and no lock that is left held."""
+    lock = tmp_path / unix.STATE_LOCK_NAME
+    make(str(lock))
+    with pytest.raises(Denied, match=str(lock)):
+        open_daemon_socket(path, state=tmp_path)
+    lock.rmdir() if lock.is_dir() else lock.unlink()
+    open_daemon_socket(path, state=tmp_path).close()
 
 
 def test_the_socket_may_stand_in_the_state_folder(path: Path) -> None:
