@@ -139,9 +139,12 @@ def _print(found: wire.GenerationList, *, wide: bool = False) -> None:
     if settings.json:
         show.print_json(found)
         return
+    if not found.generations and show.is_terminal():
+        show.say("nothing is saved yet: stop and terminate save a box, devboxctl snapshot does while it runs")
+        return
     rows = [
         (
-            *(one.number, one.created, one.quality, one.size, one.volumes, one.label),
+            *(one.number, show.moment(one.created), one.quality, one.size, one.volumes, one.label),
             *(", ".join(one.pins), one.image),
         )
         for one in found.generations

@@ -10,7 +10,7 @@ import typer
 
 from devboxctl import ask, grammar, show
 from devboxctl.commands.project import Name
-from devboxctl.fast.reply import UsageError
+from devboxctl.fast.reply import UsageError, shell_word
 from devboxctl.options import settings
 from devboxd.api import routes, wire
 from devboxd.text import parse_rfc3339
@@ -130,7 +130,13 @@ def keep_alive(
         pid=pid,
         note=note,
     )
-    _print_leases(ask.ask(routes.KEEP_ALIVE, request))
+    found = ask.ask(routes.KEEP_ALIVE, request)
+    _print_leases(found)
+    if found.leases and show.is_terminal():
+        name, last = shell_word(found.project), max(one.until for one in found.leases)
+        show.say(
+            f"{name} stays up until {_local(last)} at least; devboxctl lease rm {name} LEASE ends a lease"
+        )
 
 
 def extend(
@@ -292,6 +298,10 @@ def _print(found: wire.Idle) -> None:
 def _print_leases(found: wire.LeaseList) -> None:
     if settings.json:
         show.print_json(found)
+        return
+    name = shell_word(found.project)
+    if not found.leases and show.is_terminal():
+        show.say(f"no lease keeps {name} up; devboxctl keep-alive {name} --for 3h takes one")
         return
     rows = [(one.id, _local(one.until), one.why, one.who) for one in found.leases]
     show.print_table(("lease", "until", "why", "who"), rows, dispensable=("who",))

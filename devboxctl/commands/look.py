@@ -205,9 +205,11 @@ def events(
             show.print_json(event, line=True)
         else:
             box = f"{event.box}: " if event.box else ""
-            show.write(
-                "\t".join(map(show.cell, (show.moment(event.time), event.kind, box + event.text))) + "\n"
-            )
+            when, kind, text = map(show.cell, (show.moment(event.time), event.kind, box + event.text))
+            if show.is_terminal():
+                show.write_line(f"{when}  {kind:<14}  {text}", " " * 6)
+            else:
+                show.write(f"{when}\t{kind}\t{text}\n")
 
 
 _MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED ", "skipped": "skipped"}

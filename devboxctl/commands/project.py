@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from devboxctl import ask, grammar, options, progress, show
+from devboxctl import ask, grammar, options, plan, progress, show
 from devboxctl.commands import money
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
@@ -161,23 +161,14 @@ def launch(
         region=settings.region,
     )
     if dry_run:
-        _print_plan(ask.ask(routes.PLAN_LAUNCH, request, timeout=LOOK))
+        planned = ask.ask(routes.PLAN_LAUNCH, request, timeout=LOOK)
+        plan.print_plan(planned)
+        if planned.price is not None:
+            money.tell_price(planned.price)
         return 0
     money.tell_price(money.quoted(request), is_asked=True)
     found = ask.ask(routes.LAUNCH, request, timeout=LOOK)
     return progress.finish(project, found, wait=wait, up=True)
-
-
-def _print_plan(plan: wire.LaunchPlan) -> None:
-    if settings.json:
-        show.print_json(plan)
-        return
-    for call in plan.calls:
-        show.write(show.cell(call.operation) + "\n")
-        for name, value in call.parameters.items():
-            show.write(f"  {show.cell(name)}: {show.cell(value)}\n")
-    if plan.price is not None:
-        money.tell_price(plan.price)
 
 
 def _read(path: Path) -> str:

@@ -135,6 +135,8 @@ def _misfit(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "it is not UTF-8"
     text = str(error)
+    if "matching regex" in text and "[0-9]{1,9}" in text:
+        return "Expected an amount, as 40 or 12.50" + text.partition("'")[2].rpartition("'")[2]
     if "matching regex" in text:
         return "Expected text without control characters" + text.partition("'")[2].rpartition("'")[2]
     return text

@@ -16,6 +16,7 @@ from devboxd.control.daemon import Daemon
 from devboxd.errors import Denied, DevboxError
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.identity import principal
+from devboxd.model.login import Method
 from devboxd.model.states import BridgeUse, Connection, Result, Severity
 
 LOOK_TIMEOUT: Final = 45.0  # seconds for one check
@@ -66,7 +67,8 @@ class Doctor:
             who = await self._daemon.identity(account)
             me = principal(who.arn)
             text = f"you are {me.kind} {me.name} in account {who.number}, {who.region}"
-            return Finding("aws", Result.OK, f"{text}, by profile {who.profile}")
+            by = "the environment" if who.source.method is Method.ENVIRONMENT else f"profile {who.profile}"
+            return Finding("aws", Result.OK, f"{text}, by {by}")
 
         async def list_boxes() -> Finding:
             instances, _, since = await self._daemon.boxes.all(account)

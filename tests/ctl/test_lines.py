@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from devboxctl import progress
 from devboxctl.fast.lines import wrapped
 from devboxd.api import wire
+from tests.ctl.fake_daemon import FakeDaemon
+from tests.ctl.terminal import Tty
 
 
 @pytest.mark.parametrize("columns", [30, 40, 80, 120])
@@ -59,3 +63,24 @@ def test_what_is_under_way_says_where_it_is_seen() -> None:
     assert "devboxctl ops ls" in progress.next_step(
         wire.Project("api", "u1", "running", "warm", pending=True)
     )
+
+
+def test_on_a_terminal_an_empty_list_says_what_fills_it(daemon: FakeDaemon) -> None:
+    daemon.routes["GET projects/api/generations"] = {"generations": []}
+    daemon.routes["GET projects/api/leases"] = {"project": "api", "leases": []}
+    for words, says in (
+        (["generations", "ls", "api"], b"nothing is saved yet"),
+        (["lease", "ls", "api"], b"devboxctl keep-alive api --for 3h"),
+    ):
+        with Tty(words, {**os.environ, "NO_COLOR": "1", "COLUMNS": "0"}, size=(80, 24)) as tty:
+            assert tty.wait() == 0
+        assert says in tty.screen
+
+
+def test_a_long_event_goes_on_below_its_text(daemon: FakeDaemon) -> None:
+    event = {"sequence": 1, "time": "2026-01-01T00:00:00Z", "kind": "k", "box": "api", "text": "word " * 30}
+    daemon.routes["GET events"] = event
+    with Tty(["events"], {**os.environ, "NO_COLOR": "1", "COLUMNS": "0"}, size=(80, 24)) as tty:
+        assert tty.wait() == 0
+    first, second = tty.screen.decode().split("\r\n")[:2]
+    assert (len(first) <= 80, second.startswith("      word word")) == (True, True), (first, second)

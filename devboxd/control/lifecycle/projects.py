@@ -97,7 +97,10 @@ class Projects:
         uid = await self._book.find(name)
         known = await self._book.load(uid) if uid is not None else None
         if known is None:
-            raise ProjectNotFound(f"there is no project named {name!r}", hint=f"try: devboxctl launch {name}")
+            raise ProjectNotFound(
+                f"there is no project named {name!r}",
+                hint=f"devboxctl projects lists them; devboxctl launch {name} makes it, devboxctl adopt makes one of a box",
+            )
         return known
 
     async def find(self, name: str) -> Ledger | None:
