@@ -51,11 +51,12 @@ def _instead(name: str, found: wire.Project | None) -> str | None:
     if found is None:
         return None
     if "capacity" in found.reason or "no such machine" in found.reason:
-        return f"devboxctl launch {name} --retry-until-up goes on trying; --type names others that would do"
-    if "does not allow" in found.reason:
-        return "devboxctl iam policy --for user prints what it takes"
-    forget = f"; devboxctl delete {name} forgets it" if found.phase == "absent" else ""
-    return f"devboxctl launch {name} tries again, with other options where they are given{forget}"
+        hint = f"devboxctl launch {name} --retry-until-up goes on trying; --type names others that would do"
+    elif "does not allow" in found.reason:
+        hint = "devboxctl iam policy --for user prints what it takes"
+    else:
+        hint = f"devboxctl launch {name} tries again, with other options where they are given"
+    return hint + (f"; devboxctl delete {name} forgets it" if found.phase == "absent" else "")
 
 
 def offer(name: str, error: client.Refused, *, up: bool = False) -> int | None:

@@ -78,7 +78,7 @@ def left_out(one: wire.Box) -> str | None:
     """Say why no command is run on a box that only a pattern or a tag means; None: it is."""
     if one.project is not None and one.phase != "running":
         name = printable(one.project)
-        return f"{name} is a project that is {one.phase}; devboxctl up {name} brings it up"
+        return f"{name} has no box that runs ({one.phase}); devboxctl up {name} brings it up"
     return None if one.state in ("running", "unknown") else f"{one.name} is {one.state}"
 
 

@@ -213,9 +213,9 @@ def quoted(request: wire.LaunchRequest) -> wire.Quote | None:
 
 
 def tell_price(found: wire.Quote | None, *, is_asked: bool = False) -> None:
-    """Say what a launch costs, on standard error: before it is made.
+    """Say what a launch costs, on standard error.
 
-    ``is_asked``: it is made next, so what a budget refuses is said then.
+    ``is_asked``: it is made, so what a budget refuses is said there.
     """
     if settings.json or found is None:
         return

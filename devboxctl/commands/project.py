@@ -166,8 +166,9 @@ def launch(
         if planned.price is not None:
             money.tell_price(planned.price)
         return 0
-    money.tell_price(money.quoted(request), is_asked=True)
+    price = money.quoted(request)
     found = ask.ask(routes.LAUNCH, request, timeout=LOOK)
+    money.tell_price(price, is_asked=True)  # of what can be: a refusal says why, not what it would have cost
     return progress.finish(project, found, wait=wait, up=True)
 
 

@@ -39,6 +39,19 @@ LABEL_MAX: Final = 200  # characters
 _UNDER_WAY: Final = (Phase.LAUNCHING, Phase.SAVING, Phase.RESCUE, Phase.DELETING)
 
 
+DOWN: Final = {
+    Phase.ABSENT: "not launched yet",
+    Phase.READY: "saved",
+    Phase.WARM: "saved, and stopped",
+    Phase.LAUNCHING: "being launched",
+    Phase.STARTING: "being started",
+    Phase.SAVING: "being saved",
+    Phase.RELEASING: "saved, and its box is going",
+    Phase.RESCUE: "being saved from its volumes",
+    Phase.DELETING: "being deleted",
+}  # for people who need not know the phases
+
+
 class ProjectNotFound(DevboxError):
     """There is no project of that name."""
 
@@ -64,7 +77,7 @@ class ProjectDown(WrongState):
             super().__init__(f"{name} needs you: {project.reason}", hint=f"devboxctl projects {name}")
         else:
             super().__init__(
-                f"{name} has no box that runs: it is {project.phase}",
+                f"{name} has no box that runs: it is {DOWN.get(project.phase, project.phase.value)}",
                 hint=f"devboxctl up {name} brings it up",
             )
 

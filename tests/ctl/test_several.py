@@ -95,7 +95,7 @@ def test_several_boxes_are_meant_in_several_ways(
         assert "gone: [devbox: error: no gone]" in done.stderr
     if words[0] == "web-*":
         assert "left out: web-2 is stopped\n" in done.stderr
-        away = "left out: web-old is a project that is ready; devboxctl up web-old brings it up\n"
+        away = "left out: web-old has no box that runs (ready); devboxctl up web-old brings it up\n"
         assert away in done.stderr
         assert "web-1:  [devbox: exit status 3]\n" in done.stderr
 

@@ -302,3 +302,10 @@ def test_what_somebody_else_looks_after_is_not_adopted(changes: dict[str, Any]) 
 def test_a_step_of_a_wish_is_one_write() -> None:
     """So that two who ask at once are one after the other."""
     assert isinstance(wish.up(ledger(Phase.READY)), Write)
+
+
+def test_a_project_without_a_box_is_described_in_words_that_need_no_glossary() -> None:
+    assert set(wish.DOWN) == set(Phase) - {Phase.RUNNING, Phase.BROKEN}
+    down = wish.ProjectDown(project(Phase.READY))
+    assert str(down) == "api has no box that runs: it is saved"
+    assert down.hint == "devboxctl up api brings it up"
