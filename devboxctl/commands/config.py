@@ -35,7 +35,10 @@ def show_config(
         show.print_json(found)
         return
     if found.error is not None:
-        show.say(f"warning: {found.error.message}; the settings before that change are in force")
+        show.say(f"warning: {found.error.message}")
+        show.say(
+            "what is in force stands below: the last good settings, or where there are none what is built in"
+        )
     if origin:
         show.print_table(
             ("setting", "value", "origin"), [(s.name, show.plain(s.value), s.origin) for s in found.settings]

@@ -6,6 +6,7 @@ that reads an AWS error code; what each means stands in ``codes``.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -168,6 +169,14 @@ def _bad_configuration(error: boto.BotoCoreError, name: str, hint: str, profile:
     )
 
 
+def _circle(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    whose = f"of profile {profile!r}" if profile else "of the default profile"
+    return BadRequest(
+        f"the AWS configuration can not be used: the source_profile links {whose} form a circle",
+        hint=f"correct source_profile in {os.environ.get('AWS_CONFIG_FILE') or '~/.aws/config'}",
+    )
+
+
 def _bad_arguments(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
     return BadRequest(f"AWS does not accept the arguments of {name}: {_clean(str(error))}")
 
@@ -227,6 +236,7 @@ _FAILURES: Final[tuple[tuple[tuple[type[boto.BotoCoreError], ...], _Failed], ...
     ((HelperFailed,), _helper_failed),
     ((boto.ProfileNotFound,), _profile_unknown),
     ((boto.NoRegionError,), _region_missing),
+    ((boto.InfiniteLoopConfigError,), _circle),
     (
         (
             boto.ConfigParseError,
@@ -235,7 +245,6 @@ _FAILURES: Final[tuple[tuple[tuple[type[boto.BotoCoreError], ...], _Failed], ...
             boto.InvalidRegionError,
             boto.InvalidProxiesConfigError,
             boto.UnknownCredentialError,
-            boto.InfiniteLoopConfigError,
         ),
         _bad_configuration,
     ),

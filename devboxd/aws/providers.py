@@ -34,6 +34,7 @@ from devboxd.model.login import Method, mend
 from devboxd.text import parse_rfc3339, rfc3339
 
 HELPER_WITHIN: Final = 120.0  # seconds: some open a page and wait for a person
+HELPER_REST: Final = 0.5  # seconds for what a helper that has ended left in its pipe
 HELPER_MOST: Final = 1 << 20  # bytes of an answer; one has less than ten thousand
 _Word = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=65536)]
 
@@ -179,7 +180,7 @@ class Helper(AioProcessProvider):
                 os.close(its)
             try:
                 async with asyncio.timeout(HELPER_WITHIN):
-                    output = await _all(pipe)
+                    output = await _all(pipe, helper)
                     status = 0 if len(output) > HELPER_MOST else await helper.wait()
             except TimeoutError:
                 raise self._failed(f"did not end within {HELPER_WITHIN:.0f} s") from None
@@ -222,17 +223,32 @@ class Helper(AioProcessProvider):
         return HelperFailed(profile=self._whose, what=what)
 
 
-async def _all(pipe: io.FileIO) -> bytes:
-    """What it prints, as far as a piece over the bound."""
+async def _all(pipe: io.FileIO, helper: asyncio.subprocess.Process) -> bytes:
+    """What it prints, as far as a piece over the bound.
+
+    An agent that it has started, and leaves behind, may hold its output for ever: what counts is its own end.
+    """
     reader = asyncio.StreamReader(limit=1 << 16)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), pipe
     )
-    try:
-        pieces, size = [], 0
+    pieces: list[bytes] = []
+
+    async def read() -> None:
+        size = 0
         while size <= HELPER_MOST and (piece := await reader.read(1 << 16)):
             pieces.append(piece)
             size += len(piece)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(read(), name="helper: output")
+            ending = tasks.create_task(helper.wait(), name="helper: end")
+            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():  # what it printed is in the pipe already
+                await asyncio.wait({reading}, timeout=HELPER_REST)
+            reading.cancel()
+            ending.cancel()
         return b"".join(pieces)
     finally:
         transport.close()

@@ -23,7 +23,7 @@ from devboxd.aws import providers
 from devboxd.aws.clients import Caller, Callers
 from devboxd.aws.console import dpop
 from devboxd.aws.login import Login, LoginStep
-from devboxd.errors import DevboxError, LoginNeeded
+from devboxd.errors import BadRequest, DevboxError, LoginNeeded
 from devboxd.host.files import replace_file
 from devboxd.model.login import Method
 from tests.aws.conftest import FixedClock
@@ -167,7 +167,7 @@ async def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
     [
         ("yes", "far more"),
         ("setsid -f yes; sleep 60", "far more"),
-        ("setsid -f sh -c 'sleep 1; yes'; exit 3", "far more"),
+        ("setsid -f sh -c 'sleep 1; yes'; exit 3", "exit status 3"),
         ("setsid -f sleep 3; sleep 60", "did not end within"),
     ],
 )
@@ -180,6 +180,34 @@ async def test_a_helper_whose_children_flee_holds_nobody_up(
     async with asyncio.timeout(20):
         with pytest.raises(LoginNeeded, match=word):
             await callers.caller("work").credentials()
+
+
+@pytest.mark.parametrize("leave", ["sleep 20 &", "(sleep 0.1; sleep 20) &", "nohup sleep 20 2>&1 &"])
+@pytest.mark.parametrize("order", ["before", "after"])
+async def test_an_agent_that_a_helper_leaves_behind_holds_nobody_up(
+    callers: Callers, home: Path, leave: str, order: str
+) -> None:
+    """As gpg, pass and keyrings start theirs: with the helper's output, and for hours."""
+    (home / "out").write_bytes(spelled())
+    keys = f"cat {home}/out"
+    helper(home, f"{leave}\n{keys}\n" if order == "before" else f"{keys}\n{leave}\n")
+    async with asyncio.timeout(10):
+        assert (await callers.caller("work").credentials()).access_key == GOOD["AccessKeyId"]
+
+
+@pytest.mark.parametrize("circle", [("work",), ("other", "work"), ("other", "third", "other")])
+async def test_a_circle_of_profiles_is_one_sentence(
+    callers: Callers, home: Path, circle: tuple[str, ...]
+) -> None:
+    """With the profile that was asked for, and the setting."""
+    text, name = "", "work"
+    for source in circle:
+        text += f"[profile {name}]\nregion = eu-north-1\nsource_profile = {source}\n"
+        text += f"role_arn = arn:aws:iam::123456789012:role/{name}\n"
+        name = source
+    (home / ".aws" / "config").write_text(text)
+    with pytest.raises(BadRequest, match="source_profile links of profile 'work' form a circle"):
+        await callers.caller("work").credentials()
 
 
 async def test_a_failing_helper_is_run_once_a_call(callers: Callers, home: Path) -> None:

@@ -7,7 +7,10 @@ it, the exit status; and no second of waiting for a terminal.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import errno
+import os
+import shlex
+from collections.abc import Coroutine, Sequence
 from typing import Final
 
 import msgspec
@@ -93,8 +96,8 @@ class BridgedExecution:
         if symbol == "ENOTDIR":
             return Leaving(error=WrongState(f"there is no folder {self._spec.cwd} ({self._spec.box.name})"))
         if symbol in ("ENOENT", "EACCES", "ENOEXEC", "E2BIG"):
-            text = f"{self._spec.argv[0]}: {one_line(error.message.rpartition(': ')[0] or error.message)}\n"
-            self._terminal.output(text.encode(), error=True)
+            text = not_started(self._spec.argv, symbol, self._spec.box.name)
+            self._terminal.output(text.encode("utf-8", "replace"), error=True)
             return Leaving(status=127 if symbol == "ENOENT" else 126)
         return Leaving(error=error)
 
@@ -161,3 +164,11 @@ def _status(text: bytes) -> int | None:
         return msgspec.json.decode(text, type=_Exit).status
     except msgspec.MsgspecError:
         return None
+
+
+def not_started(argv: Sequence[str], symbol: str, box: str) -> str:
+    """What a shell would say of a command that is none; and of a whole line in one word, as ssh takes it, what does it."""
+    text = f"{one_line(argv[0])}: {os.strerror(getattr(errno, symbol))} ({box})\n"
+    if len(argv) == 1 and symbol == "ENOENT" and len(argv[0].split()) > 1:
+        text += f"a line for a shell is run by: devboxctl exec {shlex.quote(box)} sh -c 'LINE'\n"
+    return text
