@@ -246,6 +246,7 @@ async def _run(
         doctor=Doctor(daemon),
         projects=parts.lifecycle.projects,
         idle=parts.lifecycle.idle,
+        jobs=parts.lifecycle.jobs,
         open_page=lambda: page.open(),
         tell=parts.notices.tell,
         keep_secret=keep_secret,

@@ -430,6 +430,18 @@ EXTEND: Final = Route(
     "POST", "/v1/projects/{project}/extend", wire.ExtendRequest, wire.Idle, "Move the deadline of a box."
 )
 
+# Jobs ---------------------------------------------------------------------------------------------------
+
+RUN_JOB: Final = Route(
+    "POST", "/v1/projects/{project}/jobs", wire.JobRequest, wire.Job, "Run a command that goes on by itself."
+)
+LIST_JOBS: Final = Route(
+    "GET", "/v1/projects/{project}/jobs", wire.ProjectName, wire.JobList, "The jobs of a box."
+)
+READ_JOB: Final = Route(
+    "GET", "/v1/projects/{project}/jobs/{job}/log", wire.JobId, wire.JobLog, "What a job has written."
+)
+
 # Forwards and sessions ----------------------------------------------------------------------------------
 
 LIST_FORWARDS: Final = Route("GET", "/v1/forwards", wire.Nothing, wire.ForwardList, "All forwards.")

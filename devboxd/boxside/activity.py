@@ -38,6 +38,12 @@ class Answer(msgspec.Struct, frozen=True):
     stopped: dict[str, Any] | None = None
     timer: bool = False
 
+    @property
+    def leases(self) -> list[dict[str, Any]]:
+        """The leases that hold, as far as the box tells them."""
+        found = (self.sample or {}).get("leases")
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
 
 def digest() -> str:
     """What a box keeps the program under."""

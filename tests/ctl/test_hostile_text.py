@@ -82,6 +82,9 @@ COMMANDS = [
     ["keep-alive", "gpu", "--for", "1h"],
     ["lease", "ls", "gpu"],
     ["lease", "rm", "gpu", "x"],
+    ["run", "--detach", "gpu", "true"],
+    ["jobs", "gpu"],
+    ["logs", "gpu", "x"],
     ["generations", "pin", "gpu", "1"],
     ["generations", "rm", "gpu", "1"],
     ["ops", "ls"],
@@ -149,7 +152,7 @@ def hostile(daemon: FakeDaemon, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (programs / "ssh").chmod(0o700)
     monkeypatch.setenv("PATH", str(programs))
     for route in ROUTES.values():
-        path = route.path.removeprefix("/v1/").format(box="gpu", project="gpu", id=escape(EVIL))
+        path = route.path.removeprefix("/v1/").format(box="gpu", project="gpu", job="x", id=escape(EVIL))
         answer = filled(route.answer)
         if route.shape is Shape.VALUE:
             daemon.routes[f"{route.method} {path}"] = answer
@@ -229,7 +232,7 @@ def test_the_trial_reaches_every_route(hostile: FakeDaemon, monkeypatch: pytest.
 
 def _unseen(seen: set[tuple[str, str]]) -> Iterator[Route[Any, Any]]:
     for route in ROUTES.values():
-        path = route.path.removeprefix("/v1/").format(box="gpu", project="gpu", id=escape(EVIL))
+        path = route.path.removeprefix("/v1/").format(box="gpu", project="gpu", job="x", id=escape(EVIL))
         if (route.method, path) not in seen:
             yield route
 

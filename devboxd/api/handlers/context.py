@@ -15,6 +15,7 @@ from devboxd.control.daemon import Daemon
 from devboxd.control.lifecycle.account import Progress
 from devboxd.control.lifecycle.budgets import Keeper
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
+from devboxd.control.lifecycle.jobs import Jobs
 from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.control.lifecycle.user import Asked, Finding
@@ -80,6 +81,7 @@ class Context(msgspec.Struct):
     doctor: Doctor
     projects: Projects
     idle: IdleVerbs
+    jobs: Jobs
     open_page: Callable[[], Awaitable[str]]  # a link that works once
     tell: Callable[
         [str, str], Awaitable[Mapping[Way, DevboxError | None]]

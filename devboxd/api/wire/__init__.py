@@ -102,6 +102,7 @@ from devboxd.api.wire.idle import (
     LeaseList,
     LeaseRequest,
 )
+from devboxd.api.wire.job import Job, JobId, JobList, JobLog, JobRequest
 from devboxd.api.wire.money import (
     Budget,
     BudgetList,
@@ -203,6 +204,11 @@ __all__ = [
     "IdleDecision",
     "IdlePolicy",
     "ImportRequest",
+    "Job",
+    "JobId",
+    "JobList",
+    "JobLog",
+    "JobRequest",
     "Kept",
     "Lane",
     "LaunchPlan",

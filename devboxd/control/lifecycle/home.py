@@ -8,6 +8,7 @@ import string
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from devboxd.boxside.activity import Answer
 from devboxd.control.base.needs import Computes, Deadman, RunOnBox, Store
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
@@ -17,6 +18,7 @@ from devboxd.control.lifecycle.budgets import Keeper
 from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idle import Idle, Notify
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
+from devboxd.control.lifecycle.jobs import Jobs
 from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.projects import Projects
@@ -82,6 +84,9 @@ class Lifecycle:
             allow=self.budgets.allow,
         )
         self.budgets.archive = self.projects.terminate
+        self.jobs = Jobs(
+            shared, self._fleet, self.projects, run, notify=notify or _nobody, short_id=_short_id
+        )
         self._watcher = Idle(
             shared,
             self._fleet,
@@ -90,8 +95,14 @@ class Lifecycle:
             usual=usual,
             notify=notify or _nobody,
             schedules=schedules,
+            seen=self._seen,
         )
         self.idle = IdleVerbs(shared, self.projects, self._watcher, short_id=_short_id, who=me)
+
+    def _seen(self, project: Project, answer: Answer) -> None:
+        """A box with jobs is asked for their ends, whoever began them."""
+        if any(str(one.get("id", "")).startswith("job-") for one in answer.leases):
+            self.jobs.watch(project)
 
     def _is_busy(self, project: Project) -> bool:
         """Whether something works on a box, or nobody knows."""
@@ -133,7 +144,7 @@ async def _nobody(title: str, text: str) -> None:
 
 
 def _short_id() -> str:
-    """The id of a lease: short enough to be typed."""
+    """The id of a lease or a job: short enough to be typed."""
     return "".join(secrets.choice(_LETTERS) for _ in range(4))
 
 

@@ -91,6 +91,7 @@ class Idle:
         usual: Callable[[], IdlePolicy],
         notify: Notify,
         schedules: Deadman | None = None,
+        seen: Callable[[Project, Answer], None] = lambda project, answer: None,
     ) -> None:
         self.book = IdleBook(fleet.book)
         self._shared = shared
@@ -101,6 +102,7 @@ class Idle:
         self._usual = usual
         self._notify = notify
         self._schedules = schedules
+        self._seen = seen  # hears of every look
         self._watches: dict[str, _Watch] = {}
 
     # For the verbs
@@ -217,6 +219,7 @@ class Idle:
         decision = idle.decide(state, rules, state["at"])
         watch.failures = 0
         watch.moment = Moment(now, answer, decision)
+        self._seen(project, answer)
         self._shared.news.clear_condition("idle-unknown", project.name)
         await self._watchdog_note(project, notes, answer)
         if deadman.tells(state):

@@ -77,7 +77,7 @@ class Look:
 
     def _is_user(self, one: Process) -> bool:
         """Whether it is there because a person wanted it: nothing of the system, and not ourselves."""
-        if one.pid in self.own:
+        if one.pid in self.own or (one.name.startswith("python") and _argv(one)[-1:] == ["devbox-jobs"]):
             return False
         one.cgroup = read(f"/proc/{one.pid}/cgroup", 4096)
         if 1000 <= one.user < 65534 or _container(one.cgroup):
@@ -275,6 +275,8 @@ class Look:
                 until = float(lease["until"])
                 if not self.now < until <= self.now + OLDEST + 60.0:
                     continue
+                if lease.get("boot") not in (None, self.boot):
+                    continue  # its process was of another life of the machine
                 if lease.get("pid") is not None and not os.path.isdir("/proc/" + str(int(lease["pid"]))):
                     continue
             except (KeyError, TypeError, ValueError):
