@@ -298,6 +298,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 doctor=Doctor(),
                 projects=home.projects,
                 idle=home.idle,
+                jobs=home.jobs,
                 open_page=lambda: page.open(),
                 tell=notices.tell,
                 keep_secret=notices.keep,
