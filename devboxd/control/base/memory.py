@@ -130,7 +130,10 @@ class Memory:
     def pin(self, boxes: Sequence[str], port: int, keys: Sequence[str]) -> None:
         """Replace what is pinned for these host names. The least recently pinned make room."""
         pinned = self._state.host_keys
-        for box in boxes:
+        # ssh takes a key that stands under the same name in capitals, too (OpenSSH, match_pattern_list).
+        small = {box.lower() for box in boxes}
+        alike = [box for box in pinned if box not in boxes and box.lower() in small]
+        for box in (*alike, *boxes):
             if pinned.get(box, {}).get(port) != list(keys):
                 pinned[box] = {**pinned.pop(box, {}), port: list(keys)}
                 self._note()

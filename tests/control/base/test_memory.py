@@ -133,3 +133,16 @@ async def test_the_first_daemon_of_all_gives_itself_a_mark_and_the_next_ones_kee
     second = Memory.recall(news, store, lambda: "ana@desk/2")
     assert second.owner == first.owner == "ana@desk/1"
     assert [one.code for one in news.conditions()] == ["journal-lost"]
+
+
+async def test_what_is_pinned_under_the_same_name_in_capitals_changes_with_it() -> None:
+    """ssh makes no difference between them: a host key that was replaced would still be taken."""
+    memory = Memory(Shared.of(LoopClock()).news, Nowhere())
+    memory.pin(["API", "i-1", "web"], 22, ["old"])
+    memory.pin(["api", "i-1"], 22, ["new"])
+    assert {box: list(ports[22]) for box, ports in memory.host_keys.items()} == {
+        "API": ["new"],
+        "api": ["new"],
+        "i-1": ["new"],
+        "web": ["old"],
+    }
