@@ -33,6 +33,7 @@ from devboxd.model.session import Ending
 from devboxd.model.states import KeepAlive
 
 STABLE_AFTER: Final = 1.0  # seconds a link must live before the back-off starts afresh
+CARRIED_AFTER: Final = 0.25  # and if the far end was heard over it: less would be a storm of calls
 ATTENDED_WAIT: Final = 2.0  # seconds between two tries while somebody waits, at most
 WANTED_WAIT: Final = 5.0  # the same for a session that somebody may come back to
 OUTAGE_SHARE: Final = 30  # these bounds grow to such a part of the outage so far
@@ -66,6 +67,7 @@ class Happened(StrEnum):
     LINK_PROXY = "the proxy refuses our user and password"
     LINK_MUTE = "the link could not be dialled, or died without a frame"
     LINK_YOUNG = "the link died within a second"
+    LINK_CUT = "the link died within a second, after the far end was heard over it"
     LINK_OLD = "the link was lost"
     DIAL_CUT = "the network changed while we dialled"
     SILENT = "the far end has not said a word"
@@ -99,6 +101,7 @@ class Wait(StrEnum):
     """What to wait for before that. A ring of the network bell cuts every wait short but the one for a login."""
 
     NO = "at once"
+    SOON = "after 0.02 to 0.2 s"
     BACK_OFF = "after a back-off"
     PATIENCE = "after a back-off, bounded while somebody waits"
     POLL = "after 2 to 4 s"
@@ -111,6 +114,7 @@ class When(StrEnum):
     LATE = "the time to start is over"
     HASTY = "nobody waits for a login"
     NEVER = "no link of the session has worked yet"
+    UNWATCHED = "nobody would miss it"
     FOURTH = "the fourth in a row"
     THIRD = "the third session"
 
@@ -126,7 +130,13 @@ class Rule(msgspec.Struct, frozen=True):
 
 _FAIL: Final = Rule(Do.END, ending=Ending.FAILED)
 _OF_A_LINK: Final = frozenset(
-    {Happened.LINK_UNAUTHORIZED, Happened.LINK_MUTE, Happened.LINK_YOUNG, Happened.EXISTS}
+    {
+        Happened.LINK_UNAUTHORIZED,
+        Happened.LINK_MUTE,
+        Happened.LINK_YOUNG,
+        Happened.LINK_CUT,
+        Happened.EXISTS,
+    }
 )
 
 TABLE: Final[Mapping[Happened, Rule]] = {
@@ -139,6 +149,7 @@ TABLE: Final[Mapping[Happened, Rule]] = {
     Happened.LINK_PROXY: Rule(Do.RESUME, Wait.BACK_OFF, but=(When.NEVER, _FAIL)),
     Happened.LINK_MUTE: Rule(Do.RESUME, Wait.PATIENCE, but=(When.FOURTH, Rule(Do.LOOK))),
     Happened.LINK_YOUNG: Rule(Do.RESUME, Wait.PATIENCE),
+    Happened.LINK_CUT: Rule(Do.RESUME, Wait.SOON, but=(When.UNWATCHED, Rule(Do.RESUME, Wait.PATIENCE))),
     Happened.LINK_OLD: Rule(Do.RESUME),
     Happened.DIAL_CUT: Rule(Do.RESUME),
     Happened.SILENT: Rule(Do.RESTART, but=(When.THIRD, _FAIL)),
@@ -199,10 +210,13 @@ def next_step(
     """
     past = _remember(past, happened, now)
     rule = TABLE[happened]
-    if rule.but is not None and _holds(rule.but[0], past, now):
+    if rule.but is not None and _holds(rule.but[0], past, now, interest):
         rule = rule.but[1]
     wait = 0.0
     match rule.wait:
+        case Wait.SOON if not rang:
+            wait = wait_before(0, dice)
+            past = msgspec.structs.replace(past, tries=min(past.tries, 1))
         case Wait.BACK_OFF | Wait.PATIENCE if not (rang and happened in _OF_A_LINK):
             wait = wait_before(past.tries, dice)
             past = msgspec.structs.replace(past, tries=past.tries + 1)
@@ -227,7 +241,7 @@ def _remember(past: Past, happened: Happened, now: float) -> Past:
             return replace(past, tries=0)
         case Happened.LINK_OLD:
             return replace(past, lost_at=now, mute=0, tries=0)
-        case Happened.LINK_YOUNG:
+        case Happened.LINK_YOUNG | Happened.LINK_CUT:
             return replace(past, lost_at=now, mute=0)
         case Happened.LINK_MUTE:
             return replace(past, mute=past.mute + 1)
@@ -237,7 +251,7 @@ def _remember(past: Past, happened: Happened, now: float) -> Past:
             return past
 
 
-def _holds(when: When, past: Past, now: float) -> bool:
+def _holds(when: When, past: Past, now: float, interest: Interest) -> bool:
     match when:
         case When.LATE:
             return past.patience is not None and now >= past.began + past.patience
@@ -245,6 +259,8 @@ def _holds(when: When, past: Past, now: float) -> bool:
             return not past.waits_for_login
         case When.NEVER:
             return past.lost_at <= past.began
+        case When.UNWATCHED:
+            return interest is Interest.NOBODY
         case When.FOURTH:
             return past.mute % MUTE_LINKS == 0
         case When.THIRD:
@@ -286,12 +302,13 @@ def resume_refused(error: DevboxError) -> Happened:
     return Happened.RESUME_THROTTLED if isinstance(error, Throttled) else Happened.RESUME_TROUBLE
 
 
-def link_over(*, lived: float, heard: bool, status: int | None = None) -> Happened:
+def link_over(*, lived: float, heard: bool, carried: bool = False, status: int | None = None) -> Happened:
     """What a lost link is to the table.
 
     Args:
         lived: seconds that it was up; 0 where it never was.
         heard: a message came over it, if only the gateway's.
+        carried: the far end was heard over it.
         status: of the HTTP answer that refused it.
     """
     if status == AUTHENTICATION:
@@ -300,7 +317,9 @@ def link_over(*, lived: float, heard: bool, status: int | None = None) -> Happen
         return Happened.LINK_UNAUTHORIZED
     if not heard:
         return Happened.LINK_MUTE
-    return Happened.LINK_OLD if lived > STABLE_AFTER else Happened.LINK_YOUNG
+    if lived > STABLE_AFTER:
+        return Happened.LINK_OLD
+    return Happened.LINK_CUT if carried and lived > CARRIED_AFTER else Happened.LINK_YOUNG
 
 
 # Verdicts on a session that is up -----------------------------------------------------------------------

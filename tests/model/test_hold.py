@@ -25,6 +25,7 @@ from devboxd.errors import (
 )
 from devboxd.model.hold import (
     BEAT,
+    CARRIED_AFTER,
     TABLE,
     Do,
     Happened,
@@ -211,6 +212,40 @@ def test_what_the_end_of_a_link_means(
     assert link_over(lived=lived, heard=heard, status=status) is happened
 
 
+@pytest.mark.parametrize(
+    ("lived", "heard", "happened"),
+    [
+        (60.0, True, Happened.LINK_OLD),
+        (1.0, True, Happened.LINK_CUT),
+        (CARRIED_AFTER + 0.01, True, Happened.LINK_CUT),
+        (
+            CARRIED_AFTER,
+            True,
+            Happened.LINK_YOUNG,
+        ),  # what dies of its first frames is not asked for in a loop
+        (0.5, False, Happened.LINK_MUTE),
+    ],
+)
+def test_a_link_that_carried_something_is_not_one_that_never_worked(
+    lived: float, heard: bool, happened: Happened
+) -> None:
+    assert link_over(lived=lived, heard=heard, carried=True) is happened
+
+
+@pytest.mark.parametrize("interest", [Interest.NOW, Interest.LATER])
+def test_links_that_are_cut_again_and_again_come_back_each_time_as_soon(interest: Interest) -> None:
+    """A bad network cuts each second what it carries: half of that second must not be a back-off."""
+    seen, now = past(tries=9, mute=3), START
+    for _ in range(100):
+        seen, next_one = next_step(seen, Happened.LINK_CUT, now, 0.999, interest=interest)
+        assert next_one.do is Do.RESUME
+        assert 0.02 <= next_one.wait <= 0.2
+        assert (seen.tries, seen.mute, seen.lost_at) == (1, 0, now)
+        now += 1.0
+    quick = step(seen, Happened.LINK_CUT, now, dice=0.0, interest=interest)
+    assert quick.wait == pytest.approx(0.02), "and never at once: each costs two calls"
+
+
 def test_a_proxy_that_refuses_us_ends_what_never_worked_and_holds_what_did() -> None:
     """Nobody waits two minutes for a wrong password; a session of this morning outlives its rotation."""
     assert step(past(), Happened.LINK_PROXY) == Step(Do.END, ending=Ending.FAILED)
@@ -230,9 +265,12 @@ def test_a_link_that_lived_is_resumed_at_once_and_forgives() -> None:
     assert (seen.tries, seen.mute, seen.lost_at) == (0, 0, START + 60)
 
 
-@pytest.mark.parametrize("happened", [Happened.LINK_YOUNG, Happened.LINK_MUTE, Happened.LINK_UNAUTHORIZED])
+@pytest.mark.parametrize(
+    "happened",
+    [Happened.LINK_YOUNG, Happened.LINK_CUT, Happened.LINK_MUTE, Happened.LINK_UNAUTHORIZED],
+)
 def test_a_link_that_dies_young_does_not_reset_the_back_off(happened: Happened) -> None:
-    """Or we would hammer AWS."""
+    """Or we would hammer AWS for a session that nobody waits for."""
     seen, now, resumes = past(), START, 0
     while now < START + 3600:
         seen, next_one = next_step(seen, happened, now, 1.0, interest=Interest.NOBODY)
@@ -277,11 +315,18 @@ def test_some_gateways_want_a_signature_and_some_refuse_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "happened", [Happened.LINK_UNAUTHORIZED, Happened.LINK_MUTE, Happened.LINK_YOUNG, Happened.EXISTS]
+    "happened",
+    [
+        Happened.LINK_UNAUTHORIZED,
+        Happened.LINK_MUTE,
+        Happened.LINK_YOUNG,
+        Happened.LINK_CUT,
+        Happened.EXISTS,
+    ],
 )
 def test_what_died_with_the_old_network_is_resumed_at_once(happened: Happened) -> None:
     """Back within two seconds of the network's return, and no trouble is counted."""
-    seen, next_one = next_step(past(tries=9), happened, START, 0.5, interest=Interest.NOBODY, rang=True)
+    seen, next_one = next_step(past(tries=9), happened, START, 0.5, interest=Interest.NOW, rang=True)
     assert next_one == Step(Do.RESUME)
     assert seen.tries == 9
 

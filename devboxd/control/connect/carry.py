@@ -126,7 +126,8 @@ class Carrier:
             raise asyncio.CancelledError  # it came with the loss of the link: Python 3.11 forgets one of two
         if self._is_silent:
             return Happened.SILENT, why
-        return link_over(lived=lost_at - self._opened_at, heard=self.heard_at > 0), why
+        carried = (channel.heard_at or 0.0) > self._opened_at
+        return link_over(lived=lost_at - self._opened_at, heard=self.heard_at > 0, carried=carried), why
 
     def apply(self, effects: list[Effect], *, ahead: bool = False) -> None:
         """Do what the channel says. ``ahead``: its frames need not wait behind those that are queued already."""

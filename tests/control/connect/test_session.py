@@ -327,6 +327,26 @@ async def test_an_empty_address_on_resume_means_the_old_one() -> None:
         assert len(one.service.only.links) == 4
 
 
+async def test_links_that_are_cut_each_second_carry_most_of_the_time() -> None:
+    """Each carried something: a back-off that grows to two seconds would leave little of a download."""
+    one = bench()
+    async with online(one):
+        far, heard = one.service.only, 0.0
+        one.session.attend(True)
+        until = now() + 60
+        while now() < until:
+            lives_until = now() + 0.8
+            while now() < lives_until:
+                far.write(b"x")
+                await asyncio.sleep(0.1)
+                heard += 0.1
+            far.link.cut()
+            await one.until(SessionState.RECONNECTING)
+            await one.until(SessionState.ONLINE)
+        assert heard > 0.75 * 60
+        assert one.service.count["resume"] <= 60 / 0.8
+
+
 async def test_links_that_die_young_make_us_ask_but_not_give_up() -> None:
     """The account may not be asked; the session may well be alive."""
     one = bench()
