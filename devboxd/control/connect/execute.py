@@ -85,10 +85,6 @@ class _Ear(Quiet):
         """Lines are damaged or missing here, and are asked for."""
         self._run.relayed.skipped(frames)
 
-    def notice(self, text: str) -> None:
-        """Never on standard output."""
-        self._execution.say(text)
-
     def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
         """Tell the client."""
         self._execution.session_is(self._run, state, text, retry_in)
@@ -119,10 +115,6 @@ class _Plain(Quiet):
     def exit_code(self, code: int) -> None:
         """The status comes before the last output."""
         self.status = code
-
-    def notice(self, text: str) -> None:
-        """Never on standard output."""
-        self._terminal.status(StatusLine(StreamState.NOTICE, text))
 
     def state(self, state: SessionState, text: str, retry_in: float | None) -> None:
         """Tell the client; remember a lost link: the agent throws output away meanwhile."""

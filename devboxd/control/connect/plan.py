@@ -74,7 +74,7 @@ class Quiet:
         """A flag of the far end."""
 
     def notice(self, text: str) -> None:
-        """Text of the account's administrator."""
+        """The agent's own words, for a person at a terminal: nothing for a program's standard error."""
 
     def skipped(self, frames: int) -> None:
         """Output is missing here, as ``HeldSession.skip_gaps`` allowed."""

@@ -50,6 +50,19 @@ async def test_every_byte_value_survives_both_ways(daemon: Daemon, sim: Simulato
     assert bytes(screen.out) == data
 
 
+async def test_what_the_agent_says_of_its_encryption_is_not_the_commands_standard_error(
+    make_daemon: MakeDaemon, simulator: MakeSimulator
+) -> None:
+    """A script that wants standard error empty must not fail because its account demands KMS."""
+    sim = await simulator()
+    sim.use_kms()
+    daemon = await make_daemon(sim)
+    leaving, screen = await run(daemon, sim, "sh", "-c", "echo err >&2")
+    assert leaving.status == 0
+    assert bytes(screen.err) == b"err\n"
+    assert not [line for line in screen.lines if "encrypted" in line.text]
+
+
 async def test_a_command_that_does_not_exist_is_127_with_a_sentence(daemon: Daemon, sim: Simulator) -> None:
     """As a shell would have it."""
     leaving, screen = await run(daemon, sim, "no-such-program")
