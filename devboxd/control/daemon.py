@@ -26,8 +26,9 @@ from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forwards import Forwards
 from devboxd.control.connect.ping import Pinged, ping, ping_bridge
+from devboxd.control.connect.pool import IDLE_AFTER
 from devboxd.control.connect.pools import Pools
-from devboxd.control.connect.port import IDLE_AFTER, PortTarget
+from devboxd.control.connect.port import PortTarget
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.ssh import Keys, SshAccess

@@ -15,7 +15,7 @@ from devboxd.aws.cloud import AwsCloud
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
-from devboxd.control.connect.port import IDLE_AFTER
+from devboxd.control.connect.pool import IDLE_AFTER
 from devboxd.control.daemon import Daemon
 from devboxd.model.config import Config
 from devboxd.model.memory import State

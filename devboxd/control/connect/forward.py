@@ -16,7 +16,8 @@ import msgspec
 from devboxd.control.base.needs import Listener, Listeners, LocalConnection
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
-from devboxd.control.connect.port import PortPool, PortTarget
+from devboxd.control.connect.pool import PortPool
+from devboxd.control.connect.port import PortTarget
 from devboxd.control.connect.socks import OK, Buffered, SocksError, accept, answer_to, reply
 from devboxd.control.connect.splice import LOOK, splice
 from devboxd.control.connect.stream import ConnectionRefused, Duplex, StreamReset

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from devboxd.control.connect.port import Bridged, PortPool, PortTarget
+from devboxd.control.connect.pool import Bridged, PortPool
+from devboxd.control.connect.port import PortTarget
 from devboxd.control.connect.sessions import Sessions
 from devboxd.errors import DevboxError
 from devboxd.model.box import Account, BoxRef

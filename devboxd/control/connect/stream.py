@@ -43,7 +43,8 @@ class Backlog:
 class Arrivals:
     """What the far end has sent on one connection and nobody has read. Bounded by ``STREAM_BUFFER``."""
 
-    def __init__(self, backlog: Backlog) -> None:
+    def __init__(self, backlog: Backlog, opened_at: float = 0.0) -> None:
+        self.opened_at = opened_at  # monotonic
         self.received = 0  # bytes, ever
         self.finished = False  # the far end closed
         self.closed = False  # we closed

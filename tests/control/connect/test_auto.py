@@ -19,7 +19,8 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.forward import Pools
 from devboxd.control.connect.forwards import Forwards
-from devboxd.control.connect.port import PortPool, PortTarget
+from devboxd.control.connect.pool import PortPool
+from devboxd.control.connect.port import PortTarget
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import PortInUse
 from devboxd.model.box import Account, BoxRef

@@ -13,13 +13,15 @@ import pytest
 from devboxd.control.connect import port as port_module
 from devboxd.control.connect import splice as splice_module
 from devboxd.control.connect import stream as stream_module
-from devboxd.control.connect.port import PortPool, PortTarget
+from devboxd.control.connect.pool import PortPool
+from devboxd.control.connect.port import PortTarget
 from devboxd.control.connect.splice import splice
 from devboxd.control.connect.stream import ConnectionRefused, Duplex, PortStream, StreamReset
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BoxStopped, DevboxError
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import ForwardSettings
+from devboxd.model.pool import BUSY_BYTES
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.kit.sim import MakeSimulator
@@ -325,7 +327,7 @@ async def test_a_busy_session_is_given_a_companion_and_idle_ones_are_retired(
                 await asyncio.sleep(0)
 
         work = beside(pump())
-        await until(lambda: pool.sessions[0].load[0] == 1)
+        await until(lambda: pool.sessions[0].seen.rate > BUSY_BYTES)
         other = await pool.connect(20.0)
         assert len(pool.sessions) == 2
         pumping = False
