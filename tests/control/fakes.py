@@ -18,7 +18,7 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.connect.plan import Plan, Quiet
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
-from devboxd.errors import DevboxError, LinkLost, SessionOver
+from devboxd.errors import DevboxError, LinkLost, SessionOver, Unreachable
 from devboxd.model.box import Account
 from devboxd.model.config import LinkSettings
 from devboxd.model.session import SessionEnd, SessionState
@@ -163,6 +163,7 @@ class FakeService:
         self.dials: list[Mapping[str, str]] = []
         self.young = 0  # links that die before their first message
         self.hang: set[str] = set()  # calls that never answer
+        self.loses = 0  # answers to StartSession that never arrive
         self.known_active: bool | None = True
         self.keep_url = False  # ResumeSession answers without an address
         self.lasts: float | None = None  # seconds a session may last
@@ -231,6 +232,9 @@ class FakeService:
             name, target, document, dict(parameters), reason, self.far_end(document, parameters)
         )
         await asyncio.sleep(self.latency)  # the session exists while its answer is on the way
+        if self.loses:
+            self.loses -= 1
+            raise Unreachable("ssm:StartSession was not answered in time")
         return self._grant(name)
 
     def _grant(self, name: str) -> FakeGrant:

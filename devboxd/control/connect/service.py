@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -15,8 +15,10 @@ import msgspec
 from devboxd.control.base.needs import Dialer, Grant, Ledger, Link, SessionApi
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
+from devboxd.control.connect.lost import SLOW
 from devboxd.control.connect.plan import Plan
 from devboxd.errors import DevboxError, LinkRefused, NotConnected, Unreachable
+from devboxd.model.box import Account
 from devboxd.model.hold import Happened, link_over, resume_refused, start_refused
 from devboxd.model.sealing import account_of, check_key
 
@@ -51,7 +53,9 @@ class Service:
         reason: str,
         heartbeat: float,
         kms_accounts: Collection[str] = (),
+        lost: Callable[[Account], None] = lambda _: None,
     ) -> None:
+        """Make one. ``lost``: is told where a start may have left a session that we do not know."""
         self.id: str | None = None
         self._shared = shared
         self._api = api
@@ -61,6 +65,7 @@ class Service:
         self._reason = reason
         self._heartbeat = heartbeat
         self._kms_accounts = kms_accounts
+        self._lost = lost
         self._asking = Supervisor(f"start of a session to {plan.box}")
 
     async def start(self) -> Outcome:
@@ -86,15 +91,21 @@ class Service:
             answered = asking.done() and not asking.cancelled() and asking.exception() is None
             if answered and not isinstance(answer := asking.result(), DevboxError):
                 self._note_started(answer)
+            if not answered:
+                self._lost(self._plan.account)
             asking.cancel()
             raise
 
     async def _answer_to_start(self) -> Grant | DevboxError:
-        plan = self._plan
+        plan, began = self._plan, self._shared.time.monotonic()
+        answer: Grant | DevboxError
         try:
-            return await self._api.start(plan.target, plan.document, plan.parameters, reason=self._reason)
+            answer = await self._api.start(plan.target, plan.document, plan.parameters, reason=self._reason)
         except DevboxError as error:
-            return error
+            answer = error
+        if isinstance(answer, Unreachable) or self._shared.time.monotonic() - began > SLOW:
+            self._lost(plan.account)
+        return answer
 
     def _note_started(self, grant: Grant) -> None:
         self.id = grant.session_id

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from devboxd.control.base.needs import Dialer, Ledger, SessionApi
 from devboxd.control.base.shared import Shared
+from devboxd.control.connect.lost import LostStarts
 from devboxd.control.connect.plan import Plan, Sink
 from devboxd.control.connect.service import Service
 from devboxd.control.connect.session import HeldSession
@@ -44,6 +45,13 @@ class Sessions:
         self._owner = owner
         self._run = secrets.token_hex(4)  # this life of the daemon
         self._held: dict[HeldSession, None] = {}  # oldest first
+        self._lost = LostStarts(
+            shared,
+            api,
+            reason_prefix=owner_reason(owner),
+            is_ours=self.is_ours,
+            held=lambda: {session.id for session in self._held if session.id is not None},
+        )
 
     def open(self, plan: Plan, sink: Sink, settings: LinkSettings) -> HeldSession:
         """Make a session that is not started yet: ``hold`` it."""
@@ -57,6 +65,7 @@ class Sessions:
             reason=reason,
             heartbeat=settings.heartbeat,
             kms_accounts=settings.kms_accounts,
+            lost=self._lost.suspect,
         )
         # A limit of ours, 0 for none; the service is said to cut at 1000.
         return HeldSession(

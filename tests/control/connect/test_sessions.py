@@ -124,6 +124,41 @@ async def test_what_cannot_be_ended_now_is_left_to_the_next_daemon() -> None:
     assert "sweep.ended" not in [event.kind for event in sessions.shared.news.events()], "that was not us"
 
 
+async def test_a_session_whose_answer_was_lost_is_ended_and_no_other() -> None:
+    """Nobody knows it, and it would stay until its idle time-out."""
+    service = FakeService()
+    sessions, _ = new(service)
+    foreign = await left_open(service, "somebody-else")
+    service.loses = 1
+    one = sessions.open(plan(), Quiet(), LinkSettings())
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(sessions.hold(one))
+        await one.wait_ready()
+        lost = next(id_ for id_ in service.sessions if id_ not in (foreign, one.id))
+        await asyncio.sleep(100)
+        assert not service.sessions[lost].terminated, "its answer might still be on its way"
+        await asyncio.sleep(60)
+        assert [id_ for id_, session in service.sessions.items() if session.terminated] == [lost]
+        assert service.count["active"] == 2, "and nobody looks any more"
+        await asyncio.sleep(3600)
+        assert service.count["active"] == 2
+        await one.stop()
+
+
+async def test_where_sessions_may_not_be_listed_a_lost_answer_is_let_be() -> None:
+    """Many accounts do not allow it."""
+    service = FakeService()
+    service.loses, service.down["active"] = 1, Denied("no")
+    sessions, _ = new(service)
+    one = sessions.open(plan(), Quiet(), LinkSettings())
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(sessions.hold(one))
+        await one.wait_ready()
+        await asyncio.sleep(3600)
+        assert service.count["active"] == 1
+        await one.stop()
+
+
 async def test_ping_measures_and_leaves_nothing_open() -> None:
     """A number for each probe, and no session behind it."""
     service = FakeService()
