@@ -119,12 +119,24 @@ def run(words: list[str]) -> int:
         return 128 + 13  # the reader (head, less) has seen enough
 
 
+def _path(words: list[str]) -> str:
+    """The command that words begin with, as far as they name one: where the parser does not say it."""
+    path = ["devboxctl"]
+    found: Any = typer.main.get_command(app)
+    for word in words:
+        found = getattr(found, "commands", {}).get(word)
+        if found is None:
+            break
+        path.append(word)
+    return " ".join(path)
+
+
 def _misunderstood(error: Any, words: list[str]) -> int:
     """Say what is wrong with a command line, and where to look."""
     context = getattr(error, "ctx", None)
     if context is not None and hasattr(context.command, "commands") and "--json" in words:
         settings.json = True  # behind a word that names no command, so nobody has read it
-    path = context.command_path if context is not None else "devboxctl"
+    path = context.command_path if context is not None else _path(words)
     message = str(error.format_message())
     usage = reply.UsageError(message[:1].lower() + message[1:].removesuffix("."), f"{path} --help")
     return reply.show_failure(reply.usage_failure(usage))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -13,6 +15,8 @@ from devboxctl.options import default_box, is_box_missing_fatal, missing_box, se
 from devboxd.api import client, routes, wire
 from devboxd.api.routes import Route
 from devboxd.text import printable
+
+SLOW: Final = 2.0  # seconds until a person is told that something goes on
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=msgspec.Struct)
@@ -28,7 +32,26 @@ def ask(
 ) -> AnswerT:
     """Ask once. Raises ClientError; ``client.Refused`` carries the daemon's ``wire.Failure``."""
     path, body = spelled(route, request)
-    return understood(client.call(route.method, path, body, start=start, timeout=timeout), route.answer)
+    with _told_if_slow():
+        answer = client.call(route.method, path, body, start=start, timeout=timeout)
+    return understood(answer, route.answer)
+
+
+@contextlib.contextmanager
+def _told_if_slow() -> Iterator[None]:
+    """Say once, to a person on a terminal, that an answer takes its time: AWS or a box is asked."""
+    if settings.json or sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    timer = threading.Timer(
+        SLOW, reply.say, ("this takes a moment: AWS or the box is being asked (Ctrl-C ends)\n",)
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def ask_lines(route: Route[RequestT, AnswerT], request: RequestT | None = None) -> Iterator[AnswerT]:

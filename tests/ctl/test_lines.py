@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+from collections.abc import Callable
 
 import pytest
 
-from devboxctl import progress
+from devboxctl import app, ask, progress
+from devboxctl.fast import reply
 from devboxctl.fast.lines import wrapped
 from devboxd.api import wire
 from tests.ctl.fake_daemon import FakeDaemon
 from tests.ctl.terminal import Tty
+
+
+def until(fact: Callable[[], bool]) -> bool:
+    """Wait for a fact, five seconds at most."""
+    end = time.monotonic() + 5
+    while not fact() and time.monotonic() < end:
+        time.sleep(0.005)
+    return fact()
 
 
 @pytest.mark.parametrize("columns", [30, 40, 80, 120])
@@ -84,3 +96,30 @@ def test_a_long_event_goes_on_below_its_text(daemon: FakeDaemon) -> None:
         assert tty.wait() == 0
     first, second = tty.screen.decode().split("\r\n")[:2]
     assert (len(first) <= 80, second.startswith("      word word")) == (True, True), (first, second)
+
+
+def test_who_waits_is_told_that_something_goes_on(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, on a terminal; an answer that comes at once says nothing of it."""
+    said: list[str] = []
+    monkeypatch.setattr(ask, "SLOW", 0.01)
+    monkeypatch.setattr(reply, "say", said.append)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with ask._told_if_slow():
+        assert until(lambda: bool(said))
+    assert len(said) == 1
+    assert "is being asked" in said[0]
+    monkeypatch.setattr(ask, "SLOW", 60.0)
+    with ask._told_if_slow():
+        pass
+    assert len(said) == 1
+
+
+def test_an_option_without_its_value_leads_to_the_help_of_its_command(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(["launch", "api", "--type"]) == 2
+    assert "hint: devboxctl launch --help" in capsys.readouterr().err
+    assert app.run(["budget", "set", "--limit"]) == 2
+    assert "hint: devboxctl budget set --help" in capsys.readouterr().err

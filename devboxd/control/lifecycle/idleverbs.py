@@ -67,7 +67,10 @@ class IdleVerbs:
     async def why(self, name: str) -> IdleView:
         """The same with all decisions, after a look at the box as it is now."""
         project = (await self._projects.get(name)).project
-        await self._watcher.look_now(project.uid, LOOK_AGAIN)
+        if (
+            project.phase is Phase.RUNNING
+        ):  # one that is being taken down answers nobody, and would be waited for
+            await self._watcher.look_now(project.uid, LOOK_AGAIN)
         return await self.show(name, decisions=True)
 
     async def last_stop(self, name: str) -> str:
