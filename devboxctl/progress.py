@@ -103,6 +103,8 @@ def follow(name: str) -> wire.ProjectStep:
                     return step
                 if (text := _text(step)) != told:
                     _tell(text, time.monotonic() - began)
+                    if step.hint:
+                        _say(f"hint: {step.hint}")
                     told = text
         except KeyboardInterrupt:
             _say("the work goes on in devboxd: devboxctl ops ls shows it, the same command waits again")
@@ -160,7 +162,8 @@ def next_step(found: wire.Project) -> str:
 
 def _text(step: wire.ProjectStep) -> str:
     phase = step.project.phase if step.project is not None else ""
-    return f"{phase}: {step.text}" if step.text not in ("", phase) else phase
+    text = step.text or (step.project.reason if step.project is not None else "")  # as: where was no capacity
+    return f"{phase}: {text}" if text not in ("", phase) else phase
 
 
 def _tell(text: str, seconds: float) -> None:

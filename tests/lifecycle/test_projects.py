@@ -471,11 +471,13 @@ async def test_leftovers_say_what_they_cost_and_when_they_go(one: Bench) -> None
 async def test_a_login_that_ended_stops_everything_and_goes_on_by_itself(one: Bench) -> None:
     """Nothing is called with credentials that are known to be bad."""
     await one.launched()
-    one.account.broken = LoginNeeded("the login has ended")
+    one.account.broken = LoginNeeded("the login has ended", hint="devboxctl login")
     await one.projects.terminate("api")
     await asyncio.sleep(120)
     before = one.account.calls.total()
-    assert [one.problem for one in one.projects.operations()] == ["the login has ended"]
+    assert [(one.problem, one.hint) for one in one.projects.operations()] == [
+        ("the login has ended", "devboxctl login")
+    ]
     await asyncio.sleep(60)
     assert one.account.calls.total() == before
     one.account.broken = None

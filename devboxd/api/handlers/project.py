@@ -42,7 +42,7 @@ async def follow(context: Context, asked: wire.ProjectName) -> AsyncIterator[wir
     try:
         async for status in projects.follow(asked.project):
             last = status.project
-            yield wire.ProjectStep(views.project(status), status.problem or status.why)
+            yield wire.ProjectStep(views.project(status), status.problem or status.why, status.hint)
         if last is None:
             raise ProjectNotFound(f"there is no project named {asked.project!r}")
         if last.phase is Phase.BROKEN:

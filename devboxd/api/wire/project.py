@@ -175,10 +175,14 @@ class GenerationDrop(ProjectName, omit_defaults=True):
 
 
 class ProjectStep(msgspec.Struct, omit_defaults=True):
-    """How far a project is. The last one has ``done``, or a ``failure``; ``project`` None: it is deleted."""
+    """How far a project is. The last one has ``done``, or a ``failure``; ``project`` None: it is deleted.
+
+    ``hint``: what mends what ``text`` says, where somebody has to.
+    """
 
     project: Project | None = None
     text: str = ""
+    hint: str | None = None
     done: bool = False
     failure: Failure | None = None
 

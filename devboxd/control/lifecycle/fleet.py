@@ -35,11 +35,14 @@ WITH_SESSIONS: Final = 30.0  # seconds between looks at a box that somebody is c
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How far a project is. ``why``: what is waited for; ``problem``: what AWS said no to, last."""
+    """How far a project is. ``why``: what is waited for; ``problem``: what AWS said no to, last, and ``hint``: what
+    mends that.
+    """
 
     project: Project
     why: str = ""
     problem: str = ""
+    hint: str | None = None
 
 
 Look = tuple[Observed, Item | None]
@@ -261,7 +264,8 @@ class Fleet:
         except LoginNeeded as error:
             if one.known is None:
                 return LIST_EVERY, failures  # the store's own login: whose that is, the store knows
-            self._statuses[one.uid] = Status(one.known.project, problem=error.message)
+            self._statuses[one.uid] = Status(one.known.project, problem=error.message, hint=error.hint)
+            self._told.ring()
             await self._shared.logins.wait(one.known.project.account, error, LONGEST)
             return 0.0, 0
         except Conflict:
@@ -315,7 +319,7 @@ class Fleet:
         """AWS refused a call, or did not answer."""
         if self._audience is not None:
             self._audience.refused(project, error)
-        self._statuses[project.uid] = Status(project, problem=error.message)
+        self._statuses[project.uid] = Status(project, problem=error.message, hint=error.hint)
         self._shared.news.raise_condition(
             "project-refused", project.name, name=project.name, problem=error.message, hint=error.hint
         )

@@ -159,7 +159,7 @@ class Projects:
     def status(self, project: Project) -> Status:
         """How far a project is: what its loop waits for, or was refused."""
         seen = self._fleet.status(project.uid)
-        return Status(project, seen.why if seen else "", seen.problem if seen else "")
+        return msgspec.structs.replace(seen, project=project) if seen is not None else Status(project)
 
     def remembered(self) -> list[Project]:
         """Every project as its loop saw it last: from memory, so that nobody waits."""
