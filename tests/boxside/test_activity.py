@@ -258,6 +258,9 @@ def test_leases_hold_while_what_they_watch_is_so(box: Box) -> None:
     (box.home / ".devbox" / "leases").mkdir()
     own = {"id": "run-1", "why": "make", "until": later, "pid": os.getpid()}
     (box.home / ".devbox" / "leases" / "1.json").write_text(json.dumps(own))
+    # A process of another life of the machine: its number may be anybody's now.
+    old = own | {"id": "run-2", "boot": "00000000"}
+    (box.home / ".devbox" / "leases" / "2.json").write_text(json.dumps(old))
     found = [one["id"] for one in box.look(leases=leases)["sample"]["leases"]]
     assert found == ["plain", "pid", "while", "hangs", "run-1"]
     mark.unlink()
@@ -509,3 +512,13 @@ def test_a_line_of_proc_is_read_whatever_the_program_is_called() -> None:
         1,
     )
     assert Process(7, "7 (a) S 3 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 9 1 1").pts is None
+
+
+@pytest.mark.parametrize(("word", "seen"), [("devbox-jobs", False), ("other", True)])
+def test_our_own_question_for_the_end_of_a_job_is_no_work(box: Box, word: str, seen: bool) -> None:
+    """It waits as long as the job runs, and others may have left it behind."""
+    box.type(f"{sys.executable} -I -c 'import sys; exec(sys.argv[1])' 'while True: pass' x {word}")
+    until(
+        lambda: any(one.pts == box.pane() and one.name.startswith("python") for one in processes().values())
+    )
+    assert any(name.startswith("python") for name in box.tools()) is seen

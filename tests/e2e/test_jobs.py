@@ -75,3 +75,11 @@ def test_a_job_outlives_the_daemon_and_the_next_one_tells_its_end(world: World) 
     until(lambda: ended(world, job["id"]), "its end is told")
     assert len(ended(world, job["id"])) == 1
     assert "is done" in ended(world, job["id"])[0]
+
+
+def test_closing_its_window_hangs_up_nothing(world: World) -> None:
+    line = "echo begun; until [ -e ~/go3 ]; do sleep 0.1; done; echo over"
+    job = world.json("run", "work", "--detach", "--", "sh", "-c", line)
+    world.ok("exec", "work", "tmux", "kill-window", "-t", "=" + job["window"])
+    world.ok("exec", "work", "sh", "-c", "touch ~/go3")
+    assert world.ok("logs", "--follow", "work", job["id"]) == "begun\nover\n"

@@ -157,8 +157,8 @@ def carry(master: int, child: int, folder: str) -> int:
             keys = some(0)
             if not keys:
                 sources.remove(0)  # the window is gone
-            elif ended is None:
-                os.write(master, keys)
+            elif ended is None and select.select([], [master], [], 0)[1]:
+                os.write(master, keys)  # a command that reads nothing loses keys, as on any terminal
         if master in ready:
             data = some(master)
             if data:
@@ -209,9 +209,13 @@ def log(folder: str, written: int, data: bytes) -> int:
 
 
 def names() -> "list[str]":
-    """Ids of all jobs, oldest first."""
-    found = [name for name in os.listdir(JOBS) if os.path.isdir(os.path.join(JOBS, name))]
-    return sorted(found, key=lambda name: os.stat(os.path.join(JOBS, name, "job.json")).st_mtime)
+    """Ids of all jobs, oldest first. What has no note has never begun."""
+    found = []
+    for name in os.listdir(JOBS):
+        since = load(os.path.join(JOBS, name, "job.json")).get("since")
+        if since is not None:
+            found.append((since, name))
+    return [name for _, name in sorted(found)]
 
 
 def runs(name: str) -> bool:
@@ -233,8 +237,11 @@ def extent(name: str) -> "tuple[int, int]":
     """First byte of the output that is kept, and how many there were."""
     parts = {}
     for file in os.listdir(os.path.join(JOBS, name)):
-        if file.startswith("log."):
-            parts[int(file[4:])] = os.stat(os.path.join(JOBS, name, file)).st_size
+        try:
+            if file.startswith("log."):
+                parts[int(file[4:])] = os.stat(os.path.join(JOBS, name, file)).st_size
+        except FileNotFoundError:
+            continue  # the supervisor has just taken it away
     if not parts:
         return 0, 0
     return min(parts) * CHUNK, max(parts) * CHUNK + parts[max(parts)]
