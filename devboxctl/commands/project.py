@@ -346,6 +346,7 @@ def delete(
     if not yes:
         if settings.json or not sys.stdin.isatty():
             raise UsageError(f"this deletes all work of {project}", "--yes says that you mean it")
+        ask.ask(routes.SHOW_PROJECT, wire.ProjectName(project))  # nobody types the name of what is not there
         if typer.prompt(f"this deletes all work of {project}; type its name to go on", err=True) != project:
             show.say("nothing was deleted")
             return 1

@@ -63,7 +63,7 @@ In a second terminal, on your own machine (bash, zsh, sh):
   devboxctl exec web -- uname -a
   devboxctl forward web 0:80      a port here that is port 80 of "web"
   devboxctl launch work --instance-profile devbox
-  devboxctl terminate work        its disks are saved, and it costs nothing more
+  devboxctl terminate work        its disks are saved; only the image costs then
   devboxctl up work               another box, with what was on the disks
 
 """

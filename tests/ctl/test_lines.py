@@ -123,3 +123,12 @@ def test_an_option_without_its_value_leads_to_the_help_of_its_command(
     assert "hint: devboxctl launch --help" in capsys.readouterr().err
     assert app.run(["budget", "set", "--limit"]) == 2
     assert "hint: devboxctl budget set --help" in capsys.readouterr().err
+
+
+def test_nobody_types_the_name_of_a_project_that_is_not_there(daemon: FakeDaemon) -> None:
+    answer = {"code": "project-not-found", "message": "there is no project named 'api'", "exit_status": 4}
+    daemon.routes["GET projects/api"] = (404, answer)
+    with Tty(["delete", "api"], {**os.environ, "NO_COLOR": "1", "COLUMNS": "0"}, size=(80, 24)) as tty:
+        assert tty.wait() == 4
+    assert b"there is no project named" in tty.screen
+    assert b"type its name" not in tty.screen
