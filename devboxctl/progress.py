@@ -161,8 +161,14 @@ def next_step(found: wire.Project) -> str:
 
 
 def _text(step: wire.ProjectStep) -> str:
-    phase = step.project.phase if step.project is not None else ""
-    text = step.text or (step.project.reason if step.project is not None else "")  # as: where was no capacity
+    project = step.project
+    phase = project.phase if project is not None else ""
+    text = step.text
+    if not text and project is not None and phase == "launching" and project.reason:
+        text = project.reason.partition(": ")[
+            0
+        ]  # AWS says the rest at length: it comes if this comes to nothing
+        text += f"; next: {project.zone}" if project.zone else ""
     return f"{phase}: {text}" if text not in ("", phase) else phase
 
 

@@ -23,6 +23,7 @@ PAGE = (ROOT / "docs" / "errors.md").read_text("utf-8")
 PROGRAMS = ("__main__", "_program")
 # Codes that are written down where they are raised, without a class of their own.
 INLINE = {
+    "project-not-up": (1, False),
     "login-failed": (4, False),
     "not-enabled": (1, False),
     "editor-failed": (1, False),

@@ -40,11 +40,11 @@ def test_where_capacity_was_missing_is_said_while_the_next_zone_is_tried(
 ) -> None:
     steps += [
         {"project": project("launching", pending=True)},
-        {"project": project("launching", pending=True, reason="no capacity in us-east-1a")},
+        {"project": project("launching", reason="no machine free there: We currently", zone="us-east-1b")},
         {"project": project("running"), "done": True},
     ]
     assert run(["up", "work"]) == 0
-    assert "launching: no capacity in us-east-1a\n" in capsys.readouterr().err
+    assert "launching: no machine free there; next: us-east-1b\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
