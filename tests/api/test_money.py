@@ -94,7 +94,7 @@ async def test_a_quote(server: Server, type_: str) -> None:
     assert status == 200
     found = json.loads(data)
     if type_ == "m7g.large":
-        assert (found["hour"], found["region"]) == ("0.1028", "eu-central-1")
+        assert (found["hour"], found["region"]) == ("0.1081", "eu-central-1")  # machine, address and disks
     else:
         assert found["unknown"] == ["x99.huge in eu-central-1"]
 

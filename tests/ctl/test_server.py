@@ -128,4 +128,4 @@ async def test_lines_and_failures_arrive(server: None) -> None:
     assert status == 0
     assert out.decode().splitlines() == [f"now\tx\t{'é' * 5000}"] * 3
     assert await ctl("show", "nope") == (3, b"", b"error: no box of that name\nhint: devboxctl ls\n")
-    assert await ctl("ls") == (0, b"gpu\tunknown\tunknown\t\t\ti-1\t0\t0\t\n", b"")
+    assert await ctl("ls") == (0, b"gpu\tunknown\tunknown\t\t\ti-1\t0\t0\t\t\t\n", b"")

@@ -228,7 +228,9 @@ async def test_stopping_a_box_ends_its_processes_and_sessions(simulator: MakeSim
     async with shell(sim, "api") as session:
         await session.type("nohup sleep 1000 >nohup.log & echo st''arted\n")
         await session.until(lambda c: b"started" in c.output)
-        assert len(process.leftovers(marker)) >= 2, "the shell and its job"
+        await until(
+            lambda: len(process.leftovers(marker)) >= 2
+        )  # the shell, and its job as soon as it is exec'd
         async with client(sim, "ec2") as ec2:
             await ec2.stop_instances(InstanceIds=[sim.box_id("api")])
         assert await session.closed() == ""

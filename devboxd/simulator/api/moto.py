@@ -71,8 +71,12 @@ class MotoApp:
             headers.extend(pairs)
             return lambda _: None
 
-        chunks = self._app(_environ(request, body), start)
-        content = b"".join(chunks)
+        try:
+            content = b"".join(self._app(_environ(request, body), start))
+        except KeyError as missing:
+            if not request.path.startswith("/schedules/"):
+                raise
+            return _no_schedule_group(missing.args[0])
         kept = [
             (k, v) for k, v in headers if k.lower() not in ("content-length", "connection", "server", "date")
         ]
@@ -80,6 +84,15 @@ class MotoApp:
         for key, value in kept:
             response.headers[key] = value
         return response
+
+
+def _no_schedule_group(name: object) -> web.Response:
+    """What Scheduler says to a schedule in a group that there is not; moto has no answer to it."""
+    return web.json_response(
+        {"Message": f"Schedule Group {name} does not exist."},
+        status=404,
+        headers={"x-amzn-ErrorType": "ResourceNotFoundException"},
+    )
 
 
 def _load() -> WsgiApp:

@@ -247,6 +247,28 @@ async def test_everything_else_is_motos(simulator: MakeSimulator) -> None:
         assert (await ssm.get_parameter(Name="/a/b"))["Parameter"]["Value"] == "v"
 
 
+async def test_a_schedule_in_a_group_that_there_is_not_is_refused(simulator: MakeSimulator) -> None:
+    """An account that ``init account`` has not set up; a traceback would stand in the demo."""
+    pytest.importorskip("moto")
+    sim = await simulator()
+    wanted: dict[str, Any] = {
+        "Name": "stop-x",
+        "GroupName": "devbox",
+        "ScheduleExpression": "at(2030-01-01T00:00:00)",
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "Target": {
+            "Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances",
+            "RoleArn": "arn:aws:iam::1:role/r",
+        },
+    }
+    async with client(sim, "scheduler") as scheduler:
+        with pytest.raises(ClientError) as refused:
+            await scheduler.create_schedule(**wanted)
+        assert code(refused) == "ResourceNotFoundException"
+        await scheduler.create_schedule_group(Name="devbox")
+        await scheduler.create_schedule(**wanted)
+
+
 async def test_a_missing_moto_is_said_so(simulator: MakeSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "moto.moto_server.werkzeug_app", None)
     sim = await simulator()
