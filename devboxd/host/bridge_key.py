@@ -37,10 +37,13 @@ def bridge_secrets(path: Path) -> Callable[[str], bytes]:
 
 def _key(path: Path) -> bytes:
     hint = f"remove it: rm {path}"
-    try:
-        if path.lstat().st_uid != os.geteuid() or path.lstat().st_mode & 0o077:
+
+    def check(found: os.stat_result) -> None:
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise Denied(f"others may read {path}", hint=hint)
-        key = read_file(path, SIZE, flags=os.O_NOFOLLOW)
+
+    try:
+        key = read_file(path, SIZE, flags=os.O_NOFOLLOW, check=check)
     except FileNotFoundError:
         return _made(path)
     except OSError as error:

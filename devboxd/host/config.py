@@ -133,7 +133,11 @@ class ConfigFiles:
     def add(self, settings: Mapping[str, Mapping[str, str]]) -> Path | None:
         """Put settings into a file of their own in config.d, beside what it says already.
 
-        Returns: the file; None where DEVBOX_CONFIG names the only one that counts. Raises StateNotSaved.
+        Returns: the file; None where DEVBOX_CONFIG names the only one that counts.
+
+        Raises:
+            ConfigInvalid: the file has something that was not written here; it stays as it is.
+            StateNotSaved.
         """
         if self.environment.get("DEVBOX_CONFIG"):
             return None
@@ -143,15 +147,7 @@ class ConfigFiles:
             tables = _read(path) if path.exists() else {}
             for section, table in settings.items():
                 tables.setdefault(section, {}).update(table)
-            lines = ["# written by devboxctl init user; config.toml and this file together hold"]
-            for section, table in sorted(tables.items()):
-                # What JSON makes of a text is a basic string of TOML, too.
-                lines += [
-                    "",
-                    f"[{section}]",
-                    *(f"{name} = {json.dumps(value)}" for name, value in table.items()),
-                ]
-            replace_if_changed(path, ("\n".join(lines) + "\n").encode())
+            replace_if_changed(path, _toml(path, tables).encode())
         return path
 
     def _files(self) -> list[Path]:
@@ -185,6 +181,27 @@ class ConfigFiles:
 def _matters(change: Change, path: str) -> bool:
     # A folder that comes or goes may be config.d; other files beside ours are none of our business.
     return path.endswith(".toml") or (change is not Change.modified and Path(path).suffix in ("", ".d"))
+
+
+def _toml(path: Path, tables: Mapping[str, Any]) -> str:
+    """A file of tables of texts. Raises ConfigInvalid where there is more in them: that would be lost."""
+    lines = ["# written by devboxctl init user; config.toml and this file together hold"]
+    for section, table in sorted(tables.items()):
+        texts = table if isinstance(table, dict) else {}
+        lines += ["", f"[{section}]", *(f"{name} = {_text(one)}" for name, one in texts.items())]
+    text = "\n".join(lines) + "\n"
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        if tomllib.loads(text) == tables:
+            return text
+    raise ConfigInvalid(
+        [f"{path}: there is more in it than devboxctl init user has written"],
+        hint="put that into another file",
+    )
+
+
+def _text(value: object) -> str:
+    """A basic string of TOML: what JSON makes of it, but for one character and for those beyond 16 bits."""
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,19 +21,32 @@ class NoFile(OSError):
         super().__init__(errno.EINVAL, "it is no regular file", str(path))
 
 
-def read_file(path: Path, most: int, *, flags: int = 0) -> bytes:
+def read_file(
+    path: Path, most: int, *, flags: int = 0, check: Callable[[os.stat_result], None] | None = None
+) -> bytes:
     """The content of a regular file. A pipe in its place is not waited for, a device not read without an end.
+
+    ``check`` is told what was opened before anything is read of it, and may raise.
 
     Raises: OSError; NoFile; OSError with EFBIG for one of more than ``most`` bytes.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | flags)
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev:
-            return b""  # how people say that there is to be none
-        if not stat.S_ISREG(found.st_mode):
-            raise NoFile(path)
-        data = file.read(most + 1)
+
+    def opener(name: str, mode: int) -> int:
+        return os.open(name, mode | os.O_NONBLOCK | os.O_NOCTTY | flags)
+
+    try:
+        # A descriptor of its own, which it also closes where it turns out to be a folder's.
+        with open(path, "rb", opener=opener) as file:
+            found = os.fstat(file.fileno())
+            if check is not None:
+                check(found)
+            if stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev:
+                return b""  # how people say that there is to be none
+            if not stat.S_ISREG(found.st_mode):
+                raise NoFile(path)
+            data = file.read(most + 1)
+    except IsADirectoryError:
+        raise NoFile(path) from None
     if len(data) > most:
         raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
     return data

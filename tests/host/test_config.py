@@ -9,6 +9,7 @@ import pytest
 
 from devboxd.host.config import ConfigFiles, Loaded
 from devboxd.host.paths import Paths
+from devboxd.model.config import ConfigInvalid
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def test_settings_are_added_beside_what_was_added_before(paths: Paths) -> None:
     """In a file of its own: what somebody wrote by hand keeps its comments and its order."""
     paths.config_file.write_text("# mine\n[projects]\ntype = 't4g.small'\n")
     files = ConfigFiles(paths, {})
-    odd = 'quo"te \\ ü \u2028'
+    odd = 'quo"te \\ ü \u2028 \U0001f600 \x7f'
     assert files.add({"projects": {"instance_profile": "a"}}) == paths.config_parts / "50-init-user.toml"
     files.add({"projects": {"base": odd}, "store": {"engine": "dynamodb"}})
     loaded = files.load()
@@ -184,3 +185,17 @@ def test_settings_are_added_beside_what_was_added_before(paths: Paths) -> None:
     assert loaded.config.store.engine == "dynamodb"
     assert paths.config_file.read_text().startswith("# mine")
     assert ConfigFiles(paths, {"DEVBOX_CONFIG": "/elsewhere"}).add({"defaults": {"profile": "x"}}) is None
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    ["[boxes.api]\nuser = 'x'\n", "top = 1\n", "[store]\nsince = 2026-01-01\n", "['a b']\nc = 'd'\n"],
+)
+def test_what_somebody_wrote_into_that_file_is_not_lost(paths: Paths, theirs: str) -> None:
+    """Written anew, it would come back as something else, or as no configuration at all."""
+    paths.config_parts.mkdir(parents=True, exist_ok=True)
+    file = paths.config_parts / "50-init-user.toml"
+    file.write_text(theirs)
+    with pytest.raises(ConfigInvalid, match="more in it than devboxctl init user"):
+        ConfigFiles(paths, {}).add({"defaults": {"profile": "x"}})
+    assert file.read_text() == theirs

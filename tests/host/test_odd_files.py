@@ -132,3 +132,12 @@ def test_a_device_behind_a_link_is_never_replaced(tmp_path: Path) -> None:
             write(link, b"data")
     assert not stat.S_ISREG(device.lstat().st_mode)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["known_hosts", "null"], "nothing half written"
+
+
+def test_a_folder_in_the_place_of_a_file_costs_no_descriptor(tmp_path: Path) -> None:
+    """The configuration is read again at every change."""
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(8):
+        with pytest.raises(files.NoFile):
+            files.read_file(tmp_path, 10)
+    assert len(os.listdir("/dev/fd")) == before
