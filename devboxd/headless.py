@@ -21,7 +21,8 @@ import msgspec
 
 from devboxd.aws.clients import Caller, Callers
 from devboxd.aws.computes import AwsComputes
-from devboxd.aws.identity import user_id
+from devboxd.aws.identity import identity
+from devboxd.aws.rows import lasting
 from devboxd.aws.store import DynamoStore
 from devboxd.control.base.needs import BoxCommands, Store
 from devboxd.control.base.shared import Shared
@@ -238,7 +239,10 @@ async def _ground(
                 whose = config.account_of(config.store.account)
             caller = callers.caller(whose.profile, whose.region)
             table = DynamoStore(caller, asked.table or config.store.table)
-            owners = await table.owners() if asked.all_owners else [await user_id(caller)]
+            if asked.all_owners:
+                owners = await table.owners()
+            else:
+                owners = [lasting((await identity(caller)).user_id, whose.profile)]
             yield Ground(
                 shared, table, owners, callers, boxes, me, tell,
                 table=Account(whose.profile, caller.region), saves_only=asked.all_owners, only=asked.project,

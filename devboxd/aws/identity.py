@@ -22,8 +22,3 @@ async def identity(caller: Caller) -> Identity:
         expires_in=left,
         user_id=str(answer.get("UserId", "")),
     )
-
-
-async def user_id(caller: Caller) -> str:
-    """IAM's ``aws:userid`` of these credentials: what owns what they make. Errors as ``identity``."""
-    return str((await caller.call("sts", "get_caller_identity")).get("UserId", ""))

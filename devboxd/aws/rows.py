@@ -65,16 +65,21 @@ class SharedRows:
         """The user's id: asked once, and again when there may be other credentials."""
         now = (where, self.renewals())
         if now not in self._known:
-            found = await self.who(where)
-            if _MADE_UP.search(found):
-                raise StoreFailed(
-                    f"the role session has a name that is another each time ({found}), so its rows could not be "
-                    "found again",
-                    hint=f"set role_session_name for the profile {where.profile or 'default'} in ~/.aws/config",
-                )
+            found = lasting(await self.who(where), where.profile)
             self._known.clear()
             self._known[now] = found
         return self._known[now]
+
+
+def lasting(user_id: str, profile: str | None) -> str:
+    """The ``aws:userid`` of a profile as the owner of rows. Raises StoreFailed where it is another each time."""
+    if _MADE_UP.search(user_id):
+        raise StoreFailed(
+            f"the role session has a name that is another each time ({user_id}), so its rows could not be "
+            "found again",
+            hint=f"set role_session_name for the profile {profile or 'default'} in ~/.aws/config",
+        )
+    return user_id
 
 
 def _with_profile(body: dict[str, Any], old: str | None, new: str | None) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from devboxd.aws.clients import Callers
+from devboxd import headless
+from devboxd.aws.clients import Caller, Callers
 from devboxd.aws.computes import AwsComputes
 from devboxd.aws.identity import identity
 from devboxd.aws.rows import SharedRows
@@ -202,6 +203,27 @@ async def test_a_role_session_that_is_called_differently_each_time_is_refused() 
         await rows.read("me", Range("M#"))
     assert "role_session_name" in (refused.value.hint or "")
     assert "team" in (refused.value.hint or "")
+
+
+async def test_without_a_daemon_such_a_role_session_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would find no rows, and say that nothing is left to do."""
+
+    async def call(caller: Caller, service: str, operation: str, **_: object) -> dict[str, object]:
+        assert service == "sts", "the table is not asked"
+        return {
+            "UserId": "AROAEXAMPLE:botocore-session-1790000000",
+            "Account": "1",
+            "Arn": "arn:aws:sts::1:x",
+        }
+
+    monkeypatch.setattr(Caller, "call", call)
+    for name, value in (("ACCESS_KEY_ID", "AKID"), ("SECRET_ACCESS_KEY", "s"), ("REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    asked = headless._parser().parse_args(["--once", "--table", "devbox"])
+    with pytest.raises(StoreFailed, match="another each time"):
+        await headless._reconcile(asked, {"HOME": str(tmp_path)}, lambda line: None)
 
 
 async def test_events_that_were_moved_expire_as_they_would_have(tmp_path: Path) -> None:
