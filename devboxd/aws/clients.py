@@ -186,7 +186,9 @@ class Caller:
         Raises: LoginNeeded, Denied and the rest of ``call``.
         """
         # Nobody else hears of what has yet to prove itself.
-        trial = Caller(self.profile, self.asked_region, self.clock, kept=Kept(code))
+        trial = Caller(
+            self.profile, self.asked_region, self.clock, kept=Kept(code, renewing=self.kept.renewing)
+        )
         try:
             await trial.credentials()
         finally:

@@ -6,6 +6,7 @@ others see it. The proof of the key (DPoP) is RFC 9449's, made with ``cryptograp
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import uuid
@@ -68,13 +69,19 @@ class ConsoleProvider(CredentialProvider):
     METHOD = "login"
 
     def __init__(
-        self, session: AioSession, profile: str, region: str | None, now: Callable[[], float]
+        self,
+        session: AioSession,
+        profile: str,
+        region: str | None,
+        renewing: asyncio.Lock,
+        now: Callable[[], float],
     ) -> None:
-        """``now``: Unix seconds."""
+        """``renewing``: one for all sessions that may renew this login. ``now``: Unix seconds."""
         super().__init__()
         self._session = session
         self._profile = profile
         self._region = region
+        self._renewing = renewing
         self._now = now
         # The stubs say otherwise, but this is what botocore does.
         self._files: Any = LoginTokenLoader(cast("Any", JSONFileCache(get_login_token_cache_directory())))
@@ -95,13 +102,18 @@ class ConsoleProvider(CredentialProvider):
             keys.session_token,
             ends,
             time_fetcher=lambda: datetime.fromtimestamp(self._now(), UTC),
-            refresh_using=lambda: self._renew(name),
+            refresh_using=lambda: self._renew_alone(name),
             method=self.METHOD,
             account_id=keys.account_id,
         )
 
+    async def _renew_alone(self, name: str) -> dict[str, str | None]:
+        """A refresh token is good once, and every region of a profile comes for it in the same moment."""
+        async with self._renewing:
+            return await self._renew(name)
+
     async def _renew(self, name: str) -> dict[str, str | None]:
-        raw, login = self._login(name)  # again: the aws CLI may have renewed it
+        raw, login = self._login(name)  # again: another region or the aws CLI may have renewed it
         if parse_rfc3339(login.access_token.expires_at) - self._now() > EARLY:
             return self._found(login.access_token)
         proof = _proof_of(login.dpop_key)
@@ -118,7 +130,10 @@ class ConsoleProvider(CredentialProvider):
             try:
                 answer = await client.create_oauth2_token(tokenInput=asked)
             except client.exceptions.AccessDeniedException as error:
-                raise self._ended("has ended") from error
+                newer = self._login(name)[1]
+                if newer.refresh_token == login.refresh_token:
+                    raise self._ended("has ended") from error
+                return self._found(newer.access_token)  # the aws CLI was faster
         try:
             renewed = msgspec.convert(answer.get("tokenOutput"), _Renewed)
         except msgspec.ValidationError:

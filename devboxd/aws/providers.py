@@ -47,10 +47,14 @@ class HelperFailed(BotoCoreError):
 
 @dataclass(slots=True)
 class Kept:
-    """What a person has given for one profile. In memory only: it is written nowhere."""
+    """What a person has given for one profile. In memory only: it is written nowhere.
+
+    ``renewing`` is held by whoever renews a console login.
+    """
 
     code: str | None = field(default=None, repr=False)  # of an MFA device; only while it is tried
     roles: dict[str, Any] = field(default_factory=dict, repr=False)  # what such codes gave; botocore's cache
+    renewing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
 
 class _Answer(msgspec.Struct, rename="pascal"):
@@ -93,7 +97,7 @@ class Providers:
         # What a code gave must outlive this session; what needs none is fetched anew by the next one.
         cache = self._kept.roles if mfa_of(profiles, self._profile) is not None else {}
         chain: Any = create_credential_resolver(self._session, cache=cache, region_name=self._region)
-        builder = _Builder(self._session, cache, self._region, self._now)
+        builder = _Builder(self._session, cache, self._region, self._kept.renewing, self._now)
         role = chain.get_provider("assume-role")
         role._prompter = self._code
         role._profile_provider_builder = builder
@@ -113,11 +117,17 @@ class _Builder(AioProfileProviderBuilder):
     """Makes the providers of one profile, also of one that a role has as its source."""
 
     def __init__(
-        self, session: AioSession, cache: dict[str, Any], region: str | None, now: Callable[[], float]
+        self,
+        session: AioSession,
+        cache: dict[str, Any],
+        region: str | None,
+        renewing: asyncio.Lock,
+        now: Callable[[], float],
     ) -> None:
         super().__init__(session, cache=cache, region_name=region)
         self._of = session
         self._region = region
+        self._renewing = renewing
         self._now = now
 
     def process(self, profile: str) -> Helper:
@@ -126,7 +136,7 @@ class _Builder(AioProfileProviderBuilder):
 
     def console(self, profile: str) -> ConsoleProvider:
         """``aws login``."""
-        return ConsoleProvider(self._of, profile, self._region, self._now)
+        return ConsoleProvider(self._of, profile, self._region, self._renewing, self._now)
 
     # The names are botocore's.
     _create_process_provider = process

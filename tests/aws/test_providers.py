@@ -27,7 +27,7 @@ from devboxd.errors import BadRequest, DevboxError, LoginNeeded
 from devboxd.host.files import replace_file
 from devboxd.model.login import Method
 from tests.aws.conftest import FixedClock
-from tests.aws.fake import FakeAws, error, fake_aws, xml
+from tests.aws.fake import Call, FakeAws, error, fake_aws, xml
 
 SECRET = "hunter2-of-the-helper"
 GOOD = {"Version": 1, "AccessKeyId": "AKIDP", "SecretAccessKey": SECRET, "SessionToken": "t"}
@@ -477,6 +477,46 @@ async def test_a_console_login_that_has_ended_says_to_log_in_again(
         with pytest.raises(LoginNeeded, match="has ended") as needed:
             await callers.caller("work").credentials()
     assert "aws login" in (needed.value.hint or "")
+
+
+OVER = {"accessKeyId": "O", "secretAccessKey": "s", "sessionToken": "t", "expiresAt": "2020-01-01T00:00:00Z"}
+NEW = {"accessKeyId": "ASIANEW", "secretAccessKey": "s2", "sessionToken": "t2"}
+
+
+async def test_the_regions_of_a_profile_renew_a_console_login_once(
+    home: Path, callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refresh token is good once: whoever came second with it would be sent to log in again."""
+    file = console(home, accessToken=OVER)
+    async with fake_aws() as fake:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
+        fake.on(
+            "POST /v1/token",
+            {"accessToken": NEW, "refreshToken": "r2", "expiresIn": 900, "tokenType": "urn:x"},
+            error("AccessDeniedException", "no", 401),
+        )
+        regions = [callers.caller("work", region) for region in ("eu-north-1", "eu-west-1", "us-east-1")]
+        found = await asyncio.gather(*(one.credentials() for one in regions))
+        assert [one.access_key for one in found] == ["ASIANEW"] * 3
+        assert len(fake.calls) == 1
+    assert json.loads(file.read_text())["refreshToken"] == "r2"
+
+
+async def test_a_console_login_that_another_tool_has_just_renewed_is_taken_from_its_file(
+    home: Path, callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The aws CLI can be faster between our look at the file and our call."""
+    console(home, accessToken=OVER)
+
+    def faster(call: Call) -> web.Response:
+        console(home, refreshToken="r2")
+        return error("AccessDeniedException", "no", 401)
+
+    async with fake_aws() as fake:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
+        fake.on("POST /v1/token", faster)
+        assert (await callers.caller("work").credentials()).access_key == "ASIACONSOLE"
+        assert len(fake.calls) == 1
 
 
 def test_a_proof_names_the_request_and_the_key() -> None:
