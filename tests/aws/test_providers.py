@@ -515,8 +515,12 @@ async def test_a_console_login_that_another_tool_has_just_renewed_is_taken_from_
     async with fake_aws() as fake:
         monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
         fake.on("POST /v1/token", faster)
-        assert (await callers.caller("work").credentials()).access_key == "ASIACONSOLE"
+        caller = callers.caller("work")
+        assert caller.region
+        before = caller._generation
+        assert (await caller.credentials()).access_key == "ASIACONSOLE"
         assert len(fake.calls) == 1
+        assert caller._generation is before, "no session was given up over it"
 
 
 def test_a_proof_names_the_request_and_the_key() -> None:
