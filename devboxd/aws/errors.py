@@ -15,6 +15,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from devboxd.aws.codes import AwsFailed, cancelled, row
+from devboxd.aws.files import config_file
 from devboxd.aws.http import AnswerTooLong, ProxyDenied, ProxyUnsupported
 from devboxd.aws.oddities import note
 from devboxd.aws.providers import HelperFailed
@@ -173,7 +174,7 @@ def _circle(error: boto.BotoCoreError, name: str, hint: str, profile: str | None
     whose = f"of profile {profile!r}" if profile else "of the default profile"
     return BadRequest(
         f"the AWS configuration can not be used: the source_profile links {whose} form a circle",
-        hint=f"correct source_profile in {os.environ.get('AWS_CONFIG_FILE') or '~/.aws/config'}",
+        hint=f"correct source_profile in {config_file(os.environ)}",
     )
 
 

@@ -17,6 +17,7 @@ from aiobotocore.session import AioSession
 
 from devboxd.aws import profiles as profiles_
 from devboxd.aws.errors import ProfileUnknown
+from devboxd.aws.files import config_file, credentials_file, expanded
 from devboxd.errors import BadRequest
 from devboxd.text import one_line
 
@@ -189,10 +190,7 @@ class Files:
     """The two files of AWS settings, to say where something stands."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._names = (
-            environment.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials",
-            environment.get("AWS_CONFIG_FILE") or "~/.aws/config",
-        )
+        self._names = (credentials_file(environment), config_file(environment))
 
     @property
     def config(self) -> str:
@@ -202,7 +200,7 @@ class Files:
     def check(self) -> None:
         """Raise BadRequest where one is there and can not be read: botocore takes it for empty."""
         for name in self._names:
-            path = Path(os.path.expanduser(os.path.expandvars(name)))
+            path = expanded(name)
             if path.is_file() and not os.access(path, os.R_OK):
                 raise BadRequest(
                     f"the AWS configuration can not be used: {name} can not be read",
@@ -214,7 +212,7 @@ class Files:
         for name in self._names:
             parser = configparser.RawConfigParser(strict=False)
             try:
-                parser.read(os.path.expanduser(os.path.expandvars(name)), encoding="utf-8")
+                parser.read(expanded(name), encoding="utf-8")
             except (configparser.Error, UnicodeDecodeError):
                 continue
             yield name, parser

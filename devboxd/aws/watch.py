@@ -8,8 +8,10 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Final
 
+from botocore.utils import get_login_token_cache_directory
 from watchfiles import awatch
 
+from devboxd.aws.files import config_file, credentials_file, expanded
 from devboxd.aws.sso import cache_folder
 
 LOOK_EVERY: Final = 1000  # milliseconds between two looks of watchfiles at what it has noticed
@@ -32,7 +34,11 @@ def folders(environment: Mapping[str, str]) -> list[Path]:
     """The folders to watch: those of these files, or where one is not there yet, the nearest that is."""
     named = _named(environment)
     # ~/.aws/config is a link into a folder of dotfiles for many: there it is that an editor writes.
-    wanted = {path.parent for path in named} | {path.resolve().parent for path in named} | set(_caches())
+    wanted = (
+        {path.parent for path in named}
+        | {Path(os.path.realpath(path)).parent for path in named}
+        | set(_caches())
+    )
     found = set()
     for folder in wanted:
         while not folder.is_dir() and folder != folder.parent:
@@ -60,15 +66,15 @@ async def changes(environment: Mapping[str, str]) -> AsyncGenerator[None, None]:
 
 def _named(environment: Mapping[str, str]) -> list[Path]:
     names = [
-        environment.get("AWS_CONFIG_FILE") or "~/.aws/config",
-        environment.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials",
+        config_file(environment),
+        credentials_file(environment),
         environment.get("AWS_WEB_IDENTITY_TOKEN_FILE"),
     ]
-    return [Path(os.path.expanduser(name)) for name in names if name]
+    return [expanded(name) for name in names if name]
 
 
 def _caches() -> list[Path]:
-    return [cache_folder(), Path.home() / ".aws" / "login" / "cache"]
+    return [cache_folder(), Path(get_login_token_cache_directory())]
 
 
 def _files(environment: Mapping[str, str]) -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from devboxd.aws import watch
-from devboxd.aws.watch import changes, folders
+from devboxd.aws.watch import changes, folders, stamps
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +53,26 @@ def test_a_settings_file_that_is_a_link_is_watched_where_it_is_written(home: Pat
     (dotfiles / "config").write_text("")
     (home / ".aws" / "config").symlink_to(dotfiles / "config")
     assert dotfiles in folders({})
+
+
+def test_files_that_lead_in_a_circle_stop_nothing(home: Path) -> None:
+    """Whoever is at work on the dotfiles makes such links for a moment."""
+    (home / ".aws" / "config").symlink_to(home / ".aws" / "credentials")
+    (home / ".aws" / "credentials").symlink_to(home / ".aws" / "config")
+    assert home / ".aws" in folders({})
+
+
+def test_files_are_watched_where_botocore_reads_them(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows variables in their names, and a folder of its own for console logins."""
+    for name in ("settings", "logins"):
+        (home / name).mkdir()
+    (home / "logins" / "0123.json").write_text("{}")
+    monkeypatch.setenv("PLACE", str(home / "settings"))
+    monkeypatch.setenv("AWS_LOGIN_CACHE_DIRECTORY", "$PLACE/../logins")
+    environment = {"AWS_CONFIG_FILE": "$PLACE/config", "AWS_SHARED_CREDENTIALS_FILE": "${PLACE}/credentials"}
+    (home / "settings" / "config").write_text("")
+    assert home / "settings" in folders(environment)
+    assert {Path(name).name for name, *_ in stamps(environment)} == {"config", "0123.json"}
 
 
 @pytest.mark.parametrize("place", ["keys", "config", "sso", "sso, first of all", "elsewhere", "token"])
