@@ -82,7 +82,7 @@ _RULES: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
     ),
     "role_arn": _NAME,
     "mfa_serial": (
-        lambda value: _is_bare(value),
+        _is_bare,
         "the ARN or serial number of a device, without quotes or a comment",
     ),
 }
@@ -143,23 +143,28 @@ def check(session: AioSession, profile: str | None, environment: Mapping[str, st
 
 def region_of(
     session: AioSession, asked: str | None, profile: str, environment: Mapping[str, str]
-) -> tuple[str, str] | None:
-    """The region that is named somewhere, and where; None where none is."""
+) -> tuple[str, Callable[[], str]] | None:
+    """The region that is named somewhere, and what says where; None where none is."""
     if asked:
-        return asked, "the region that was asked for"
-    for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-        if value := environment.get(variable):
-            return value, f"{variable} in the environment of devboxd"
-    if value := session.get_scoped_config().get("region"):
-        return str(value), f"{Files(environment).place(profile, 'region')}, profile {profile!r}: region"
-    return None
+        return asked, lambda: "the region that was asked for"
+    variable = next(filter(environment.get, ("AWS_REGION", "AWS_DEFAULT_REGION")), None)
+    if variable is not None:
+        return environment[variable], lambda: f"{variable} in the environment of devboxd"
+    value = session.get_scoped_config().get("region")
+    if not value:
+        return None
+
+    def place() -> str:  # it reads both files once more
+        return f"{Files(environment).place(profile, 'region')}, profile {profile!r}: region"
+
+    return str(value), place
 
 
-def check_region(region: str, origin: str, *, has_endpoint: bool) -> None:
+def check_region(region: str, origin: Callable[[], str], *, has_endpoint: bool) -> None:
     """Look at the name of a region.
 
     Args:
-        origin: where it was said, as a sentence names it.
+        origin: says where it was said, as a sentence names it.
         has_endpoint: an endpoint of its own is given: emulators and private clouds name regions as they like.
 
     Raises:
@@ -173,7 +178,7 @@ def check_region(region: str, origin: str, *, has_endpoint: bool) -> None:
     if "#" in region or ";" in region:
         hint += " A comment needs a line of its own"
     raise BadRequest(
-        f"the AWS configuration can not be used: {origin} is {_shown(region)}, which is none", hint=hint
+        f"the AWS configuration can not be used: {origin()} is {_shown(region)}, which is none", hint=hint
     )
 
 

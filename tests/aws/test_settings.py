@@ -8,6 +8,7 @@ import pytest
 
 from devboxd.aws.clients import Callers
 from devboxd.aws.errors import ProxyUnusable
+from devboxd.aws.settings import Files
 from devboxd.errors import BadRequest, DevboxError, LoginNeeded
 from tests.aws.fake import FakeAws
 from tests.net.loopback import connect_proxy
@@ -52,6 +53,15 @@ async def test_a_region_that_is_none_names_its_place_and_what_was_meant(
 async def test_a_region_that_can_be_is_taken(callers: Callers, region: str) -> None:
     """Also one that did not exist when this was written."""
     assert callers.caller(None, region).region == region
+
+
+async def test_the_place_of_a_region_that_can_be_is_not_looked_for(
+    callers: Callers, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every new session would read both files once more, for a sentence that nobody sees."""
+    (home / ".aws" / "config").write_text("[profile work]\nregion = eu-west-1\n")
+    monkeypatch.setattr(Files, "place", lambda *_: pytest.fail("the files are read"))
+    assert callers.caller("work").region == "eu-west-1"
 
 
 @pytest.mark.parametrize(
