@@ -29,10 +29,14 @@ def ask(
     *,
     start: bool = True,
     timeout: float | None = client.CALL_TIMEOUT,
+    waits: bool = False,
 ) -> AnswerT:
-    """Ask once. Raises ClientError; ``client.Refused`` carries the daemon's ``wire.Failure``."""
+    """Ask once. Raises ClientError; ``client.Refused`` carries the daemon's ``wire.Failure``.
+
+    ``waits``: it is asked for something that has yet to happen, and that is what a person waits for.
+    """
     path, body = spelled(route, request)
-    with _told_if_slow():
+    with contextlib.nullcontext() if waits else _told_if_slow():
         answer = client.call(route.method, path, body, start=start, timeout=timeout)
     return understood(answer, route.answer)
 

@@ -159,6 +159,16 @@ def moment(text: str) -> str:
         return text
 
 
+def minute(text: str | None) -> str:
+    """A time of RFC 3339 by the clock of this machine, to the minute. None: nothing."""
+    if text is None:
+        return ""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(parse_rfc3339(text)))
+    except (ValueError, OverflowError, OSError):
+        return text
+
+
 def count(number: int, thing: str) -> str:
     """Say how many of a thing there are, in its plural where that is right."""
     return f"{number} {thing}{'' if number == 1 else 's'}"

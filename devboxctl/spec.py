@@ -58,7 +58,7 @@ def read_reverse(text: str) -> wire.ForwardSpec:
         UsageError: it is none of these.
     """
     path: str | None = None
-    rest, parts = text, []
+    rest = text
     if _is_path(text):
         path, colon, rest = text.partition(":")
         if not colon:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Annotated, Final
 
 import typer
@@ -13,7 +12,6 @@ from devboxctl.commands.project import Name
 from devboxctl.fast.reply import UsageError, shell_word
 from devboxctl.options import settings
 from devboxd.api import routes, wire
-from devboxd.text import parse_rfc3339
 
 LOOK = 60.0  # seconds for a look at the box
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -135,7 +133,7 @@ def keep_alive(
     if found.leases and show.is_terminal():
         name, last = shell_word(found.project), max(one.until for one in found.leases)
         show.say(
-            f"{name} stays up until {_local(last)} at least; devboxctl lease rm {name} LEASE ends a lease"
+            f"{name} stays up until {show.minute(last)} at least; devboxctl lease rm {name} LEASE ends a lease"
         )
 
 
@@ -177,10 +175,10 @@ def why(project: Name) -> None:
     if found.decisions:
         show.write("\n")
         last = found.decisions[-SHOWN:]
-        show.print_table(("when", "what", "why"), [(_local(one.at), one.did, one.why) for one in last])
+        show.print_table(("when", "what", "why"), [(show.minute(one.at), one.did, one.why) for one in last])
         stopped = next((one for one in reversed(last) if one.did in ("stopped", "watchdog")), None)
         if stopped is not None and found.phase != "running" and stopped.evidence:
-            show.write(f"\nwhat was seen when it was stopped, {show.cell(_local(stopped.at))}:\n")
+            show.write(f"\nwhat was seen when it was stopped, {show.cell(show.minute(stopped.at))}:\n")
             rows = [(one.signal, one.seen, "yes" if one.counts else "no") for one in stopped.evidence]
             show.print_table(("signal", "seen", "counts"), rows)
 
@@ -229,14 +227,6 @@ def _span(seconds: float) -> str:
     return " ".join(parts) or f"{round(seconds)} s"
 
 
-def _local(text: str) -> str:
-    """A moment on this machine's clock, to the minute."""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(parse_rfc3339(text)))
-    except (ValueError, OverflowError, OSError):
-        return text
-
-
 _DOWN: Final = {
     "absent": "it has no box, and nothing is saved of it",
     "ready": "its work is saved, and its box is gone (devboxctl up brings it back)",
@@ -251,7 +241,7 @@ def _sentence(found: wire.Idle) -> str:
     """What matters most, in one line."""
     if found.phase != "running":
         stopped = [one for one in found.decisions if one.did in ("stopped", "watchdog")]
-        last = f"; it was stopped {_local(stopped[-1].at)}: {stopped[-1].why}" if stopped else ""
+        last = f"; it was stopped {show.minute(stopped[-1].at)}: {stopped[-1].why}" if stopped else ""
         return f"{found.project} does not run: {_DOWN.get(found.phase, f'it is {found.phase}')}{last}"
     if found.problem:
         return f"{found.project} is up: it can not be seen whether it is idle ({found.problem})"
@@ -264,7 +254,9 @@ def _sentence(found: wire.Idle) -> str:
     if found.stops is None:
         return text
     verb = "you are told" if found.policy.then == "notify" else "it stops"
-    return f"{text}; {verb} {_local(found.stops)} (devboxctl extend {found.project} 1h, or any key in it)"
+    return (
+        f"{text}; {verb} {show.minute(found.stops)} (devboxctl extend {found.project} 1h, or any key in it)"
+    )
 
 
 def _print(found: wire.Idle) -> None:
@@ -278,9 +270,9 @@ def _print(found: wire.Idle) -> None:
             ("phase", found.phase),
             ("verdict", found.verdict),
             ("why", found.why or found.problem),
-            ("idle since", _local(found.idle_since) if found.idle_since else None),
-            ("stops", _local(found.stops) if found.stops else None),
-            ("not before", _local(found.held) if found.held else None),
+            ("idle since", show.minute(found.idle_since) if found.idle_since else None),
+            ("stops", show.minute(found.stops) if found.stops else None),
+            ("not before", show.minute(found.held) if found.held else None),
             ("watchdog", found.watchdog or None),
             ("policy", "of the project" if policy.own else "as configured"),
             ("after", _span(policy.after)),
@@ -303,5 +295,5 @@ def _print_leases(found: wire.LeaseList) -> None:
     if not found.leases and show.is_terminal():
         show.say(f"no lease keeps {name} up; devboxctl keep-alive {name} --for 3h takes one")
         return
-    rows = [(one.id, _local(one.until), one.why, one.who) for one in found.leases]
+    rows = [(one.id, show.minute(one.until), one.why, one.who) for one in found.leases]
     show.print_table(("lease", "until", "why", "who"), rows, dispensable=("who",))

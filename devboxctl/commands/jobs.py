@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import codecs
 import re
-import time
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from devboxctl.commands.project import Name
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
 from devboxd.api import client, routes, wire
-from devboxd.text import parse_rfc3339, printable
+from devboxd.text import printable
 
 ASK = 60.0  # seconds
 WAIT = 15.0  # seconds that one question for more output waits
@@ -90,7 +89,7 @@ def jobs(project: Name) -> None:
         show.print_json(found)
         return
     rows = [
-        (one.id, one.state, one.status, _local(one.since), _local(one.ended), one.command)
+        (one.id, one.state, one.status, show.minute(one.since), show.minute(one.ended), one.command)
         for one in found.jobs
     ]
     show.print_table(("job", "state", "status", "since", "ended", "command"), rows)
@@ -122,7 +121,7 @@ def logs(
 def _follow(project: str, job: str, offset: int, text: Text | None = None) -> int:
     text = text or Text()
     while True:
-        found = ask.ask(routes.READ_JOB, wire.JobId(project, job, offset, WAIT), timeout=ASK)
+        found = ask.ask(routes.READ_JOB, wire.JobId(project, job, offset, WAIT), timeout=ASK, waits=True)
         if found.begun > offset:
             show.say(f"{found.begun - offset} bytes were skipped")
         show.write(text.feed(_bytes(found)))
@@ -156,13 +155,3 @@ class Text:
         lines = _DRIVES.sub("", text[:end]).split("\n")
         shown = "\n".join(printable(line.rstrip("\r").rpartition("\r")[2], "\t") for line in lines)
         return shown + "\n" if final and shown else shown
-
-
-def _local(text: str | None) -> str | None:
-    """A moment on this machine's clock."""
-    if text is None:
-        return None
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(parse_rfc3339(text)))
-    except (ValueError, OverflowError, OSError):
-        return text

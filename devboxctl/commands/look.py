@@ -73,7 +73,9 @@ def list_boxes(
     """
     found = ask.boxes(all_owners=all_owners)
     wanted = Wanted(names or [], tag or [], state or [])
-    found.boxes = [box for box in found.boxes if wanted.has(show.plain(box))]
+    plain = [show.plain(box) for box in found.boxes]
+    kept = [number for number, box in enumerate(plain) if wanted.has(box)]
+    found.boxes, plain = [found.boxes[number] for number in kept], [plain[number] for number in kept]
     if settings.json:
         show.print_json(found)
         wanted.check()
@@ -84,7 +86,7 @@ def list_boxes(
     headers = list(COLUMNS)
     if show.is_terminal():
         headers = _for_people(headers, found.boxes)
-    rows = [[field(show.plain(box), name) for name in headers] for box in found.boxes]
+    rows = [[field(box, name) for name in headers] for box in plain]
     if show.is_terminal() and any(box.hour for box in found.boxes):
         headers.append("usd/hour")  # while it runs: scripts have it in --json
         rows = [[*row, box.hour] for row, box in zip(rows, found.boxes, strict=True)]
@@ -121,9 +123,10 @@ def show_box(
     if settings.json:
         show.print_json(found)
         return
+    plain = show.plain(found)
     show.print_fields(
         [
-            (name.replace("_", " "), field(show.plain(found), name))
+            (name.replace("_", " "), field(plain, name))
             for name in found.__struct_fields__
             if name not in ("tags", "bridges")
         ]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import os
 import time
-import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +45,9 @@ def page(
 
 def _opened(url: str) -> bool:
     """Open a browser. It gets a private file that leads to the link: everybody may read what programs are called with."""
+    import html  # slow to load, and only here
+    import webbrowser
+
     folder = Path(client.socket_path()).parent
     name = folder / f"ui.{os.getpid()}.html"
     text = (

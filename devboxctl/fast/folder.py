@@ -23,7 +23,10 @@ def said() -> dict[str, str] | None:
         UsageError: it is there, and cannot be read.
     """
     given = os.environ.get(VARIABLE)
-    path = find(os.getcwd()) if given is None else os.path.abspath(given) if given else None
+    try:
+        path = find(os.getcwd()) if given is None else os.path.abspath(given) if given else None
+    except OSError:
+        return None  # the folder is gone
     return None if path is None else {"path": path, "text": _text(path)}
 
 

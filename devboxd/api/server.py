@@ -11,7 +11,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 from aiohttp import web
@@ -22,6 +22,8 @@ from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.routes import ROUTES, Route, Shape
 from devboxd.api.views import failure
+from devboxd.api.wire.common import Line, Text
+from devboxd.api.wire.money import Figure, Month
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.errors import BadRequest, DevboxError, Unreachable, http_status
 from devboxd.net.listen import BACKLOG
@@ -39,6 +41,16 @@ IDLE: Final = (
 )
 KEPT: Final = 60.0  # seconds that a connection may wait for its next request
 
+# What a field wants whose pattern people would not understand; by the pattern, as msgspec quotes it.
+_EXPECTED: Final = {
+    repr(get_args(kind)[1].pattern): what
+    for kind, what in (
+        (Line, "text without control characters"),
+        (Text, "text without control characters"),
+        (Figure, "an amount, as 40 or 12.50"),
+        (Month, "a month, as 2026-12"),
+    )
+}
 _answering: Final[set[web.RequestHandler]] = set()  # connections on which a request is being answered
 
 RequestT = TypeVar("RequestT", bound=msgspec.Struct)
@@ -59,7 +71,9 @@ def _serve(context: Context, route: Route[Any, Any]) -> Serve:
 
     async def value(request: web.Request) -> web.StreamResponse:
         work = handler(context, await understood(request, route))
-        return answer(await (_carried_through(context, route, work) if route.is_carried_through else work))
+        if route.is_carried_through:
+            work = carried_through(context, f"{route.method} {route.path}", work)
+        return answer(await work)
 
     async def lines(request: web.Request) -> web.StreamResponse:
         return await _lines(request, handler(context, await understood(request, route)))
@@ -75,8 +89,11 @@ def _serve(context: Context, route: Route[Any, Any]) -> Serve:
     return {Shape.VALUE: value, Shape.LINES: lines, Shape.FRAMES: frames, Shape.BYTES: pipe}[route.shape]
 
 
-async def _carried_through(context: Context, route: Route[Any, Any], work: Coroutine[Any, Any, Any]) -> Any:
-    """Do what changes something to its end, whether or not its client waits for the answer."""
+async def carried_through(context: Context, name: str, work: Coroutine[Any, Any, Any]) -> Any:
+    """Do what changes something to its end, whether or not its client waits for the answer.
+
+    Raises: Unreachable while the daemon stops; whatever ``work`` raises.
+    """
 
     async def outcome() -> tuple[Any, DevboxError | None]:
         try:
@@ -88,7 +105,7 @@ async def _carried_through(context: Context, route: Route[Any, Any], work: Corou
     if tasks.is_closing:
         work.close()
         raise Unreachable("devboxd is stopping")
-    value, error = await asyncio.shield(tasks.spawn(f"{route.method} {route.path}", outcome()))
+    value, error = await asyncio.shield(tasks.spawn(name, outcome()))
     if error is not None:
         raise error
     return value
@@ -135,10 +152,9 @@ def _misfit(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "it is not UTF-8"
     text = str(error)
-    if "matching regex" in text and "[0-9]{1,9}" in text:
-        return "Expected an amount, as 40 or 12.50" + text.partition("'")[2].rpartition("'")[2]
-    if "matching regex" in text:
-        return "Expected text without control characters" + text.partition("'")[2].rpartition("'")[2]
+    for pattern, what in _EXPECTED.items():
+        if f"matching regex {pattern}" in text:
+            return f"Expected {what}" + text.partition("'")[2].rpartition("'")[2]
     return text
 
 

@@ -13,6 +13,7 @@ from devboxd.api.server import _misfit
     ("value", "says"),
     [
         ({"limit": "cheap"}, "Expected an amount, as 40 or 12.50 - at `$.limit`"),
+        ({"limit": "1", "month": "foo"}, "Expected a month, as 2026-12 - at `$.month`"),
         ({"limit": "-1"}, "Expected an amount, as 40 or 12.50 - at `$.limit`"),
         ({"limit": "1", "project": "a\nb"}, "Expected text without control characters - at `$.project`"),
     ],

@@ -176,3 +176,16 @@ def test_what_is_wrong_with_it_is_said_before_anything_is_done(
     daemon.routes["GET boxes/api"] = (400, refusal)
     assert run(["show", "api"]) == 2
     assert capsys.readouterr().err == "error: not for a devbox.toml\n"
+
+
+def test_a_folder_that_is_gone_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell can stand in a folder that somebody has removed."""
+    monkeypatch.delenv("DEVBOX_TOML", raising=False)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert folder.said() is None
+    monkeypatch.setenv("DEVBOX_TOML", "here.toml")
+    assert folder.said() is None
+    monkeypatch.chdir(tmp_path)

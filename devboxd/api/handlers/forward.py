@@ -6,13 +6,15 @@ import asyncio
 from typing import Final
 
 from devboxd.api import routes, views, wire
-from devboxd.api.handlers.context import Context, account
+from devboxd.api.handlers.context import Context, account, resolved
 from devboxd.api.handlers.table import answers, frames
 from devboxd.api.stream import StreamTerminal
 from devboxd.api.upgrade import Framed
 from devboxd.errors import BadRequest, BoxNotFound
+from devboxd.model.box import BoxRef
 from devboxd.model.forward import Spec, check
 from devboxd.model.terminal import Detach, Leaving
+from devboxd.model.wish import ProjectDown
 
 NOT_SAVED: Final = "state-not-saved"
 
@@ -29,7 +31,7 @@ async def add(context: Context, asked: wire.ForwardRequest) -> wire.ForwardList:
     if asked.ephemeral:
         raise BadRequest("this route keeps its forwards", hint=f"POST {routes.HOLD_FORWARDS.path} holds them")
     specs = _specs(asked)
-    box = await context.daemon.boxes.resolve(asked.box, account(asked))
+    box = await _box(context, asked)
     daemon = context.daemon
     facts = await daemon.forwards.add(box, specs, auto=asked.auto, ephemeral=False)
     is_kept = await daemon.memory.settled()
@@ -42,7 +44,7 @@ async def hold(context: Context, asked: wire.ForwardRequest) -> Framed:
     """Add forwards that go with the client, however it goes, unless others want them, too."""
     daemon = context.daemon
     specs = _specs(asked)
-    box = await daemon.boxes.resolve(asked.box, account(asked))
+    box = await _box(context, asked)
     holder = object()
     facts = await daemon.forwards.add(box, specs, auto=asked.auto, ephemeral=True, holder=holder)
 
@@ -61,6 +63,14 @@ async def hold(context: Context, asked: wire.ForwardRequest) -> Framed:
         lambda terminal: daemon.held(f"forwards of {box.name}", work(terminal)),
         after=lambda: daemon.shared.tasks.spawn("forwards released", daemon.forwards.release(holder)),
     )
+
+
+async def _box(context: Context, asked: wire.ForwardRequest) -> BoxRef:
+    """The box that is meant; also one that is stopped: a forward waits for it."""
+    try:
+        return await resolved(context, asked)
+    except ProjectDown:
+        return await context.daemon.boxes.resolve(asked.box, account(asked))
 
 
 async def _leaves(terminal: StreamTerminal) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
-from devboxd.api.handlers.project import launch_wish
+from devboxd.api.handlers.project import launch_wish, quoted
 from devboxd.api.handlers.table import answers
 from devboxd.errors import BadRequest
 from devboxd.model.cost import Otherwise
@@ -47,9 +47,7 @@ async def quote(context: Context, asked: wire.LaunchRequest) -> wire.Quote:
     wish = await launch_wish(context, asked)
     known = await context.projects.find(asked.project)
     where = known.project.account if known is not None else wish.account or account(asked)
-    found = context.money.quote(known, wish, where)
-    refused = await context.budgets.would_refuse(known.project if known else None, found.type, found.region)
-    return views.quote(found, refused)
+    return await quoted(context, known, wish, where)
 
 
 @answers(routes.LIST_TYPES)

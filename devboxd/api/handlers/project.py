@@ -13,6 +13,7 @@ from devboxd.api.handlers.table import answers, tells
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.box import Account
+from devboxd.model.ledger import Ledger
 from devboxd.model.policy import Audience, Place, policy
 from devboxd.model.project import Phase, Policy, Project
 from devboxd.model.wish import ProjectBroken, ProjectNotFound
@@ -70,8 +71,15 @@ async def plan(context: Context, asked: wire.LaunchRequest) -> wire.LaunchPlan:
     found = await context.projects.plan(asked.project, wish)
     calls = [wire.ApiCall(_called(operation), parameters) for operation, parameters in found.calls]
     known = await context.projects.find(asked.project)
-    price = views.quote(context.money.quote(known, wish, found.project.account))
+    price = await quoted(context, known, wish, found.project.account)
     return wire.LaunchPlan(_view(context, found.project), calls, price)
+
+
+async def quoted(context: Context, known: Ledger | None, wish: LaunchWish, where: Account) -> wire.Quote:
+    """What a launch would cost, and why a budget would refuse it."""
+    found = context.money.quote(known, wish, where)
+    refused = await context.budgets.would_refuse(known.project if known else None, found.type, found.region)
+    return views.quote(found, refused)
 
 
 @answers(routes.LAUNCH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
@@ -111,15 +112,17 @@ async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
             await daemon.connect(box, asked.port, asked.host, asked.wait), _counted(daemon), asked.fd_pass
         )
     # Both at once; but ssh must not see a byte before the host key that it will look for is pinned.
-    async with asyncio.TaskGroup() as tasks:
-        preparing = tasks.create_task(_prepare(daemon, box, asked))
-        connecting = tasks.create_task(_caught(_greeted(daemon, box, asked)))
-    greeted = connecting.result()
-    if isinstance(greeted, DevboxError):
-        raise greeted
-    stream, note = greeted
-    notes = [*preparing.result(), *([note] if note else ())]
-    return Piped(stream, _counted(daemon), asked.fd_pass, notes)
+    with contextlib.ExitStack() as undo:
+        async with asyncio.TaskGroup() as tasks:
+            preparing = tasks.create_task(_prepare(daemon, box, asked))
+            connecting = tasks.create_task(_caught(_greeted(daemon, box, asked, undo)))
+        greeted = connecting.result()
+        if isinstance(greeted, DevboxError):
+            raise greeted
+        stream, note = greeted
+        notes = [*preparing.result(), *([note] if note else ())]
+        undo.pop_all()
+        return Piped(stream, _counted(daemon), asked.fd_pass, notes)
 
 
 def _counted(daemon: Daemon) -> Callable[[int], None]:
@@ -129,19 +132,18 @@ def _counted(daemon: Daemon) -> Callable[[int], None]:
     return count
 
 
-async def _greeted(daemon: Daemon, box: BoxRef, asked: wire.ProxyRequest) -> tuple[Duplex, str | None]:
-    """Connect for ssh, and see whether sshd is there; with what is odd about it."""
+async def _greeted(
+    daemon: Daemon, box: BoxRef, asked: wire.ProxyRequest, undo: contextlib.ExitStack
+) -> tuple[Duplex, str | None]:
+    """Connect for ssh, and see whether sshd is there; with what is odd about it. ``undo`` closes it again."""
     name, port = asked.host or box.name, asked.port
     try:
         connected = await daemon.connect(box, port, asked.host, asked.wait)
     except ConnectionRefused as error:
         raise without_sshd(port, name) from error
     stream = SshStream(connected, daemon.shared.time, lambda ended: daemon.ssh.ended(box, port, ended))
-    try:
-        return stream, await stream.greeting(port, name)
-    except BaseException:
-        stream.close()
-        raise
+    undo.callback(stream.close)
+    return stream, await stream.greeting(port, name)
 
 
 async def _prepare(daemon: Daemon, box: BoxRef, asked: wire.ProxyRequest) -> Sequence[str]:

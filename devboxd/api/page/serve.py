@@ -7,11 +7,10 @@ does two things on a click: end a session, and keep a box running for longer.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Final
@@ -22,6 +21,7 @@ from aiohttp import web
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
+from devboxd.api.server import answer, carried_through
 from devboxd.errors import BadRequest, DevboxError, http_status
 from devboxd.model.project import Phase
 from devboxd.text import rfc3339
@@ -137,14 +137,14 @@ class PageServer:
     async def _guard(self, request: web.Request, handler: Serve) -> web.StreamResponse:
         """Let in the browser that has the cookie, under our own name only."""
         try:
-            answer = await self._let_in(request, handler)
+            found = await self._let_in(request, handler)
         except web.HTTPException as error:
-            answer = web.Response(status=error.status, text=error.reason)
+            found = web.Response(status=error.status, text=error.reason)
         except DevboxError as error:
-            answer = _json(views.failure(error), http_status(error.kind))
-        if not answer.prepared:
-            answer.headers.update(_HEADERS)
-        return answer
+            found = answer(views.failure(error), http_status(error.kind))
+        if not found.prepared:
+            found.headers.update(_HEADERS)
+        return found
 
     async def _let_in(self, request: web.Request, handler: Serve) -> web.StreamResponse:
         own = (f"127.0.0.1:{self.port}", f"localhost:{self.port}")
@@ -217,10 +217,10 @@ class PageServer:
         found["idle"] = {
             one.name: await self._idle(one) for one in found["projects"] if one.phase == Phase.RUNNING
         }
-        return _json(found)
+        return answer(found)
 
     async def _idle(self, project: wire.Project) -> dict[str, Any]:
-        """What the box knew of itself last: a letter for each minute, and the evidence of the last one."""
+        """What the box knew of itself last: a verdict, and a letter for each minute."""
         try:
             seen = await self.context.idle.show(project.name)
         except DevboxError as error:
@@ -230,7 +230,6 @@ class PageServer:
             return {"problem": moment.problem if moment is not None else "it was not looked at yet"}
         state = moment.answer.state
         return {
-            "at": rfc3339(moment.at),
             "verdict": str(state.get("verdict", "unknown")),
             "minutes": str(state.get("minutes", ""))[-MINUTES_SHOWN:],
             "held": rfc3339(seen.held) if seen.held is not None else None,
@@ -238,7 +237,7 @@ class PageServer:
 
     async def _boxes(self, request: web.Request) -> web.StreamResponse:
         """Boxes of AWS, which may take a while or fail."""
-        return _json(await self._asked(routes.LIST_BOXES, wire.BoxesRequest()))
+        return answer(await self._asked(routes.LIST_BOXES, wire.BoxesRequest()))
 
     async def _asked(self, route: routes.Route[Any, Any], asked: msgspec.Struct) -> Any:
         return await HANDLERS[route](self.context, asked)
@@ -249,48 +248,40 @@ class PageServer:
             return web.Response(status=503, text="too many pages are open")
         news = self.context.daemon.shared.news
         since = news.events()[-1].sequence if news.events() else 0
-        answer = web.StreamResponse(headers={**_HEADERS, "Content-Type": "text/event-stream"})
-        await answer.prepare(request)
+        lines = web.StreamResponse(headers={**_HEADERS, "Content-Type": "text/event-stream"})
         self._streams += 1
         try:
-            await answer.write(b": here\n\n")
+            await lines.prepare(request)
+            await lines.write(b": here\n\n")
             while True:
                 for event in news.events(since):
                     since = event.sequence
-                    await answer.write(b"data: " + msgspec.json.encode(views.event(event)) + b"\n\n")
+                    await lines.write(b"data: " + msgspec.json.encode(views.event(event)) + b"\n\n")
                 if not news.events(since) and not await news.changed(BEAT):
-                    await answer.write(b": still here\n\n")
+                    await lines.write(b": still here\n\n")
         except ConnectionError:
-            return answer  # the page was closed
+            return lines  # the page was closed
         finally:
             self._streams -= 1
 
     async def _end(self, request: web.Request) -> web.StreamResponse:
         """End a session, after the page has asked whether that is meant."""
         wish = await _wish(request)
-        return _json(await self._done("end", self._asked(routes.END_SESSION, wire.SessionId(wish.session))))
+        return answer(
+            await carried_through(
+                self.context, "page end", self._asked(routes.END_SESSION, wire.SessionId(wish.session))
+            )
+        )
 
     async def _extend(self, request: web.Request) -> web.StreamResponse:
         """Keep a box running for longer."""
         wish = await _wish(request)
         if not 60 <= wish.seconds <= EXTEND_MOST:
             raise BadRequest("a box is kept for a minute at least and a day at most")
-        await self._done("extend", self.context.idle.extend(wish.project, wish.seconds))
-        return _json({"done": True})
-
-    async def _done(self, name: str, work: Coroutine[Any, Any, Any]) -> Any:
-        """Do what changes something to its end, though the page may be closed meanwhile."""
-
-        async def outcome() -> tuple[Any, DevboxError | None]:
-            try:
-                return await work, None
-            except DevboxError as error:  # for the page: no failure of the task
-                return None, error
-
-        value, error = await asyncio.shield(self.context.daemon.shared.tasks.spawn(f"page {name}", outcome()))
-        if error is not None:
-            raise error
-        return value
+        await carried_through(
+            self.context, "page extend", self.context.idle.extend(wish.project, wish.seconds)
+        )
+        return answer({"done": True})
 
 
 async def _wish(request: web.Request) -> Wish:
@@ -298,7 +289,3 @@ async def _wish(request: web.Request) -> Wish:
         return msgspec.json.decode(await request.read(), type=Wish)
     except msgspec.DecodeError as error:
         raise BadRequest(f"the request does not fit: {error}") from None
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
