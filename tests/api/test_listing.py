@@ -125,3 +125,29 @@ async def test_boxes_of_others_are_listed_for_who_asks(
     assert "api" not in [one.name for one in (await listing(server)).boxes]
     assert "api" in [one.name for one in (await listing(server, "?all_owners=true")).boxes]
     assert (await shown(server, "api")).id == box_id(sim)
+
+
+async def test_a_forward_goes_to_the_box_of_a_project_whatever_its_instance_is_called(
+    server: Server, sim: Simulator
+) -> None:
+    """As attach and exec do: a project's name means its box, a tag of another one does not."""
+    await write(
+        server,
+        project(Phase.RUNNING, name="work", uid="u1", instance=box_id(sim)),
+        project(Phase.RUNNING, name="web", uid="u2", instance=box_id(sim)),
+    )
+    for name in ("work", "web"):
+        body = {"box": name, "forwards": [{"local_port": 0, "port": 7}]}
+        status, data = await server.ask("POST", "forwards", body)
+        assert status == 200, data
+        assert {one.target for one in server.daemon.forwards.list()} == {box_id(sim)}
+
+
+async def test_a_forward_waits_for_the_box_of_a_project_that_is_stopped(
+    server: Server, sim: Simulator
+) -> None:
+    await write(server, project(Phase.WARM, name="api", instance=box_id(sim)))
+    status, data = await server.ask(
+        "POST", "forwards", {"box": "api", "forwards": [{"local_port": 0, "port": 7}]}
+    )
+    assert status == 200, data
