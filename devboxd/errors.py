@@ -131,6 +131,12 @@ class BoxStopped(WrongState):
     code = "box-stopped"
 
 
+class BoxGone(WrongState):
+    """The box has been terminated: it comes back as another one, or not at all."""
+
+    code = "box-gone"
+
+
 class StateNotSaved(DevboxError):
     """Something that is to outlive the daemon could not be written: a full or read-only disk, as a rule."""
 

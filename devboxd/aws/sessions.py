@@ -23,6 +23,7 @@ from devboxd.aws.codes import AwsFailed
 from devboxd.aws.instances import InstanceApi
 from devboxd.aws.keys import generate_data_key
 from devboxd.errors import (
+    BoxGone,
     BoxNotFound,
     BoxStopped,
     Denied,
@@ -30,7 +31,6 @@ from devboxd.errors import (
     LoginNeeded,
     NotConnected,
     SessionOver,
-    WrongState,
 )
 from devboxd.model.address import stream_address
 from devboxd.model.names import REASON_MAX, REASON_PREFIX
@@ -103,7 +103,7 @@ class SessionApi:
             parameters: the document's; the API wants lists, so a plain text becomes a list of one.
             reason: shown in the account's session list, cut to 256 characters.
 
-        Raises: BoxNotFound, BoxStopped, NotConnected (try again for a while after a start), DocumentInvalid, and as ``call``.
+        Raises: BoxNotFound, BoxStopped, BoxGone, NotConnected (try again for a while after a start), DocumentInvalid, and as ``call``.
         """
         request: dict[str, Any] = {"Target": target, "Reason": reason[:REASON_MAX]}
         if document is not None:
@@ -139,7 +139,7 @@ class SessionApi:
         project = shlex.quote(one_line(instance.project)) if instance.project else None
         if instance.state.is_gone:
             hint = f"bring it up: devboxctl up {project}" if project else "devboxctl ls shows what exists"
-            return WrongState(f"{name} ({target}) has been terminated", hint=hint)
+            return BoxGone(f"{name} ({target}) has been terminated", hint=hint)
         return BoxStopped(f"{name} is {instance.state.value}", hint=self._how_to_start(target, project))
 
     def _how_to_start(self, target: str, project: str | None) -> str:

@@ -31,7 +31,7 @@ def program() -> str:
 
 
 def greeting(life: bytes, lane: int, nonce: bytes) -> bytes:
-    """What a lane says first. ``life``: 16 bytes, new with every life of the daemon; ``nonce``: 32 random bytes."""
+    """What a lane says first. ``life``: 16 bytes, new whenever our end begins with no streams; ``nonce``: 32 random bytes."""
     return GREETING.pack(MAGIC, life, lane, nonce)
 
 

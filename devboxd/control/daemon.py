@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
@@ -81,7 +80,6 @@ class Daemon:
                 self._sessions,
                 self.execute_directly,
                 bridge_secret,
-                secrets.token_bytes(16),
                 lambda: self.config,
             )
         self.boxes = Boxes(shared.time, cloud, memory, settings.for_aws)

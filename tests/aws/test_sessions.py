@@ -20,6 +20,7 @@ from devboxd.aws.connect_keys import send_ssh_public_key
 from devboxd.aws.instances import InstanceApi
 from devboxd.aws.sessions import Grant, SessionApi, is_signed, upgrade_headers
 from devboxd.errors import (
+    BoxGone,
     BoxNotFound,
     BoxStopped,
     Denied,
@@ -446,8 +447,8 @@ async def test_a_key_is_sent_for_a_minute(aws: FakeAws, callers: Callers) -> Non
     [
         ("stopped", BoxStopped, "gpu is stopped"),
         ("stopping", BoxStopped, "gpu is stopping"),
-        ("terminated", WrongState, f"gpu ({BOX}) has been terminated"),
-        ("shutting-down", WrongState, f"gpu ({BOX}) has been terminated"),
+        ("terminated", BoxGone, f"gpu ({BOX}) has been terminated"),
+        ("shutting-down", BoxGone, f"gpu ({BOX}) has been terminated"),
         ("running", NotConnected, "is not connected"),
         ("pending", NotConnected, "is not connected"),
         ("strange", NotConnected, "is not connected"),

@@ -24,7 +24,7 @@ from devboxd.control.connect.port import PortSession, PortTarget
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.stream import ConnectionRefused, StreamReset
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import Denied, DevboxError, DocumentInvalid, Unreachable, WrongState
+from devboxd.errors import BoxGone, BoxStopped, Denied, DevboxError, DocumentInvalid, Unreachable
 from devboxd.model.box import BoxRef
 from devboxd.model.bridge.wire import BridgeError
 from devboxd.model.config import Config
@@ -50,9 +50,7 @@ Run = Callable[[ExecSpec, Terminal], Awaitable[object]]
 class HeldBridge:
     """One bridge. Every method but ``opened`` is immediate."""
 
-    def __init__(
-        self, sessions: Sessions, box: BoxRef, user: str | None, run: Run, secret: bytes, life: bytes
-    ) -> None:
+    def __init__(self, sessions: Sessions, box: BoxRef, user: str | None, run: Run, secret: bytes) -> None:
         self.box = box
         self.user = user
         self.without: str | None = None  # why there can be no bridge
@@ -61,9 +59,8 @@ class HeldBridge:
         self._shared: Shared = sessions.shared
         self._run = run
         self._secret = secret
-        self._life = life
         self._tasks = Supervisor(f"bridge to {box.name}")
-        self.streams = Streams(box.name, sessions.shared.time, self._flush, lambda: self.is_online)
+        self.streams = self._new_streams()
         self._note: Note | None = None
         self._lanes: dict[int, Lane] = {}
         self._lane_count = 0
@@ -72,8 +69,7 @@ class HeldBridge:
         self._wanted = 0
         self._failures = 0
         self._failed_at = float("-inf")
-        self._checked_at = float("-inf")
-        self._asks_again = WITHOUT
+        self._asks_again_at = float("-inf")
         self._was_up = False
         self._keeper: asyncio.Task[None] | None = None
         self._rate = Rate(sessions.shared.time.monotonic())
@@ -106,6 +102,9 @@ class HeldBridge:
             return self.streams.open(purpose)
         except BridgeError as error:
             raise Unreachable(f"{error} ({self.box.name})") from error
+
+    def _new_streams(self) -> Streams:
+        return Streams(self.box.name, self._shared.time, self._flush, lambda: self.is_online)
 
     # Lanes ------------------------------------------------------------------------------------------
 
@@ -163,9 +162,8 @@ class HeldBridge:
     def keep(self) -> None:
         """See to it that somebody holds the bridge; ask again a box that could have none."""
         now = self._shared.time.monotonic()
-        if self.without is not None and now - self._checked_at > self._asks_again:
-            self.without = None
-            self._up.clear()
+        if self.without is not None and now > self._asks_again_at:
+            self._ask_again()
         if self.without is None and (self._keeper is None or self._keeper.done()):
             self._keeper = self._tasks.spawn("keeper", self._hold())
         self._look.set()
@@ -259,12 +257,15 @@ class HeldBridge:
 
     def _give_up(self, why: str, seconds: float = WITHOUT) -> None:
         self.without = why
-        self._checked_at = self._shared.time.monotonic()
-        self._asks_again = seconds
+        self._asks_again_at = self._shared.time.monotonic() + seconds
         if seconds < WITHOUT:
             log.info("no bridge to %s for now: %s", self.box.name, why)
             return
         self._shared.news.tell("bridge.without", f"no bridge to {self.box.name}: {why}", box=self.box.name)
+
+    def _ask_again(self) -> None:
+        self.without = None
+        self._up.clear()
 
     def _note_failure(self, why: str) -> None:
         log.info("bridge to %s: %s", self.box.name, why)
@@ -288,24 +289,28 @@ class HeldBridge:
     async def _run_lane(self, lane: Lane) -> None:
         holder = self._tasks.spawn(f"session of lane {lane.number}", lane.session.run())
         why = "its session ended"
+        streams = self.streams
         try:
-            stream = await lane.open(self._secret, self._life)
+            stream = await lane.open(self._secret, streams.life)
+            if streams is not self.streams:
+                raise StreamReset("the bridge has begun afresh meanwhile")
             if not self._was_up:
                 self._shared.news.tell(
                     "bridge.up", f"connections to {self.box.name} go over a bridge", box=self.box.name
                 )
             lane.is_up = self._was_up = True
             self._failures = 0
-            self.streams.end.lane_up(lane.number, self._shared.time.monotonic())
+            streams.end.lane_up(lane.number, self._shared.time.monotonic())
             self._up.set()
             self._flush()
-            await lane.carry(self.streams.end, stream, self.streams.happened)
+            await lane.carry(streams.end, stream, streams.happened)
         except (ConnectionRefused, NotOurs) as error:
             why = str(error)
-            self._lost_head(why)
-        except WrongState as error:
+            if streams is self.streams:
+                self._lost_head(why)
+        except (BoxStopped, BoxGone) as error:
             why = error.message
-            if not any(one.is_up for one in self._lanes.values()):
+            if streams is self.streams and not any(one.is_up for one in self._lanes.values()):
                 self._lost_head(why, error)
         except (Denied, DocumentInvalid) as error:
             why = error.message
@@ -315,7 +320,7 @@ class HeldBridge:
             why = str(error)
         finally:
             self._lanes.pop(lane.number, None)
-            self.streams.end.lane_down(lane.number)
+            streams.end.lane_down(lane.number)
             if not lane.is_up:
                 self._note_failure(f"lane {lane.number}: {why}")
                 if self._failures >= LANE_TRIES and not self._was_up and self.without is None:
@@ -332,10 +337,11 @@ class HeldBridge:
         if self.streams:
             text = f"the bridge to {self.box.name} is gone with {len(self.streams)} streams: {why}"
             self._shared.news.tell("bridge.lost", text, box=self.box.name)
-        self.streams.lose(error or StreamReset(f"the bridge to {self.box.name} is gone: {why}"))
+        # An old stream must not act on a new one of its number, at either end.
+        lost, self.streams = self.streams, self._new_streams()
+        lost.lose(error or StreamReset(f"the bridge to {self.box.name} is gone: {why}"))
         for lane in self._lanes.values():
-            if lane.is_up:
-                self._shared.tasks.spawn("end of a lane", lane.session.held.stop())
+            self._shared.tasks.spawn("end of a lane", lane.session.held.stop())
         self._lanes.clear()
 
     async def cut(self) -> int:
@@ -343,7 +349,8 @@ class HeldBridge:
         streams = len(self.streams)
         await self.stop()
         self._lost_head("it was removed")
-        self._was_up, self.without = False, None
+        self._was_up = False
+        self._ask_again()
         self._tasks = Supervisor(f"bridge to {self.box.name}")
         return streams
 

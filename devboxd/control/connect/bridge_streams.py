@@ -6,6 +6,7 @@ They know of no lanes: ``changed`` is called when there may be something to send
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -88,13 +89,14 @@ class BridgeStream:
 
 
 class Streams:
-    """All streams over one bridge. Every method but ``room`` and ``measure`` is immediate."""
+    """All streams over one bridge, in one life of the far end. Every method but ``room`` and ``measure`` is immediate."""
 
     def __init__(
         self, box: str, time: Time, changed: Callable[[], None], is_online: Callable[[], bool]
     ) -> None:
         """Make it. ``changed``: there may be something to send; ``is_online``: whether some lane carries them now."""
         self.end = Bridge(near=True)
+        self.life = secrets.token_bytes(16)  # the far end takes another one for the word to begin afresh
         self.is_online = is_online
         self.unused_since = time.monotonic()
         self._box = box
@@ -118,11 +120,10 @@ class Streams:
         return self._begin(self.end.open(purpose))
 
     def lose(self, error: DevboxError) -> None:
-        """The far end is gone, and all streams with it; the next ones begin at a new one."""
+        """The far end is gone, and all streams with it: what is opened next belongs to others."""
         for number, arrivals in list(self._streams.items()):
             arrivals.fail(error)
             self._forget(number)
-        self.end = Bridge(near=True)
 
     def accept(self, number: int, accepted: Accepted) -> None:
         """Hand on what the far end's listener of this stream accepts."""
@@ -134,18 +135,22 @@ class Streams:
         return BridgeStream(self, number, arrivals)
 
     def write(self, number: int, data: bytes) -> int:
-        """Take bytes of a stream; returns how many."""
+        """Take bytes of a stream; returns how many.
+
+        Raises:
+            StreamReset: the stream is gone.
+        """
+        if number not in self._streams:
+            raise StreamReset("the connection is closed")
         taken = self.end.write(number, data)
         self._changed()
         return taken
 
     async def room(self, number: int) -> None:
-        """Wait until a stream takes bytes again, or is gone."""
-        if number in self._streams and not self.end.room(number):
-            event = self._rooms.setdefault(number, asyncio.Event())
-            self.end.ask_room(number)
-            event.clear()
-            await event.wait()
+        """Wait until a stream, of which ``write`` has just not taken all, takes bytes again or is gone."""
+        event = self._rooms.setdefault(number, asyncio.Event())
+        event.clear()
+        await event.wait()
 
     def consumed(self, number: int, size: int) -> None:
         """The reader took bytes."""

@@ -22,6 +22,7 @@ from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.stream import StreamReset
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError, Unreachable, WrongState
+from devboxd.model.bridge.wire import BridgeError
 from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Resize, Signal, Taken
 from devboxd.text import one_line
 
@@ -146,7 +147,10 @@ class BridgedExecution:
     async def _say(self, stream: BridgeStream, kind: int, data: bytes) -> None:
         """Signals and sizes go beside the input, and so overtake it."""
         if self._control is None:
-            self._control = await self._bridges.beside(stream)
+            try:
+                self._control = stream.streams.open(bridgehead.control(stream.number))
+            except BridgeError as error:
+                raise Unreachable(f"{error} ({self._spec.box.name})") from error
         await self._control.write(bridgehead.record(kind, data))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from devboxd.boxside import bridgehead
 from devboxd.control.connect.bridge import HeldBridge, Run
 from devboxd.control.connect.bridge_facts import BridgeFacts
 from devboxd.control.connect.bridge_start import Unavailable
@@ -28,14 +27,12 @@ class Bridges:
         sessions: Sessions,
         run: Run,
         secret: Callable[[str], bytes],
-        life: bytes,
         config: Callable[[], Config],
     ) -> None:
-        """Make it. ``secret``: 32 bytes that belong to a name, the same after a restart; ``life``: 16, new each time."""
+        """Make it. ``secret``: 32 bytes that belong to a name, the same after a restart."""
         self._sessions = sessions
         self._run = run
         self._secret = secret
-        self._life = life
         self._config = config
         self._held: dict[tuple[str, str | None], HeldBridge] = {}
 
@@ -45,7 +42,7 @@ class Bridges:
         key = (box.target, user)
         if key not in self._held:
             secret = self._secret(f"{box.target}/{user or ''}")
-            self._held[key] = HeldBridge(self._sessions, box, user, self._run, secret, self._life)
+            self._held[key] = HeldBridge(self._sessions, box, user, self._run, secret)
         held = self._held[key]
         held.config = self._config()
         return held
@@ -60,20 +57,10 @@ class Bridges:
         """
         if self._config().bridge.use == "never" or len(purpose) > PURPOSE_MOST:
             return None
-        held = self.to(box, user)
-        if held.without is not None:
-            held.keep()
-            if held.without is not None:
-                return None
         try:
-            return await held.opened(purpose, wait)
+            return await self.to(box, user).opened(purpose, wait)
         except Unavailable:
             return None
-
-    async def beside(self, stream: BridgeStream) -> BridgeStream:
-        """A stream of signals and sizes for the command of another one."""
-        held = next(one for one in self._held.values() if one.streams is stream.streams)
-        return await held.opened(bridgehead.control(stream.number), None)
 
     def standing(self, box: BoxRef) -> HeldBridge | None:
         """A bridge to a box that is up now, of whichever user."""

@@ -13,13 +13,15 @@ import pytest_asyncio
 
 from devboxd.control.connect.audience import Capture
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.stream import ConnectionRefused, Duplex, StreamReset
+from devboxd.control.connect.lane import Lane
+from devboxd.control.connect.stream import ConnectionRefused, Duplex, PortStream, StreamReset
 from devboxd.control.daemon import Daemon
+from devboxd.errors import WrongState
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import BridgeSettings, ForwardSettings
 from devboxd.model.forward import Spec
 from devboxd.model.states import BridgeUse
-from devboxd.model.terminal import Leaving
+from devboxd.model.terminal import ClientMessage, Leaving, Signal
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.kit.sim import MakeSimulator
@@ -285,6 +287,113 @@ async def test_a_killed_bridgehead_resets_its_streams_and_comes_back(bridged: Da
             await again.write(b"again")
             assert await again.read() == b"again"
         again.close()
+
+
+async def test_what_a_lost_bridge_left_does_not_touch_the_next_one(bridged: Daemon) -> None:
+    """Its streams have the same numbers, and their users close them when they please."""
+    async with echo() as port:
+        box = await api(bridged)
+        old = await bridged.connect(box, port, None, 30)
+        await old.write(b"x")
+        assert await old.read() == b"x"
+        _, pid, _ = await run(bridged, "sh", "-c", "echo $PPID")
+        os.kill(int(pid), 9)
+        async with asyncio.timeout(60):
+            with pytest.raises(StreamReset):
+                await to_the_end(old)
+            new = await bridged.connect(box, port, None, 30)
+            old.finish()
+            old.close()
+            await new.write(b"new")
+            assert await new.read() == b"new"
+            await new.write(b"and open")
+            assert await new.read() == b"and open"
+        new.close()
+
+
+async def test_a_bridge_that_was_given_up_begins_afresh_at_a_bridgehead_that_still_runs(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may not have been ended: what we number from nought again must be new to it."""
+    monkeypatch.setattr("devboxd.control.daemon.load", lambda name, common: "true")
+    async with echo() as port:
+        box = await api(bridged)
+        stream = await bridged.connect(box, port, None, 30)
+        await stream.write(b"the first")
+        assert await stream.read() == b"the first"
+        assert await bridged.remove_bridge(box) == ([], 1)
+        stream.close()
+        async with asyncio.timeout(30):
+            again = await bridged.connect(box, port, None, 30)
+            assert again.finish()
+            assert await to_the_end(again) == b"<end>"
+        again.close()
+
+
+async def test_a_lane_that_cannot_be_encrypted_is_no_box_that_is_gone(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that AWS does not give for a moment cost every open connection."""
+    refusals = [WrongState("the session cannot be encrypted: slow down")]
+    opened = Lane.open
+
+    async def open_later(lane: Lane, *given: bytes) -> PortStream:
+        if refusals:
+            raise refusals.pop()
+        return await opened(lane, *given)
+
+    async with echo() as port:
+        stream = await bridged.connect(await api(bridged), port, None, 30)
+        await stream.write(b"x")
+        assert await stream.read() == b"x"
+        monkeypatch.setattr(Lane, "open", open_later)
+        await asyncio.gather(*(session.stop() for session in bridged.sessions()))
+        async with asyncio.timeout(30):
+            await stream.write(b"y")
+            assert await stream.read() == b"y"
+        assert not refusals
+        stream.close()
+
+
+async def test_a_signal_that_no_lane_carries_does_not_hold_up_its_client(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever presses Ctrl-C and then leaves is gone at once, also without a network."""
+
+    async def never(*_: object) -> PortStream:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    class Client(Capture):
+        async def receive(self) -> ClientMessage | None:
+            while not self.stdout:
+                await asyncio.sleep(0.01)
+            if not said:
+                monkeypatch.setattr(Lane, "open", never)
+                await asyncio.gather(*(session.stop() for session in bridged.sessions()))
+                while bridged.bridges()[0].lanes and any(lane.is_up for lane in bridged.bridges()[0].lanes):
+                    await asyncio.sleep(0.01)
+            said.append(Signal(2))
+            return said[-1] if len(said) == 1 else None
+
+    said = list[Signal]()
+    spec = ExecSpec(box=await api(bridged), argv=["sh", "-c", "echo up; exec sleep 600"])
+    async with asyncio.timeout(20):
+        assert await bridged.execute(spec, Client()) == Leaving(status=129, reason="the client left")
+
+
+async def test_a_box_that_can_have_no_bridge_is_asked_again_after_it_was_given_up(
+    sim: Simulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes then waits for the answer: it was given a stream that nothing ever carried."""
+    monkeypatch.setattr(
+        "devboxd.control.connect.bridge_start.load", lambda name, common: "echo problem no python3"
+    )
+    daemon = await make_daemon(sim, bridge_secret=secret)
+    assert (await run(daemon, "echo", "hi"))[1] == b"hi\n"
+    await daemon.remove_bridge(await api(daemon))
+    async with asyncio.timeout(15):
+        assert (await run(daemon, "echo", "again"))[1] == b"again\n"
 
 
 async def test_a_forward_goes_over_the_bridge(sim: Simulator, make_daemon: MakeDaemon) -> None:

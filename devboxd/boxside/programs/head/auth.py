@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from devboxd.boxside.programs.head.loop import Head
 
 
-GREETING = struct.Struct(">4s16sI32s")  # magic, the daemon's life, number of the lane, nonce
+GREETING = struct.Struct(">4s16sI32s")  # magic, the life of the daemon's end, number of the lane, nonce
 MAGIC = b"DBX1"
 ANSWER = struct.Struct(">32s32s")  # nonce, proof
 PROOF_SIZE = 32

@@ -92,7 +92,7 @@ class Head:
             self.lane_lost(self.strangers[0])
 
     def lane_known(self, lane: "LaneSocket") -> None:
-        """It has shown that it is the daemon's. A new life of the daemon begins with no streams."""
+        """It has shown that it is the daemon's. A new life of its end begins with no streams."""
         _, life, number, _ = GREETING.unpack(lane.greeting)
         self.strangers.remove(lane)
         if life != self.life:
@@ -104,7 +104,7 @@ class Head:
         self.bridge.lane_up(number, time.monotonic())
 
     def begin(self, life: bytes) -> None:
-        """Forget what another life of the daemon had open."""
+        """Forget what another life of the daemon's end had open."""
         for number in list(self.handlers):
             self.drop(number, True)
         for lane in list(self.lanes.values()):

@@ -1,0 +1,61 @@
+"""The streams of a bridge at our end, with a box that says whatever it likes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devboxd.control.base.shared import Shared
+from devboxd.control.connect.bridge_streams import BridgeStream, Streams
+from devboxd.control.connect.stream import StreamReset
+from devboxd.model.bridge.wire import Ended, WasReset
+from tests.control.fakes import LoopClock
+from tests.kit.tasks import beside
+
+if TYPE_CHECKING:
+    from devboxd.model.bridge.wire import Event
+
+
+def streams() -> Streams:
+    return Streams("api", Shared.of(LoopClock()).time, lambda: None, lambda: True)
+
+
+def happened(all_: Streams, monkeypatch: pytest.MonkeyPatch, *events: Event) -> None:
+    monkeypatch.setattr(all_.end, "events", lambda: list(events))
+    all_.happened()
+
+
+async def fails_to_write(stream: BridgeStream) -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(StreamReset):
+            await stream.write(b"more")
+
+
+async def test_a_box_that_ends_a_stream_and_then_cuts_it_is_written_to_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The end hides the cut from the reader; the writer took that for a stream without room, and never slept."""
+    one = streams()
+    stream = one.open(b"tcp")
+    happened(one, monkeypatch, Ended(stream.number), WasReset(stream.number, "EPIPE broken"))
+    assert await stream.read() == b""
+    await fails_to_write(stream)
+
+
+async def test_what_was_closed_is_written_to_no_more() -> None:
+    stream = streams().open(b"tcp")
+    stream.close()
+    await fails_to_write(stream)
+
+
+async def test_a_writer_that_waits_for_room_learns_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = streams()
+    stream = one.open(b"tcp")
+    writing = beside(stream.write(bytes(64 << 20)))
+    await asyncio.sleep(0)
+    happened(one, monkeypatch, Ended(stream.number), WasReset(stream.number, "EPIPE broken"))
+    async with asyncio.timeout(5):
+        with pytest.raises(StreamReset):
+            await writing
