@@ -17,20 +17,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
-import aiohttp
 import msgspec
 from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
 from botocore import UNSIGNED
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 
 from devboxd import __version__
 from devboxd.aws.clients import Caller, WallClock
 from devboxd.aws.codes import AwsFailed
 from devboxd.aws.errors import translate
-from devboxd.aws.generation import CONNECT_TIMEOUT, READ_TIMEOUT
-from devboxd.aws.http import BoundedSession, Parsers
+from devboxd.aws.generation import CONNECT_TIMEOUT, READ_TIMEOUT, new_session
+from devboxd.aws.http import BoundedSession
 from devboxd.aws.sso import SsoProfile, cache_folder, cached_token
 from devboxd.errors import BadRequest, Denied, DevboxError, LoginNeeded
 from devboxd.model.login import mend
@@ -45,10 +41,6 @@ SLOWER: Final = 5.0  # seconds added to the interval when asked to slow down (RF
 REGISTRATION_MARGIN: Final = timedelta(minutes=15)
 T = TypeVar("T")
 _Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=65536)]
-_CAUGHT: Final = (
-    *(DevboxError, BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError),
-    *(OSError, TimeoutError),
-)
 _PAGE: Final = re.compile(r"https://[A-Za-z0-9.-]+(:\d{1,5})?(?:[/?#][!-~]*)?\Z")
 
 
@@ -151,7 +143,7 @@ class Login:
             await asyncio.to_thread(self._save, portal, registration, token, until)
             await self.caller.forget()
             yield LoginStep(LoginState.DONE, f"logged in to {portal.start_url}", expires=until)
-        except _CAUGHT as error:
+        except Exception as error:  # noqa: BLE001 - botocore has no root of all that it raises
             failure = translate(
                 error, service="sso-oidc", operation="create_token", profile=self.caller.profile
             )
@@ -280,6 +272,5 @@ def _oidc(portal: SsoProfile) -> Any:
         warm_up_loader_caches=True,
         http_session_cls=BoundedSession,
     )
-    session = AioSession(profile=portal.profile)
-    session.register_component("response_parser_factory", Parsers())
+    session = new_session(portal.profile)
     return session.create_client("sso-oidc", region_name=portal.region, config=config)

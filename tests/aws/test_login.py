@@ -194,6 +194,27 @@ async def test_no_network_is_no_login_problem(
     assert isinstance(step.failure, Unreachable)
 
 
+@pytest.mark.parametrize("raised", [KeyError("x"), AttributeError("hunter2"), ValueError("hunter2")])
+async def test_what_botocore_trips_over_fails_the_login(
+    portal: FakeAws,
+    callers: Callers,
+    clock: FixedClock,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: Exception,
+) -> None:
+    """It ends with a sentence for whoever waits, as every other call does."""
+
+    async def trip(*_: object, **__: object) -> object:
+        raise raised
+
+    monkeypatch.setattr("aiobotocore.client.AioBaseClient._make_api_call", trip)
+    (step,), _ = await run(callers, clock, "work")
+    assert step.state == "failed"
+    assert step.failure is not None
+    assert step.failure.code == "aws-failed"
+    assert "hunter2" not in step.text
+
+
 async def test_steps_and_errors_hold_no_token(portal: FakeAws, callers: Callers, clock: FixedClock) -> None:
     steps, _ = await run(callers, clock, "work")
     sso = callers.caller("work").sso()
