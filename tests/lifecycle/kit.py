@@ -72,7 +72,7 @@ class LoopAccount(Paged):
             return {"Parameter": {"Value": catalogue.parameters("us-east-1")[parameters["Name"]]}}
         try:
             if service == "scheduler":
-                return self.schedules.call(name, parameters, LoopClock().wall())
+                return self.schedules.call(name, parameters)
             return self.model.call(name, parameters, now=LoopClock().wall())
         except (Ec2Error, AnswerLost) as error:
             raise failure(error, service=service, operation=operation, target=target) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -74,9 +75,10 @@ class MotoApp:
         try:
             content = b"".join(self._app(_environ(request, body), start))
         except KeyError as missing:
-            if not request.path.startswith("/schedules/"):
+            group = _schedule_group(request, body)
+            if group is None or missing.args != (group,):
                 raise
-            return _no_schedule_group(missing.args[0])
+            return _no_schedule_group(group)
         kept = [
             (k, v) for k, v in headers if k.lower() not in ("content-length", "connection", "server", "date")
         ]
@@ -86,7 +88,17 @@ class MotoApp:
         return response
 
 
-def _no_schedule_group(name: object) -> web.Response:
+def _schedule_group(request: web.Request, body: bytes) -> str | None:
+    """The group that a schedule is to be made in; None where none is."""
+    if not request.path.startswith("/schedules/"):
+        return None
+    try:
+        return str(json.loads(body).get("GroupName") or "default")
+    except (ValueError, AttributeError):
+        return None
+
+
+def _no_schedule_group(name: str) -> web.Response:
     """What Scheduler says to a schedule in a group that there is not; moto has no answer to it."""
     return web.json_response(
         {"Message": f"Schedule Group {name} does not exist."},

@@ -39,15 +39,12 @@ class Schedules:
     """All schedules of an account and region. ``stop`` calls EC2 as the role of the schedule; it raises ``Ec2Error``."""
 
     stop: Callable[[list[str], float], None]
-    groups: set[str] = field(default_factory=lambda: {"default", "devbox"})
-    seed: int = 1
-    found: dict[tuple[str, str], Schedule] = field(default_factory=dict)
-    invoked: list[tuple[float, str]] = field(default_factory=list)
+    groups: set[str] = field(default_factory=lambda: {"default", "devbox"}, init=False)
+    found: dict[tuple[str, str], Schedule] = field(default_factory=dict, init=False)
+    invoked: list[tuple[float, str]] = field(default_factory=list, init=False)
+    _dice: random.Random = field(default_factory=lambda: random.Random(1), init=False)
 
-    def __post_init__(self) -> None:
-        self._dice = random.Random(self.seed)
-
-    def call(self, operation: str, parameters: dict[str, Any], now: float) -> dict[str, Any]:
+    def call(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """Answer one call. Raises ``Ec2Error`` with the code of Scheduler."""
         name, group = str(parameters.get("Name")), str(parameters.get("GroupName", "default"))
         if NAME.match(name) is None:
@@ -61,12 +58,10 @@ class Schedules:
                     raise Ec2Error("ConflictException", f"Schedule {name} already exists.", 409)
                 self.found[key] = self._read(name, group, parameters)
             case "UpdateSchedule":
-                self._known(key)
+                self._needs(key)
                 self.found[key] = self._read(name, group, parameters)
-            case "GetSchedule":
-                return dict(self._known(key).parameters)
             case "DeleteSchedule":
-                self._known(key)
+                self._needs(key)
                 del self.found[key]
                 return {}
             case _:
@@ -96,10 +91,9 @@ class Schedules:
                 else:
                     one.at = float("inf")
 
-    def _known(self, key: tuple[str, str]) -> Schedule:
+    def _needs(self, key: tuple[str, str]) -> None:
         if key not in self.found:
             raise Ec2Error("ResourceNotFoundException", f"Schedule {key[1]} does not exist.", 404)
-        return self.found[key]
 
     def _read(self, name: str, group: str, parameters: dict[str, Any]) -> Schedule:
         missing = {"ScheduleExpression", "FlexibleTimeWindow", "Target"} - parameters.keys()

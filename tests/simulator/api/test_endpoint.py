@@ -269,6 +269,32 @@ async def test_a_schedule_in_a_group_that_there_is_not_is_refused(simulator: Mak
         await scheduler.create_schedule(**wanted)
 
 
+async def test_another_fault_of_moto_is_not_taken_for_a_missing_group(
+    simulator: MakeSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would send whoever looks for it to the wrong place."""
+    models = pytest.importorskip("moto.scheduler.models")
+
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("Mode")
+
+    monkeypatch.setattr(models.EventBridgeSchedulerBackend, "create_schedule", broken)
+    sim = await simulator()
+    async with client(sim, "scheduler") as scheduler:
+        with pytest.raises(ClientError) as failed:
+            await scheduler.create_schedule(
+                Name="stop-x",
+                GroupName="devbox",
+                ScheduleExpression="at(2030-01-01T00:00:00)",
+                FlexibleTimeWindow={"Mode": "OFF"},
+                Target={
+                    "Arn": "arn:aws:scheduler:::aws-sdk:ec2:stopInstances",
+                    "RoleArn": "arn:aws:iam::1:role/r",
+                },
+            )
+        assert failed.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+
+
 async def test_a_missing_moto_is_said_so(simulator: MakeSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "moto.moto_server.werkzeug_app", None)
     sim = await simulator()
