@@ -13,6 +13,8 @@ from msgspec.structs import replace
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.errors import AlreadyExists, BadRequest, LoginNeeded, WrongState
 from devboxd.model.project import Cycle, Phase, Policy, Project, Quality, Want
+from devboxd.model.seen import Seen
+from devboxd.model.step import Step
 from devboxd.model.unsaved import NotSaved
 from devboxd.model.wish import GenerationNotFound, ProjectNotFound
 from devboxd.simulator.ec2.faults import Fault
@@ -499,6 +501,31 @@ async def test_a_project_that_needs_a_person_says_so_until_it_does_not(one: Benc
     await one.projects.resume("api")
     await one.until("api", Phase.READY)
     assert one.shared.news.conditions() == []
+
+
+async def test_after_an_unexpected_error_a_project_has_one_loop_again() -> None:
+    """It goes on by itself and soon, and nobody begins another one beside it."""
+    one = bench()
+    decide, failed = one.fleet._decide, asyncio.Event()
+
+    def fails(seen: Seen) -> Step:
+        if failed.is_set():
+            return decide(seen)
+        failed.set()
+        raise RuntimeError("a bug")
+
+    one.fleet._decide = fails
+    await start(one)
+    await one.projects.launch("api", LaunchWish(profile="box"))
+    await failed.wait()
+    await asyncio.sleep(5.0)
+    assert (await one.projects.get("api")).project.phase is not Phase.READY, "it has gone on"
+    await one.until("api", Phase.RUNNING)
+    await asyncio.sleep(300)
+    row = (await one.projects.get("api")).project
+    loops = [task.get_name() for task in one.shared.tasks._tasks if row.uid in task.get_name()]
+    assert len(loops) == 1
+    await stop(one)
 
 
 async def test_two_machines_share_projects_and_take_turns() -> None:

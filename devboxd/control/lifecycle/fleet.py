@@ -230,8 +230,15 @@ class Fleet:
 
     def _begin(self, uid: str) -> None:
         self._bells[uid] = Bell()
-        work = steadily(self._shared, f"project {uid}", lambda: self._loop(uid))
-        self._shared.tasks.spawn(f"project {uid}", work)
+        self._shared.tasks.spawn(f"project {uid}", self._kept(uid))
+
+    async def _kept(self, uid: str) -> None:
+        """A loop, and again after an unexpected error; its bell is there for as long."""
+        try:
+            await steadily(self._shared, f"project {uid}", lambda: self._loop(uid))
+        finally:
+            del self._bells[uid]
+        self._forget(uid)
 
     def reconciler(self, uid: str, known: Ledger | None = None) -> Reconciler:
         """A loop's passes, without the loop. ``known``: the project as it was read with all others."""
@@ -253,9 +260,7 @@ class Fleet:
                 if bell.rings == rings:  # nobody has rung while we worked
                     await bell.wait(self._paced(one, delay))
         finally:
-            del self._bells[uid]
             await one.turn.hand_over()
-        self._forget(uid)
 
     async def _pass(self, one: Reconciler, failures: int) -> tuple[float | None, int]:
         """One pass; seconds until the next one, and how many in a row have failed by now."""
