@@ -213,7 +213,9 @@ def judge(
 
 
 def costs_more_than_snapshots(project: Project) -> bool:
-    """Say whether archiving a project saves anything: its box runs or is kept."""
+    """Say whether archiving a project saves anything: its box runs or is kept, here, and is not about to go."""
+    if project.moved or project.want is Want.GONE:
+        return False
     idle = project.phase in (Phase.READY, Phase.ABSENT, Phase.DELETING, Phase.BROKEN)
     return not idle and not (project.want is Want.COLD and project.phase is not Phase.WARM)
 

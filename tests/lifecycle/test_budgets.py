@@ -109,6 +109,24 @@ async def test_what_works_gets_two_hours_more(one: Bench) -> None:
 
 
 @with_daemon
+async def test_a_box_that_is_stopped_gets_no_two_hours_more(one: Bench) -> None:
+    """Nobody looks at it, so nobody knows what works there: nothing does."""
+    desk = Desk()
+    desk.busy = True
+    budgets = keeper(one, desk)
+    await launched(one, "api")
+    await budgets.put("api", Decimal("0.01"), hard=True, month=None, grace=600.0)
+    await asyncio.sleep(1500)
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    one.shared.tasks.spawn("budgets", budgets.run())
+    await asyncio.sleep(600 + 2 * EVERY)
+    assert not any("something works there" in text for text in desk.told)
+    await asyncio.sleep(600)
+    assert (await one.projects.get("api")).project.phase is Phase.READY
+
+
+@with_daemon
 async def test_two_launches_do_not_have_the_same_dollar(one: Bench) -> None:
     """There is an hour for one of them. Whoever is let pass second sees the first, in one daemon and in two."""
     desk = Desk()

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from devboxd.errors import exit_status
 from devboxd.model.budget import (
@@ -139,3 +140,5 @@ def test_what_there_is_to_archive() -> None:
     assert not costs_more_than_snapshots(project(Want.COLD, phase=Phase.SAVING)), "it is on its way"
     assert not costs_more_than_snapshots(project(Want.COLD, phase=Phase.READY))
     assert not costs_more_than_snapshots(project(phase=Phase.BROKEN)), "that needs a person"
+    assert not costs_more_than_snapshots(project(Want.GONE)), "it is being deleted"
+    assert not costs_more_than_snapshots(replace(project(), moved="dynamodb")), "it is archived from there"

@@ -19,7 +19,7 @@ from devboxd.model.box import Account
 from devboxd.model.budget import ALL, BUDGETS_MOST, Budget, BudgetExceeded, Budgets, Told
 from devboxd.model.ledger import ABSENT, Change, Range, body
 from devboxd.model.meter import region
-from devboxd.model.project import Place, Project, Spec, Want
+from devboxd.model.project import Phase, Place, Project, Spec, Want
 from devboxd.model.wish import ProjectNotFound
 
 KEY: Final = "B#"  # of the one item that holds them all
@@ -172,7 +172,7 @@ class Keeper:
                 month,
                 now,
                 up=bool(up),
-                busy=any(self.busy(row) for row in up),
+                busy=any(self.busy(row) for row in up if row.phase is not Phase.WARM),
             )
             before = budgets.told.get(one.key)
             if verdict.told != before and not await self._told(one, before, verdict.told):
