@@ -11,7 +11,7 @@ import pytest
 
 from devboxd.control.lifecycle.budgets import EVERY, Keeper
 from devboxd.control.lifecycle.order import LaunchWish
-from devboxd.errors import BadRequest, DevboxError
+from devboxd.errors import BadRequest, DevboxError, WrongState
 from devboxd.model.box import Account
 from devboxd.model.budget import BUSY_GRACE, BudgetExceeded
 from devboxd.model.ledger import Change, Item, Range
@@ -124,6 +124,25 @@ async def test_a_box_that_is_stopped_gets_no_two_hours_more(one: Bench) -> None:
     assert not any("something works there" in text for text in desk.told)
     await asyncio.sleep(600)
     assert (await one.projects.get("api")).project.phase is Phase.READY
+
+
+@with_daemon
+async def test_one_that_can_not_be_archived_keeps_no_other_up(one: Bench) -> None:
+    desk = Desk()
+    budgets = keeper(one, desk)
+
+    async def archive(name: str) -> None:
+        if name == "api":
+            raise WrongState("not now")
+        await one.projects.terminate(name)
+
+    budgets.archive = archive
+    await launched(one, "api")
+    await launched(one, "web")
+    await budgets.put(None, Decimal("0.01"), hard=True, month=None, grace=600.0)
+    one.shared.tasks.spawn("budgets", budgets.run())
+    await one.until("web", Phase.READY)
+    assert (await one.projects.get("api")).project.phase is Phase.RUNNING
 
 
 @with_daemon

@@ -182,7 +182,15 @@ class Keeper:
                 await self._say(notice.text)
             if verdict.archive is not None and self.archive is not None:
                 for row in up:
-                    await self.archive(row.name)
+                    await self._archive(row, self.archive)
+
+    async def _archive(self, row: Project, archive: Callable[[str], Awaitable[object]]) -> None:
+        """What one project is refused keeps no other from being archived."""
+        try:
+            await archive(row.name)
+        except DevboxError as error:
+            text = f"{row.name} can not be archived: {error.message}"
+            self.money.shared.news.tell("budget.notice", text, box=row.name)
 
     async def _told(self, one: Budget, before: Told | None, after: Told) -> bool:
         """Write down how far people were told; False where somebody else did."""
