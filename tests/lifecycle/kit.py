@@ -77,13 +77,6 @@ class LoopAccount(Paged):
         except (Ec2Error, AnswerLost) as error:
             raise failure(error, service=service, operation=operation, target=target) from error
 
-    async def pages(
-        self, service: str, operation: str, key: str, /, *, limit: int = 100_000, **parameters: Any
-    ) -> list[dict[str, Any]]:
-        if service == "dynamodb":
-            return list((await self.call(service, operation, **parameters))[key])
-        return await super().pages(service, operation, key, limit=limit, **parameters)
-
 
 @dataclass(eq=False)
 class FakeComputes:
