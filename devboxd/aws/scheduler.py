@@ -60,8 +60,7 @@ class SchedulerApi:
 
     async def _schedule(self, instance: str, at: float) -> dict[str, Any]:
         who = await self.identity()
-        partition = who.arn.split(":")[1] if who.arn.count(":") > 1 else "aws"
-        role = f"arn:{partition}:iam::{who.number}:role/{self.prefix}-{who.region}-deadman"
+        role = f"arn:{who.partition}:iam::{who.number}:role/{self.prefix}-{who.region}-deadman"
         return {
             "Name": name_of(instance),
             "GroupName": self.prefix,
@@ -70,7 +69,7 @@ class SchedulerApi:
             "FlexibleTimeWindow": {"Mode": "OFF"},
             "ActionAfterCompletion": "DELETE",
             "Target": {
-                "Arn": f"arn:{partition}:scheduler:::aws-sdk:ec2:stopInstances",
+                "Arn": f"arn:{who.partition}:scheduler:::aws-sdk:ec2:stopInstances",
                 "RoleArn": role,
                 "Input": json.dumps({"InstanceIds": [instance]}),
                 "RetryPolicy": {"MaximumEventAgeInSeconds": RETRY_FOR, "MaximumRetryAttempts": RETRIES},

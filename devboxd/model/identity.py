@@ -23,6 +23,12 @@ class Identity(msgspec.Struct, frozen=True):
     expires_in: float | None = None  # seconds that the credentials have left; None: they do not end
     user_id: str = ""  # IAM's ``aws:userid``: what the policies know an owner by
 
+    @property
+    def partition(self) -> str:
+        """The AWS that the account is in: ``aws``, ``aws-cn``. An emulator may name none."""
+        parts = self.arn.split(":")
+        return parts[1] if len(parts) > 2 else "aws"
+
 
 class Principal(msgspec.Struct, frozen=True):
     """A role, a user, or root; ``session`` tells who uses a role."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from devboxd.model.identity import Principal, principal
+from devboxd.model.identity import Identity, Principal, principal
+from devboxd.model.login import Method, Source
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,17 @@ from devboxd.model.identity import Principal, principal
 def test_an_arn_is_read_for_people(arn: str, expected: Principal) -> None:
     """Who is in the wrong account sees it by the role first."""
     assert principal(arn) == expected
+
+
+@pytest.mark.parametrize(
+    ("arn", "expected"),
+    [
+        ("arn:aws-cn:iam::123456789012:root", "aws-cn"),
+        ("arn:aws:iam::123456789012:root", "aws"),
+        ("", "aws"),
+        ("no arn at all", "aws"),
+    ],
+)
+def test_an_identity_without_an_arn_is_of_the_usual_partition(arn: str, expected: str) -> None:
+    """An emulator may name none, and its policies are shown all the same."""
+    assert Identity("p", "us-east-1", "1", arn, Source(Method.KEYS, "p")).partition == expected

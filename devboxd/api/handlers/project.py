@@ -220,7 +220,7 @@ async def show_policy(context: Context, asked: wire.PolicyRequest) -> dict[str, 
     place = Place()
     if not asked.anywhere:
         who = await context.daemon.identity(account(asked))
-        place = Place(who.arn.split(":")[1], who.region or "*", who.number)
+        place = Place(who.partition, who.region or "*", who.number)
     return policy(Audience(asked.audience), place)
 
 

@@ -165,8 +165,7 @@ class UserSetUp:
             return Finding(
                 "profile", Result.SKIPPED, f"{missing}: it would be made, with a role of the same name"
             )
-        parts = who.arn.split(":")
-        place = Place(parts[1] if len(parts) > 1 else "aws", "*", who.number, self._prefix)
+        place = Place(who.partition, "*", who.number, self._prefix)
         try:
             await self._api().make_profile(bare, policy(Audience.BOX, place))
         except DevboxError as error:
