@@ -281,19 +281,27 @@ def run(asked: "dict[str, Any]", text: str) -> "dict[str, Any]":
     folder = os.path.join(JOBS, name)
     os.mkdir(folder)
     window = asked["session"] + ":job-" + name if path else None
-    job = {"command": asked["command"], "since": time.time(), "window": window}
-    save(os.path.join(folder, "job.json"), job)
-    argv = [sys.executable, "-I", program, "supervise", name]
-    if path:
-        begin_window(path, asked["session"], "job-" + name, argv)
-    else:
-        null = subprocess.DEVNULL
-        subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, start_new_session=True)
-    end = time.time() + LIMIT
-    while not runs(name) and not os.path.exists(os.path.join(folder, "status.json")):
-        if time.time() > end:
-            raise Refused("the job did not begin")
-        time.sleep(0.02)
+    try:
+        save(
+            os.path.join(folder, "job.json"),
+            {"command": asked["command"], "since": time.time(), "window": window},
+        )
+        argv = [sys.executable, "-I", program, "supervise", name]
+        if path:
+            begin_window(path, asked["session"], "job-" + name, argv)
+        else:
+            null = subprocess.DEVNULL
+            subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, start_new_session=True)
+        end = time.time() + LIMIT
+        while not runs(name) and not os.path.exists(os.path.join(folder, "status.json")):
+            if time.time() > end:
+                raise Refused("the job did not begin")
+            time.sleep(0.02)
+    except (Refused, OSError):
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # or it is told as one that has ended; a late window ends itself
+        raise
     return {"job": facts(name)}
 
 

@@ -1,0 +1,33 @@
+"""The program of jobs, run as a box runs it, in a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from devboxd.boxside.script import load_program
+
+
+def ask(home: Path, **request: Any) -> dict[str, Any]:
+    line = [sys.executable, "-c", load_program("jobs"), load_program("jobs"), json.dumps(request)]
+    environment = {**os.environ, "HOME": str(home), "PATH": f"{home / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_job_that_tmux_does_not_begin_is_none(tmp_path: Path) -> None:
+    """It is refused, so nobody may be told of its end later."""
+    tmux = tmp_path / "bin" / "tmux"
+    tmux.parent.mkdir()
+    tmux.write_text("#!/bin/sh\necho no server >&2\nexit 1\n")
+    tmux.chmod(0o755)
+    answer = ask(tmp_path, verb="run", id="abc123", session="devbox", command=["true"])
+    assert answer == {"problem": "tmux: no server"}
+    assert ask(tmp_path, verb="jobs") == {"jobs": []}
+    assert ask(tmp_path, verb="wait", seconds=0) == {"ended": [], "running": 0}
