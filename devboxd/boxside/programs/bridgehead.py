@@ -10,22 +10,19 @@ Runs on Python 3.6 and later with the standard library only. What travels is thi
 Streams and their purposes (JSON; see ``devboxd/boxside/bridgehead.py``): ``tcp`` and ``unix`` connect, ``listen`` accepts,
 ``exec`` runs a command, ``control`` sends it signals and sizes, ``watch`` tells which ports are listened on.
 
-Modes: ``start FOLDER`` reads one line of JSON (``id``, ``secret``, ``linger``) and prints one; ``lane FOLDER ID`` carries
-standard input and output to the socket, for boxes where ports are denied.
+``start FOLDER`` reads one line of JSON (``id``, ``secret``, ``linger``) and prints one.
 """
 
 import errno
 import json
 import os
 import resource
-import selectors
 import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.head.loop import Head
-from devboxd.boxside.programs.head.reach import READ_SIZE
 
 if TYPE_CHECKING:
     from typing import Any
@@ -94,7 +91,6 @@ def start(folder: str) -> int:
     note = {
         "port": listeners[1].getsockname()[1],
         "path": path,
-        "version": want.get("version", ""),
         "was": False,
     }
     gone = detach()
@@ -171,28 +167,5 @@ def serve(secret: bytes, linger: float, folder: str, listeners: "list[socket.soc
     Head(secret, linger, folder).run(listeners, reading)
 
 
-def lane(folder: str, name: str) -> int:
-    """Carry standard input and output to the bridgehead."""
-    sock = socket.socket(socket.AF_UNIX)
-    sock.connect(paths(own_folder(folder), name)[0])
-    selector = selectors.DefaultSelector()
-    selector.register(0, selectors.EVENT_READ)
-    selector.register(sock, selectors.EVENT_READ)
-    while True:
-        for key, _ in selector.select():
-            if key.fd == 0:
-                data = os.read(0, READ_SIZE)
-                if not data:
-                    return 0
-                sock.sendall(data)
-            else:
-                data = sock.recv(READ_SIZE)
-                if not data:
-                    return 0
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(1, view) :]
-
-
 if __name__ == "__main__":
-    sys.exit(start(sys.argv[2]) if sys.argv[1] == "start" else lane(sys.argv[2], sys.argv[3]))
+    sys.exit(start(sys.argv[2]))

@@ -223,7 +223,7 @@ class Head:
     # Life ---------------------------------------------------------------------------------------------------
 
     def reap(self) -> None:
-        """Collect children that have ended."""
+        """Collect children that have ended. Each of them has woken us."""
         for pid, program in list(self.programs.items()):
             status = program.child.poll()
             if status is not None:
@@ -264,14 +264,17 @@ class Head:
         while True:
             if not self.lanes and not self.strangers and self.is_forgotten(time.monotonic()):
                 return
+            woken = False
             for key, mask in self.selector.select(self.patience(time.monotonic())):
                 if key.fileobj == wake:
                     os.read(wake, 4096)
+                    woken = True
                 elif isinstance(key.data, socket.socket):
                     self.accept(key.data)
                 elif self.masks.get(key.fd, (0, self))[1] is key.data:
                     key.data.ready(mask)  # not who had this number a moment ago
-            self.reap()
+            if woken:
+                self.reap()
             self.on_time(time.monotonic())
             self.look()
             self.finished()

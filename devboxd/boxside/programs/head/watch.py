@@ -38,10 +38,6 @@ class Watch(Handler):
                 self.head.bridge.write(self.number, line)
         self.head.later(self, WATCH_EVERY)
 
-    def close(self, reset: bool) -> None:
-        """Stop looking."""
-        self.head.timers.pop(self, None)
-
 
 def listening(user: int) -> "list[int]":
     """Ports that programs of a user listen on, sorted (/proc/net: state 0A is LISTEN, field 8 the user)."""
