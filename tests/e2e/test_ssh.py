@@ -408,7 +408,7 @@ def hold_ssh(world: World, sshd: Sshd, seconds: float, every: float) -> int:
     """One session of OpenSSH while all sessions under it are ended again and again; returns how often they were."""
     config = str(world.folder / "home" / ".ssh" / "config")
     line = ["ssh", "-F", config, "-p", str(sshd.port), "api.devbox", "cat"]
-    ended, until_ = 0, time.monotonic() + seconds
+    ended, until_, is_early = 0, time.monotonic() + seconds, False
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=world.env) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -416,8 +416,11 @@ def hold_ssh(world: World, sshd: Sshd, seconds: float, every: float) -> int:
             data = os.urandom(30_000)
             process.stdin.write(data)
             process.stdin.flush()
+            if is_early := not is_early:  # bytes are on their way, or none are
+                ended += world.fault("terminate") > 0
             assert process.stdout.read(len(data)) == data
-            ended += world.fault("terminate") > 0
+            if not is_early:
+                ended += world.fault("terminate") > 0
             time.sleep(every)
         process.stdin.close()
         assert process.wait(30) == 0
