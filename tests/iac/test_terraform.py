@@ -48,6 +48,7 @@ def test_the_example_uses_what_the_module_has() -> None:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore")  # moto names each type it does not know
 def test_the_example_is_valid_and_makes_the_stack(tmp_path: Path) -> None:
     """With the real provider, which nobody fetches here: DEVBOX_TERRAFORM_MIRROR names a folder that has it.
 
