@@ -92,7 +92,7 @@ class Machines:
 
     async def close(self) -> None:
         """Stop what listens on the boxes; their agents end with their tasks."""
-        for services in self._services.values():
+        for services in list(self._services.values()):
             await services.close()
 
     # -- EC2 -----------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class Machines:
         Raises:
             ValueError: not to this box as it is now.
         """
-        for model in self.regions.values():
+        for model in list(self.regions.values()):
             if box_id in model.tables.instances:
                 try:
                     getattr(model, what)(box_id, now=self._clock.wall())

@@ -72,6 +72,7 @@ class HeldBridge:
         self._asks_again_at = float("-inf")
         self._was_up = False
         self._keeper: asyncio.Task[None] | None = None
+        self._cutting = asyncio.Lock()
         self._rate = Rate(sessions.shared.time.monotonic())
 
     # Streams ----------------------------------------------------------------------------------------
@@ -346,13 +347,16 @@ class HeldBridge:
 
     async def cut(self) -> int:
         """Give the bridge up; returns how many streams that cut. The next stream begins afresh."""
-        streams = len(self.streams)
-        await self.stop()
-        self._lost_head("it was removed")
-        self._was_up = False
-        self._ask_again()
-        self._tasks = Supervisor(f"bridge to {self.box.name}")
-        return streams
+        async with self._cutting:
+            streams = len(self.streams)
+            await self.stop()
+            self._lost_head("it was removed")
+            self._was_up = False
+            self._ask_again()
+            self._tasks = Supervisor(f"bridge to {self.box.name}")
+            if self._wanted:
+                self.keep()  # who waited for a lane meanwhile waits for one of the next bridge
+            return streams
 
     async def stop(self) -> None:
         """End all lanes; the bridgehead stays for a while."""

@@ -69,7 +69,8 @@ class Bridges:
 
     async def cut(self, box: BoxRef) -> int:
         """Give up all bridges to a box; returns how many streams that cut."""
-        return sum([await held.cut() for held in self._held.values() if held.box.target == box.target])
+        found = [held for held in self._held.values() if held.box.target == box.target]
+        return sum([await held.cut() for held in found])
 
     def facts(self) -> list[BridgeFacts]:
         """All bridges as they stand."""

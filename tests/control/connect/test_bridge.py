@@ -7,23 +7,29 @@ import contextlib
 import hashlib
 import os
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from devboxd.control.base.shared import Shared
 from devboxd.control.connect.audience import Capture
+from devboxd.control.connect.bridge import HeldBridge
+from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.lane import Lane
 from devboxd.control.connect.stream import ConnectionRefused, Duplex, PortStream, StreamReset
 from devboxd.control.daemon import Daemon
 from devboxd.errors import WrongState
 from devboxd.model.box import Account, BoxRef
-from devboxd.model.config import BridgeSettings, ForwardSettings
+from devboxd.model.config import BridgeSettings, Config, ForwardSettings
 from devboxd.model.forward import Spec
 from devboxd.model.states import BridgeUse
 from devboxd.model.terminal import ClientMessage, Leaving, Signal
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
+from tests.control.fakes import LoopClock
 from tests.kit.sim import MakeSimulator
 from tests.kit.tasks import beside
 
@@ -328,6 +334,58 @@ async def test_a_bridge_that_was_given_up_begins_afresh_at_a_bridgehead_that_sti
             assert again.finish()
             assert await to_the_end(again) == b"<end>"
         again.close()
+
+
+async def test_who_waits_while_a_bridge_is_given_up_gets_the_next_one(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else may ask for it, and so nobody would begin it."""
+
+    async def never(*_: object) -> PortStream:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr("devboxd.control.daemon.load", lambda name, common: "true")
+    async with echo() as port:
+        box = await api(bridged)
+        (await bridged.connect(box, port, None, 30)).close()
+        with monkeypatch.context() as patched:
+            patched.setattr(Lane, "open", never)
+            await asyncio.gather(*(session.stop() for session in bridged.sessions()))
+            while any(lane.is_up for lane in bridged.bridges()[0].lanes):
+                await asyncio.sleep(0.01)
+            waiting = beside(bridged.connect(box, port, None, 60))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+        await bridged.remove_bridge(box)
+        async with asyncio.timeout(15):
+            stream = await waiting
+            await stream.write(b"x")
+            assert await stream.read() == b"x"
+        stream.close()
+
+
+async def test_a_bridge_that_begins_while_others_are_given_up_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another request may open one at any moment."""
+    sessions: Any = SimpleNamespace(shared=Shared.of(LoopClock()))
+    nobody_runs: Any = None
+    bridges = Bridges(sessions, nobody_runs, secret, Config)
+    box = BoxRef("api", "i-0123456789abcdef0", Account())
+    was_cut = list[str | None]()
+
+    async def cut(held: HeldBridge) -> int:
+        was_cut.append(held.user)
+        bridges.to(box, f"{held.user}-late")
+        await asyncio.sleep(0)
+        return 1
+
+    monkeypatch.setattr(HeldBridge, "cut", cut)
+    bridges.to(box, "a")
+    bridges.to(box, "b")
+    assert await bridges.cut(box) == 2
+    assert was_cut == ["a", "b"]
 
 
 async def test_a_lane_that_cannot_be_encrypted_is_no_box_that_is_gone(
