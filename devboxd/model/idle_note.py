@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from devboxd.errors import BadRequest
 from devboxd.model.lease import LONGEST, Lease, remembered
-from devboxd.model.ledger import Item, Range, StoreFailed
+from devboxd.model.ledger import DECISIONS_KEPT, Item, Range, read_as
 
-KEPT: Final = 30 * 86400.0  # seconds that a decision is remembered
+KEPT: Final = DECISIONS_KEPT  # seconds that one is remembered
 SHOWN: Final = 500  # decisions that are read at once
 ROWS_KEPT: Final = 20  # of the evidence of a decision
 VETO_STATUS: Final = 75  # exit status of a hook that wants the box to stay (EX_TEMPFAIL of sysexits.h)
@@ -57,37 +57,20 @@ class IdleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
     shown: float = 0.0
 
 
-def notes_key(uid: str) -> str:
-    """Of what holds a project's box."""
-    return f"I#{uid}"
-
-
-def decision_key(uid: str, at: float, op: str) -> str:
-    """Of a decision: they sort by time."""
-    return f"D#{uid}#{round(at * 1000):013d}{op}"
-
-
 def decisions_of(uid: str, newest: int = SHOWN) -> Range:
     """The decisions about a project."""
     return Range(f"D#{uid}#", newest=newest)
 
 
 def read_notes(item: Item | None) -> IdleNotes:
-    """Read what holds a box; nothing where nothing is written down. Raises StoreFailed."""
-    return IdleNotes() if item is None else _read(item, IdleNotes)
+    """Read what holds a box; nothing where nothing is written down. Raises StoreNewer or StoreFailed."""
+    return IdleNotes() if item is None else read_as(item, IdleNotes)
 
 
 def read_decisions(items: Iterable[Item], since: float) -> list[Decision]:
-    """Decisions since then, oldest first. Raises StoreFailed."""
-    found = [_read(item, Decision) for item in items]
+    """Decisions since then, oldest first. Raises StoreNewer or StoreFailed."""
+    found = [read_as(item, Decision) for item in items]
     return sorted((one for one in found if one.at >= since), key=lambda one: one.at)
-
-
-def _read(item: Item, kind: type[Any]) -> Any:
-    try:
-        return msgspec.convert(item.body, kind)
-    except msgspec.ValidationError as error:
-        raise StoreFailed(f"the item {item.key} of the store is damaged: {error}") from error
 
 
 def unshown(notes: IdleNotes, known: Iterable[Decision]) -> Decision | None:

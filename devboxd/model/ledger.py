@@ -6,7 +6,9 @@ ninety days of events:
     N#name       uid: the name is taken        M#uid          the row
     G#uid#12     a generation                  R#uid#3        a run
     L#uid        who acts                      E#uid#…        what happened
+    I#uid        what holds an idle box      D#uid#…        what was decided about one
     C#2026-11#uid#…  what ended in a month, for the bill
+    B#           all budgets
 
 All changes of a project carry the version of its row: whoever changes it second has to look again.
 """
@@ -27,7 +29,10 @@ from devboxd.model.step import Erase, Write
 
 SCHEMA: Final = 1  # of the bodies; a store written by a newer devbox is not touched
 EVENTS_KEPT: Final = 90 * 86400.0  # seconds
+DECISIONS_KEPT: Final = 30 * 86400.0
 ABSENT: Final = 0  # the version of an item that is not there
+
+_IN_TAGS: Final = ("M#", "G#", "R#")  # what tags can restore
 
 T = TypeVar("T")
 
@@ -123,6 +128,16 @@ def event_key(uid: str, at: float, op: str) -> str:
     return f"E#{uid}#{round(at * 1000):013d}{op}"
 
 
+def holds_key(uid: str) -> str:
+    """Of what holds a project's box while it is idle."""
+    return f"I#{uid}"
+
+
+def decision_key(uid: str, at: float, op: str) -> str:
+    """Of a decision about an idle box: they sort by time."""
+    return f"D#{uid}#{round(at * 1000):013d}{op}"
+
+
 def of_one(uid: str) -> tuple[Range, ...]:
     """What to read of a project, the row first: no later part may be older than it."""
     return Range(row_key(uid)), Range(f"R#{uid}#", newest=1), Range(f"G#{uid}#")
@@ -147,7 +162,7 @@ def notes_of(month: str) -> Range:
 
 def row(item: Item) -> Project:
     """Read a row. Raises StoreNewer or StoreFailed."""
-    return _read(item, Project)
+    return read_as(item, Project)
 
 
 def read(items: Iterable[Item]) -> Ledger | None:
@@ -160,8 +175,8 @@ def read(items: Iterable[Item]) -> Ledger | None:
     if not rows:
         return None
     project = row(rows[0])
-    runs = [_read(item, Run) for item in found if item.key.startswith("R#")]
-    generations = [_read(item, Generation) for item in found if item.key.startswith("G#")]
+    runs = [read_as(item, Run) for item in found if item.key.startswith("R#")]
+    generations = [read_as(item, Generation) for item in found if item.key.startswith("G#")]
     return Ledger(
         project,
         next((run for run in runs if run.number == project.run), None),
@@ -173,34 +188,34 @@ def read(items: Iterable[Item]) -> Ledger | None:
 
 def events(items: Iterable[Item]) -> list[Event]:
     """Read events."""
-    return [_read(item, Event) for item in items]
+    return [read_as(item, Event) for item in items]
 
 
 def runs(items: Iterable[Item]) -> list[Run]:
     """Read runs."""
-    return [_read(item, Run) for item in items]
+    return [read_as(item, Run) for item in items]
 
 
 def generations(items: Iterable[Item]) -> list[Generation]:
     """Read generations."""
-    return [_read(item, Generation) for item in items]
+    return [read_as(item, Generation) for item in items]
 
 
 def notes(items: Iterable[Item]) -> list[Note]:
     """Read notes for the bill."""
-    return [_read(item, Note) for item in items]
+    return [read_as(item, Note) for item in items]
 
 
-def _read(item: Item, kind: type[T]) -> T:
+def read_as(item: Item, kind: type[T]) -> T:
+    """An item as what it is. Raises StoreNewer or StoreFailed."""
     schema = item.body.get("schema", SCHEMA)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise StoreNewer("the store was written by a newer devbox", hint="upgrade devbox on this machine")
     try:
         return msgspec.convert(item.body, kind)
     except msgspec.ValidationError as error:
-        raise StoreFailed(
-            f"the item {item.key} of the store is damaged: {error}", hint="try: devboxctl rebuild"
-        ) from error
+        hint = "try: devboxctl rebuild" if item.key.startswith(_IN_TAGS) else None
+        raise StoreFailed(f"the item {item.key} of the store is damaged: {error}", hint=hint) from error
 
 
 # Writing ---------------------------------------------------------------------------------------------------
@@ -212,30 +227,47 @@ def body(value: msgspec.Struct, **more: Any) -> dict[str, Any]:
     return {**found, **more, "schema": SCHEMA}
 
 
+def expiry(key: str, content: Mapping[str, Any]) -> float | None:
+    """When the store may forget such an item: Unix seconds; None: never."""
+    match key.partition("#")[0]:
+        case "E":
+            return float(content["at"]) + EVENTS_KEPT
+        case "D":
+            return float(content["at"]) + DECISIONS_KEPT
+        case "C":
+            return max(float(piece.get("end") or 0.0) for piece in content["pieces"]) + meter.NOTES_KEPT
+        case _:
+            return None
+
+
+def new(key: str, content: dict[str, Any]) -> Change:
+    """An item that is not there yet."""
+    return Change(key, ABSENT, content, expiry(key, content))
+
+
 def created(project: Project, op: str, event: Event, *, run: Run | None = None) -> list[Change]:
     """A new project: its name, its row, and its run where it has one already."""
     changes = [
-        Change(name_key(project.name), ABSENT, {"uid": project.uid}),
-        Change(row_key(project.uid), ABSENT, body(project, op=op)),
+        new(name_key(project.name), {"uid": project.uid}),
+        new(row_key(project.uid), body(project, op=op)),
         _noted(project.uid, event, op),
     ]
     if run is not None:
-        changes.append(Change(run_key(project.uid, run.number), ABSENT, body(run)))
+        changes.append(new(run_key(project.uid, run.number), body(run)))
     return changes
 
 
 def restored(known: Ledger, op: str, event: Event) -> list[Change]:
     """A whole project as it was, or as the tags say: all of it new. The row comes last."""
     project = known.project
-    changes = [
-        Change(generation_key(project.uid, one.number), ABSENT, body(one)) for one in known.generations
-    ]
+    changes = [new(generation_key(project.uid, one.number), body(one)) for one in known.generations]
     return [*changes, *created(project, op, event, run=known.run)]
 
 
 def of_all(uid: str) -> tuple[Range, ...]:
     """Everything of a project but its name, the row last."""
-    return Range(f"E#{uid}#"), Range(f"R#{uid}#"), Range(f"G#{uid}#"), Range(row_key(uid))
+    kinds = (f"E#{uid}#", f"D#{uid}#", holds_key(uid), f"R#{uid}#", f"G#{uid}#", row_key(uid))
+    return tuple(Range(one) for one in kinds)
 
 
 def copied(items: Iterable[Item], there: Iterable[str], op: str) -> list[Change]:
@@ -248,8 +280,7 @@ def copied(items: Iterable[Item], there: Iterable[str], op: str) -> list[Change]
         content = dict(item.body)
         if item.key.startswith("M#"):
             content |= {"moved": "", "op": op}
-        expires = float(content["at"]) + EVENTS_KEPT if item.key.startswith("E#") else None
-        changes.append(Change(item.key, ABSENT, content, expires))
+        changes.append(new(item.key, content))
     return changes
 
 
@@ -273,12 +304,7 @@ def written(ledger: Ledger, write: Write, op: str, event: Event) -> list[Change]
 def _billed(project: Project, pieces: Iterable[Piece], op: str) -> list[Change]:
     """The notes of what has ended."""
     return [
-        Change(
-            note_key(month, project.uid, op),
-            ABSENT,
-            body(note),
-            max(piece.end or 0.0 for piece in note.pieces) + meter.NOTES_KEPT,
-        )
+        new(note_key(month, project.uid, op), body(note))
         for month, note in meter.notes(project, pieces).items()
     ]
 
@@ -291,7 +317,7 @@ def renamed(ledger: Ledger, name: str, op: str, event: Event, old: Item | None) 
         _noted(project.uid, event, op),
     ]
     if name_key(name) != name_key(project.name):
-        changes.append(Change(name_key(name), ABSENT, {"uid": project.uid}))
+        changes.append(new(name_key(name), {"uid": project.uid}))
         changes += [Change(old.key, old.version)] if old is not None else []
     return changes
 
@@ -336,4 +362,4 @@ def _put(key: str, versions: Mapping[str, int], content: dict[str, Any]) -> Chan
 
 
 def _noted(uid: str, event: Event, op: str) -> Change:
-    return Change(event_key(uid, event.at, op), ABSENT, body(event), event.at + EVENTS_KEPT)
+    return new(event_key(uid, event.at, op), body(event))

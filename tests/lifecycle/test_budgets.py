@@ -14,7 +14,7 @@ from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.errors import BadRequest, DevboxError, WrongState
 from devboxd.model.box import Account
 from devboxd.model.budget import BUSY_GRACE, BudgetExceeded
-from devboxd.model.ledger import Change, Item, Range
+from devboxd.model.ledger import Change, Item, Range, StoreNewer
 from devboxd.model.project import Phase, Project
 from devboxd.model.wish import ProjectNotFound
 from tests.lifecycle.kit import Bench, bench, with_daemon
@@ -229,3 +229,19 @@ async def test_budgets_are_set_shown_and_removed(one: Bench) -> None:
         await budgets.drop(None, None)
     with pytest.raises(ProjectNotFound):
         await budgets.put("nope", Decimal(5), hard=False, month=None, grace=None)
+
+
+@with_daemon
+async def test_budgets_of_a_newer_devbox_are_neither_read_nor_written_over(one: Bench) -> None:
+    """One that may be hard in a way that is not known here would else let a launch pass."""
+    budgets = keeper(one, Desk())
+    await budgets.put(None, Decimal(5), hard=True, month=None, grace=None)
+    (item,) = await one.store.read(one.book.owner, Range("B#"))
+    changed = {**item.body, "schema": 2}
+    await one.store.commit(one.book.owner, [Change("B#", item.version, changed)], "newer")
+    with pytest.raises(StoreNewer):
+        await budgets.put(None, Decimal(50), hard=False, month=None, grace=None)
+    with pytest.raises(StoreNewer):
+        await one.projects.launch("api", LaunchWish(profile="box", types=("t4g.small",)))
+    (item,) = await one.store.read(one.book.owner, Range("B#"))
+    assert item.body == changed

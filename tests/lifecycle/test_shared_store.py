@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from devboxd import headless
 from devboxd.aws.clients import Caller, Callers
@@ -20,12 +21,17 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet
+from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import Denied
 from devboxd.host.clock import Clock
 from devboxd.host.store import SqliteStore
 from devboxd.model.box import Account
-from devboxd.model.ledger import Change, Range, StoreFailed
+from devboxd.model.cost import Kind, Piece
+from devboxd.model.idle_note import Decision, Did, IdleNotes
+from devboxd.model.lease import Lease
+from devboxd.model.ledger import Change, Range, StoreFailed, body, new, note_key
+from devboxd.model.meter import Note
 from devboxd.model.project import Phase, Project
 from devboxd.model.states import StoreEngine
 from tests.kit.sim import MakeSimulator, simulator
@@ -236,4 +242,32 @@ async def test_events_that_were_moved_expire_as_they_would_have(tmp_path: Path) 
     await there.forget(clock.wall() + 91 * 86400)
     assert await there.read("me", Range("E#")) == []
     assert len(await there.read("me", Range("M#"))) == 1
+    await there.close()
+
+
+async def test_what_holds_an_idle_box_and_what_was_decided_moves_too(tmp_path: Path) -> None:
+    """Somebody keeps a box alive, moves it, and it is not stopped. What expires here expires there."""
+    there, clock = SqliteStore(tmp_path / "projects.db"), Clock()
+    source, ids = Book(MemoryStore(), "me", "laptop", lambda: "op-1", clock.wall), itertools.count(1)
+    target = Book(there, "me", "laptop", lambda: f"op-{next(ids)}", clock.wall)
+    await source.create(Project("u1", "api", "me"), "made")
+    now = clock.wall()
+    held = Lease("cafe", now, now + 7200.0, "me", "a long build")
+    await IdleBook(source).change("u1", lambda known: replace(known, leases=(held,), vetoes=2))
+    await IdleBook(source).note("u1", Decision(now, Did.VETOED, "a hook keeps it"))
+    disk = Piece(Kind.VOLUME, "vol-1", "u1", "us-east-1", now - 3600.0, now)
+    note = new(note_key("2026-11", "u1", "op-9"), body(Note("u1", "api", (disk,))))
+    await source.store.commit("me", [note], "op-9")
+    await source.move("u1", target, "sqlite")
+    moved = IdleBook(target)
+    notes = await moved.notes("u1")
+    assert (notes.leases, notes.vetoes) == ((held,), 2)
+    assert [one.why for one in await moved.decisions("u1")] == ["a hook keeps it"]
+    assert (await IdleBook(source).notes("u1")) == IdleNotes()
+    left = []
+    for days in (29, 31, 399, 401):
+        await there.forget(now + days * 86400)
+        items = await there.read("me", Range(""))
+        left.append("".join(sorted({one.key[0] for one in items})))
+    assert left == ["CDEIMN", "CEIMN", "CIMN", "IMN"]
     await there.close()

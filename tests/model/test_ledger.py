@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from devboxd.model.idle_note import read_decisions, read_notes
 from devboxd.model.ledger import (
     ABSENT,
     EVENTS_KEPT,
@@ -137,6 +140,19 @@ def test_what_can_not_be_read_is_never_written_over(
     """A newer devbox, or a damaged item: both are said."""
     with pytest.raises(error):
         read([Item("M#uid", 1, content)])
+
+
+@pytest.mark.parametrize("read_it", [read_notes, lambda item: read_decisions([item], 0.0)])
+@pytest.mark.parametrize(
+    ("content", "error"), [({"schema": 2}, StoreNewer), ({"at": "x", "held": "x"}, StoreFailed)]
+)
+def test_nor_is_what_is_known_of_an_idle_box(
+    read_it: Callable[[Item], object], content: dict[str, object], error: type[StoreFailed]
+) -> None:
+    """It may hold the box in a way that is not known here. Tags have nothing of it, so nobody is sent there."""
+    with pytest.raises(error) as refused:
+        read_it(Item("I#uid", 1, content))
+    assert "rebuild" not in (refused.value.hint or "")
 
 
 def test_an_older_reader_of_the_same_schema_ignores_what_it_does_not_know() -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
 from devboxd.control.base.needs import Store
 from devboxd.errors import Conflict, DevboxError
 from devboxd.model import ledger
-from devboxd.model.idle_note import notes_key
 from devboxd.model.ledger import Change, Event, Item, Ledger, Range
 from devboxd.model.meter import Note
 from devboxd.model.project import Generation, Project, Run
@@ -23,6 +22,19 @@ EVENTS_SHOWN: Final = 100
 AT_A_TIME: Final = 50  # projects that are read without a pause
 FEW: Final = 5  # rows that are asked for one by one: while they change, a thousand others do not
 MOVED_AT_ONCE: Final = 50  # items in one commit
+TRIES: Final = 6  # of a change that others overtake
+
+T = TypeVar("T")
+
+
+async def until_first(change: Callable[[], Awaitable[T]]) -> T:
+    """Read, decide and commit, again where somebody else was faster. Raises what it raises at last."""
+    for _ in range(TRIES - 1):
+        try:
+            return await change()
+        except Conflict:
+            continue
+    return await change()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,10 @@ class Book:
     who: str
     op: Callable[[], str]
     wall: Callable[[], float]
+
+    async def item(self, key: str) -> Item | None:
+        """The item of this very key."""
+        return next((one for one in await self.store.read(self.owner, Range(key)) if one.key == key), None)
 
     async def projects(self) -> list[Project]:
         """All projects, in one query."""
@@ -62,8 +78,8 @@ class Book:
 
     async def find(self, name: str) -> str | None:
         """The uid of the project of this name."""
-        found = await self.store.read(self.owner, Range(ledger.name_key(name)))
-        return next((str(item.body["uid"]) for item in found if item.key == ledger.name_key(name)), None)
+        item = await self.item(ledger.name_key(name))
+        return str(item.body["uid"]) if item is not None else None
 
     async def load(self, uid: str) -> Ledger | None:
         """One project, as of now; None where there is none."""
@@ -162,12 +178,12 @@ class Book:
 
     async def rename(self, known: Ledger, name: str) -> None:
         """Give a project another name. Raises AlreadyExists."""
-        op, old_key = self.op(), ledger.name_key(known.project.name)
+        op = self.op()
         if name.lower() != known.project.name.lower() and await self.find(name) is not None:
             raise taken(name)
-        held = [one for one in await self.store.read(self.owner, Range(old_key)) if one.key == old_key]
+        held = await self.item(ledger.name_key(known.project.name))
         event = self._event("rename", f"renamed from {known.project.name} to {name}")
-        changes = ledger.renamed(known, name, op, event, held[0] if held else None)
+        changes = ledger.renamed(known, name, op, event, held)
         await self._commit(known.project.uid, changes, op)
 
     async def erase(self, known: Ledger, step: Erase) -> None:
@@ -175,7 +191,7 @@ class Book:
         project = step.project
         ranges = [Range(ledger.name_key(project.name)), *ledger.of_one(project.uid)]
         ranges += [Range(f"R#{project.uid}#"), Range(ledger.lease_key(project.uid))]
-        ranges.append(Range(notes_key(project.uid)))
+        ranges.append(Range(ledger.holds_key(project.uid)))
         items = {item.key: item for item in await self.store.read(self.owner, *ranges)}
         if project.moved:
             items |= {item.key: item for item in await self._notes_of(project.uid)}

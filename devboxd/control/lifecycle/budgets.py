@@ -11,20 +11,20 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from devboxd.control.lifecycle.book import until_first
 from devboxd.control.lifecycle.money import Facts, Money
 from devboxd.errors import BadRequest, Conflict, DevboxError
 from devboxd.model import budget as rules
 from devboxd.model import cost
 from devboxd.model.box import Account
 from devboxd.model.budget import ALL, BUDGETS_MOST, Budget, BudgetExceeded, Budgets, Told
-from devboxd.model.ledger import ABSENT, Change, Range, body
+from devboxd.model.ledger import ABSENT, Change, body, read_as
 from devboxd.model.meter import region
 from devboxd.model.project import Phase, Place, Project, Spec, Want
 from devboxd.model.wish import ProjectNotFound
 
 KEY: Final = "B#"  # of the one item that holds them all
 EVERY: Final = 60.0  # seconds between two looks
-TRIES: Final = 6  # of a change that others overtake
 
 Notify = Callable[[str, str], Awaitable[object]]  # title, text
 
@@ -225,9 +225,8 @@ class Keeper:
         return self.money.shared.time.wall()
 
     async def _read(self) -> tuple[Budgets, int]:
-        book = self.money.book
-        found = [one for one in await book.store.read(book.owner, Range(KEY)) if one.key == KEY]
-        return (msgspec.convert(found[0].body, Budgets), found[0].version) if found else (Budgets(), ABSENT)
+        item = await self.money.book.item(KEY)
+        return (read_as(item, Budgets), item.version) if item is not None else (Budgets(), ABSENT)
 
     async def _commit(self, budgets: Budgets, version: int) -> None:
         book = self.money.book
@@ -235,14 +234,9 @@ class Keeper:
 
     async def _change(self, decide: Callable[[Budgets], Budgets]) -> None:
         """Change them, again where somebody else was faster."""
-        last: DevboxError | None = None
-        for _ in range(TRIES):
+
+        async def change() -> None:
             budgets, version = await self._read()
-            try:
-                await self._commit(decide(budgets), version)
-            except Conflict as error:
-                last = error
-                continue
-            return
-        assert last is not None
-        raise last
+            await self._commit(decide(budgets), version)
+
+        await until_first(change)

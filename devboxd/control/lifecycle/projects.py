@@ -14,12 +14,12 @@ import msgspec
 
 from devboxd.control.base.needs import Computes
 from devboxd.control.base.shared import Shared
-from devboxd.control.lifecycle.book import Book
+from devboxd.control.lifecycle.book import Book, until_first
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet, Status
 from devboxd.control.lifecycle.moves import Moves
 from devboxd.control.lifecycle.order import LaunchWish, ordered
-from devboxd.errors import AlreadyExists, BadRequest, Conflict, DevboxError, WrongState
+from devboxd.errors import AlreadyExists, BadRequest, WrongState
 from devboxd.model import tags, wish
 from devboxd.model.box import Account
 from devboxd.model.change import found
@@ -35,7 +35,6 @@ from devboxd.model.step import Launch, Reboot, Write
 from devboxd.model.unsaved import NotSaved, Unsaved
 from devboxd.model.wish import ProjectNotFound
 
-TRIES: Final = 6  # of a change that others overtake
 ANSWER_EVERY: Final = 3.0  # seconds between two tries of a session while a box boots
 
 
@@ -198,19 +197,16 @@ class Projects:
 
     async def _created(self, made: Project) -> Ledger | None:
         """Write a new project down; returns the one that somebody else made at the same moment, if so."""
-        last: DevboxError | None = None
-        for _ in range(TRIES):
-            allowed = await self._allow(None, made)
+
+        async def create() -> Ledger | None:
+            allowed = await self._allow(None, made)  # another launch may be let pass meanwhile
             try:
                 await self._book.create(made, f"launch from {made.spec.base}", beside=allowed)
             except AlreadyExists:
                 return await self.get(made.name)
-            except Conflict as error:  # another launch was let pass meanwhile
-                last = error
-                continue
             return None
-        assert last is not None
-        raise last
+
+        return await until_first(create)
 
     async def plan(self, name: str, asked: LaunchWish) -> Plan:
         """What ``launch`` would do. Nothing is changed, anywhere."""
@@ -425,20 +421,18 @@ class Projects:
 
     async def _change(self, name: str, decide: Callable[[Ledger], Write | None]) -> Project:
         """Write a wish down, again where somebody else was faster."""
-        last: DevboxError | None = None
-        for _ in range(TRIES):
+
+        async def change() -> Project:
             known = await self.get(name)
             step = decide(known)
-            allowed = await self._allow(known.project, step.project) if step else ()
-            try:
-                project = (await self._book.write(known, step, allowed)).project if step else known.project
-            except Conflict as error:
-                last = error
-                continue
-            self._fleet.wake(project.uid)
-            return project
-        assert last is not None
-        raise last
+            if step is None:
+                return known.project
+            allowed = await self._allow(known.project, step.project)
+            return (await self._book.write(known, step, allowed)).project
+
+        project = await until_first(change)
+        self._fleet.wake(project.uid)
+        return project
 
 
 def is_at_rest(project: Project) -> bool:

@@ -8,11 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
 from devboxd.control.base.needs import Store
 from devboxd.errors import Conflict, DevboxError
-from devboxd.model.ledger import ABSENT, Change, Item, Range, body, lease_key
+from devboxd.model.ledger import ABSENT, Change, Item, Range, body, lease_key, read_as
 from devboxd.model.turn import RENEW_AFTER, Lease, Watched, claimed, watched
 
 LEAVE_WITHIN: Final = 2.0  # seconds to give a turn back in
@@ -54,7 +52,7 @@ class Turn:
             self._seen(await self._read(), self.monotonic())
 
     def _seen(self, item: Item | None, at: float) -> Lease | None:
-        lease = msgspec.convert(item.body, Lease) if item else None
+        lease = read_as(item, Lease) if item else None
         before, self._known = self._known, watched(lease, self._known, at)
         is_renewed = lease is not None and before.nonce not in ("", lease.nonce)
         self.is_anothers = is_renewed and lease is not None and lease.holder != self.me
