@@ -71,6 +71,7 @@ from devboxd.net.link import Dialer
 from devboxd.net.listen import Listeners
 from devboxd.net.room import ROOM, limit, raise_limit
 from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
+from devboxd.net.webhook import Webhook
 from devboxd.ways import keep_secret, ways
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,8 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
     loaded = files.load()
     settings = Settings(shared.news, loaded.config)
     callers = Callers(clock, shared.logins.heard)
-    dialer = Dialer(DialSettings.from_environment(environment), DENIED)
+    dialing = DialSettings.from_environment(environment)
+    dialer, webhook = Dialer(dialing, DENIED), Webhook(dialing, DENIED)
     keys = LocalKeys(paths, memory)
     store = SqliteStore(paths.projects)
     daemon = Daemon(
@@ -170,7 +172,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
 
     notices = Notices(
         shared.news,
-        lambda: ways(settings.config.notify, lambda profile, region: callers.caller(profile, region)),
+        lambda: ways(settings.config.notify, callers.caller, webhook.post),
     )
 
     async def tell_user(title: str, text: str) -> None:

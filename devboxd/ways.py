@@ -13,7 +13,6 @@ from devboxd.host.notify import notice, tell
 from devboxd.host.secrets import delete_secret, get_secret, set_secret
 from devboxd.model.config import NotifySettings
 from devboxd.model.notice import SECRETS, Post, Way, check_secret, to_ntfy, to_slack
-from devboxd.net.webhook import post
 
 Send = Callable[[Post, str], Awaitable[None]]
 
@@ -25,7 +24,7 @@ class SecretMissing(DevboxError):
 
 
 def ways(
-    settings: NotifySettings, caller: Callable[[str | None, str], Calls], send: Send = post
+    settings: NotifySettings, caller: Callable[[str | None, str], Calls], send: Send
 ) -> Mapping[Way, Tell]:
     """Those that are set up.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp.web
@@ -15,9 +17,13 @@ from devboxd import ways as joined
 from devboxd.errors import BadRequest, DevboxError, Unreachable
 from devboxd.model.config import NotifySettings
 from devboxd.model.notice import Post, Way
+from devboxd.model.proxy import Refusals
 from devboxd.net import webhook
+from devboxd.net.dial import DialSettings
 from devboxd.ways import SecretMissing, keep_secret, ways
 from tests.host.test_small import Ring
+from tests.net.authority import make_authority
+from tests.net.loopback import connect_proxy
 
 WEBHOOK = "https://hooks.example/T0/B0/xyz"
 
@@ -118,7 +124,9 @@ async def test_a_command_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @asynccontextmanager
-async def service(status: int, headers: dict[str, str] | None = None) -> AsyncIterator[tuple[str, list[Any]]]:
+async def service(
+    status: int, headers: dict[str, str] | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, list[Any]]]:
     """A service on loopback: its address, and what came."""
     came: list[Any] = []
 
@@ -130,17 +138,21 @@ async def service(status: int, headers: dict[str, str] | None = None) -> AsyncIt
     app.router.add_post("/{any:.*}", answer)
     runner = aiohttp.web.AppRunner(app)
     await runner.setup()
-    site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+    site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/", came
+        yield f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}/", came
     finally:
         await runner.cleanup()
 
 
+def direct() -> webhook.Webhook:
+    return webhook.Webhook(DialSettings(), Refusals())
+
+
 async def test_a_post_arrives() -> None:
     async with service(200) as (url, came):
-        await webhook.post(Post(url, {"text": "ü"}, {"Authorization": "Bearer x"}), "ntfy")
+        await direct().post(Post(url, {"text": "ü"}, {"Authorization": "Bearer x"}), "ntfy")
     assert came == [({"text": "ü"}, "Bearer x")]
 
 
@@ -149,7 +161,7 @@ async def test_another_status_is_told_and_nothing_else_of_the_answer(status: int
     """A redirect is not followed: it would carry the token elsewhere."""
     async with service(status, {"Location": "http://127.0.0.1:1/"}) as (url, came):
         with pytest.raises(DevboxError, match=f"slack answered with HTTP status {status}") as refused:
-            await webhook.post(Post(url, {"text": "x"}), "slack")
+            await direct().post(Post(url, {"text": "x"}), "slack")
     assert len(came) == 1
     assert url not in f"{refused.value.message}{refused.value.hint}"
     assert "secret words" not in refused.value.message
@@ -158,5 +170,37 @@ async def test_another_status_is_told_and_nothing_else_of_the_answer(status: int
 async def test_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook, "PATIENCE", 0.5)
     with pytest.raises(Unreachable, match="ntfy did not answer") as silent:
-        await webhook.post(Post("http://127.0.0.1:1/topic", {}), "ntfy")
+        await direct().post(Post("http://127.0.0.1:1/topic", {}), "ntfy")
     assert "topic" not in silent.value.message
+
+
+async def test_the_certificates_of_the_bundle_are_trusted(tmp_path: Path) -> None:
+    """A proxy that opens TLS shows one of its own, to notices as to everything else."""
+    authority = make_authority(tmp_path)
+    async with service(200, tls=authority.server) as (url, came):
+        with pytest.raises(Unreachable):
+            await direct().post(Post(url, {"text": "x"}), "slack")
+        trusting = webhook.Webhook(DialSettings(ca_bundle=str(authority.bundle)), Refusals())
+        await trusting.post(Post(url, {"text": "x"}), "slack")
+        missing = webhook.Webhook(DialSettings(ca_bundle=str(tmp_path / "none")), Refusals())
+        with pytest.raises(Unreachable, match="bundle"):
+            await missing.post(Post(url, {"text": "x"}), "slack")
+    assert len(came) == 1
+
+
+async def test_a_proxy_that_refuses_the_password_is_left_alone(tmp_path: Path) -> None:
+    """A wrong one, often enough, locks an account; whoever else was refused counts, too."""
+    authority, refusals = make_authority(tmp_path), Refusals()
+    async with connect_proxy("user:secret") as proxy, service(200, tls=authority.server) as (url, came):
+
+        def through(password: str) -> webhook.Webhook:
+            address = f"http://user:{password}@127.0.0.1:{proxy.port}"
+            return webhook.Webhook(DialSettings(address, ca_bundle=str(authority.bundle)), refusals)
+
+        for _ in range(3):
+            with pytest.raises(Unreachable, match="407") as refused:
+                await through("wrong").post(Post(url, {"text": "x"}), "slack")
+            assert "wrong" not in f"{refused.value.message}{refused.value.hint}"
+        assert len(proxy.asked) == 1
+        await through("secret").post(Post(url, {"text": "x"}), "slack")
+    assert len(came) == 1
