@@ -28,6 +28,7 @@ from devboxd.aws.errors import region_missing, translate
 from devboxd.aws.generation import Generation, give_providers, new_session
 from devboxd.aws.lent import Lent
 from devboxd.aws.oddities import note, of_credentials, unreadable
+from devboxd.aws.profiles import profile_of
 from devboxd.aws.providers import HelperFailed, Kept
 from devboxd.aws.settings import check, check_region, region_of
 from devboxd.aws.source import METHODS, mfa_of, source_of
@@ -293,7 +294,7 @@ class Caller:
         return named[1] if named else FALLBACK_REGION
 
     def _profile_name(self) -> str | None:
-        return self.profile or os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE") or None
+        return profile_of(self.profile, os.environ)
 
     def _until(self, moment: datetime) -> float:
         return moment.timestamp() - self.clock.wall()

@@ -20,13 +20,14 @@ from aiobotocore.credentials import AioRefreshableCredentials
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
 from botocore.credentials import CredentialProvider
-from botocore.utils import JSONFileCache, LoginTokenLoader, get_login_token_cache_directory
+from botocore.utils import JSONFileCache, LoginTokenLoader
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from devboxd.aws.files import console_logins
 from devboxd.errors import LoginNeeded
 from devboxd.model.login import Method, mend
 from devboxd.text import parse_rfc3339
@@ -84,7 +85,7 @@ class ConsoleProvider(CredentialProvider):
         self._renewing = renewing
         self._now = now
         # The stubs say otherwise, but this is what botocore does.
-        self._files: Any = LoginTokenLoader(cast("Any", JSONFileCache(get_login_token_cache_directory())))
+        self._files: Any = LoginTokenLoader(cast("Any", JSONFileCache(str(console_logins()))))
 
     async def load(self) -> AioRefreshableCredentials | None:
         """The credentials of the file; they are renewed when they are asked for and too old.

@@ -6,7 +6,6 @@ that reads an AWS error code; what each means stands in ``codes``.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -15,7 +14,6 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from devboxd.aws.codes import AwsFailed, cancelled, row
-from devboxd.aws.files import config_file
 from devboxd.aws.http import AnswerTooLong, ProxyDenied, ProxyUnsupported
 from devboxd.aws.oddities import note
 from devboxd.aws.providers import HelperFailed
@@ -170,14 +168,6 @@ def _bad_configuration(error: boto.BotoCoreError, name: str, hint: str, profile:
     )
 
 
-def _circle(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
-    whose = f"of profile {profile!r}" if profile else "of the default profile"
-    return BadRequest(
-        f"the AWS configuration can not be used: the source_profile links {whose} form a circle",
-        hint=f"correct source_profile in {config_file(os.environ)}",
-    )
-
-
 def _bad_arguments(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
     return BadRequest(f"AWS does not accept the arguments of {name}: {_clean(str(error))}")
 
@@ -237,7 +227,6 @@ _FAILURES: Final[tuple[tuple[tuple[type[boto.BotoCoreError], ...], _Failed], ...
     ((HelperFailed,), _helper_failed),
     ((boto.ProfileNotFound,), _profile_unknown),
     ((boto.NoRegionError,), _region_missing),
-    ((boto.InfiniteLoopConfigError,), _circle),
     (
         (
             boto.ConfigParseError,

@@ -1,10 +1,12 @@
-"""The two files of AWS settings: what they are called, and where that is. The rules are botocore's."""
+"""The files of AWS settings and logins: what they are called, and where that is. The rules are botocore's."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from botocore.utils import get_login_token_cache_directory
 
 
 def config_file(environment: Mapping[str, str]) -> str:
@@ -20,3 +22,13 @@ def credentials_file(environment: Mapping[str, str]) -> str:
 def expanded(name: str) -> Path:
     """Where such a file is."""
     return Path(os.path.expanduser(os.path.expandvars(name)))
+
+
+def sso_logins() -> Path:
+    """The folder of the tokens of SSO; botocore offers no setting for it."""
+    return Path.home() / ".aws" / "sso" / "cache"
+
+
+def console_logins() -> Path:
+    """The folder of the logins of ``aws login``."""
+    return Path(get_login_token_cache_directory())

@@ -25,9 +25,10 @@ from devboxd import __version__
 from devboxd.aws.clients import Caller, WallClock
 from devboxd.aws.codes import AwsFailed
 from devboxd.aws.errors import translate
+from devboxd.aws.files import sso_logins
 from devboxd.aws.generation import CONNECT_TIMEOUT, READ_TIMEOUT, new_session
 from devboxd.aws.http import BoundedSession
-from devboxd.aws.sso import SsoProfile, cache_folder, cached_token
+from devboxd.aws.sso import SsoProfile, cached_token
 from devboxd.errors import BadRequest, Denied, DevboxError, LoginNeeded
 from devboxd.model.login import mend
 from devboxd.model.states import LoginState
@@ -105,7 +106,7 @@ class Login:
     clock: WallClock
     write: Callable[[Path, bytes], object]
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
-    folder: Path = field(default_factory=cache_folder)
+    folder: Path = field(default_factory=sso_logins)
     code: str | None = field(default=None, repr=False)  # of an MFA device
 
     async def run(self) -> AsyncGenerator[LoginStep, None]:

@@ -1,4 +1,4 @@
-"""Which AWS profiles there are, and what was meant by one that there is not."""
+"""AWS profiles: which one is used, where its credentials come from, and what was meant by one that there is not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,43 @@ from devboxd.text import one_line
 
 LISTED: Final = 8  # profiles that a hint names
 SHOWN: Final = 60  # characters of each
+
+Profiles = Mapping[str, Mapping[str, Any]]
+
+
+def profile_of(asked: str | None, environment: Mapping[str, str]) -> str | None:
+    """The profile that was asked for, or else the environment's; None: nobody names one, and it is ``default``."""
+    return asked or environment.get("AWS_DEFAULT_PROFILE") or environment.get("AWS_PROFILE") or None
+
+
+def chain(profiles: Profiles, name: str) -> list[str]:
+    """A profile and the sources of its role, as botocore follows them; the last one has the credentials.
+
+    A source need not exist. One that is there twice is the last: its own keys, or a circle (``is_circle``).
+    """
+    found = [name]
+    while _takes_role(profiles.get(found[-1], {})):
+        source = str(profiles[found[-1]].get("source_profile") or "")
+        if not source:
+            break
+        found.append(source)
+        if source in found[:-1] or _has_keys(profiles.get(source, {})):
+            break
+    return found
+
+
+def is_circle(profiles: Profiles, found: list[str]) -> bool:
+    """Say whether such a chain leads to nothing. A profile may take its role with the keys beside it."""
+    last, before = found[-1], found[:-1]
+    return last in before and not (last == before[-1] and _has_keys(profiles.get(last, {})))
+
+
+def _takes_role(settings: Mapping[str, Any]) -> bool:
+    return "role_arn" in settings and "web_identity_token_file" not in settings
+
+
+def _has_keys(settings: Mapping[str, Any]) -> bool:
+    return "aws_access_key_id" in settings or "aws_secret_access_key" in settings
 
 
 def hint(asked: str, configuration: Mapping[str, Any], file: str) -> str:

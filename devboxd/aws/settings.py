@@ -21,7 +21,6 @@ from devboxd.aws.files import config_file, credentials_file, expanded
 from devboxd.errors import BadRequest
 from devboxd.text import one_line
 
-MAX_HOPS: Final = 8  # source_profile links that are followed
 SHOWN: Final = 80  # characters of a value in a message
 KEY_ID, SECRET = "aws_access_key_id", "aws_secret_access_key"
 _REGION: Final = re.compile(r"[a-z]{2,8}(-[a-z]+){1,3}-\d{1,2}")
@@ -31,7 +30,6 @@ _ARN: Final = re.compile(r"arn:[a-z-]+:[^\s\"']+")
 _WORD: Final = re.compile(r"[!-~]+")
 
 Settings = Mapping[str, Any]
-_Profiles = Mapping[str, Settings]
 
 
 def _is_count(value: str) -> bool:
@@ -122,23 +120,27 @@ def check(session: AioSession, profile: str | None, environment: Mapping[str, st
         _check_variables(environment)
     files = Files(environment)
     files.check()
-    name = profile or environment.get("AWS_DEFAULT_PROFILE") or environment.get("AWS_PROFILE") or "default"
-    profiles: _Profiles = session.full_config.get("profiles", {})
-    portals: _Profiles = session.full_config.get("sso_sessions", {})
+    name = profiles_.profile_of(profile, environment) or "default"
+    profiles: profiles_.Profiles = session.full_config.get("profiles", {})
+    portals: profiles_.Profiles = session.full_config.get("sso_sessions", {})
     if name not in profiles and name != "default":
         raise ProfileUnknown(
             f"there is no AWS profile named {name!r}",
             hint=profiles_.hint(name, session.full_config, files.config),
         )
-    seen: list[str] = []
-    while name in profiles and name not in seen and len(seen) < MAX_HOPS:
-        seen.append(name)
-        settings = profiles[name]
-        _check_values(files, name, settings)
-        _check_keys(files, name, settings)
-        _check_portal(files, name, settings, portals)
-        _check_role(files, name, settings, session.full_config)
-        name = str(settings.get("source_profile") or "") if "role_arn" in settings else ""
+    chain = profiles_.chain(profiles, name)
+    for link in dict.fromkeys(chain):
+        if (settings := profiles.get(link)) is None:
+            break  # the default one need not be there
+        _check_values(files, link, settings)
+        _check_keys(files, link, settings)
+        _check_portal(files, link, settings, portals)
+        _check_role(files, link, settings, session.full_config)
+    if profiles_.is_circle(profiles, chain):
+        raise BadRequest(
+            f"the AWS configuration can not be used: the source_profile links of profile {name!r} form a circle",
+            hint=f"correct source_profile in {files.config}",
+        )
 
 
 def region_of(
@@ -275,7 +277,7 @@ def _check_keys(files: Files, profile: str, settings: Settings) -> None:
         )
 
 
-def _check_portal(files: Files, profile: str, settings: Settings, portals: _Profiles) -> None:
+def _check_portal(files: Files, profile: str, settings: Settings, portals: profiles_.Profiles) -> None:
     """Look at an SSO profile: botocore names what is missing, and not where."""
     name = settings.get("sso_session")
     if name is not None and name not in portals:

@@ -7,15 +7,15 @@ for), a role with its source, a web identity, SSO, an access key, ``aws login``,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from aiobotocore.session import AioSession
 
-from devboxd.aws.sso import SsoProfile, cached_token, sso_profile
+from devboxd.aws.profiles import Profiles, chain, profile_of
+from devboxd.aws.sso import SsoProfile, cached_token, portal_of
 from devboxd.model.login import Method, Source
 from devboxd.text import parse_rfc3339
 
-MAX_HOPS: Final = 8  # source_profile links that are followed
 # What botocore calls its providers, and what they mean for whoever has to renew their credentials.
 METHODS: Final[Mapping[str, Method]] = {
     "env": Method.ENVIRONMENT,
@@ -47,9 +47,8 @@ def source_of(session: AioSession, profile: str | None, environment: Mapping[str
 
     May raise botocore's ConfigParseError.
     """
-    name = profile or environment.get("AWS_DEFAULT_PROFILE") or environment.get("AWS_PROFILE") or "default"
-    configuration: dict[str, Any] = session.full_config
-    profiles: Mapping[str, Mapping[str, Any]] = configuration.get("profiles", {})
+    name = profile_of(profile, environment) or "default"
+    profiles: Profiles = session.full_config.get("profiles", {})
     if profile is None and environment.get("AWS_ACCESS_KEY_ID"):
         return _environment(environment, now)
     if mfa_of(profiles, name) is not None:
@@ -64,7 +63,7 @@ def source_of(session: AioSession, profile: str | None, environment: Mapping[str
         return Source(Method.WEB_IDENTITY, name, renews=True)
     if profile is None and {"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"} <= environment.keys():
         return Source(Method.WEB_IDENTITY, name, renews=True)
-    if (portal := sso_profile(session, name)) is not None:
+    if (portal := portal_of(session.full_config, name)) is not None:
         return _of_portal(portal, now)
     if "aws_access_key_id" in settings:
         return Source(Method.KEYS, name, _left(next(filter(None, map(settings.get, _NOTED_ENDS)), None), now))
@@ -77,31 +76,19 @@ def source_of(session: AioSession, profile: str | None, environment: Mapping[str
     return Source(Method.NONE, name)
 
 
-def _end_of(profiles: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, Method | None]:
+def _end_of(profiles: Profiles, name: str) -> tuple[str, Method | None]:
     """Where a chain of roles and their sources ends: the last profile, and the ``credential_source`` it names."""
-    for _ in range(MAX_HOPS):
-        settings = profiles.get(name, {})
-        if "role_arn" not in settings:
-            break
-        if method := _CREDENTIAL_SOURCES.get(settings.get("credential_source", "")):
-            return name, method
-        source = settings.get("source_profile", "")
-        if not source or source == name:
-            break
-        name = source
-    return name, None
+    *_, last = chain(profiles, name)
+    settings = profiles.get(last, {})
+    named = settings.get("credential_source", "") if "role_arn" in settings else ""
+    return last, _CREDENTIAL_SOURCES.get(named)
 
 
-def mfa_of(profiles: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
+def mfa_of(profiles: Profiles, name: str) -> str | None:
     """The MFA device whose code a profile, or one of its sources, wants; None: none of them does."""
-    for _ in range(MAX_HOPS):
-        settings = profiles.get(name, {})
-        if "role_arn" not in settings:
-            return None
-        if serial := settings.get("mfa_serial"):
-            return str(serial)
-        name = str(settings.get("source_profile", ""))
-    return None
+    taken = (profiles.get(link, {}) for link in chain(profiles, name))
+    wanted = (settings.get("mfa_serial") for settings in taken if "role_arn" in settings)
+    return next((str(serial) for serial in wanted if serial), None)
 
 
 def _of_portal(portal: SsoProfile, now: float) -> Source:

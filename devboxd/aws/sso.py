@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 
 from aiobotocore.session import AioSession
 
+from devboxd.aws.files import sso_logins
+from devboxd.aws.profiles import chain
 from devboxd.text import parse_rfc3339
-
-MAX_HOPS = 8  # source_profile links that are followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,42 +47,36 @@ class CachedToken:
     raw: dict[str, Any] = field(repr=False)
 
 
-def cache_folder() -> Path:
-    """Where botocore keeps SSO tokens; it offers no setting for it."""
-    return Path.home() / ".aws" / "sso" / "cache"
-
-
 def sso_profile(session: AioSession, profile: str | None) -> SsoProfile | None:
-    """The SSO portal behind a profile, through ``source_profile`` links; None where there is none.
+    """The SSO portal behind a profile, also of a source of its role; None where there is none.
 
     May raise botocore's ConfigParseError.
     """
-    configuration: dict[str, Any] = session.full_config
-    profiles: dict[str, dict[str, Any]] = configuration.get("profiles", {})
-    name = profile or "default"
-    for _ in range(MAX_HOPS):
-        settings = profiles.get(name, {})
-        session_name = settings.get("sso_session")
-        portal = configuration.get("sso_sessions", {}).get(session_name, {}) if session_name else settings
-        if portal.get("sso_start_url") and portal.get("sso_region"):
-            scopes = str(portal.get("sso_registration_scopes", "")).replace(",", " ").split()
-            return SsoProfile(
-                profile=name,
-                start_url=portal["sso_start_url"],
-                region=portal["sso_region"],
-                session_name=session_name,
-                scopes=tuple(scopes) or (("sso:account:access",) if session_name else ()),
-            )
-        source = settings.get("source_profile")
-        if not source or source == name:
-            return None
-        name = source
-    return None
+    configuration = session.full_config
+    names = chain(configuration.get("profiles", {}), profile or "default")
+    return next(filter(None, (portal_of(configuration, name) for name in names)), None)
+
+
+def portal_of(configuration: Mapping[str, Any], name: str) -> SsoProfile | None:
+    """The SSO portal that a profile names itself. ``configuration``: as botocore reads the files."""
+    settings = configuration.get("profiles", {}).get(name, {})
+    session_name = settings.get("sso_session")
+    portal = configuration.get("sso_sessions", {}).get(session_name, {}) if session_name else settings
+    if not (portal.get("sso_start_url") and portal.get("sso_region")):
+        return None
+    scopes = str(portal.get("sso_registration_scopes", "")).replace(",", " ").split()
+    return SsoProfile(
+        profile=name,
+        start_url=portal["sso_start_url"],
+        region=portal["sso_region"],
+        session_name=session_name,
+        scopes=tuple(scopes) or (("sso:account:access",) if session_name else ()),
+    )
 
 
 def cached_token(portal: SsoProfile, folder: Path | None = None) -> CachedToken | None:
     """The cached token, expired or not; None where the file is missing or useless."""
-    path = (folder or cache_folder()) / f"{portal.cache_key}.json"
+    path = (folder or sso_logins()) / f"{portal.cache_key}.json"
     try:
         raw = json.loads(path.read_bytes())
         expires = datetime.fromtimestamp(parse_rfc3339(str(raw["expiresAt"])), UTC)

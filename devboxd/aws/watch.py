@@ -8,11 +8,9 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Final
 
-from botocore.utils import get_login_token_cache_directory
 from watchfiles import awatch
 
-from devboxd.aws.files import config_file, credentials_file, expanded
-from devboxd.aws.sso import cache_folder
+from devboxd.aws.files import config_file, console_logins, credentials_file, expanded, sso_logins
 
 LOOK_EVERY: Final = 1000  # milliseconds between two looks of watchfiles at what it has noticed
 DEBOUNCE: Final = 500  # milliseconds in which many changes are one
@@ -74,7 +72,7 @@ def _named(environment: Mapping[str, str]) -> list[Path]:
 
 
 def _caches() -> list[Path]:
-    return [cache_folder(), Path(get_login_token_cache_directory())]
+    return [sso_logins(), console_logins()]
 
 
 def _files(environment: Mapping[str, str]) -> list[Path]:

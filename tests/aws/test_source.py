@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from devboxd.aws.clients import Callers
+from devboxd.errors import BadRequest
 from devboxd.model.login import Method, Source
 from tests.aws.conftest import FixedClock
 
@@ -52,6 +53,16 @@ source_profile = circle2
 [profile circle2]
 role_arn = arn:aws:iam::1:role/x
 source_profile = circle
+[profile no-role]
+source_profile = sso
+[profile keys-and-role]
+role_arn = arn:aws:iam::1:role/x
+source_profile = sso
+aws_access_key_id = AKID
+aws_secret_access_key = x
+[profile over-keys]
+role_arn = arn:aws:iam::1:role/y
+source_profile = keys-and-role
 [profile from-environment]
 role_arn = arn:aws:iam::1:role/x
 credential_source = Environment
@@ -95,7 +106,8 @@ def configured(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("chained", Source(Method.KEYS, "keys")),
         ("role-sso", Source(Method.SSO, "corp")),
         ("itself", Source(Method.KEYS, "itself")),
-        ("circle", Source(Method.NONE, "circle")),
+        ("no-role", Source(Method.NONE, "no-role")),
+        ("over-keys", Source(Method.KEYS, "keys-and-role")),
         ("from-environment", Source(Method.ENVIRONMENT, "environment")),
         ("machine", Source(Method.MACHINE, "machine")),
     ],
@@ -105,6 +117,13 @@ def test_a_profile_says_where_its_credentials_come_from(
 ) -> None:
     clock.now = 1_800_000_000.0  # 2027-01-15T08:00:00Z
     assert callers.caller(profile).source() == source
+
+
+def test_profiles_that_lead_in_a_circle_are_refused_before_they_are_asked(callers: Callers) -> None:
+    """Also by what asks no provider, as the status of a login."""
+    for name in ("circle", "circle2"):
+        with pytest.raises(BadRequest, match=f"source_profile links of profile '{name}' form a circle"):
+            callers.caller(name).source()
 
 
 def test_the_environment_wins_unless_a_profile_is_asked_for(
