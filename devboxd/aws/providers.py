@@ -87,11 +87,6 @@ class Providers:
             self._chain = self._make()
         return await self._chain.load_credentials()
 
-    def get_provider(self, name: str) -> Any:
-        """One of them, as botocore's own chain gives it."""
-        self._chain = self._chain or self._make()
-        return self._chain.get_provider(name)
-
     def _make(self) -> Any:
         profiles = self._session.full_config.get("profiles", {})
         # What a code gave must outlive this session; what needs none is fetched anew by the next one.

@@ -185,10 +185,7 @@ class SessionApi:
         except DevboxError:
             pass  # no way to STS from here, as in a network that has endpoints for Session Manager only
         try:
-            filters = [{"key": "SessionId", "value": session_id}]
-            found = await self.caller.pages(
-                "ssm", "describe_sessions", "Sessions", State="Active", Filters=filters
-            )
+            found = await self._open(SessionId=session_id)
         except DevboxError:
             return None
         owners = [str(item.get("Owner", "")) for item in found if item.get("SessionId") == session_id]
@@ -208,21 +205,20 @@ class SessionApi:
 
         ``owner`` (an ARN) and ``target`` narrow the question itself; the API can not filter by reason.
         """
-        request: dict[str, Any] = {"State": "Active"}
-        if filters := [{"key": k, "value": v} for k, v in (("Owner", owner), ("Target", target)) if v]:
-            request["Filters"] = filters
-        items = await self.caller.pages("ssm", "describe_sessions", "Sessions", **request)
+        items = await self._open(Owner=owner, Target=target)
         return [_active(item) for item in items if str(item.get("Reason", "")).startswith(reason_prefix)]
+
+    async def _open(self, **narrowed: str | None) -> list[dict[str, Any]]:
+        """The open sessions that fit all of these filters, as the API gives them."""
+        request: dict[str, Any] = {"State": "Active"}
+        if filters := [{"key": key, "value": value} for key, value in narrowed.items() if value]:
+            request["Filters"] = filters
+        return await self.caller.pages("ssm", "describe_sessions", "Sessions", **request)
 
     async def is_active(self, session_id: str, target: str | None = None) -> bool | None:
         """Whether a session still exists; None where that may not be asked. ``target`` narrows the list."""
-        filters = [{"key": "SessionId", "value": session_id}]
-        if target:
-            filters.append({"key": "Target", "value": target})
         try:
-            found = await self.caller.pages(
-                "ssm", "describe_sessions", "Sessions", State="Active", Filters=filters
-            )
+            found = await self._open(SessionId=session_id, Target=target)
         except Denied:
             return None
         return any(item.get("SessionId") == session_id and item.get("Status") not in _ENDED for item in found)
@@ -232,13 +228,8 @@ class SessionApi:
 
         None where there is no limit, or where that may not be asked.
         """
-        filters = [{"key": "SessionId", "value": session_id}]
-        if target:
-            filters.append({"key": "Target", "value": target})
         try:
-            found = await self.caller.pages(
-                "ssm", "describe_sessions", "Sessions", State="Active", Filters=filters
-            )
+            found = await self._open(SessionId=session_id, Target=target)
         except Denied:
             return None
         for item in found:
