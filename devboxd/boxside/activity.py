@@ -5,19 +5,15 @@ The program is ``programs/activity.py`` behind ``model/idle.py``: both sides jud
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import zlib
-from functools import cache
 from typing import Any, Final
 
 import msgspec
 
-from devboxd.boxside.script import load_program
 from devboxd.errors import Unreachable
 from devboxd.model.idle import empty
 from devboxd.text import one_line
 
+PROGRAM: Final = "activity"
 ANSWER_MOST: Final = 256 << 10  # characters of an answer
 NEED: Final = "need"
 PROBLEM: Final = "problem "
@@ -43,17 +39,6 @@ class Answer(msgspec.Struct, frozen=True):
         """The leases that hold, as far as the box tells them."""
         found = (self.sample or {}).get("leases")
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
-
-def digest() -> str:
-    """What a box keeps the program under."""
-    return hashlib.sha256(load_program("activity").encode()).hexdigest()
-
-
-@cache
-def packed() -> str:
-    """The program as ``watch.sh`` takes it."""
-    return base64.b64encode(zlib.compress(load_program("activity").encode(), 9)).decode()
 
 
 def read(text: str) -> Answer | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import shlex
+import zlib
 from functools import cache
 from importlib import resources
 from typing import Final
@@ -33,6 +35,18 @@ def squeeze(script: str) -> str:
 def load_program(name: str) -> str:
     """The text of a Python program of this package as it travels: ``make programs`` has shortened it."""
     return load(f"{name}.min", common=False)
+
+
+@cache
+def packed(name: str) -> str:
+    """A Python program of this package in one line, for a script that keeps it on the box under its digest."""
+    return base64.b64encode(zlib.compress(load_program(name).encode(), 9)).decode()
+
+
+@cache
+def digest(name: str) -> str:
+    """The SHA-256 of a program's text, in hexadecimal digits: what a box keeps it under."""
+    return hashlib.sha256(load_program(name).encode()).hexdigest()
 
 
 def wrap(script: str, *arguments: str) -> str:

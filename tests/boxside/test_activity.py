@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 
 from devboxd.boxside import activity
+from devboxd.boxside.programs.watch import look, machine
 from devboxd.boxside.programs.watch.machine import Process, processes, tell, terminals
 from devboxd.boxside.programs.watch.names import kind_of
-from devboxd.boxside.script import load, load_program, wrap
+from devboxd.boxside.script import digest, load, load_program, packed, wrap
 from devboxd.host.clock import Clock
 from devboxd.model.idle import judge
 
@@ -354,21 +356,47 @@ def deliver(home: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def test_what_a_process_reads_and_writes_is_read_once_in_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box may run thousands of them, and the look counts as little as it can."""
+    paths = list[str]()
+
+    def read(path: str, most: int = 64 << 10) -> str:
+        paths.append(path)
+        return machine.read(path, most)
+
+    monkeypatch.setattr(look, "read", read)
+    sleeper = subprocess.Popen(["make", "-f", "-", "wait"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        assert sleeper.stdin is not None
+        sleeper.stdin.write(b"wait:\n\t@sleep 60\n")
+        sleeper.stdin.close()
+        while not (children := processes()[sleeper.pid].children):
+            time.sleep(0.01)
+        found = look.Look({}, RULES, CLOCK.wall()).sample()
+        assert sleeper.pid in [int(tool["id"].partition("-")[0]) for tool in found["tools"]]
+        times = Counter(path for path in paths if path.endswith("/io"))
+        assert [times[f"/proc/{pid}/io"] for pid in (sleeper.pid, children[0].pid)] == [1, 1]
+    finally:
+        for pid in (*(one.pid for one in children), sleeper.pid):
+            os.kill(pid, 9)
+        sleeper.wait()
+
+
 def test_the_program_travels_once_and_a_machine_that_is_not_the_box_keeps_no_timer(tmp_path: Path) -> None:
     """A simulated box is somebody's laptop: nothing outlives the look there."""
-    digest, packed, rules = activity.digest(), activity.packed(), json.dumps(RULES)
-    assert deliver(tmp_path, digest, "i-0123", rules, "") == "need"
-    found = json.loads(deliver(tmp_path, digest, "i-0123", rules, packed))
+    kept, text, rules = digest(activity.PROGRAM), packed(activity.PROGRAM), json.dumps(RULES)
+    assert deliver(tmp_path, kept, "i-0123", rules, "") == "need"
+    found = json.loads(deliver(tmp_path, kept, "i-0123", rules, text))
     assert found["state"]["verdict"] in ("unknown", "active")
-    again = json.loads(deliver(tmp_path, digest, "i-0123", rules, ""))
+    again = json.loads(deliver(tmp_path, kept, "i-0123", rules, ""))
     assert again["sample"]["span"] > 0
     assert sorted(path.name for path in (tmp_path / ".devbox" / "idle").iterdir()) == [
-        f"activity-{digest[:16]}.py",
+        f"activity-{kept[:16]}.py",
         "idle.json",
         "idle.lock",
     ]
     assert deliver(tmp_path, "0" * 64, "i-0123", rules, "") == "need"
-    assert "problem" in deliver(tmp_path, digest, "i-0123", "{", "")
+    assert "problem" in deliver(tmp_path, kept, "i-0123", "{", "")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")
@@ -392,7 +420,11 @@ def test_on_the_instance_a_timer_or_a_loop_looks_every_minute(tmp_path: Path, ha
         "sh",
         "-c",
         wrap(
-            load("watch.sh", common=False), activity.digest(), "i-0123", json.dumps(RULES), activity.packed()
+            load("watch.sh", common=False),
+            digest(activity.PROGRAM),
+            "i-0123",
+            json.dumps(RULES),
+            packed(activity.PROGRAM),
         ),
     ]
     done = subprocess.run(
@@ -406,7 +438,7 @@ def test_on_the_instance_a_timer_or_a_loop_looks_every_minute(tmp_path: Path, ha
     assert json.loads(done.stdout)["state"], done.stderr
     if has_systemd:
         unit = (kept / "devbox-idle.service").read_text()
-        assert f"/var/lib/devbox/activity-{activity.digest()[:16]}.py /var/lib/devbox minute" in unit
+        assert f"/var/lib/devbox/activity-{digest(activity.PROGRAM)[:16]}.py /var/lib/devbox minute" in unit
         assert "enable --now --quiet devbox-idle.timer" in log.read_text()
         return
     pid = int((tmp_path / "state" / "loop.pid").read_text())

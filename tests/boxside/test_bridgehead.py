@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from devboxd.boxside import bridgehead
+from devboxd.boxside.script import load_program
 from devboxd.model.bridge.end import Bridge
 from devboxd.model.bridge.wire import Data, Ended, Opened, Room, WasReset
 
@@ -145,7 +146,7 @@ class Near:
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("head") / "bridgehead.py"
-    path.write_text(bridgehead.program(), "utf-8")
+    path.write_text(load_program(bridgehead.PROGRAM), "utf-8")
     return path
 
 
@@ -184,8 +185,8 @@ def echo_server() -> Iterator[int]:
 
 def test_it_is_written_in_the_python_of_old_boxes() -> None:
     """Amazon Linux 2 has 3.7, RHEL 8 has 3.6."""
-    ast.parse(bridgehead.program(), feature_version=(3, 6))
-    assert "devboxd" not in bridgehead.program().replace("devboxd/", "")
+    ast.parse(load_program(bridgehead.PROGRAM), feature_version=(3, 6))
+    assert "devboxd" not in load_program(bridgehead.PROGRAM).replace("devboxd/", "")
 
 
 @pytest.mark.parametrize("unix", [False, True])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import base64
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 from devboxd.boxside import relay
 from devboxd.boxside.relay import RelayExit, RelayOutput, RelayReader
-from devboxd.boxside.script import load, load_program
+from devboxd.boxside.script import digest, load, load_program, packed
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "devboxd" / "boxside" / "programs"
@@ -228,3 +231,12 @@ def test_the_relay_runs_a_command_on_each_python(python: str) -> None:
 
 def test_scripts_are_found_with_what_they_share() -> None:
     assert load("relay.sh").startswith(load("common.sh", common=False))
+
+
+@pytest.mark.parametrize("name", ["activity", "bridgehead"])
+def test_a_program_travels_whole_and_is_packed_once(name: str) -> None:
+    text = zlib.decompress(base64.b64decode(packed(name)))
+    assert text.decode() == load_program(name)
+    assert digest(name) == hashlib.sha256(text).hexdigest()
+    assert packed(name) is packed(name)
+    assert digest(name) is digest(name)

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from devboxd.boxside.programs.parts.note import load, save
 from devboxd.boxside.programs.watch.look import Look
 from devboxd.boxside.programs.watch.machine import is_instance, said, tell, terminals
 from devboxd.model.idle import STOP, WARN, decide, empty, judge, span, warn
@@ -28,30 +29,12 @@ HOOKS_MOST = 16
 FILE_MOST = 1 << 20  # bytes of our own file that are read
 
 
-def load(path: str) -> "dict[str, Any]":
-    """Our file; empty where it is not there, or damaged."""
-    try:
-        with open(path) as file:
-            found = json.loads(file.read(FILE_MOST))
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def save(path: str, value: "dict[str, Any]") -> None:
-    """All of it or nothing."""
-    new = path + ".new"
-    with open(new, "w") as file:
-        file.write(json.dumps(value))
-    os.rename(new, path)
-
-
 def once(folder: str, rules: "dict[str, Any] | None" = None, by_daemon: bool = False) -> "dict[str, Any]":
     """Look, judge, and do what is due. Returns what is written: rules, state, decision, counters, notes."""
     path = os.path.join(folder, "idle.json")
     with open(os.path.join(folder, "idle.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = load(path)
+        known = load(path, FILE_MOST)
         if rules is not None:
             known["rules"] = rules
         now = time.time()
@@ -118,7 +101,7 @@ def main() -> None:
     if mode == "look":
         found = once(folder, json.loads(sys.argv[3]), by_daemon=True)
         shown = {name: found.get(name) for name in ("state", "decision", "sample", "told", "cost")}
-        shown["stopped"] = load(os.path.join(folder, "stopped.json")) or None
+        shown["stopped"] = load(os.path.join(folder, "stopped.json"), FILE_MOST) or None
         shown["timer"] = said(["systemctl", "is-active", "devbox-idle.timer"]) == "active"
         sys.stdout.write(json.dumps(shown) + "\n")
     elif mode == "loop":

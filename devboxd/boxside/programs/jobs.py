@@ -23,6 +23,8 @@ import termios
 import time
 from typing import TYPE_CHECKING
 
+from devboxd.boxside.programs.parts.note import load, save
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -44,23 +46,6 @@ LEASES = os.path.join(HOME, ".devbox", "leases")
 
 class Refused(Exception):
     """It can not be done; the sentence says why."""
-
-
-def save(path: str, value: "Any") -> None:
-    """All of it or nothing."""
-    with open(path + ".new", "w") as file:
-        file.write(json.dumps(value))
-    os.rename(path + ".new", path)
-
-
-def load(path: str) -> "dict[str, Any]":
-    """A note of ours; empty where it is not there, or damaged."""
-    try:
-        with open(path) as file:
-            found = json.loads(file.read(FILE_MOST))
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}
 
 
 def tmux() -> "str | None":
@@ -100,7 +85,7 @@ def supervise(name: str) -> None:
     folder = os.path.join(JOBS, name)
     lock = os.open(os.path.join(folder, "lock"), os.O_WRONLY | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    job = load(os.path.join(folder, "job.json"))
+    job = load(os.path.join(folder, "job.json"), FILE_MOST)
     lease, now = os.path.join(LEASES, "job-" + name + ".json"), time.time()
     why = "job: " + " ".join(job["command"])[:100]
     with open("/proc/sys/kernel/random/boot_id") as file:
@@ -212,7 +197,7 @@ def names() -> "list[str]":
     """Ids of all jobs, oldest first. What has no note has never begun."""
     found = []
     for name in os.listdir(JOBS):
-        since = load(os.path.join(JOBS, name, "job.json")).get("since")
+        since = load(os.path.join(JOBS, name, "job.json"), FILE_MOST).get("since")
         if since is not None:
             found.append((since, name))
     return [name for _, name in sorted(found)]
@@ -251,7 +236,10 @@ def facts(name: str) -> "dict[str, Any]":
     """What is known of a job."""
     folder = os.path.join(JOBS, name)
     alive = runs(name)  # before its status: what ends in between has one
-    job, end = load(os.path.join(folder, "job.json")), load(os.path.join(folder, "status.json"))
+    job, end = (
+        load(os.path.join(folder, "job.json"), FILE_MOST),
+        load(os.path.join(folder, "status.json"), FILE_MOST),
+    )
     return {
         "id": name,
         "command": " ".join(shlex.quote(str(word)) for word in job.get("command") or ())[:SHOWN],

@@ -17,7 +17,7 @@ from devboxd.boxside.shell import attach_command, prelude
 from devboxd.control.connect.fate import SessionEnded
 from devboxd.control.connect.joined import Joined
 from devboxd.control.connect.plan import Plan, Quiet
-from devboxd.control.connect.screen import CameUp, Event, Note, Screen, Show, TakesText
+from devboxd.control.connect.screen import CameUp, Event, Note, Once, Screen, Show, TakesText
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.terminal import Terminal
@@ -56,7 +56,6 @@ SILENCE_LIMIT: Final = (
 )
 CRAWL_LOOK: Final = 0.5  # seconds after a resume until we look how fast output comes
 SKIP_AFTER: Final = 1.0  # seconds a frame may be missing before the screen is drawn again instead
-MOST_SAID: Final = 50  # notes of start scripts that are remembered
 CANCEL: Final = b"\x18"  # ends any half escape sequence
 END_OF_FILE: Final = b"\x04"  # what a terminal's user would type
 
@@ -117,7 +116,7 @@ class Attach:
         self._skipping = asyncio.Event()
         self._replaces = not spec.raw and spec.command is None
         self._was_lost = False
-        self._said: set[str] = set()  # notes
+        self._notes = Once()
 
     async def run(self) -> Leaving:
         """Hold the terminal until its user leaves or there is nothing left to hold."""
@@ -337,9 +336,7 @@ class Attach:
         self._show_state(StreamState.NOTICE, text)
 
     def _note(self, text: str | None) -> None:
-        """Say it, once in the life of an attach: the next session's start script would say it again."""
-        if text is not None and text not in self._said and len(self._said) < MOST_SAID:
-            self._said.add(text)
+        if text is not None and self._notes.takes(text):
             self.say(text)
 
     def _came_up(self, joined: Joined, up: CameUp) -> None:

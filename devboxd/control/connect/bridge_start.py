@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -13,7 +10,7 @@ from typing import Final
 import msgspec
 
 from devboxd.boxside import bridgehead
-from devboxd.boxside.script import load, load_program, squeeze
+from devboxd.boxside.script import digest, load, load_program, packed, squeeze
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError, Kind, Unreachable
@@ -144,17 +141,15 @@ async def start(
         CutShort: its session ended; it may run by now.
         DevboxError: the box could not be asked.
     """
-    text = bridgehead.program().encode()
-    packed = base64.b64encode(zlib.compress(text, 9)) + b"\n"
     request = msgspec.json.encode({"id": name, "secret": secret.hex()}) + b"\n"
-    talk = _Talk(packed, request)
+    talk = _Talk(packed(bridgehead.PROGRAM).encode() + b"\n", request)
     argv = [
         "sh",
         "-c",
         squeeze(load("find_python.sh", common=False)),
         "devbox",
         load_program("bridge_start"),
-        hashlib.sha256(text).hexdigest(),
+        digest(bridgehead.PROGRAM),
     ]
     try:
         async with asyncio.timeout(START_TIME):

@@ -27,7 +27,6 @@ from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Resize, S
 from devboxd.text import one_line
 
 UNTAKEN: Final = 512 << 10  # bytes that the client has not written out before we read no more
-NOT_FOUND: Final = ("ENOENT", "ENOTDIR")
 STATUS_MOST: Final = 1024  # bytes of the record that tells the exit status
 
 

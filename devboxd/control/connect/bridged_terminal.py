@@ -17,14 +17,13 @@ from devboxd.control.base.time import Time
 from devboxd.control.connect.bridged import BridgedExecution
 from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.screen import CameUp, Note, Screen, Show
+from devboxd.control.connect.screen import CameUp, Note, Once, Screen, Show
 from devboxd.control.connect.terminal import Terminal
 from devboxd.model.attach import AttachSpec, note, problem
 from devboxd.model.states import Mux, StreamState
 from devboxd.model.terminal import ClientMessage, Detach, Leaving, StatusLine
 
 LOOK: Final = 1.0  # seconds between two looks whether a session carries it
-MOST_SAID: Final = 50  # notes of start scripts that are remembered
 
 
 def goes_over_a_bridge(spec: AttachSpec) -> bool:
@@ -100,7 +99,7 @@ class _Shown:
         self.has_left = False  # its user
         self._box = spec.box.name
         self._terminal = terminal
-        self._said: set[str] = set()
+        self._notes = Once()
         self.credit: Callable[[int], None] = terminal.credit
         self.status: Callable[[StatusLine], None] = terminal.status
         self.leave: Callable[[Leaving], None] = terminal.leave
@@ -121,8 +120,7 @@ class _Shown:
                     self.status(StatusLine(StreamState.ONLINE, mux=kind))
                 case Note(code, words):
                     text = note(code, words, self._box)
-                    if text is not None and text not in self._said and len(self._said) < MOST_SAID:
-                        self._said.add(text)
+                    if text is not None and self._notes.takes(text):
                         self.status(StatusLine(StreamState.NOTICE, text))
                 case _:
                     pass

@@ -13,6 +13,7 @@ from devboxd.boxside.shell import Mark, MarkFilter
 from devboxd.text import one_line
 
 PREAMBLE_LIMIT: Final = 64 << 10  # bytes before the program runs, kept to explain a failure
+MOST_SAID: Final = 50  # notes of start scripts that are remembered
 MOST_NOTES: Final = 10  # notes of a start script that are passed on
 OTHER_SCREEN: Final = b"\x1b[?1049h"  # what a full-screen program begins with
 
@@ -120,3 +121,17 @@ class Screen:
                 events = [] if self._is_odd else [Unknown()]  # one is worth a word, a million are not
                 self._is_odd = True
                 return events
+
+
+class Once:
+    """Which notes are new in the life of an attach: the start script of each session says them again."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def takes(self, text: str) -> bool:
+        """Whether it was not said before, and is not one too many; from now on it was."""
+        if text in self._said or len(self._said) >= MOST_SAID:
+            return False
+        self._said.add(text)
+        return True

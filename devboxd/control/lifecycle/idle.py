@@ -18,8 +18,8 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from devboxd.boxside.activity import Answer, CollectorFailed, digest, packed, read
-from devboxd.boxside.script import load
+from devboxd.boxside.activity import PROGRAM, Answer, CollectorFailed, read
+from devboxd.boxside.script import digest, load, packed
 from devboxd.control.base.bells import Bell
 from devboxd.control.base.needs import Deadman, RunOnBox
 from devboxd.control.base.shared import Shared
@@ -283,10 +283,9 @@ class Idle:
         """Ask the box; the program travels where it is not there yet."""
         assert project.instance is not None
         script, words = load("watch.sh", common=False), msgspec.json.encode(rules).decode()
-        for text in ("", packed()):
-            ran = await self._run(
-                project, project.instance, script, digest(), project.instance, words, text, timeout=LOOK_LIMIT
-            )
+        kept, box = digest(PROGRAM), project.instance
+        for text in ("", packed(PROGRAM)):
+            ran = await self._run(project, box, script, kept, box, words, text, timeout=LOOK_LIMIT)
             if (answer := read(ran.output)) is not None:
                 return answer
         raise CollectorFailed("the box does not keep the program that looks at it")

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from devboxd.control.connect.screen import MOST_NOTES, CameUp, Event, Note, Screen, Show, TakesText, Unknown
+from devboxd.control.connect.screen import (
+    MOST_NOTES,
+    MOST_SAID,
+    CameUp,
+    Event,
+    Note,
+    Once,
+    Screen,
+    Show,
+    TakesText,
+    Unknown,
+)
 
 NONCE = "0123456789abcdef"
 
@@ -71,3 +82,10 @@ def test_notes_without_end_are_not_passed_on() -> None:
     """A box that has a million things to say."""
     events = Screen(NONCE).output(b"".join(mark(f"note;term;{n};xterm") for n in range(1000)))
     assert len([event for event in events if isinstance(event, Note)]) == MOST_NOTES
+
+
+def test_a_note_is_said_once_and_no_more_than_a_few_are() -> None:
+    """The start script of the next session says it again."""
+    once = Once()
+    assert [once.takes(text) for text in ("a", "b", "a")] == [True, True, False]
+    assert sum(once.takes(str(n)) for n in range(1000)) == MOST_SAID - 2

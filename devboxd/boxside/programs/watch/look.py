@@ -40,10 +40,9 @@ class Look:
     def sample(self) -> "dict[str, Any]":
         """All of it. What can not be seen is named in ``missing``."""
         ours = [one for one in self.processes.values() if self._is_user(one)]
-        for one in ours:
-            one.io = self._io(one)
+        disk = {one.id: self._io(one)[0] for one in ours}
         self.counters["ticks"] = {one.id: one.ticks + one.reaped for one in ours}
-        self.counters["io"] = {one.id: one.io for one in ours}
+        self.counters["io"] = disk
         tools, taken = self._tools(ours)
         containers = {}  # type: dict[str, float]
         cpu = 0.0
@@ -55,7 +54,6 @@ class Look:
                 containers[name] = containers.get(name, 0.0) + self._cpu(one)
             else:
                 cpu += self._cpu(one)
-        disk = sum(self._delta("io", one.id, one.io) for one in ours)
         return {
             "at": self.now,
             "span": self.span,
@@ -65,7 +63,7 @@ class Look:
             "system": round(self._system(ours), 4),
             "gpu": self._gpu(),
             "net": self._net(),
-            "disk": disk,
+            "disk": sum(self._delta("io", key, size) for key, size in disk.items()),
             "tools": tools,
             "containers": {name: round(share, 4) for name, share in sorted(containers.items())[:NOTES_MOST]},
             "leases": self._leases(),
@@ -129,21 +127,17 @@ class Look:
     def _cpu(self, one: Process) -> float:
         return self._delta("ticks", one.id, one.ticks + one.reaped) / TICK / self.span if self.span else 0.0
 
-    def _io(self, one: Process) -> int:
-        found = 0
-        for line in read(f"/proc/{one.pid}/io", 512).splitlines():
-            name, _, value = line.partition(": ")
-            found += int(value) if name in ("read_bytes", "write_bytes") else 0
-        return found
-
-    def _talk(self, tree: "list[Process]") -> int:
-        """Bytes that programs read and wrote by system calls, since the last look: sockets and pipes, too."""
-        total = 0
-        for one in tree:
+    def _io(self, one: Process) -> "tuple[int, int]":
+        """Bytes from and to disks, and those of system calls: sockets and pipes, too. Read once in a look."""
+        if one.io is None:
+            found = {}
             for line in read(f"/proc/{one.pid}/io", 512).splitlines():
                 name, _, value = line.partition(": ")
-                total += int(value) if name in ("rchar", "wchar") else 0
-        return total
+                if name in ("read_bytes", "write_bytes", "rchar", "wchar"):
+                    found[name] = int(value)
+            disk = found.get("read_bytes", 0) + found.get("write_bytes", 0)
+            one.io = disk, found.get("rchar", 0) + found.get("wchar", 0)
+        return one.io
 
     def _tools(self, ours: "list[Process]") -> "tuple[list[dict[str, Any]], set[int]]":
         """Programs known by name and jobs of terminals, each with all below it; and the ids of all those processes."""
@@ -179,7 +173,7 @@ class Look:
 
     def _tool(self, one: Process, kind: str, tree: "list[Process]") -> "dict[str, Any]":
         cpu = sum(self._cpu(each) for each in tree)
-        talked = self._talk(tree)
+        talked = sum(self._io(each)[1] for each in tree)  # since each began
         self.counters["talk"][one.id] = talked
         was = (self.before.get("talk") or {}).get(one.id)
         born = self.up - self.span

@@ -91,7 +91,7 @@ class Process:
         self.user = -1
         self.argv = []  # type: list[str]
         self.cgroup = ""
-        self.io = 0
+        self.io = None  # type: tuple[int, int] | None
         self.children = []  # type: list[Process]
 
     @property
