@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from devboxd.model.change import CALM
+from devboxd.model.price import parent_region
 from devboxd.model.project import Project
 from devboxd.model.step import (
     ChangeType,
@@ -42,7 +43,7 @@ def region_of(project: Project) -> str | None:
     if project.account.region is not None:
         return project.account.region
     zones = {place.zone for place in project.spec.places if place.zone is not None}
-    regions = {zone.rstrip("abcdefghijklmnopqrstuvwxyz") for zone in zones}  # eu-central-1a; us-west-2-lax-1a
+    regions = {parent_region(zone) for zone in zones}
     return regions.pop() if len(regions) == 1 else None
 
 

@@ -142,12 +142,19 @@ def _tiers(tiers: tuple[Tier, ...], wanted: int) -> Decimal:
     return total
 
 
-_ZONE: Final = re.compile(r"(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)[a-z]\Z")
+# us-east-1a; a local zone is us-west-2-lax-1a, a wavelength zone us-east-1-wl1-bos-wlz-1.
+_ZONE: Final = re.compile(r"(?P<region>[a-z]{2,}(?:-[a-z]+)+-\d)(?:(?P<ordinary>[a-z])|-[a-z0-9-]+)\Z")
 
 
 def region_of(zone: str | None) -> str | None:
     """The region of a zone; None for what is no ordinary zone (a local zone has prices of its own)."""
     match = _ZONE.match(zone or "")
+    return match["region"] if match and match["ordinary"] else None
+
+
+def parent_region(zone: str) -> str | None:
+    """The region that any zone belongs to, also a local or a wavelength zone; None: that is no zone."""
+    match = _ZONE.match(zone)
     return match["region"] if match else None
 
 

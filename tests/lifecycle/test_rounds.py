@@ -290,6 +290,10 @@ def test_a_table_speaks_for_its_own_account_and_region_only() -> None:
     assert "not written down" in not_here(project(), "AIDA1", "us-west-2")
     assert region_of(project(spec=in_zones("us-west-2a", "us-east-1b"))) is None
     assert region_of(project(spec=in_zones("us-gov-west-1c"))) == "us-gov-west-1"
+    assert region_of(project(spec=in_zones("us-west-2-lax-1a", "us-west-2c"))) == "us-west-2"
+    assert region_of(project(spec=in_zones("us-east-1-wl1-bos-wlz-1"))) == "us-east-1"
+    assert region_of(project(spec=in_zones("eusc-de-east-1a"))) == "eusc-de-east-1"
+    assert region_of(project(spec=in_zones("the moon"))) is None
 
 
 def test_only_what_lets_a_box_run_is_kept_from_the_function() -> None:

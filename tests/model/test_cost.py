@@ -475,6 +475,7 @@ def test_the_region_of_a_zone() -> None:
     assert region_of("us-east-1a") == "us-east-1"
     assert region_of("us-gov-west-1b") == "us-gov-west-1"
     assert region_of("us-west-2-lax-1a") is None
+    assert region_of("us-east-1-wl1-bos-wlz-1") is None
     assert region_of(None) is None
 
 
