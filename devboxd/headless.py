@@ -76,19 +76,11 @@ class Ground:
     def fleets(self) -> list[Fleet]:
         """One for each owner, with one look for all of them."""
         lookout = Lookout(self.shared, AwsComputes(self.callers), self.account_of)
-        reporters = {
-            owner: Reporter(self.shared.time, self.tell, owner if self.saves_only else "")
-            for owner in self.owners
-        }
+        return [self._fleet(owner, lookout) for owner in self.owners]
 
-        def called(project: Project, call: Any) -> None:
-            reporters.get(project.owner, next(iter(reporters.values()))).called(project, call)
-
-        lookout.on_call = called
-        return [self._fleet(owner, lookout, reporters[owner]) for owner in self.owners]
-
-    def _fleet(self, owner: str, lookout: Lookout, reporter: Reporter) -> Fleet:
+    def _fleet(self, owner: str, lookout: Lookout) -> Fleet:
         time = self.shared.time
+        reporter = Reporter(time, self.tell, owner if self.saves_only else "")
         return Fleet(
             self.shared,
             Book(self.store, owner, self.me, new_id, time.wall),
@@ -102,14 +94,14 @@ class Ground:
             decide=(lambda seen: saving_only(next_step(seen))) if self.saves_only else next_step,
         )
 
-    def minds(self, project: Project, owner: str, reporter: Reporter | None = None) -> bool:
+    def minds(self, project: Project, owner: str, reporter: Reporter) -> bool:
         """Say whether a project is looked after here."""
         if self.only is not None and project.name.lower() != self.only.lower():
             return False
         region = self.table.region if self.table is not None and self.saves_only else None
         why = not_here(project, owner, region) if region is not None else ""
-        if why and reporter is not None:
-            reporter.line("skipped", project, why)
+        if why:
+            reporter.left(project, why)
         return not why
 
     def account_of(self, project: Project) -> Account:
@@ -121,14 +113,26 @@ class Ground:
 
 async def rounds(ground: Ground, left: Callable[[], float]) -> dict[str, End]:
     """Every project as far as it goes now; by uid."""
-    fleets = ground.fleets()
-    one = Rounds(ground.shared.time, ground.tell, left, lambda project, fleet: fleet.minds(project))
+    one = Rounds(ground.shared.time, ground.tell, left, ground.saves_only)
     try:
-        await one.run(fleets)
+        await one.run(ground.fleets())
     except asyncio.CancelledError:
         if not ground.shared.tasks.is_closing:
             raise
     return one.ends
+
+
+async def bounded(
+    ground: Ground, left: Callable[[], float], seconds: float | None, stopped: asyncio.Event
+) -> dict[str, End]:
+    """The same, and all of it is ended after ``seconds``, or when told to stop."""
+    tasks = ground.shared.tasks
+    work = tasks.spawn("rounds", rounds(ground, left))
+    watch = tasks.spawn("stop", stopped.wait())
+    await asyncio.wait((work, watch), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        await tasks.stop()
+    return work.result() if work.done() and not work.cancelled() else {}
 
 
 # The command ------------------------------------------------------------------------------------------------
@@ -189,12 +193,7 @@ async def _reconcile(asked: argparse.Namespace, environment: Mapping[str, str], 
         if not asked.once:
             await _for_ever(ground, stopped, asked.seconds)
             return 0
-        work = shared.tasks.spawn("rounds", rounds(ground, lambda: until - clock.boottime()))
-        watch = shared.tasks.spawn("stop", stopped.wait())
-        await asyncio.wait((work, watch), timeout=asked.seconds, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            await shared.tasks.stop()
-        ends = work.result() if work.done() and not work.cancelled() else {}
+        ends = await bounded(ground, lambda: until - clock.boottime(), asked.seconds, stopped)
     if asked.project is not None and not ends and not stopped.is_set():
         sys.stderr.write(f"error: there is no project named {asked.project!r} here\n")
         return exit_status(Kind.NOT_FOUND)
@@ -205,7 +204,8 @@ async def _for_ever(ground: Ground, stopped: asyncio.Event, seconds: float | Non
     """All loops, until told to stop."""
     tasks = ground.shared.tasks
     for fleet in ground.fleets():
-        tasks.spawn("fleet", steadily(ground.shared, "fleet", fleet.run))
+        name = f"projects of {fleet.book.owner}"
+        tasks.spawn(name, steadily(ground.shared, name, fleet.run))
     try:
         async with asyncio.timeout(seconds):
             await stopped.wait()
@@ -261,7 +261,8 @@ def _plain(line: Line) -> None:
     if line.kind != "wait":
         what = f"{line.what}: " if line.what and line.kind not in ("step", "end") else ""
         text = f"{line.what} ({line.phase})" if line.kind == "end" else f"{what}{line.text}"
-        sys.stdout.write(f"{line.project}  {line.kind:8}{text}\n")
+        owner = f"{line.owner}  " if line.owner else ""
+        sys.stdout.write(f"{owner}{line.project}  {line.kind:8}{text}\n")
         sys.stdout.flush()
 
 
@@ -300,11 +301,8 @@ async def _handle(context: Context, environment: Mapping[str, str]) -> dict[str,
                 shared, store, owners, callers, NoBox(), new_owner(), _json,
                 table=Account(None, caller.region), saves_only=True,
             )  # fmt: skip
-            work = shared.tasks.spawn("rounds", rounds(ground, lambda: until - clock.boottime()))
-            await asyncio.wait((work,), timeout=max(0.0, until - clock.boottime() + MARGIN / 2))
-            if not work.done():
-                await shared.tasks.stop()
-            ends = work.result() if not work.cancelled() else {}
+            seconds = max(0.0, until - clock.boottime() + MARGIN / 2)
+            ends = await bounded(ground, lambda: until - clock.boottime(), seconds, asyncio.Event())
     finally:
         await shared.tasks.stop()
         await callers.close()

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from devboxd import headless
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork, NoBox
-from devboxd.control.lifecycle.fleet import Fleet, Lookout
+from devboxd.control.lifecycle.fleet import LIST_EVERY, Fleet, Lookout
 from devboxd.control.lifecycle.rounds import End, Line, Reported, Reporter, Rounds, worst
 from devboxd.errors import LoginNeeded
 from devboxd.model.beyond import not_here, region_of, saving_only
@@ -42,7 +43,6 @@ def elsewhere(
     ids = itertools.count(1)
     lookout = Lookout(one.shared, FakeComputes(one.account))
     reporter = Reporter(one.shared.time, lines.append)
-    lookout.on_call = reporter.called
 
     def op() -> str:
         return f"{me}-{next(ids):06d}"
@@ -267,6 +267,38 @@ async def test_all_ledgers_in_three_queries_are_what_one_query_each_gives() -> N
     assert one.store.reads == reads + 1
     for known in found:
         assert known == await one.book.load(known.project.uid) or known.versions
+
+
+async def test_what_is_left_alone_is_said_once_however_long_it_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """For ever means for ever: a line every two minutes would fill a disk."""
+    one = bench()
+    await one.book.create(Project("uid-1", "api", OWNER, Account(None, "eu-central-1")), "made")
+    theirs = Book(one.store, "you", "x", lambda: "op-1", LoopClock().wall)
+    await theirs.create(Project("uid-2", "api", "you"), "made")
+    unused: Any = None
+    ground = headless.Ground(
+        one.shared, one.store, [OWNER, "you"], unused, NoBox(), "function", headless._plain,
+        table=Account(None, "us-east-1"), saves_only=True,
+    )  # fmt: skip
+    stopped = asyncio.Event()
+    await headless._for_ever(ground, stopped, 10 * LIST_EVERY)
+    assert capsys.readouterr().out.splitlines() == [
+        "me  api  skipped it is in eu-central-1",
+        "you  api  skipped its region is not written down",
+    ]
+
+
+@pytest.mark.parametrize(("owners", "said"), [(False, ""), (True, OWNER)])
+async def test_every_line_says_whose_project_it_is_where_there_are_several(owners: bool, said: str) -> None:
+    one = await start(bench())
+    await one.launched()
+    await stop(one)
+    fresh = bench(one.store, model=one.model)
+    fleets, lines = elsewhere(fresh)
+    await Rounds(fresh.shared.time, lines.append, lambda: 3600.0, owners).run(fleets)
+    assert [line.owner for line in lines if line.kind == "end"] == [said]
 
 
 # Which projects, and which steps

@@ -209,6 +209,9 @@ class Quietly:
     def waits(self, project: Project, why: str) -> None:
         pass
 
+    def called(self, project: Project, call: Ec2Call) -> None:
+        pass
+
     def refused(self, project: Project, error: DevboxError) -> None:
         self._daemon.world.note(f"{self._daemon.name}   refused: {error.message}")
 

@@ -64,7 +64,6 @@ class Lookout:
     shared: Shared
     computes: Computes
     account_of: Callable[[Project], Account] = lambda project: project.account
-    on_call: Callable[[Project, Ec2Call], None] = lambda project, call: None  # it was accepted
     _waiting: dict[Account, dict[str, _Asked]] = field(default_factory=dict)
 
     async def act(self, project: Project, call: Ec2Call) -> None:
@@ -72,7 +71,6 @@ class Lookout:
         account = self.account_of(project)
         async with self.shared.gates.of(("act", account)).enter():
             await self.computes.compute(account).act(call)
-        self.on_call(project, call)
 
     async def look(self, project: Project, hint: Hint, book: Book) -> Look:
         """One project's share of a look that begins after this was called. ``book``: where its row is."""
@@ -319,6 +317,11 @@ class Fleet:
             self._statuses[project.uid] = Status(project, why)
             self._shared.news.clear_condition("project-refused", project.name)
             self._told.ring()
+
+    def called(self, project: Project, call: Ec2Call) -> None:
+        """AWS accepted a call."""
+        if self._audience is not None:
+            self._audience.called(project, call)
 
     def refused(self, project: Project, error: DevboxError) -> None:
         """AWS refused a call, or did not answer."""

@@ -55,6 +55,9 @@ class Told(Protocol):
     def waits(self, project: Project, why: str) -> None:
         """Nothing can be done now but wait."""
 
+    def called(self, project: Project, call: Ec2Call) -> None:
+        """AWS accepted a call."""
+
     def refused(self, project: Project, error: DevboxError) -> None:
         """AWS refused a call, or did not answer."""
 
@@ -219,6 +222,7 @@ class Reconciler:
                 await self._unpin(uid, generation, pin)
             case _:
                 await self.clouds.act(seen.project, call)
+                self.told.called(seen.project, call)
 
     async def _refused(self, seen: Seen, call: Call, error: DevboxError) -> float:
         """A refusal is written down where the table says so; else it is tried again, later each time."""

@@ -65,6 +65,7 @@ class Reporter:
     time: Time
     tell: Tell
     owner: str = ""
+    _left: dict[str, str] = field(default_factory=dict)  # why each project was left alone, by uid
 
     def happened(self, project: Project, what: str, text: str) -> None:
         """See ``reconcile.Told``."""
@@ -79,8 +80,14 @@ class Reporter:
         self.line("refused", project, error.message, error.code)
 
     def called(self, project: Project, call: Ec2Call) -> None:
-        """A call was accepted."""
+        """See ``reconcile.Told``."""
         self.line("call", project, "accepted", type(call).__name__)
+
+    def left(self, project: Project, why: str) -> None:
+        """A project is not looked after here: told once, however often it is met."""
+        if self._left.get(project.uid) != why:
+            self._left[project.uid] = why
+            self.line("skipped", project, why)
 
     def line(self, kind: str, project: Project, text: str, what: str = "") -> None:
         """Tell it."""
@@ -128,12 +135,12 @@ class _Skipping:
 
 @dataclass(slots=True)
 class Rounds:
-    """All projects of these fleets, once. ``left``: seconds until we have to be gone."""
+    """All projects of these fleets, once. ``left``: seconds until we have to be gone; ``owners``: lines name theirs."""
 
     time: Time
     tell: Tell
     left: Callable[[], float]
-    minds: Callable[[Project, Fleet], bool] = lambda project, fleet: True
+    owners: bool = False
     ends: dict[str, End] = field(default_factory=dict)  # by uid
 
     async def run(self, fleets: Sequence[Fleet]) -> list[End]:
@@ -144,7 +151,7 @@ class Rounds:
         found = [(fleet, known) for fleet in fleets for known in await fleet.book.ledgers()]
         async with asyncio.TaskGroup() as group:
             for fleet, known in found:
-                if self.minds(known.project, fleet):
+                if fleet.minds(known.project):
                     group.create_task(self._one(fleet, known), name=f"project {known.project.uid}")
         return list(self.ends.values())
 
@@ -161,7 +168,7 @@ class Rounds:
         project = one.known.project if one.known is not None else known.project
         end = self.ends[one.uid]
         text = project.reason if end is End.BROKEN else ""
-        owner = fleet.book.owner
+        owner = fleet.book.owner if self.owners else ""
         self.tell(Line(self.time.wall(), "end", project.name, text, project.phase, end, owner))
 
     async def _settle(self, one: Reconciler) -> End:
