@@ -30,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
                 "devboxctl idle api",
                 "devboxctl idle api --after 1h --then cold",
                 "devboxctl idle api --never 'mon-fri 22:00-07:00 Europe/Berlin'",
+                "devboxctl idle api --lid 15m",
                 "devboxctl idle api --reset",
             ],
         ),
@@ -81,13 +82,21 @@ def idle(
         str | None,
         typer.Option("--max-run", metavar="SPAN", help="The longest time that it may run; 0: no limit."),
     ] = None,
+    lid: Annotated[
+        str | None,
+        typer.Option(
+            "--lid",
+            metavar="SPAN",
+            help="Without work, stop so long after the last laptop has left; 0: they do not matter.",
+        ),
+    ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="As the configuration says.")] = False,
 ) -> None:
     """Show or change when the box of a project goes for being idle.
 
     warm: saved and kept stopped for a while; cold: saved and gone; notify: only said.
     """
-    if not reset and after is warn is then is max_run is None and never is None:
+    if not reset and after is warn is then is max_run is lid is None and never is None:
         _print(ask.ask(routes.SHOW_IDLE, wire.ProjectName(project)))
         return
     request = wire.IdleChange(
@@ -96,7 +105,8 @@ def idle(
         warn=_seconds(warn) if warn is not None else None,
         then=then,
         never=[one for one in never if one] if never is not None else None,
-        max_run=(0.0 if max_run == "0" else _seconds(max_run)) if max_run is not None else None,
+        max_run=_seconds_or_none(max_run),
+        lid=_seconds_or_none(lid),
         reset=reset,
     )
     _print(ask.ask(routes.CHANGE_IDLE, request))
@@ -168,6 +178,8 @@ def why(project: Name) -> None:
         show.print_json(found)
         return
     show.write_line(_sentence(found))
+    if found.policy.lid is not None and found.policy.then != "notify" and found.verdict is not None:
+        show.write_line(_lid(found))
     if found.evidence:
         show.write("\n")
         rows = [(one.signal, one.seen, "yes" if one.counts else "no") for one in found.evidence]
@@ -220,6 +232,13 @@ def _seconds(text: str) -> float:
     return sum(int(count) * UNITS[unit] for count, unit in re.findall(r"(\d+)(s|min|m|h|d)", plain))
 
 
+def _seconds_or_none(text: str | None) -> float | None:
+    """The same; 0 takes a limit away, None leaves it."""
+    if text is None:
+        return None
+    return 0.0 if text == "0" else _seconds(text)
+
+
 def _span(seconds: float) -> str:
     minutes = round(seconds / 60)
     days, hours, rest = minutes // 1440, minutes % 1440 // 60, minutes % 60
@@ -259,6 +278,19 @@ def _sentence(found: wire.Idle) -> str:
     )
 
 
+def _of_lid(policy: wire.IdlePolicy) -> str:
+    if policy.then == "notify":
+        return f"{_span(policy.lid or 0.0)}, but it is only told when it is idle"
+    return f"{_span(policy.lid or 0.0)} after the last laptop has left"
+
+
+def _lid(found: wire.Idle) -> str:
+    """What happens when the lid is closed."""
+    here = ", ".join(one.name for one in found.laptops if one.here) or "none"
+    what = f"it stops {show.minute(found.lid_stops)}" if found.lid_stops else f"it stays: {found.lid_why}"
+    return f"laptops that are here: {here}; if all of them go now, {what}"
+
+
 def _print(found: wire.Idle) -> None:
     if settings.json:
         show.print_json(found)
@@ -279,6 +311,9 @@ def _print(found: wire.Idle) -> None:
             ("warn", _span(policy.warn)),
             ("then", policy.then),
             ("never", ", ".join(policy.never)),
+            ("lid", _of_lid(policy) if policy.lid else None),
+            ("laptops", ", ".join(one.name for one in found.laptops if one.here) if policy.lid else None),
+            ("if all laptops go", show.minute(found.lid_stops) if found.lid_stops else found.lid_why),
             ("longest run", _span(policy.max_run) if policy.max_run else None),
             ("hours", policy.hours),
             ("starts", policy.starts or None),

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from devboxd.errors import Unreachable
-from devboxd.model.idle import empty
+from devboxd.model.idle import LAPTOPS_MOST, empty
 from devboxd.text import one_line
 
 PROGRAM: Final = "activity"
@@ -71,6 +71,15 @@ def _fits(found: object, kind: object, name: str) -> bool:
         return found is None or (isinstance(found, list) and len(found) == 3 and _is_number(found[0]))
     if name == "evidence":
         return isinstance(found, list) and all(isinstance(row, list) and len(row) == 3 for row in found)
+    if name == "here":
+        return found is None or (
+            isinstance(found, dict)
+            and len(found) <= LAPTOPS_MOST
+            and all(
+                isinstance(one, list) and len(one) == 2 and all(map(_is_number, one))
+                for one in found.values()
+            )
+        )
     if name in ("at", "idle_since", "began"):
         return found is None or _is_number(found)
     return found is None or isinstance(found, str if name == "boot" else type(kind))

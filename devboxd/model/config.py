@@ -121,6 +121,7 @@ class IdleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_run: Text | None = None
     hours: Text | None = None
     deadman: Text = "1d"
+    lid: Text | None = None
 
     def policy(self) -> IdlePolicy:
         """The same, read. Raises BadRequest for what can not be together."""
@@ -133,6 +134,7 @@ class IdleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 max_run=idle_policy.duration(self.max_run) if self.max_run is not None else None,
                 hours=self.hours,
                 deadman=idle_policy.duration(self.deadman),
+                lid=idle_policy.duration(self.lid) if self.lid is not None else None,
             )
         )
 
@@ -366,6 +368,7 @@ _RULES: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
     "warn": (_is_span, _SPAN),
     "max_run": (_is_span, _SPAN),
     "deadman": (_is_span, _SPAN),
+    "lid": (_is_span, _SPAN),
     "hours": (lambda text: _is(idle_policy.window, text), _WINDOW),
     "document": (is_document, "is neither the name nor the ARN of a session document"),
 }

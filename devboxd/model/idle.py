@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 ACTIVE, IDLE, UNKNOWN = "active", "idle", "unknown"
+LID = "lid"
 
 GAP = 150.0  # seconds between two samples after which what lies between them is unknown
 MINUTE = 60.0
@@ -58,12 +59,13 @@ EVIDENCE_MOST = 100
 MINUTES_KEPT = 24 * 60  # verdicts that are remembered, a letter for each minute
 SPANS_MOST = 400  # times of a never-window in the rules of a box
 LEAST_RATE = 30.0  # seconds: a shorter sample is not blown up to a minute
+LAPTOPS_MOST = 16  # whose signs are kept
 
 
 def empty() -> "dict[str, Any]":
     """Nothing is known."""
     return {"seen": {}, "at": None, "boot": None, "verdict": UNKNOWN, "idle_since": None, "began": None,
-            "warned": None, "minutes": "", "evidence": [], "last": None, "leases": []}  # fmt: skip
+            "warned": None, "minutes": "", "evidence": [], "last": None, "leases": [], "here": {}}  # fmt: skip
 
 
 def judge(state: "Mapping[str, Any]", sample: "Mapping[str, Any]") -> "dict[str, Any]":
@@ -71,7 +73,8 @@ def judge(state: "Mapping[str, Any]", sample: "Mapping[str, Any]") -> "dict[str,
 
     ``verdict`` of the minute; ``evidence``: rows of ``[signal, what was seen, whether it counts]``; ``last``: the row
     that counted last, with its time; ``idle_since``: since when every minute is idle; null: it is not; ``warned``: when the
-    box was warned, and of what.
+    box was warned, and of what; ``here``: of each laptop that was here in this life of the box, when it last said so,
+    and until when that holds.
     """
     at = float(sample["at"])
     before = state["at"]
@@ -100,11 +103,12 @@ def judge(state: "Mapping[str, Any]", sample: "Mapping[str, Any]") -> "dict[str,
         "verdict": verdict,
         "idle_since": since,
         "began": known["began"] if known["began"] is not None else at,
-        "warned": known["warned"] if verdict == IDLE or (known["warned"] or [0, IDLE])[1] != IDLE else None,
+        "warned": known["warned"] if verdict == IDLE or (known["warned"] or [0, IDLE])[1] not in (IDLE, LID) else None,
         "minutes": minutes[-MINUTES_KEPT:],
         "evidence": rows[:EVIDENCE_MOST],
         "leases": [str(one.get("id")) for one in sample.get("leases") or ()][:TOOLS_MOST],
         "last": [at, counting[0][0], counting[0][1]] if counting else known["last"],
+        "here": known.get("here") or {},
     }  # fmt: skip
 
 
@@ -210,10 +214,12 @@ def decide(state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float) -
 
     ``rules``: ``after`` and ``warn`` in seconds; ``never``: pairs of times in which it is not stopped; ``hours``: pairs
     of times in which it is wanted (outside of them ``after`` is ``warn``); ``max_run`` in seconds, ``started``, ``held``:
-    it is not stopped before; ``leases``: those that the daemon knows.
+    it is not stopped before; ``leases``: those that the daemon knows; ``lid``: seconds after which it goes when every
+    laptop has left it.
 
-    It stops only when every minute of the last ``after`` seconds was idle, the last look is fresh, nothing holds it, and
-    it was warned ``warn`` seconds ago.
+    It stops only when every minute of the last ``after`` seconds was idle (``lid`` seconds, where no laptop was here for
+    so long, either), the last look is fresh, nothing holds it, and it was warned ``warn`` seconds ago (half of ``lid``
+    at most). ``alone``: it follows the lid, and no laptop is here: nobody else will stop it.
     """
     after, warn = float(rules["after"]), float(rules["warn"])
     found = []
@@ -222,6 +228,16 @@ def decide(state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float) -
         found.append(
             (_with_hours(since, after, warn, rules.get("hours")), IDLE, "idle since " + span(now - since))
         )
+    left = _left(state, rules, now)
+    if left is not None and state["verdict"] == IDLE and state["idle_since"] is not None:
+        since = max(left, float(state["idle_since"]))
+        text = (
+            "no laptop was here for "
+            + span(now - left)
+            + ", and it is idle since "
+            + span(now - float(state["idle_since"]))
+        )
+        found.append((since + float(rules["lid"]), LID, text))
     started, most = rules.get("started"), rules.get("max_run")
     if most and started is not None:
         end = float(started) + float(most)
@@ -230,8 +246,10 @@ def decide(state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float) -
         why = (
             "something works on it" if state["verdict"] == ACTIVE else "it cannot be told whether it is idle"
         )
-        return {"do": REST, "at": None, "warn_at": None, "cause": None, "why": why}
+        return {"do": REST, "at": None, "warn_at": None, "cause": None, "why": why, "alone": left is not None}
     at, cause, why = min(found)
+    if cause == LID:
+        warn = min(warn, float(rules["lid"]) / 2)
     warned = state["warned"] if state["warned"] is not None and state["warned"][1] == cause else None
     if warned is not None:
         at = max(at, float(warned[0]) + warn)
@@ -246,12 +264,34 @@ def decide(state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float) -
         do = WARN
     elif warned is not None and now >= at and 0 <= now - state["at"] <= FRESH:
         do = STOP if _held(now, state, rules, now)[0] <= now else REST
-    return {"do": do, "at": at, "warn_at": at - warn, "cause": cause, "why": why}
+    return {"do": do, "at": at, "warn_at": at - warn, "cause": cause, "why": why, "alone": left is not None}
 
 
 def warn(state: "Mapping[str, Any]", decision: "Mapping[str, Any]", now: float) -> "dict[str, Any]":
     """What is known once everybody on the box has been warned."""
     return dict(state, warned=[now, decision["cause"]])
+
+
+def signed(state: "Mapping[str, Any]", who: str, seconds: float, now: float) -> "dict[str, Any]":
+    """What is known once a laptop has said that it is here, and is so for ``seconds`` unless it says it again."""
+    here = {name: times for name, times in (state.get("here") or {}).items() if name != who}
+    here[_text(who)] = [now, now + seconds]
+    newest = sorted(here, key=lambda name: here[name][0])[-LAPTOPS_MOST:]
+    warned = state["warned"] if (state["warned"] or [0, IDLE])[1] != LID else None
+    return dict(state, here={name: here[name] for name in newest}, warned=warned)
+
+
+def unattended(state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float) -> "dict[str, Any]":
+    """What ``decide`` would say if every laptop went now."""
+    return decide(dict(state, here={"": [now, now]}), rules, now)
+
+
+def _left(state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float) -> "float | None":
+    """When the last laptop said that it is here; None: one still is, none ever was, or it is nobody's business."""
+    here = state.get("here")
+    if not rules.get("lid") or not here or any(float(until) > now for _, until in here.values()):
+        return None
+    return max(float(at) for at, _ in here.values())
 
 
 def _with_hours(since: float, after: float, warn: float, hours: "Any") -> float:

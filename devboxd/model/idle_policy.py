@@ -41,7 +41,7 @@ class IdlePolicy(msgspec.Struct, frozen=True):
     """Seconds; windows as words, see ``window``. ``hours``: when the box is wanted: outside of them it goes sooner.
 
     ``starts``: whether the daemon brings it up when the hours begin. ``deadman``: it is stopped so long after the last look
-    of a daemon.
+    of a daemon. ``lid``: a box on which nothing works goes so long after the last laptop has left; None: it does not care.
     """
 
     after: float = 1800.0
@@ -52,6 +52,12 @@ class IdlePolicy(msgspec.Struct, frozen=True):
     hours: str | None = None
     starts: bool = False
     deadman: float = 86400.0
+    lid: float | None = None
+
+    @property
+    def follows(self) -> float | None:
+        """Seconds after which a box goes that every laptop has left; None: it stays."""
+        return self.lid if self.then is not Then.NOTIFY else None
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -147,6 +153,8 @@ def checked(policy: IdlePolicy) -> IdlePolicy:
         raise BadRequest("idle.max_run is not shorter than idle.after")
     if not max(policy.after, 3600.0) <= policy.deadman <= LONGEST:
         raise BadRequest("idle.deadman is at least 1h, and not shorter than idle.after")
+    if policy.lid is not None and not LEAST_AFTER <= policy.lid <= LONGEST:
+        raise BadRequest("idle.lid is at least 5m and at most 366d")
     if len(policy.never) > WINDOWS_MOST:
         raise BadRequest(f"idle.never has more than {WINDOWS_MOST} windows")
     for one in policy.never:
@@ -181,10 +189,16 @@ def rules(
         "never": [list(one) for one in never[:SPANS_MOST]],
         "hours": [list(one) for one in hours[:SPANS_MOST]],
         "max_run": policy.max_run,
+        "lid": policy.follows,
         "started": started,
         "held": held,
         "leases": list(leases),
     }
+
+
+def signs_every(policy: IdlePolicy) -> float | None:
+    """Seconds between two signs of a laptop that it is here; None: its looks do."""
+    return policy.follows / 3 if policy.follows is not None else None
 
 
 def next_start(policy: IdlePolicy, now: float) -> float | None:

@@ -41,6 +41,10 @@ async def test_a_policy_is_the_configured_one_until_the_project_has_its_own(serv
     assert "max_run" not in found["policy"]
     _, found = await ask(server, "POST", "/v1/projects/api/idle", {"hours": ""})
     assert "hours" not in found["policy"]
+    _, found = await ask(server, "POST", "/v1/projects/api/idle", {"lid": 900})
+    assert found["policy"]["lid"] == 900.0
+    _, found = await ask(server, "POST", "/v1/projects/api/idle", {"lid": 0})
+    assert "lid" not in found["policy"]
     _, found = await ask(server, "POST", "/v1/projects/api/idle", {"reset": True})
     assert found["policy"] == {"after": 1800.0, "warn": 600.0, "then": "warm"}
 
@@ -49,6 +53,7 @@ async def test_a_policy_is_the_configured_one_until_the_project_has_its_own(serv
     ("path", "body", "code", "says"),
     [
         ("idle", {"after": 1}, "bad-request", "at least 5m"),
+        ("idle", {"lid": 60}, "bad-request", "idle.lid is at least 5m"),
         ("idle", {"then": "explode"}, "bad-request", "'explode'"),
         ("idle", {"never": ["x"]}, "bad-request", "'x' is no time of the week"),
         ("leases", {}, "bad-request", "needs an end"),

@@ -502,6 +502,56 @@ def test_the_watchdog_powers_off_the_instance_it_was_installed_for_and_no_other(
         assert looks[-1]["stopped"] is None
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")
+@pytest.mark.parametrize("is_here", [True, False])
+def test_the_watchdog_follows_the_lid_without_a_margin(tmp_path: Path, is_here: bool) -> None:
+    """The laptop said that it is here, a quarter of an hour ago or just now."""
+    if subprocess.run(
+        ["unshare", "-pfnm", "--mount-proc", "true"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("no namespaces here")
+    stub = tmp_path / "bin"
+    stub.mkdir()
+    (stub / "systemctl").write_text(f"#!/bin/sh\necho systemctl $* >>{tmp_path}/called\n")
+    (stub / "systemctl").chmod(0o755)
+    (tmp_path / "program.py").write_text(load_program("activity"))
+    rules = {**RULES, "after": 36000.0, "lid": 900.0, "instance": "i-0123", "home": str(tmp_path)}
+    given = json.dumps(rules | {"here": ["me@laptop/1", 450.0]})
+    age = (
+        "import json, sys; path = sys.argv[1]; known = json.load(open(path)); state = known['state'];"
+        "state['idle_since'] -= 1200; state['warned'] = [state['at'] - 460, 'lid'];"
+        "assert 'here' not in known['rules'];"
+        f"state['here'] = {{name: [a - {0 if is_here else 905}, b - {0 if is_here else 905}]"
+        " for name, (a, b) in state['here'].items()};"
+        "json.dump(known, open(path, 'w'))"
+    )
+    script = f"""
+    export PATH={stub}:$PATH
+    mount -t tmpfs none /var/lib; mkdir -p /var/lib/cloud/data; echo i-0123 >/var/lib/cloud/data/instance-id
+    run() {{ {sys.executable} -I {tmp_path}/program.py {tmp_path}/state "$@"; }}
+    run look '{given}'; sleep 1; run look '{given}'
+    {sys.executable} -c "{age}" {tmp_path}/state/idle.json
+    rm -f {tmp_path}/called
+    run minute
+    cp {tmp_path}/called {tmp_path}/kept 2>/dev/null
+    run look '{given}'
+    """
+    done = subprocess.run(
+        ["unshare", "-pfnm", "--mount-proc", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    looks = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [look["state"]["verdict"] for look in looks[1:]] == ["idle", "idle"], done.stderr
+    assert list(looks[-1]["state"]["here"]) == ["me@laptop/1"]
+    called = (tmp_path / "kept").read_text() if (tmp_path / "kept").exists() else ""
+    assert ("systemctl poweroff" in called) is not is_here
+    if not is_here:
+        assert looks[-1]["stopped"]["why"].startswith("no laptop was here for 15 min")
+
+
 # Names -----------------------------------------------------------------------------------------------------
 
 

@@ -44,5 +44,15 @@ def test_why_shows_what_was_seen_on_the_box_and_leases_reach_it(world: World) ->
         "idle", "work", "--after", "1h", "--then", "notify", "--never", "sat,sun 00:00-24:00"
     )
     assert (changed["policy"]["after"], changed["policy"]["then"]) == (3600.0, "notify")
+    lid = world.json("idle", "work", "--lid", "15m", "--then", "warm")
+    assert lid["policy"]["lid"] == 900.0
+    found = world.json("why", "work")
+    (laptop,) = found["laptops"]
+    assert laptop["here"]
+    assert "/" not in laptop["name"]
+    assert found["lid_why"] == "the box has no watchdog, which would stop it"
+    assert "it stays: the box has no watchdog" in world.ok("why", "work")
+    assert "15 min after the last laptop has left" in world.ok("idle", "work")
+    assert world.json("idle", "work", "--lid", "0")["policy"]["lid"] is None
     wrong = world.run("idle", "work", "--after", "1m")
     assert (wrong.returncode, b"at least 5m" in wrong.stderr) == (2, True), wrong.stderr

@@ -9,7 +9,7 @@ from typing import Any
 
 from devboxd.control.base.needs import Deadman
 from devboxd.control.lifecycle.idle import Idle
-from devboxd.model.idle import decide, empty, judge, warn
+from devboxd.model.idle import decide, empty, judge, signed, warn
 from devboxd.model.idle_policy import IdlePolicy
 from devboxd.model.project import Project
 from tests.control.fakes import LoopClock
@@ -51,8 +51,9 @@ class IdleBox(FakeRunner):
         self.looks += 1
         self.rules = json.loads(arguments[2])
         now = LoopClock().wall()
+        here = self.rules.pop("here", None)
         self.minutes_until(instance, now)
-        self.look(now)
+        self.look(now, here)
         answer = {
             "state": self.state,
             "decision": None,
@@ -73,12 +74,13 @@ class IdleBox(FakeRunner):
         while (at := at + 60.0) < now:
             self.look(at)
             decision = decide(self.state, self.rules, at)
-            if decision["do"] == "stop" and at >= decision["at"] + MARGIN and self.rules["then"] != "notify":
+            margin = 0.0 if decision["alone"] else MARGIN
+            if decision["do"] == "stop" and at >= decision["at"] + margin and self.rules["then"] != "notify":
                 self.powered_off.append(at)
                 self.stopped = {"at": at, "why": decision["why"], "evidence": self.state["evidence"]}
                 return
 
-    def look(self, now: float) -> None:
+    def look(self, now: float, here: list[Any] | None = None) -> None:
         """As ``activity.once``."""
         assert self.began is not None
         before = self.state["at"]
@@ -87,6 +89,8 @@ class IdleBox(FakeRunner):
         held = [one for one in self.rules.get("leases", ()) if one["until"] > at and one.get("pid") is None]
         sample["leases"] = held
         self.state = judge(self.state, {**sample, **self.works((now - self.began) / 60.0)})
+        if here is not None:
+            self.state = signed(self.state, here[0], here[1], at)
         decision = decide(self.state, self.rules, at)
         if decision["do"] == "warn":
             self.state = warn(self.state, decision, at)
@@ -102,7 +106,12 @@ class Watcher:
 
 
 def watch(
-    one: Bench, *, policy: IdlePolicy | None = None, deadman: Deadman | None = None, **box: Any
+    one: Bench,
+    *,
+    policy: IdlePolicy | None = None,
+    deadman: Deadman | None = None,
+    me: str = "me",
+    **box: Any,
 ) -> Watcher:
     """A box that looks at itself, and a driver that begins to watch it."""
     runner = IdleBox(one.model, **box)
@@ -119,6 +128,7 @@ def watch(
         usual=lambda: policy or IdlePolicy(),
         notify=notify,
         schedules=deadman,
+        me=me,
     )
     one.shared.tasks.spawn("idle", driver.run())
     return Watcher(driver, runner, notices)

@@ -170,7 +170,7 @@ async def test_a_box_that_does_not_answer_is_asked_again_later_each_time(one: Be
     watcher = watch(one)
     real = watcher.box.look
 
-    def broken(now: float) -> None:
+    def broken(now: float, here: object = None) -> None:
         raise Unreachable("the session was lost")
 
     watcher.box.look = broken  # type: ignore[method-assign]
@@ -302,3 +302,133 @@ async def test_a_box_is_brought_up_when_its_hours_begin_and_goes_soon_after_thei
     assert timedelta(0) <= began - begin.replace(second=0, microsecond=0) < timedelta(minutes=3)
     assert known.project.want is Want.UP
     assert Did.STARTED in await did(watcher, project)
+
+
+# The lid -----------------------------------------------------------------------------------------------------
+
+LID = IdlePolicy(after=8 * 3600.0, lid=900.0)
+
+
+def gone(watcher: Watcher, project: Project) -> list[float]:
+    """Minutes after the launch at which the box has powered itself off."""
+    watcher.box.minutes_until(project.instance or "", LoopClock().wall())
+    return [(at - (project.launched or 0.0)) / 60.0 for at in watcher.box.powered_off]
+
+
+async def test_a_box_stops_itself_a_quarter_of_an_hour_after_the_laptop_slept() -> None:
+    one = await start(bench())
+    watcher, project = watch(one, policy=LID), await one.launched()
+    await asyncio.sleep(2 * 3600.0)
+    assert gone(watcher, project) == []  # eight hours are allowed while the laptop is here
+    looks = watcher.box.looks
+    assert looks <= 2 * 12 + 4  # a sign in five minutes, and no more
+    await stop(one)
+    slept = minutes(project)
+    await asyncio.sleep(3600.0)
+    (at,) = gone(watcher, project)
+    assert 10.0 <= at - slept <= 16.1
+    assert watcher.box.stopped is not None
+    assert watcher.box.stopped["why"].startswith("no laptop was here for 1")
+    assert "and it is idle since 2 h" in watcher.box.stopped["why"]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"tools": [tool("claude", "agent", state="working", since=0.0, cpu=0.2)]},
+        {"tools": [tool("pytest", "finite", cpu=0.1)]},
+        {"input": 5.0},
+        {"missing": ["gpu: nvidia-smi did not answer"]},
+    ],
+)
+async def test_a_box_at_work_does_not_follow_the_lid(seen: dict[str, Any]) -> None:
+    one = await start(bench())
+    watcher, project = watch(one, policy=LID, works=lambda minute: seen), await one.launched()
+    await asyncio.sleep(1800.0)
+    await stop(one)
+    await asyncio.sleep(6 * 3600.0)
+    assert gone(watcher, project) == []
+
+
+async def test_a_lease_holds_it_and_work_that_ends_counts_from_then() -> None:
+    for held in (True, False):
+        one = await start(bench())
+        busy = {"tools": [tool("pytest", "finite", cpu=0.1)]}
+        watcher = watch(one, policy=LID, works=lambda minute: busy if minute < 120 and not held else {})  # noqa: B023
+        project = await one.launched()
+        if held:
+            leases = lease.granted((), "l", LoopClock().wall(), seconds=7200.0)
+            await watcher.idle.book.change(project.uid, lambda known: replace(known, leases=leases))  # noqa: B023
+            watcher.idle.wake(project.uid)
+        await asyncio.sleep(1800.0)
+        await stop(one)
+        await asyncio.sleep(5 * 3600.0)
+        (at,) = gone(watcher, project)
+        assert 120.0 <= at <= 137.0
+
+
+@pytest.mark.parametrize("away", [120.0, 480.0, 840.0])
+async def test_a_restart_of_the_daemon_and_a_network_that_is_away_for_a_while_are_no_lid(away: float) -> None:
+    first = await start(bench())
+    watcher, project = watch(first, policy=LID), await first.launched()
+    await asyncio.sleep(1800.0)
+    watcher.idle.wake(project.uid)  # the last sign is fresh
+    await asyncio.sleep(2.0)
+    await stop(first)
+    await asyncio.sleep(away)
+    second = await start(bench(first.store, model=first.model, me="next"))
+    later = watch(second, policy=LID)
+    later.box.__dict__.update(watcher.box.__dict__)
+    await asyncio.sleep(1800.0)
+    assert gone(later, project) == []
+    assert (later.box.state["warned"] or [0, ""])[1] != "lid"
+    assert (await second.projects.get("api")).project.phase is Phase.RUNNING
+    await stop(second)
+
+
+async def test_any_laptop_keeps_the_box() -> None:
+    """One sleeps, the other one has nothing configured: what it looks is its sign."""
+    first = await start(bench())
+    watcher, project = watch(first, policy=LID, me="a@one/1"), await first.launched()
+    await first.projects.settle("api", replace(project.policy, idle=LID))
+    second = await start(bench(first.store, model=first.model, me="next"))
+    other = watch(second, me="b@two/2")
+    other.box.__dict__.update(watcher.box.__dict__)
+    await asyncio.sleep(1800.0)
+    await stop(first)
+    await asyncio.sleep(3 * 3600.0)
+    assert gone(other, project) == []
+    assert set(other.box.state["here"]) == {"b@two/2"} or len(other.box.state["here"]) == 2
+    await stop(second)
+    left = minutes(project)
+    await asyncio.sleep(3600.0)
+    (at,) = gone(other, project)
+    assert 10.0 <= at - left <= 16.1
+
+
+async def test_an_open_lid_is_a_sign_at_once() -> None:
+    """The daemon slept with its machine: it does not wait for its next look."""
+    one = await start(bench())
+    watcher, project = watch(one, policy=LID), await one.launched()
+    await asyncio.sleep(1800.0)
+    watcher.idle.wake(project.uid)
+    await asyncio.sleep(30.0)
+    looks = watcher.box.looks
+    one.shared.bells.network.ring()
+    await asyncio.sleep(2.0)
+    assert watcher.box.looks == looks + 1
+    for _ in range(20):  # a network that flaps
+        one.shared.bells.network.ring()
+        await asyncio.sleep(0.5)
+    assert watcher.box.looks <= looks + 2
+    await stop(one)
+
+
+async def test_a_box_that_is_only_told_of_does_not_follow_the_lid() -> None:
+    one = await start(bench())
+    policy = IdlePolicy(then=Then.NOTIFY, lid=900.0)
+    watcher, project = watch(one, policy=policy), await one.launched()
+    await asyncio.sleep(1800.0)
+    await stop(one)
+    await asyncio.sleep(3 * 3600.0)
+    assert gone(watcher, project) == []

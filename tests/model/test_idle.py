@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devboxd.model import idle
-from devboxd.model.idle import decide, empty, judge, warn
+from devboxd.model.idle import decide, empty, judge, signed, unattended, warn
 from tests.model.traces import QUIET, RULES, START, Trace, before, sample, stops, tool, verdicts
 
 AGENT = {"name": "claude", "kind": "agent"}
@@ -269,6 +269,114 @@ def test_the_longest_run_ends_though_something_works_but_not_unwarned() -> None:
             stopped = minute
             break
     assert stopped == 60
+
+
+# The lid ----------------------------------------------------------------------------------------------------
+
+
+LID = {**RULES, "after": 36000.0, "lid": 900.0}
+
+
+def slept(minutes: int, last: int, *, holds: float = 300.0, works: int = -1) -> list[tuple[int, str]]:
+    """Warnings and stops by minute, of a quiet box; ``last``: the minute of the only sign; ``works``: up to then."""
+    state, found = before(sample(0)), []
+    for minute in range(minutes):
+        at = START + 60.0 * minute
+        state = judge(state, sample(minute, cpu=0.5 if minute <= works else 0.0))
+        if minute == last:
+            state = signed(state, "me@here/1", holds, at)
+        decision = decide(state, LID, at)
+        if decision["do"] != "rest":
+            found.append((minute, decision["do"]))
+        if decision["do"] == "warn":
+            state = warn(state, decision, at)
+        if decision["do"] == "stop":
+            break
+    return found
+
+
+def test_a_box_goes_so_long_after_the_last_sign_of_a_laptop() -> None:
+    assert slept(600, last=40) == [(48, "warn"), (56, "stop")]
+    assert slept(600, last=40, works=50) == [(58, "warn"), (66, "stop")]  # work counts from its end
+    assert slept(600, last=-1)[0] == (589, "warn")  # no laptop was ever here: the usual time
+    # A laptop that signs for half an hour has its half hour.
+    assert slept(600, last=40, holds=1800.0) == [(70, "warn"), (78, "stop")]
+
+
+def test_a_sign_takes_the_warning_away_and_a_new_life_of_the_box_has_none() -> None:
+    state = judge(before(sample(0)), sample(0))
+    state = signed(state, "a", 60.0, START)
+    for minute in range(1, 12):
+        state = judge(state, sample(minute))
+    decision = decide(state, LID, START + 660.0)
+    assert (decision["do"], decision["cause"], decision["alone"]) == ("warn", "lid", True)
+    state = warn(state, decision, START + 660.0)
+    assert judge(state, sample(12, cpu=0.9))["warned"] is None
+    state = signed(state, "a", 300.0, START + 690.0)
+    assert state["warned"] is None
+    decision = decide(state, LID, START + 690.0)
+    assert (decision["cause"], decision["alone"]) == ("idle", False)
+    assert judge(state, {**sample(12), "boot": "other"})["here"] == {}
+
+
+def test_only_so_many_laptops_are_remembered_the_newest_ones() -> None:
+    state = before(sample(0))
+    for number in range(40):
+        state = signed(state, f"laptop {number}", 60.0, START + number)
+    assert list(state["here"]) == [f"laptop {number}" for number in range(24, 40)]
+
+
+def test_where_the_usual_time_comes_first_nobody_is_waited_for_either() -> None:
+    """The lid was closed late in a quiet time: the box is alone, so its own watchdog needs no margin."""
+    state, rules, at = idle_for(28)
+    state = signed(state, "a", 30.0, at)
+    decision = decide(state, {**rules, "lid": 900.0}, at + 60.0)
+    assert (decision["cause"], decision["alone"]) == ("idle", True)
+    assert not decide(state, rules, at + 60.0)["alone"]
+
+
+def test_what_a_closed_lid_would_do_is_known_before() -> None:
+    state, rules, at = idle_for(15)
+    state = signed(state, "a", 300.0, at)
+    found = unattended(state, {**rules, "after": 36000.0, "lid": 900.0}, at)
+    assert (found["at"], found["cause"]) == (at + 900.0, "lid")
+    lease = {"id": "l", "until": at + 7200.0}
+    found = unattended(state, {**rules, "after": 36000.0, "lid": 900.0, "leases": [lease]}, at)
+    assert found["at"] == at + 7200.0
+    busy = judge(state, sample(99, at=at + 60.0, cpu=1.0))
+    assert unattended(busy, {**rules, "lid": 900.0}, at + 60.0)["at"] is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    signs=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 90)), max_size=12),
+    work=st.sets(st.integers(0, 90), max_size=20),
+    lid=st.integers(5, 30),
+)
+def test_the_lid_stops_no_box_that_works_or_that_a_laptop_keeps(
+    signs: list[tuple[int, int]], work: set[int], lid: int
+) -> None:
+    rules = {**RULES, "after": 90000.0, "lid": 60.0 * lid}
+    state, warned = before(sample(0)), None
+    for minute in range(200):
+        at = START + 60.0 * minute
+        state = judge(state, sample(minute, cpu=0.5 if minute in work else 0.0))
+        for who, when in signs:
+            if when == minute:
+                state = signed(state, str(who), 30.0 * lid, at)
+        decision = decide(state, rules, at)
+        if decision["do"] == "warn":
+            state, warned = warn(state, decision, at), minute
+        if decision["do"] != "stop":
+            continue
+        seen = [when for _, when in signs if when <= minute]
+        assert seen
+        assert minute - max(seen) >= lid
+        assert not {when for when in work if minute - lid < when <= minute}
+        assert warned is not None
+        assert minute - warned >= min(10, lid / 2)
+        return
+    assert not [when for _, when in signs]  # whoever was here and left is followed in the end
 
 
 # Property S10 ----------------------------------------------------------------------------------------------

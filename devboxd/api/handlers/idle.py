@@ -12,7 +12,7 @@ from devboxd.errors import BadRequest
 from devboxd.model.idle_note import Decision
 from devboxd.model.idle_policy import Then
 from devboxd.model.lease import Lease
-from devboxd.text import rfc3339
+from devboxd.text import one_line, rfc3339
 
 
 @answers(routes.SHOW_IDLE)
@@ -42,10 +42,10 @@ async def change(context: Context, asked: wire.IdleChange) -> wire.Idle:
         "max_run": asked.max_run,
         "hours": asked.hours,
         "starts": asked.starts,
+        "lid": asked.lid,
     }
     found = {name: value for name, value in given.items() if value is not None}
-    if found.get("max_run") == 0:
-        found["max_run"] = None
+    found |= {name: None for name in ("max_run", "lid") if found.get(name) == 0}
     if found.get("hours") == "":
         found |= {"hours": None, "starts": False}
     return _view(await context.idle.settle(asked.project, None if asked.reset else found))
@@ -99,6 +99,15 @@ def _decision(one: Decision) -> wire.IdleDecision:
     return wire.IdleDecision(rfc3339(one.at), str(one.did), one.why, evidence, list(one.unsaved))
 
 
+def _laptops(state: dict[str, Any]) -> list[wire.Laptop]:
+    """Those that were here, the last one first; without the mark that makes a name unique."""
+    known = sorted((state.get("here") or {}).items(), key=lambda one: -float(one[1][0]))
+    return [
+        wire.Laptop(one_line(name.partition("/")[0], 60), rfc3339(at), float(until) > float(state["at"]))
+        for name, (at, until) in known
+    ]
+
+
 def _time(at: object) -> str | None:
     return rfc3339(float(at)) if isinstance(at, int | float) else None
 
@@ -117,6 +126,7 @@ def _view(found: IdleView) -> wire.Idle:
             policy.hours,
             policy.starts,
             found.is_own,
+            policy.lid,
         ),
         held=_time(found.held),
         leases=[_lease(one) for one in found.leases],
@@ -131,4 +141,9 @@ def _view(found: IdleView) -> wire.Idle:
         view.idle_since, view.stops = _time(state["idle_since"]), _time(moment.decision["at"])
         view.why, view.watchdog = str(moment.decision["why"]), moment.answer.timer
         view.evidence = [wire.Evidence(*row) for row in moment.rows]
+        view.laptops = _laptops(state)
+        if (lid := moment.unattended) is not None:
+            view.lid_stops, view.lid_why = _time(lid["at"]), str(lid["why"])
+            if not moment.answer.timer:
+                view.lid_stops, view.lid_why = None, "the box has no watchdog, which would stop it"
     return view

@@ -11,7 +11,8 @@ from devboxd.api.wire.project import ProjectName
 class IdlePolicy(msgspec.Struct, omit_defaults=True):
     """Seconds; times of the week as words. ``own``: the project's; else it is the one that is configured.
 
-    ``then``: warm, cold, notify. ``starts``: the box is brought up when its hours begin.
+    ``then``: warm, cold, notify. ``starts``: the box is brought up when its hours begin. ``lid``: without work it goes
+    so long after the last laptop has left.
     """
 
     after: float
@@ -22,6 +23,7 @@ class IdlePolicy(msgspec.Struct, omit_defaults=True):
     hours: str | None = None
     starts: bool = False
     own: bool = False
+    lid: float | None = None
 
 
 class Evidence(msgspec.Struct, omit_defaults=True):
@@ -62,12 +64,21 @@ class IdleDecision(msgspec.Struct, omit_defaults=True):
     unsaved: list[str] = []
 
 
+class Laptop(msgspec.Struct, omit_defaults=True):
+    """A machine whose daemon said at ``at`` that it is here; ``here``: that holds still."""
+
+    name: str
+    at: str
+    here: bool = False
+
+
 class Idle(msgspec.Struct, omit_defaults=True):
     """How a box stands. ``verdict``: active, idle, unknown; None: it was not looked at.
 
     ``idle_since``: every minute since then was idle; ``stops``: when it goes as things are; ``minutes``: the verdicts of
     the last day, a letter (a, i, u) for each, the last one at ``looked``; ``held``: it is not stopped before;
-    ``decisions``: of the last thirty days, oldest first, where they were asked for.
+    ``decisions``: of the last thirty days, oldest first, where they were asked for; ``laptops``: those that were here since
+    the box started; ``lid_stops``: when it goes if all of them leave now; None: it does not, for ``lid_why``.
     """
 
     project: str
@@ -85,13 +96,16 @@ class Idle(msgspec.Struct, omit_defaults=True):
     minutes: str = ""
     leases: list[Lease] = []
     decisions: list[IdleDecision] = []
+    laptops: list[Laptop] = []
+    lid_stops: str | None = None
+    lid_why: str = ""
     version: int = API_VERSION
 
 
 class IdleChange(ProjectName, omit_defaults=True):
     """Change a project's policy. What is not said stays; ``reset``: as it is configured.
 
-    ``max_run`` 0 and empty ``hours`` take them away.
+    ``max_run`` and ``lid`` 0 and empty ``hours`` take them away.
     """
 
     after: float | None = None
@@ -101,6 +115,7 @@ class IdleChange(ProjectName, omit_defaults=True):
     max_run: float | None = None
     hours: Line | None = None
     starts: bool | None = None
+    lid: float | None = None
     reset: bool = False
 
 

@@ -4,7 +4,8 @@ Python 3.6 and the standard library only; reads /proc, writes one small file. Ru
 where there is none (``loop``), and by the daemon over a session (``look``: rules in, everything that is known out).
 
 It stops the box only where nobody else did: ten minutes after the time at which the daemon would have, with the verdict of
-the same rules, and only when the machine is the very instance that it was installed for.
+the same rules, and only when the machine is the very instance that it was installed for. Where the box follows the lid
+and every laptop has left, it does not wait for them. A look of a laptop's daemon is its sign that it is here.
 """
 
 import fcntl
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from devboxd.boxside.programs.parts.note import load, save
 from devboxd.boxside.programs.watch.look import Look
 from devboxd.boxside.programs.watch.machine import is_instance, said, tell, terminals
-from devboxd.model.idle import STOP, WARN, decide, empty, judge, span, warn
+from devboxd.model.idle import STOP, WARN, decide, empty, judge, signed, span, warn
 
 if TYPE_CHECKING:
     from typing import Any
@@ -35,6 +36,7 @@ def once(folder: str, rules: "dict[str, Any] | None" = None, by_daemon: bool = F
     with open(os.path.join(folder, "idle.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = load(path, FILE_MOST)
+        here = (rules or {}).pop("here", None)
         if rules is not None:
             known["rules"] = rules
         now = time.time()
@@ -43,6 +45,8 @@ def once(folder: str, rules: "dict[str, Any] | None" = None, by_daemon: bool = F
         sample = look.sample()
         state = judge(known.get("state") or empty(), sample)
         known["counters"], known["sample"], known["cost"] = look.counters, sample, time.process_time() - began
+        if by_daemon and here:
+            state = signed(state, str(here[0]), float(here[1]), now)
         known["state"] = state
         if known.get("rules"):
             decision = decide(state, known["rules"], now)
@@ -68,7 +72,8 @@ def _words(decision: "dict[str, Any]", now: float) -> str:
 def _stop_if_nobody_does(folder: str, known: "dict[str, Any]", now: float) -> None:
     """The watchdog: whoever should have stopped the box is gone."""
     rules, decision = known["rules"], known["decision"]
-    if rules.get("then") == "notify" or decision["do"] != STOP or now < decision["at"] + MARGIN:
+    margin = 0.0 if decision["alone"] else MARGIN
+    if rules.get("then") == "notify" or decision["do"] != STOP or now < decision["at"] + margin:
         return
     if os.getuid() != 0 or not is_instance(rules.get("instance") or ""):
         return

@@ -96,6 +96,7 @@ class Lifecycle:
             notify=notify or _nobody,
             schedules=schedules,
             seen=self._seen,
+            me=me,
         )
         self.idle = IdleVerbs(shared, self.projects, self._watcher, short_id=_short_id, who=me)
 

@@ -51,12 +51,16 @@ Notify = Callable[[str, str], Awaitable[object]]  # title, text
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """What is known of a box: the answer, when it was given, and what was decided then. ``problem``: why nothing is."""
+    """What is known of a box: the answer, when it was given, and what was decided then. ``problem``: why nothing is.
+
+    ``unattended``: what would be decided if every laptop left now, where it follows the lid.
+    """
 
     at: float
     answer: Answer | None = None
     decision: dict[str, Any] | None = None
     problem: str = ""
+    unattended: dict[str, Any] | None = None
 
     @property
     def rows(self) -> tuple[tuple[str, str, bool], ...]:
@@ -79,7 +83,10 @@ class _Watch:
 
 
 class Idle:
-    """Watches the boxes of a fleet. ``usual``: the policy of projects that have none of their own."""
+    """Watches the boxes of a fleet. ``usual``: the policy of projects that have none of their own.
+
+    ``me``: this laptop, as it tells a box with each look that it is here; empty: it does not.
+    """
 
     def __init__(
         self,
@@ -92,6 +99,7 @@ class Idle:
         notify: Notify,
         schedules: Deadman | None = None,
         seen: Callable[[Project, Answer], None] = lambda project, answer: None,
+        me: str = "",
     ) -> None:
         self.book = IdleBook(fleet.book)
         self._shared = shared
@@ -103,6 +111,7 @@ class Idle:
         self._notify = notify
         self._schedules = schedules
         self._seen = seen  # hears of every look
+        self._me = me
         self._watches: dict[str, _Watch] = {}
 
     # For the verbs
@@ -136,6 +145,7 @@ class Idle:
 
     async def run(self) -> None:
         """Keep a loop going for every box that runs, and bring those up whose hours begin."""
+        self._shared.tasks.spawn("lid", steadily(self._shared, "lid", self._follow_lid))
         since = self._shared.time.wall()
         while True:
             since = await self._hours(since)
@@ -145,6 +155,17 @@ class Idle:
                     self._watches[uid] = _Watch()
                     self._shared.tasks.spawn(f"idle {uid}", self._watched(uid))
             await self._fleet.changed(PROJECTS_EVERY)
+
+    async def _follow_lid(self) -> None:
+        """The lid was opened, or the network is back: say at once that we are here, where that matters."""
+        while True:
+            await self._shared.bells.network.wait(None)
+            now = self._shared.time.wall()
+            for uid, watch in self._watches.items():
+                status = self._fleet.status(uid)
+                follows = status is not None and self.policy(status.project).follows is not None
+                if follows and (watch.moment is None or now - watch.moment.at >= LOOK_LEAST):
+                    watch.bell.ring()
 
     async def _hours(self, since: float) -> float:
         """Bring up what is wanted from now on. A laptop that slept through the hour does it when it wakes."""
@@ -203,7 +224,8 @@ class Idle:
         self._shared.news.raise_condition(
             "idle-unknown", project.name, name=project.name, problem=error.message, hint=error.hint
         )
-        return min(LOOK_MOST, FAILED * 2.0 ** min(watch.failures - 1, 5))
+        delay = min(LOOK_MOST, FAILED * 2.0 ** min(watch.failures - 1, 5))
+        return min(delay, idle_policy.signs_every(self.policy(project)) or LOOK_MOST)
 
     # One pass
 
@@ -218,7 +240,7 @@ class Idle:
             raise CollectorFailed("the clock of the box is wrong by more than five minutes")
         decision = idle.decide(state, rules, state["at"])
         watch.failures = 0
-        watch.moment = Moment(now, answer, decision)
+        watch.moment = _moment(now, answer, decision, rules)
         self._seen(project, answer)
         self._shared.news.clear_condition("idle-unknown", project.name)
         await self._watchdog_note(project, notes, answer)
@@ -282,24 +304,30 @@ class Idle:
     async def _look(self, project: Project, rules: dict[str, Any]) -> Answer:
         """Ask the box; the program travels where it is not there yet."""
         assert project.instance is not None
-        script, words = load("watch.sh", common=False), msgspec.json.encode(rules).decode()
-        kept, box = digest(PROGRAM), project.instance
+        script = load("watch.sh", common=False)
+        here = {"here": [self._me, self._sign(project)]} if self._me else {}
+        words, kept, box = msgspec.json.encode(rules | here).decode(), digest(PROGRAM), project.instance
         for text in ("", packed(PROGRAM)):
             ran = await self._run(project, box, script, kept, box, words, text, timeout=LOOK_LIMIT)
             if (answer := read(ran.output)) is not None:
                 return answer
         raise CollectorFailed("the box does not keep the program that looks at it")
 
+    def _sign(self, project: Project) -> float:
+        """Seconds that our look says that we are here: until the next one, and some more."""
+        follows = self.policy(project).follows
+        return follows / 2 if follows is not None else LOOK_MOST + 2 * LOOK_LIMIT
+
     def _rest(self, policy: IdlePolicy, answer: Answer, decision: dict[str, Any]) -> float:
         """Until something can be due. The deadline of a box moves only away from us, so nobody looks before."""
         if not answer.timer:
             return WITHOUT_TIMER
-        at = answer.state["at"]
+        at, most = answer.state["at"], min(LOOK_MOST, idle_policy.signs_every(policy) or LOOK_MOST)
         if decision["at"] is None:
             soonest = policy.warn if policy.hours is not None else max(policy.after - policy.warn, 60.0)
-            return min(LOOK_MOST, soonest)
+            return min(most, soonest)
         due = decision["warn_at"] if decision["warn_at"] > at else decision["at"]
-        return min(LOOK_MOST, max(LOOK_LEAST, float(due - at) + 1.0))
+        return min(most, max(LOOK_LEAST, float(due - at) + 1.0))
 
     # What is due
 
@@ -361,7 +389,7 @@ class Idle:
         rules = self._rules(project, policy, await self.book.notes(project.uid), self._shared.time.wall())
         answer = await self._look(project, rules)
         decision = idle.decide(answer.state, rules, answer.state["at"])
-        watch.moment = Moment(self._shared.time.wall(), answer, decision)
+        watch.moment = _moment(self._shared.time.wall(), answer, decision, rules)
         if decision["do"] != STOP:
             return False
         want = Want.COLD if policy.then is Then.COLD else Want.WARM
@@ -416,6 +444,12 @@ class Idle:
     ) -> None:
         found = Decision(self._shared.time.wall(), did, why, _rows(answer.state["evidence"]), unsaved)
         await self.book.note(project.uid, found)
+
+
+def _moment(at: float, answer: Answer, decision: dict[str, Any], rules: dict[str, Any]) -> Moment:
+    follows = rules.get("lid") is not None
+    unattended = idle.unattended(answer.state, rules, answer.state["at"]) if follows else None
+    return Moment(at, answer, decision, unattended=unattended)
 
 
 def _rows(evidence: object) -> tuple[tuple[str, str, bool], ...]:
