@@ -7,6 +7,7 @@ and LaunchTime changes at a start. Everything that is said, tagged, filtered and
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.model import tags
+from devboxd.model.policy import Audience, Place, policy
 from devboxd.model.project import Phase, Policy, Quality
 from tests.lifecycle.test_simulator import daemon, until
 
@@ -85,12 +87,15 @@ def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv(name, value)
     table = get_backend("ec2")[ACCOUNT][REGION]
     table.reset()
-    get_backend("iam")[ACCOUNT]["aws"].create_instance_profile("devbox", "/", [])
+    people = get_backend("iam")[ACCOUNT]["aws"]
+    people.reset()
+    people.create_instance_profile("devbox", "/", [])
     try:
         yield table
     finally:
         server.stop()
         table.reset()
+        people.reset()
 
 
 async def test_launch_save_start_and_launch_again(ec2: Any, tmp_path: Path) -> None:
@@ -127,3 +132,65 @@ async def test_launch_save_start_and_launch_again(ec2: Any, tmp_path: Path) -> N
     kept = {one.image for one in second.generations}
     ours = [one for one in ec2.amis.values() if any(t["key"] == tags.UID for t in one.get_tags())]
     assert {one.id for one in ours} == kept
+
+
+@pytest.fixture
+def ann(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """moto asks its IAM: the daemon is a user who has what ``iam policy --for user`` prints. All refusals.
+
+    moto knows actions and signatures, and neither resources nor conditions: those are tried in tests/iac/test_calls.
+    """
+    from moto import settings
+    from moto.backends import get_backend
+    from moto.core.authorization import ActionAuthenticatorMixin
+    from moto.iam.access_control import IAMRequest
+
+    def refuse(self: Any) -> None:
+        refused.append(self._action)
+        plain(self)
+
+    refused: list[str] = []
+    plain = IAMRequest._raise_access_denied
+    monkeypatch.setattr(IAMRequest, "_raise_access_denied", refuse)
+    iam = get_backend("iam")[ACCOUNT]["aws"]
+    iam.create_user(REGION, "ann")
+    place = Place("aws", REGION, ACCOUNT, "devbox")
+    for audience in (Audience.CONNECT, Audience.USER):
+        document = policy(audience, place)
+        document["Statement"] = [one | {"Resource": "*", "Condition": {}} for one in document["Statement"]]
+        iam.put_user_policy("ann", audience, json.dumps(document))
+    key = iam.create_access_key("ann")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key.secret_access_key)
+    monkeypatch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
+    monkeypatch.setattr(ActionAuthenticatorMixin, "request_count", 1)
+    return refused
+
+
+async def test_a_user_who_has_our_policies_is_refused_nothing(
+    ec2: Any, ann: list[str], tmp_path: Path
+) -> None:
+    """The same life, and IAM looks at every call."""
+    await test_launch_save_start_and_launch_again(ec2, tmp_path)
+    assert ann == []
+
+
+async def test_a_user_who_lacks_one_is_told_which(ec2: Any, ann: list[str], tmp_path: Path) -> None:
+    """Or the test above says nothing."""
+    from moto.backends import get_backend
+
+    iam = get_backend("iam")[ACCOUNT]["aws"]
+    document = json.loads(iam.get_user_policy("ann", Audience.USER)["policy_document"])
+    for statement in document["Statement"]:
+        statement["Action"] = [one for one in statement["Action"] if one != "ec2:RunInstances"] or [
+            "ec2:None"
+        ]
+    iam.put_user_policy("ann", Audience.USER, json.dumps(document))
+    base = ec2.register_image("base")
+    base.architecture, base.root_device_type = "x86_64", "ebs"
+    async with daemon(tmp_path) as projects:
+        wish = LaunchWish(profile="devbox", types=("t3.small",), base=base.id, policy=Policy(grace=1.0))
+        await projects.launch("work", wish)
+        row = (await until(projects, "work", lambda one: bool(one.reason))).project
+    assert (row.phase, ann) == (Phase.ABSENT, ["ec2:RunInstances"])
+    assert row.reason.startswith("AWS does not allow ec2:RunInstances")
