@@ -59,7 +59,9 @@ class LostStarts:
                 if first:
                     # What is nobody's a minute later, too, is not a session whose answer is still on its way.
                     for id_ in first & await self._unheld(account):
-                        await self._end(account, id_)
+                        if await end_session(self._api(account), id_):
+                            text = f"ended session {id_}, which was started without an answer"
+                            self._shared.news.tell("sweep.ended", text)
                 again = self._doubted[account]
         except DevboxError as error:
             log.info("no look for sessions of lost starts in %s: %s", account, error)
@@ -84,10 +86,15 @@ class LostStarts:
             return {one.id for one in found if self._is_ours(one.reason) and one.id not in held}
         return set()
 
-    async def _end(self, account: Account, id_: str) -> None:
-        try:
-            await self._api(account).terminate(id_)
-        except SessionOver:
-            return
-        text = f"ended session {id_}, which was started without an answer"
-        self._shared.news.tell("sweep.ended", text)
+
+async def end_session(api: SessionApi, id_: str) -> bool:
+    """End a session that nobody holds; says whether it was still open.
+
+    Raises:
+        DevboxError: it could not be ended.
+    """
+    try:
+        await api.terminate(id_)
+    except SessionOver:
+        return False
+    return True

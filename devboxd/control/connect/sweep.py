@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 
+from devboxd.control.connect.lost import end_session
 from devboxd.control.connect.sessions import Sessions
-from devboxd.errors import DevboxError, SessionOver
+from devboxd.errors import DevboxError
 from devboxd.model.box import Account
 
 log = logging.getLogger(__name__)
@@ -44,10 +45,7 @@ async def sweep(sessions: Sessions, left: Mapping[str, Account], accounts: Colle
 async def _end(sessions: Sessions, account: Account, id_: str) -> bool | None:
     """Say whether the session was open; None where it could not be ended."""
     try:
-        await sessions.api(account).terminate(id_)
-    except SessionOver:
-        return False
+        return await end_session(sessions.api(account), id_)
     except DevboxError as error:
         log.warning("stale session %s could not be ended: %s", id_, error)
         return None
-    return True
