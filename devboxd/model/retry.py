@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 FIRST: Final = 0.2  # seconds: a dropped link is usually back at once
 LONGEST: Final = 30.0  # seconds: 50 sessions behind a dead network cost under two calls a second
+CALM: Final = 60.0  # seconds: what has gone on for longer has worked
 
 
 def wait_before(tries: int, dice: float, *, first: float = FIRST, longest: float = LONGEST) -> float:
@@ -25,13 +26,36 @@ def wait_before(tries: int, dice: float, *, first: float = FIRST, longest: float
     return ceiling * (0.1 + 0.9 * dice)
 
 
-def backoff(dice: Callable[[], float], *, first: float = FIRST, longest: float = LONGEST) -> Iterator[float]:
-    """Yield seconds to wait before each further try, for ever: ``wait_before`` with a memory.
+class Backoff:
+    """The waits of a loop that tries again and again: ``wait_before`` with a memory."""
 
-    Args:
-        dice: gives a number in [0, 1).
-    """
-    tries = 0
-    while True:
-        yield wait_before(tries, dice(), first=first, longest=longest)
-        tries += 1
+    def __init__(
+        self, dice: Callable[[], float], *, first: float = FIRST, longest: float = LONGEST, calm: float = CALM
+    ) -> None:
+        """Make it.
+
+        Args:
+            dice: gives a number in [0, 1).
+            calm: seconds; a try that lasted longer is one that worked.
+        """
+        self._dice = dice
+        self._first = first
+        self._longest = longest
+        self._calm = calm
+        self._tries = 0
+
+    def wait(self) -> float:
+        """Seconds to wait before the next try."""
+        wait = wait_before(self._tries, self._dice(), first=self._first, longest=self._longest)
+        self._tries += 1
+        return wait
+
+    def wait_after(self, lasted: float) -> float:
+        """The same after a try that lasted so many seconds, however it ended."""
+        if lasted > self._calm:
+            self.begin_again()
+        return self.wait()
+
+    def begin_again(self) -> None:
+        """It works: what comes next is a first failure."""
+        self._tries = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import subprocess
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from devboxd.boxside.script import load, squeeze, wrap
 from devboxd.errors import BadRequest
 from devboxd.model.forward import Spec, bracket, check, mirrored
-from devboxd.model.retry import LONGEST, backoff
+from devboxd.model.retry import CALM, LONGEST, Backoff
 
 
 @settings(deadline=None, max_examples=40)
@@ -93,6 +92,18 @@ def test_an_auto_forward_ends_up_with_what_listens(listening: set[int], known: s
 @given(st.integers(0, 2**32))
 def test_the_back_off_grows_to_its_bound_and_never_is_zero(seed: int) -> None:
     """Zero would be a busy loop, equal waits a stampede."""
-    waits = list(itertools.islice(backoff(random.Random(seed).random), 60))
+    delays = Backoff(random.Random(seed).random)
+    waits = [delays.wait() for _ in range(60)]
     assert all(0 < wait <= LONGEST for wait in waits)
     assert all(wait >= LONGEST / 10 for wait in waits[10:])
+
+
+def test_the_back_off_begins_again_after_a_try_that_worked() -> None:
+    """Five short ones in a month are none in a row."""
+    delays = Backoff(lambda: 0.5, first=1.0)
+    first, second, third = (delays.wait_after(CALM) for _ in range(3))
+    assert (second, third) == (2 * first, 4 * first)
+    assert delays.wait_after(CALM + 1) == first
+    assert delays.wait() == second
+    delays.begin_again()
+    assert delays.wait() == first

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from devboxd.control.base.shared import Shared
-from devboxd.model.retry import backoff
+from devboxd.model.retry import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ CALM: Final = 300.0  # seconds without a failure after which one is forgotten
 
 async def steadily(shared: Shared, name: str, work: Callable[[], Awaitable[None]]) -> None:
     """Run ``work`` until it returns; after an unexpected error say so and run it again, later each time."""
-    delays = backoff(shared.time.dice, first=1.0)
+    delays = Backoff(shared.time.dice, first=1.0, calm=CALM)
     while True:
         began = shared.time.monotonic()
         calming = asyncio.get_running_loop().call_later(
@@ -33,6 +33,4 @@ async def steadily(shared: Shared, name: str, work: Callable[[], Awaitable[None]
             )
         finally:
             calming.cancel()
-        if shared.time.monotonic() - began > CALM:
-            delays = backoff(shared.time.dice, first=1.0)
-        await asyncio.sleep(next(delays))
+        await asyncio.sleep(delays.wait_after(shared.time.monotonic() - began))

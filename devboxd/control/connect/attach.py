@@ -37,7 +37,7 @@ from devboxd.model.attach import (
     while_box_is,
 )
 from devboxd.model.config import Config
-from devboxd.model.retry import backoff
+from devboxd.model.retry import Backoff
 from devboxd.model.session import SessionState
 from devboxd.model.states import Connection, InstanceState, SessionKind, StreamState
 from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Resize
@@ -144,7 +144,7 @@ class Attach:
 
     async def _keep(self) -> Leaving:
         """Run one session after another for as long as the mux is worth coming back to."""
-        delays = backoff(self._shared.time.dice, first=1.0)
+        delays = Backoff(self._shared.time.dice, first=1.0)
         while True:
             try:
                 joined = await self._one_or_two()
@@ -160,8 +160,9 @@ class Attach:
                     self.say(f"{documents.INTERACTIVE} is not allowed here; starting through the plain shell")
                 case Reopen(why, at_once):
                     if at_once:
-                        delays = backoff(self._shared.time.dice, first=1.0)
-                    if (gone := await self._before_reopen(why, 0.0 if at_once else next(delays))) is not None:
+                        delays.begin_again()
+                    pause = 0.0 if at_once else delays.wait()
+                    if (gone := await self._before_reopen(why, pause)) is not None:
                         return gone
 
     async def _one_or_two(self) -> Joined:

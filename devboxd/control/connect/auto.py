@@ -20,7 +20,7 @@ from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import Facts, ForwardState, Spec, mirrored
-from devboxd.model.retry import backoff
+from devboxd.model.retry import Backoff
 from devboxd.model.terminal import Leaving
 
 LIMIT: Final = 64  # ports that one auto forward mirrors at most
@@ -87,7 +87,7 @@ class AutoForward:
         )
 
     async def _watch(self) -> None:
-        delays = backoff(self._shared.time.dice, first=1.0)
+        delays = Backoff(self._shared.time.dice, first=1.0)
         while True:
             began = self._shared.time.monotonic()
             lines = Reports(self._note)
@@ -96,9 +96,7 @@ class AutoForward:
                 self.error = why if why is not None else await self._watch_by_looking(lines)
             except DevboxError as error:
                 self.error = error.message
-            if self._shared.time.monotonic() - began > 60:
-                delays = backoff(self._shared.time.dice, first=1.0)
-            await self._shared.bells.network.wait(next(delays))
+            await self._shared.bells.network.wait(delays.wait_after(self._shared.time.monotonic() - began))
 
     async def _watch_changes(self, lines: Reports) -> str | None:
         """The bridgehead tells each change: read that until it ends, and say why. None: there is no bridge."""

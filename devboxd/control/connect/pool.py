@@ -17,7 +17,7 @@ from devboxd.control.connect.stream import Duplex, StreamReset
 from devboxd.errors import Denied, DocumentInvalid, Unreachable, WrongState
 from devboxd.model.config import Config
 from devboxd.model.pool import choose
-from devboxd.model.retry import backoff
+from devboxd.model.retry import Backoff
 from devboxd.model.session import Ending
 from devboxd.ssm import documents
 
@@ -77,7 +77,7 @@ class PortPool:
                 hint="docs/bridge.md says what it needs",
             )
         deadline = None if wait is None else self._shared.time.monotonic() + wait
-        delays = backoff(self._shared.time.dice)
+        delays = Backoff(self._shared.time.dice)
         while True:
             session = self._choose(wait)
             left = None if deadline is None else max(0.1, deadline - self._shared.time.monotonic())
@@ -94,7 +94,7 @@ class PortPool:
                     raise
                 if _is_dead_target(session):
                     raise
-                await self._shared.bells.network.wait(next(delays))
+                await self._shared.bells.network.wait(delays.wait())
             except TimeoutError:
                 detail = session.held.detail or "no answer in time"
                 raise Unreachable(f"{self.target.box.name} could not be reached: {detail}") from None

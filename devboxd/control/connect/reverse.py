@@ -21,7 +21,7 @@ from devboxd.control.connect.here import Here, Pair
 from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import Facts, ForwardState, Spec, bracket
-from devboxd.model.retry import backoff
+from devboxd.model.retry import Backoff
 
 MOST: Final = 256  # connections at a time
 WITHOUT_AGAIN: Final = 60.0  # seconds between two looks whether there is a bridge by now
@@ -87,21 +87,18 @@ class ReverseForward(Forward):
         return await asyncio.open_connection(*self._target)
 
     async def _listen(self) -> None:
-        delays = backoff(self._shared.time.dice, first=1.0)
+        delays = Backoff(self._shared.time.dice, first=1.0)
         while True:
+            began, pause = self._shared.time.monotonic(), 0.0
             try:
-                began = self._shared.time.monotonic()
-                if await self._listen_once():
-                    if self._shared.time.monotonic() - began > 60:
-                        delays = backoff(self._shared.time.dice, first=1.0)
-                    pause = next(delays)
-                else:
+                if not await self._listen_once():
                     self.error = f"there is no bridge to {self.box.name}, and a reverse forward needs one"
                     pause = WITHOUT_AGAIN
             except DevboxError as error:
                 self.note(error)
-                pause = next(delays)
-            await self._shared.bells.network.wait(pause)
+            await self._shared.bells.network.wait(
+                pause or delays.wait_after(self._shared.time.monotonic() - began)
+            )
 
     async def _listen_once(self) -> bool:
         """Listen until that ends. False: there is no bridge.

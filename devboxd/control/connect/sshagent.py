@@ -26,7 +26,7 @@ from devboxd.control.connect.here import Here
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
-from devboxd.model.retry import backoff
+from devboxd.model.retry import Backoff
 from devboxd.model.terminal import ClientMessage, Input, Leaving, StatusLine, Taken
 from devboxd.text import one_line
 
@@ -100,31 +100,29 @@ class _Lent:
         await self._tasks.stop()
 
     async def _serve(self) -> None:
-        program = load_program("agent_program")
-        spec = ExecSpec(box=self._box, argv=["python3", "-c", program], user=self._user, wait=None)
-        delays = backoff(self._shared.time.dice, first=1.0)
+        delays = Backoff(self._shared.time.dice, first=1.0)
         while True:
             began = self._shared.time.monotonic()
             try:
-                if await self._serve_over_bridge():
-                    await self._shared.bells.network.wait(next(delays))
-                    continue
+                if not await self._serve_over_bridge() and not await self._serve_over_program():
+                    return
             except DevboxError as error:
                 log.info("ssh agent for %s: %s", self._box.name, error.message)
-                await self._shared.bells.network.wait(next(delays))
-                continue
-            pipe = _Pipe(lambda: self.socket)
-            try:
-                leaving = await self._run(spec, pipe)
-            finally:
-                await pipe.stop()
-            if leaving.status in (126, 127):
-                text = f"no ssh agent on {self._box.name}: it needs python3 there"
-                self._shared.news.tell("agent.unavailable", text, box=self._box.name)
-                return
-            if self._shared.time.monotonic() - began > 60:
-                delays = backoff(self._shared.time.dice, first=1.0)
-            await self._shared.bells.network.wait(next(delays))
+            await self._shared.bells.network.wait(delays.wait_after(self._shared.time.monotonic() - began))
+
+    async def _serve_over_program(self) -> bool:
+        """Serve by a program on the box until that ends. False: the box can not run it."""
+        argv = ["python3", "-c", load_program("agent_program")]
+        pipe = _Pipe(lambda: self.socket)
+        try:
+            leaving = await self._run(ExecSpec(box=self._box, argv=argv, user=self._user, wait=None), pipe)
+        finally:
+            await pipe.stop()
+        if leaving.status not in (126, 127):
+            return True
+        text = f"no ssh agent on {self._box.name}: it needs python3 there"
+        self._shared.news.tell("agent.unavailable", text, box=self._box.name)
+        return False
 
     async def _serve_over_bridge(self) -> bool:
         """Listen there until that ends. False: there is no bridge.
