@@ -38,7 +38,7 @@ class Budget(msgspec.Struct, frozen=True):
     """
 
     scope: str
-    name: str  # of the project, for people
+    name: str  # of the project when it was set, for people
     limit: Decimal
     hard: bool = False
     month: str | None = None
@@ -75,6 +75,12 @@ class Budgets(msgspec.Struct, frozen=True):
         """Without this one."""
         told = {name: one for name, one in self.told.items() if name != key}
         return replace(self, budgets=tuple(one for one in self.budgets if one.key != key), told=told)
+
+
+def named(budgets: Budgets, names: Mapping[str, str]) -> Budgets:
+    """With the names that projects have now (by uid); one that is gone keeps its last one."""
+    found = (replace(one, name=names.get(one.scope, one.name)) for one in budgets.budgets)
+    return replace(budgets, budgets=tuple(found))
 
 
 def in_force(budgets: Budgets, month: str) -> tuple[Budget, ...]:

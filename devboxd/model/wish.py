@@ -103,6 +103,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_same(name: str, other: str) -> bool:
+    """Say whether two names are those of one project: they differ by more than case."""
+    return name.lower() == other.lower()
+
+
 def taken(name: str) -> AlreadyExists:
     """A project of that name exists."""
     return AlreadyExists(f"there is a project named {name} already")

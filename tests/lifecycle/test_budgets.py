@@ -232,6 +232,43 @@ async def test_budgets_are_set_shown_and_removed(one: Bench) -> None:
 
 
 @with_daemon
+async def test_a_budget_is_called_as_its_project_is_now(one: Bench) -> None:
+    """In the list, in what is told, and for who removes it; another project takes the old name meanwhile."""
+    desk = Desk()
+    budgets = keeper(one, desk)
+    await launched(one, "api")
+    await budgets.put("API", Decimal("0.01"), hard=True, month=None, grace=None)
+    assert [shown.budget.name for shown in await budgets.all()] == ["api"]
+    await one.projects.rename("api", "web")
+    await launched(one, "api")
+    await budgets.put("api", Decimal(70), hard=False, month=None, grace=None)
+    assert [(shown.budget.name, str(shown.budget.limit)) for shown in await budgets.all()] == [
+        ("api", "70"),
+        ("web", "0.01"),
+    ]
+    await asyncio.sleep(3600)
+    await budgets.look()
+    await asyncio.sleep(1)
+    assert desk.told
+    assert all("web" in text and "api" not in text for text in desk.told)
+    await one.projects.stop("web")
+    await one.until("web", Phase.WARM)
+    with pytest.raises(BudgetExceeded, match="of web is used up") as refused:
+        await one.projects.up("web")
+    assert "budget set web" in (refused.value.hint or "")
+    await budgets.drop("Web", None)
+    assert [shown.budget.name for shown in await budgets.all()] == ["api"]
+    with pytest.raises(BadRequest):
+        await budgets.drop("web", None)
+    await one.projects.delete("api")
+    async with asyncio.timeout(7200):
+        while await one.projects.find("api") is not None:
+            await asyncio.sleep(10.0)
+    await budgets.drop("api", None)
+    assert await budgets.all() == []
+
+
+@with_daemon
 async def test_budgets_of_a_newer_devbox_are_neither_read_nor_written_over(one: Bench) -> None:
     """One that may be hard in a way that is not known here would else let a launch pass."""
     budgets = keeper(one, Desk())

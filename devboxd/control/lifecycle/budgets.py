@@ -19,9 +19,10 @@ from devboxd.model import cost
 from devboxd.model.box import Account
 from devboxd.model.budget import ALL, BUDGETS_MOST, Budget, BudgetExceeded, Budgets, Told
 from devboxd.model.ledger import ABSENT, Change, body, read_as
+from devboxd.model.ledger import row as read_row
 from devboxd.model.meter import region
 from devboxd.model.project import Phase, Place, Project, Spec, Want
-from devboxd.model.wish import ProjectNotFound
+from devboxd.model.wish import ProjectNotFound, is_same
 
 KEY: Final = "B#"  # of the one item that holds them all
 EVERY: Final = 60.0  # seconds between two looks
@@ -64,7 +65,7 @@ class Keeper:
         if not hard:
             return ()
         facts = await self.money.facts()
-        for one in hard:
+        for one in (replace(one, name=facts.names.get(one.scope, one.name)) for one in hard):
             others = [
                 self._hour(row)
                 for uid, row in facts.rows.items()
@@ -100,6 +101,7 @@ class Keeper:
         """Every budget, with what was spent."""
         budgets, _ = await self._read()
         facts, at = await self.money.facts(), self._now()
+        budgets = rules.named(budgets, facts.names)
         spent = {one.scope: self._spent(facts, one) for one in budgets.budgets}
         return [Shown(*one, at) for one in rules.shown(budgets, cost.month_of(at), spent)]
 
@@ -129,8 +131,7 @@ class Keeper:
             BadRequest: there is none.
         """
         budgets, _ = await self._read()
-        names = {one.name: one.scope for one in budgets.budgets}  # its project may be gone
-        scope = ALL if project is None else names.get(project, "")
+        scope = ALL if project is None else await self._scope_of(project, budgets)
         key = f"{scope}/{month or ''}"
         if (project and not scope) or all(one.key != key for one in budgets.budgets):
             raise BadRequest("there is no such budget", hint="see: devboxctl budget show")
@@ -139,10 +140,19 @@ class Keeper:
     async def _scope(self, project: str | None) -> tuple[str, str]:
         if project is None:
             return ALL, "all"
-        uid = await self.money.book.find(project)
-        if uid is None:
+        book = self.money.book
+        uid = await book.find(project)
+        row = (await book.rows([uid])).get(uid) if uid is not None else None
+        if row is None:
             raise ProjectNotFound(f"there is no project named {project!r}", hint="see: devboxctl projects")
-        return uid, project
+        found = read_row(row)
+        return found.uid, found.name
+
+    async def _scope_of(self, name: str, budgets: Budgets) -> str:
+        """The project that is called so and has a budget, or the last one that was; empty: none."""
+        there = {one.uid: one.name for one in await self.money.book.projects()}
+        last = sorted(rules.named(budgets, there).budgets, key=lambda one: one.scope not in there)
+        return next((one.scope for one in last if one.scope and is_same(one.name, name)), "")
 
     # Every minute
 
@@ -161,6 +171,7 @@ class Keeper:
         if not budgets.budgets:
             return
         facts, now = await self.money.facts(), self._now()
+        budgets = rules.named(budgets, facts.names)
         month = cost.month_of(now)
         for one in rules.in_force(budgets, month):
             rows = [row for uid, row in facts.rows.items() if one.scope in (ALL, uid)]
