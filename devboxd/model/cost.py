@@ -244,11 +244,10 @@ class Forecast(msgspec.Struct, frozen=True):
     days: float
 
 
-def forecast(pieces: Iterable[Piece], rates_of: RatesOf, now: float) -> Forecast:
-    """The month so far, and for what is left of it the average of the last seven days (or of all there is)."""
+def forecast(pieces: Iterable[Piece], rates_of: RatesOf, now: float, so_far: Sum) -> Forecast:
+    """The month ``so_far``, and for what is left of it the average of the last seven days (or of all there is)."""
     known = list(pieces)
-    begin, end = month_bounds(now)
-    so_far = bill(known, rates_of, begin, now)
+    _, end = month_bounds(now)
     first = min((one.start for one in known), default=now)
     habit = min(HABIT, max(now - first, 0.0))
     if habit <= 0:

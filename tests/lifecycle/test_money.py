@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.errors import Unreachable
 from devboxd.host.prices import PriceFiles
+from devboxd.model import cost
 from devboxd.model.box import Account
-from devboxd.model.cost import Kind, Otherwise
+from devboxd.model.cost import Kind, Otherwise, Piece, Sum
 from devboxd.model.price import Rates
 from devboxd.model.project import Phase
 from devboxd.model.wish import ProjectNotFound
@@ -130,6 +132,30 @@ async def test_now_stopped_archived_and_what_if(one: Bench) -> None:
         await bill.report("nope")
     with pytest.raises(ProjectNotFound):
         await bill.what_if("nope", Otherwise(down="stopped"))
+
+
+@with_daemon
+async def test_a_project_is_asked_for_in_any_case_and_its_month_is_billed_once(
+    one: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bill, real = money(one), cost.bill
+    for name in ("api", "web"):
+        await one.launched(name, gib=100, account=Account("work", "us-east-1"))
+    await asyncio.sleep(3600)
+    begin = cost.month_bounds(LoopClock().wall())[0]
+    billed = []
+
+    def counted(pieces: Iterable[Piece], rates_of: cost.RatesOf, since: float, until: float) -> Sum:
+        known = list(pieces)
+        if since == begin:
+            billed.append((tuple(known), until))
+        return real(known, rates_of, since, until)
+
+    monkeypatch.setattr(cost, "bill", counted)
+    await bill.report()
+    assert len(billed) == 3, "of each project, and of both"
+    assert [line.name for line in (await bill.report("API")).lines] == ["api"]
+    assert (await bill.what_if("API", Otherwise(down="stopped"))).then.total == Decimal("8.00")
 
 
 @with_daemon

@@ -408,10 +408,11 @@ def test_a_forecast_goes_on_as_the_last_seven_days_were() -> None:
         piece(Kind.COMPUTE, f"2026-04-{day:02}T00:00:00", f"2026-04-{day:02}T12:00:00", what="m7g.large")
         for day in range(1, 21)
     ]
-    found = forecast(days, rates, at("2026-04-21T00:00:00"))
+    begin, now = at("2026-04-01T00:00:00"), at("2026-04-21T00:00:00")
+    found = forecast(days, rates, now, bill(days, rates, begin, now))
     assert found.days == 7
     assert found.total.total == pytest.approx(Decimal("0.0978") * 12 * 30, rel=Decimal("1e-9"))
-    assert forecast([], rates, at("2026-04-21T00:00:00")).total.total == 0
+    assert forecast([], rates, now, bill([], rates, begin, now)).total.total == 0
 
 
 def test_what_if() -> None:

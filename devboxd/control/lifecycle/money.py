@@ -17,7 +17,7 @@ from devboxd.model.cost import Kind, Otherwise, Piece, Standing, Sum
 from devboxd.model.ledger import Ledger
 from devboxd.model.price import Rates
 from devboxd.model.project import Generation, Project
-from devboxd.model.wish import ProjectNotFound
+from devboxd.model.wish import ProjectNotFound, is_same
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -118,7 +118,7 @@ class Money:
             ProjectNotFound: there is none of this name.
         """
         facts = await self.facts()
-        names = {uid: name for uid, name in facts.names.items() if project in (None, name)}
+        names = {uid: name for uid, name in facts.names.items() if project is None or is_same(name, project)}
         if project is not None and not names:
             raise ProjectNotFound(f"there is no project named {project!r}", hint="see: devboxctl projects")
         key = facts.owners if by == "owner" else {uid: uid for uid in facts.names}
@@ -151,13 +151,13 @@ class Money:
             cost.standing(facts.pieces[uid], of, last=last)
             for uid, last in zip((uid for uid in uids if uid in facts.rows), lasts, strict=True)
         ]
-        begin = cost.month_bounds(at)[0]
+        month = cost.bill(pieces, of, cost.month_bounds(at)[0], at)
         return Line(
             name,
             only,
             cost.bill(pieces, of, cost.day_begins(at), at),
-            cost.bill(pieces, of, begin, at),
-            cost.forecast(pieces, of, at),
+            month,
+            cost.forecast(pieces, of, at, month),
             _together(standings),
             facts.regions.get(uids[0], "") if only else "",
             facts.types.get(uids[0], "") if only else "",
@@ -179,7 +179,7 @@ class Money:
             ProjectNotFound: there is none of this name.
         """
         facts = await self.facts()
-        uid = next((uid for uid, row in facts.rows.items() if row.name == project), None)
+        uid = next((uid for uid, row in facts.rows.items() if is_same(row.name, project)), None)
         if uid is None:
             raise ProjectNotFound(f"there is no project named {project!r}", hint="see: devboxctl projects")
         at, pieces = self.shared.time.wall(), facts.pieces[uid]
