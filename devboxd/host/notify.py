@@ -9,10 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from devboxd.text import one_line
+from devboxd.model.notice import plain
 
 PATIENCE: Final = 5.0  # seconds
-TEXT_MAX: Final = 500  # characters
 
 # The texts are arguments of a script that is fixed: nothing in them is ever read as AppleScript.
 _APPLE: Final = "on run argv\ndisplay notification (item 2 of argv) with title (item 1 of argv)\nend run"
@@ -20,7 +19,7 @@ _APPLE: Final = "on run argv\ndisplay notification (item 2 of argv) with title (
 
 async def notice(title: str, text: str, *, urgent: bool = False, platform: str = sys.platform) -> bool:
     """Show a notice; says whether a program for it was found and ended well."""
-    command = _command(_plain(title), _plain(text), urgent, platform, shutil.which)
+    command = _command(plain(title), plain(text), urgent, platform, shutil.which)
     if command is None:
         return False
     return await _run(command)
@@ -54,7 +53,7 @@ async def tell(command: Sequence[str], title: str, text: str) -> bool:
 
     Best effort as ``notice``. The texts are arguments, never read by a shell, printable and short.
     """
-    return await _run([*command, _plain(title), _plain(text)])
+    return await _run([*command, plain(title), plain(text)])
 
 
 def _command(
@@ -70,8 +69,3 @@ def _command(
     # After "--" nothing is an option; the body may hold markup, so what looks like it is defused.
     body = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return [program, "--app-name=devbox", f"--urgency={urgency}", "--", title, body]
-
-
-def _plain(text: str) -> str:
-    """Printable and short: parts of it may come from a box."""
-    return one_line(text, TEXT_MAX)

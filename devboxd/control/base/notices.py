@@ -5,14 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from devboxd.control.base.news import News
+from devboxd.control.base.supervisor import Supervisor
 from devboxd.errors import DevboxError
 from devboxd.model.notice import Way
 
 log = logging.getLogger(__name__)
 
+PATIENCE: Final = 30.0  # seconds that telling may take
+
 Tell = Callable[[str, str], Awaitable[None]]  # title, text; raises DevboxError where it did not arrive
+Notify = Callable[[str, str], Awaitable[object]]  # title, text
+
+
+def tell_later(tasks: Supervisor, notify: Notify, title: str, text: str) -> None:
+    """Tell a user of something: nobody waits for a desktop."""
+
+    async def tell() -> None:
+        async with asyncio.timeout(PATIENCE):
+            await notify(title, text)
+
+    tasks.spawn("notice", tell())
 
 
 class Notices:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from devboxd.control.base.notices import Notify, tell_later
 from devboxd.control.lifecycle.book import until_first
 from devboxd.control.lifecycle.money import Facts, Money
 from devboxd.errors import BadRequest, Conflict, DevboxError
@@ -26,8 +27,6 @@ from devboxd.model.wish import ProjectNotFound, is_same
 
 KEY: Final = "B#"  # of the one item that holds them all
 EVERY: Final = 60.0  # seconds between two looks
-
-Notify = Callable[[str, str], Awaitable[object]]  # title, text
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -190,7 +189,7 @@ class Keeper:
                 continue  # another machine was faster: it tells
             for notice in verdict.notices:
                 self.money.shared.news.tell("budget.notice", notice.text, box=one.name if one.scope else None)
-                await self._say(notice.text)
+                tell_later(self.money.shared.tasks, self.notify, "devbox budget", notice.text)
             if verdict.archive is not None and self.archive is not None:
                 for row in up:
                     await self._archive(row, self.archive)
@@ -214,15 +213,6 @@ class Keeper:
         except Conflict:
             return False
         return True
-
-    async def _say(self, text: str) -> None:
-        """Nobody waits for a desktop."""
-
-        async def tell() -> None:
-            async with asyncio.timeout(30.0):
-                await self.notify("devbox budget", text)
-
-        self.money.shared.tasks.spawn("budget notice", tell())
 
     # The store
 

@@ -10,13 +10,14 @@ from typing import Final
 
 from devboxd.boxside.activity import Answer
 from devboxd.control.base.needs import Computes, Deadman, RunOnBox, Store
+from devboxd.control.base.notices import Notify
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.budgets import Keeper
 from devboxd.control.lifecycle.fleet import Fleet
-from devboxd.control.lifecycle.idle import Idle, Notify
+from devboxd.control.lifecycle.idle import Idle
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.control.lifecycle.jobs import Jobs
 from devboxd.control.lifecycle.money import Money

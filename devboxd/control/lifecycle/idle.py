@@ -10,8 +10,7 @@ answer, a hook that can not be asked. It is tried again, and said after a while.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from devboxd.boxside.activity import PROGRAM, Answer, CollectorFailed, read
 from devboxd.boxside.script import digest, load, packed
 from devboxd.control.base.bells import Bell
 from devboxd.control.base.needs import Deadman, RunOnBox
+from devboxd.control.base.notices import Notify, tell_later
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.boxwork import BoxWork
@@ -46,8 +46,6 @@ FAILED: Final = 60.0  # seconds until a look that failed is tried again, twice a
 SKEW_MOST: Final = 300.0  # seconds that the clock of a box may differ from ours
 LAST_NOTICE: Final = 120.0  # seconds that a person at this machine has, who could not be told before
 PROJECTS_EVERY: Final = 30.0  # seconds between two looks for boxes that have begun to run
-
-Notify = Callable[[str, str], Awaitable[object]]  # title, text
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -341,7 +339,7 @@ class Idle:
             watch.warned, watch.told_at = warned, self._shared.time.wall()
             left = span(max(0.0, decision["at"] - state["at"]))
             verb = "would stop" if policy.then is Then.NOTIFY else "stops"
-            await self._say(project, f"{project.name} {verb} in {left}", _why(decision, project))
+            self._say(project, f"{project.name} {verb} in {left}", _why(decision, project))
             await self._note(project, Did.WARNED, decision["why"], answer)
         elif warned is None and watch.warned is not None:
             watch.warned = None
@@ -370,7 +368,7 @@ class Idle:
         if policy.then is Then.NOTIFY:
             if watch.told_idle != answer.state["idle_since"]:
                 watch.told_idle = answer.state["idle_since"]
-                await self._say(project, f"{project.name} is idle", _why(decision, project))
+                self._say(project, f"{project.name} is idle", _why(decision, project))
                 await self._note(project, Did.TOLD, decision["why"], answer)
             return True
         if (keeper := await self._vetoed(project)) and (held := idle_note.vetoed(notes, now)) is not None:
@@ -397,7 +395,7 @@ class Idle:
             return False
         await self._note(project, Did.STOPPED, decision["why"], answer, unsaved)
         more = f"; unsaved git work is in the image: {', '.join(unsaved)}" if unsaved else ""
-        await self._say(project, f"{project.name} was stopped", decision["why"] + more)
+        self._say(project, f"{project.name} was stopped", decision["why"] + more)
         return True
 
     async def _vetoed(self, project: Project) -> str:
@@ -430,14 +428,9 @@ class Idle:
         await self.book.change(project.uid, lambda known: replace(known, seen=float(at)))
         await self.book.note(project.uid, found)
 
-    async def _say(self, project: Project, title: str, text: str) -> None:
+    def _say(self, project: Project, title: str, text: str) -> None:
         self._shared.news.tell("idle", f"{title}: {text}", box=project.name)
-        self._shared.tasks.spawn("notice", self._notice(title, text))
-
-    async def _notice(self, title: str, text: str) -> None:
-        """Nobody waits for a desktop."""
-        async with asyncio.timeout(30.0):
-            await self._notify(title, text)
+        tell_later(self._shared.tasks, self._notify, title, text)
 
     async def _note(
         self, project: Project, did: Did, why: str, answer: Answer, unsaved: tuple[str, ...] = ()

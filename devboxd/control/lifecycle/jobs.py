@@ -6,7 +6,6 @@ job at its first look at the box, and an end that nobody was told of is told the
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import shlex
@@ -20,9 +19,9 @@ from devboxd.boxside.jobs import T
 from devboxd.boxside.script import load
 from devboxd.control.base.bells import Bell
 from devboxd.control.base.needs import RunOnBox
+from devboxd.control.base.notices import Notify, tell_later
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.fleet import Fleet
-from devboxd.control.lifecycle.idle import Notify
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import DevboxError, LoginNeeded, WrongState
 from devboxd.model.answer import BoxSaysNo
@@ -152,12 +151,7 @@ class Jobs:
         title = f"{project.name}: job {job.id} {job.end}"
         text = one_line(job.command, NOTICE_COMMAND)
         self._shared.news.tell("job", f"{title}: {text}", box=project.name)
-        self._shared.tasks.spawn("notice", self._notice(title, text))
-
-    async def _notice(self, title: str, text: str) -> None:
-        """Nobody waits for a desktop."""
-        async with asyncio.timeout(30.0):
-            await self._notify(title, text)
+        tell_later(self._shared.tasks, self._notify, title, text)
 
     # The box
 

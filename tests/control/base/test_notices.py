@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from devboxd.control.base.news import News
-from devboxd.control.base.notices import Notices
+from devboxd.control.base.notices import PATIENCE, Notices, tell_later
+from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.base.time import Time
 from devboxd.errors import DevboxError, Unreachable
 from devboxd.model.notice import Way
@@ -49,3 +53,19 @@ async def test_a_machine_without_a_desktop_is_no_failure() -> None:
     ways = {Way.DESKTOP: telling([], "desktop", Unreachable("there is none"))}
     await Notices(news, lambda: ways).tell("api", "stops")
     assert news.conditions() == []
+
+
+@pytest.mark.looptime
+async def test_nobody_waits_for_a_notice_and_it_does_not_take_for_ever() -> None:
+    tasks, said = Supervisor("test"), []
+
+    async def slow(title: str, text: str) -> None:
+        said.append((title, text))
+        await asyncio.sleep(3600)
+
+    tell_later(tasks, slow, "api", "stops")
+    assert said == []
+    await asyncio.sleep(PATIENCE - 1)
+    assert (said, len(tasks)) == ([("api", "stops")], 1)
+    await asyncio.sleep(2)
+    assert len(tasks) == 0
