@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 import time
 from collections.abc import Iterator
 
@@ -75,6 +76,32 @@ def test_a_job_outlives_the_daemon_and_the_next_one_tells_its_end(world: World) 
     until(lambda: ended(world, job["id"]), "its end is told")
     assert len(ended(world, job["id"])) == 1
     assert "is done" in ended(world, job["id"])[0]
+
+
+def test_an_end_that_no_daemon_saw_is_told_by_the_next_one_and_not_again(world: World) -> None:
+    """The laptop was off over night; in the morning it says what became of the job."""
+    over = world.folder / "over"
+    line = f"sleep 2; touch {shlex.quote(str(over))}; exit 4"
+    job = world.json("run", "work", "--detach", "--", "sh", "-c", line)
+    world.kill_daemon()
+    assert not over.exists()
+    until(over.exists, "the job has ended")
+    world.start_daemon()
+    until(lambda: ended(world, job["id"]), "its end is told", LONG)
+    until(lambda: "told" in looked(world, job["id"]), "the box knows that it was told")
+    assert len(ended(world, job["id"])) == 1
+    assert "failed with status 4" in ended(world, job["id"])[0]
+    world.kill_daemon()
+    world.start_daemon()
+    until(lambda: world.json("why", "work")["evidence"], "the next daemon has looked, too", LONG)
+    last = world.json("run", "work", "--detach", "--", "true")["id"]
+    until(lambda: ended(world, last), "it asks for ends", LONG)
+    assert ended(world, job["id"]) == []
+
+
+def looked(world: World, job: str) -> list[str]:
+    """What lies on the box of a job."""
+    return world.ok("exec", "work", "sh", "-c", f"ls ~/.devbox/jobs/{job}").split()
 
 
 def test_closing_its_window_hangs_up_nothing(world: World) -> None:

@@ -101,10 +101,12 @@ class Lifecycle:
         )
         self.idle = IdleVerbs(shared, self.projects, self._watcher, short_id=_short_id, who=me)
 
-    def _seen(self, project: Project, answer: Answer) -> None:
-        """A box with jobs is asked for their ends, whoever began them."""
+    def _seen(self, project: Project, answer: Answer, first: bool) -> None:
+        """A box with jobs is asked for their ends, whoever began them; any box for those of the time before."""
         if any(str(one.get("id", "")).startswith("job-") for one in answer.leases):
             self.jobs.watch(project)
+        elif first:
+            self.jobs.look_back(project)
 
     def _is_busy(self, project: Project) -> bool:
         """Whether something works on a box, or nobody knows."""

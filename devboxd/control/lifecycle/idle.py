@@ -96,7 +96,7 @@ class Idle:
         usual: Callable[[], IdlePolicy],
         notify: Notify,
         schedules: Deadman | None = None,
-        seen: Callable[[Project, Answer], None] = lambda project, answer: None,
+        seen: Callable[[Project, Answer, bool], None] = lambda project, answer, first: None,
         me: str = "",
     ) -> None:
         self.book = IdleBook(fleet.book)
@@ -108,7 +108,7 @@ class Idle:
         self._usual = usual
         self._notify = notify
         self._schedules = schedules
-        self._seen = seen  # hears of every look
+        self._seen = seen  # hears of every look, and whether it is the first one that told anything
         self._me = me
         self._watches: dict[str, _Watch] = {}
 
@@ -237,9 +237,10 @@ class Idle:
         if state["at"] is None or abs(state["at"] - self._shared.time.wall()) > SKEW_MOST:
             raise CollectorFailed("the clock of the box is wrong by more than five minutes")
         decision = idle.decide(state, rules, state["at"])
+        first = watch.moment is None or watch.moment.answer is None
         watch.failures = 0
         watch.moment = _moment(now, answer, decision, rules)
-        self._seen(project, answer)
+        self._seen(project, answer, first)
         self._shared.news.clear_condition("idle-unknown", project.name)
         await self._watchdog_note(project, notes, answer)
         if deadman.tells(state):

@@ -1,7 +1,7 @@
 """Jobs on boxes: begun, listed, read; and one question for each box with jobs that waits for the next end.
 
 What is known lies on the box, also who was told: a daemon that begins anew goes on waiting when it sees the lease of a
-job at its first look at the box, and an end that nobody was told of is told then.
+job, and at its first look at the box asks for ends that nobody was told of.
 """
 
 from __future__ import annotations
@@ -115,11 +115,18 @@ class Jobs:
 
     def watch(self, project: Project) -> None:
         """Wait for the end of what runs there, if nobody does so yet."""
-        if project.uid not in self._watched:
-            self._watched.add(project.uid)
-            self._shared.tasks.spawn(f"jobs {project.uid}", self._watch(project.uid))
+        self._begin(project.uid, has_jobs=True)
 
-    async def _watch(self, uid: str) -> None:
+    def look_back(self, project: Project) -> None:
+        """Tell what has ended there while nobody waited. A box that may have no jobs at all is asked but once."""
+        self._begin(project.uid, has_jobs=False)
+
+    def _begin(self, uid: str, *, has_jobs: bool) -> None:
+        if uid not in self._watched:
+            self._watched.add(uid)
+            self._shared.tasks.spawn(f"jobs {uid}", self._watch(uid, has_jobs))
+
+    async def _watch(self, uid: str, has_jobs: bool) -> None:
         told: list[str] = []
         failures = 0
         try:
@@ -133,11 +140,13 @@ class Jobs:
                 except LoginNeeded as error:
                     await self._shared.logins.wait(status.project.account, error, AGAIN_MOST)
                     continue
-                except DevboxError:
+                except DevboxError as error:
+                    if isinstance(error, BoxSaysNo) and not has_jobs:
+                        return
                     failures += 1
                     await self._rest.wait(min(AGAIN_MOST, AGAIN * 2.0 ** min(failures - 1, 6)))
                     continue
-                failures = 0
+                failures, has_jobs = 0, True
                 fresh = [one for one in found.ended if one.id not in told]
                 for one in fresh:
                     self._tell(status.project, one)
