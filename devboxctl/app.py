@@ -24,6 +24,7 @@ from devboxctl.commands import (
     moves,
     notify,
     page,
+    panes,
     project,
     sessions,
     ssh,
@@ -57,6 +58,7 @@ app = typer.Typer(
 
 for commands in (
     connect,
+    panes,
     forward,
     ssh,
     project,

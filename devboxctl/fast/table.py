@@ -65,10 +65,12 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
 # For completion. Command: its options (those with "=" take a value, one of the words behind it where there are
 # some), and what may stand at each argument: words, or what a word in capitals stands for; the last goes on.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule run jobs logs export import ls show status ping events doctor whoami login ui api completion version help forward iam ops generations budget lease store bridge sessions init config notify daemon",)),
+    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec peek say ssh config-ssh launch up start stop terminate archive reboot resize rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule run jobs logs export import ls show status ping events doctor whoami login ui api completion version help forward iam ops generations budget lease store bridge sessions init config notify daemon",)),
     "attach": ("--raw --command= --user= -l= --mux=zellij|tmux|none --escape= -e= -A --up --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
     "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --tag= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "proxy": ("--fdpass --ssh-user= --ssh-host= --fresh --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
+    "peek": ("--lines= -n= --color --mux=zellij|tmux --user= -l= --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
+    "say": ("--session= -s= --no-enter --key= -k= --mux=zellij|tmux --user= -l= --profile= -p= --region= -r= --json --help -h", ("BOX", "TEXT")),
     "ssh": ("--user= -l= --port= --fresh --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "config-ssh": ("--check --remove --json --help -h", ()),
     "launch": ("--type= --disk= --base= --from= --az= --instance-profile= --subnet= --security-group= --key= --user-data= --tag= --spot --retry-until-up --dry-run --wait --profile= -p= --region= -r= --json --help -h", ("PROJECT",)),

@@ -175,6 +175,16 @@ PING: Final = Route(
     "Measure the way to a box and back.",
     only_looks=True,
 )
+PEEK: Final = Route(
+    "GET",
+    "/v1/boxes/{box}/pane",
+    wire.PeekRequest,
+    wire.Pane,
+    "What the pane in front of a session on a box shows; joins nothing.",
+)
+SAY: Final = Route(
+    "POST", "/v1/boxes/{box}/pane", wire.SayRequest, wire.Typed, "Type into the pane in front of a session."
+)
 REMOVE_BRIDGE: Final = Route(
     "DELETE",
     "/v1/boxes/{box}/bridge",

@@ -24,6 +24,7 @@ from devboxd.control.connect.bridged_terminal import BridgedTerminal, goes_over_
 from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forwards import Forwards
+from devboxd.control.connect.panes import Panes
 from devboxd.control.connect.ping import Pinged, ping, ping_bridge
 from devboxd.control.connect.pool import IDLE_AFTER
 from devboxd.control.connect.pools import Pools
@@ -101,6 +102,7 @@ class Daemon:
             listening=self._listening if self._bridges is not None else None,
         )
         self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
+        self.panes = Panes(self.execute, shared.news)
         self.agents = SshAgents(shared, self.execute, self._bridges)
 
     # Life -------------------------------------------------------------------------------------------

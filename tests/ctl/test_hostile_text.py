@@ -85,6 +85,8 @@ COMMANDS = [
     ["run", "--detach", "gpu", "true"],
     ["jobs", "gpu"],
     ["logs", "gpu", "x"],
+    ["peek", "gpu"],
+    ["say", "gpu", "yes"],
     ["generations", "pin", "gpu", "1"],
     ["generations", "rm", "gpu", "1"],
     ["ops", "ls"],
