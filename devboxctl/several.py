@@ -89,6 +89,8 @@ class Member:
         self.box = box
         self.request = request
         self.connection: Framed | None = None
+        self.tries = client.TRIES
+        self.is_unread = False  # the daemon was gone before it had all that was sent
         self.lines = {framed.OUTPUT: bytearray(), framed.ERROR_OUTPUT: bytearray()}
         self.failure: Mapping[str, object] | None = None
         self.status: int | None = None
@@ -171,7 +173,8 @@ class Several(Loop):
         assert member.connection is not None
         try:
             member.connection.flush()
-        except client.ClientError:
+        except client.DaemonLost as error:
+            member.is_unread = error.is_unread
             member.connection.sending.clear()  # it takes nothing more; what it has said may still be read
 
     def _receive(self, member: Member) -> None:
@@ -180,7 +183,13 @@ class Several(Loop):
         try:
             frames = connection.receive()
         except client.ClientError as error:
-            self._failed(member, reply.failure_of(error))
+            is_unread = isinstance(error, client.DaemonLost) and (error.is_unread or member.is_unread)
+            if is_unread and member.tries > 1:
+                member.tries, member.is_unread = member.tries - 1, False
+                self._close(member)
+                self._start(member)
+            else:
+                self._failed(member, reply.failure_of(error))
             return
         for kind, payload in frames:
             if kind in self._outputs:

@@ -70,7 +70,7 @@ from devboxd.net.dial import DialSettings
 from devboxd.net.link import Dialer
 from devboxd.net.listen import Listeners
 from devboxd.net.room import ROOM, limit, raise_limit
-from devboxd.net.unix import DaemonSocket, inherited_sockets, open_daemon_socket
+from devboxd.net.unix import AlreadyRunning, DaemonSocket, inherited_sockets, open_daemon_socket
 from devboxd.net.webhook import Webhook
 from devboxd.ways import keep_secret, ways
 
@@ -95,7 +95,8 @@ def main() -> int:
         paths.prepare()
         listening = open_daemon_socket(paths.socket, inherited, state=paths.state)
     except DevboxError as error:
-        starter.failed(error.message, error.hint)
+        again = isinstance(error, AlreadyRunning) and not error.is_elsewhere
+        starter.failed(error.message, error.hint, again=again)
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return NO_DAEMON
     try:

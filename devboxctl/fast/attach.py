@@ -91,10 +91,10 @@ class Attach(Pump):
         """Join, and stay until the end. Raises Left, ClientError. The terminal is restored in every case."""
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
         job_control = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
-        connection = client.connect_or_start()
+        connection = self.ask()
         with Signals(*numbers, *job_control) as signals:
             try:
-                self.connected(Framed(connection, self.path, self._request()))
+                self.connected(connection)
                 self.pump(signals)
             finally:
                 self._give_back()
@@ -121,6 +121,9 @@ class Attach(Pump):
         return reply.encode({**self.request, "columns": columns, "rows": rows, "rejoin": rejoin})
 
     # The daemon.
+
+    def ask(self) -> Framed:
+        return Framed(client.connect_or_start(), self.path, self._request())
 
     def on_open(self) -> None:
         self._retry_delay, self._retry_at, self._answer_by = FIRST_RETRY, None, None

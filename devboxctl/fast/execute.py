@@ -80,15 +80,18 @@ class Execute(Pump):
 
     def execute(self) -> None:
         """Run to the end of the command. Raises Left, ClientError."""
-        connection = client.connect_or_start()
+        connection = self.ask()
         with Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT) as signals:
             try:
-                self.connected(Framed(connection, "exec", self._request))
+                self.connected(connection)
                 self.pump(signals)
             finally:
                 self._make_way()
                 if self.connection is not None:
                     self.connection.close()
+
+    def ask(self) -> Framed:
+        return Framed(client.connect_or_start(), "exec", self._request)
 
     def on_status(self, news: Json) -> None:
         state, text = str(news.get("state")), printable(str(news.get("text") or ""))

@@ -63,6 +63,7 @@ class Framed:
         self.socket = connection
         self.descriptor = connection.fileno()
         self.open = False
+        self._is_answered = False
         self.sending = bytearray(client.request_bytes("POST", path, request, upgrade=True))
         self._received = bytearray()
 
@@ -78,7 +79,7 @@ class Framed:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
-            raise client.DaemonLost(f"lost the connection to devboxd: {error.strerror}") from None
+            raise client.lost(error, answered=self._is_answered) from None
 
     def receive(self) -> list[tuple[int, bytes]]:
         """Read once. Raises DaemonLost at the end of the connection, Refused when the answer is not 101."""
@@ -87,9 +88,10 @@ class Framed:
         except (BlockingIOError, InterruptedError):
             return []
         except OSError as error:
-            raise client.DaemonLost(f"lost the connection to devboxd: {error.strerror}") from None
+            raise client.lost(error, answered=self._is_answered) from None
         if not data:
             raise client.DaemonLost("devboxd went away")
+        self._is_answered = True
         self._received += data
         if not self.open:
             head = client.parse_head(bytes(self._received))

@@ -121,6 +121,26 @@ def _hand_over(request: bytes, timeout: float) -> int:
 
     Clients made with libssh have a unix socket there, too, and have sent their greeting by now: they get a copy.
     """
+    tries = client.TRIES
+    while True:
+        try:
+            head, passed = _passed(request, timeout)
+            break
+        except client.DaemonLost as error:
+            tries -= 1
+            if not (error.is_unread and tries):
+                raise
+    _say_notes(head)
+    if _talks(1):
+        with socket.socket(fileno=int.from_bytes(passed, sys.byteorder)) as far:
+            return _copy(far, b"")
+    with socket.socket(fileno=os.dup(1)) as ssh:
+        ssh.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+    return 0
+
+
+def _passed(request: bytes, timeout: float) -> tuple[client.Head, bytes]:
+    """Ask once; returns the head of the answer and the descriptor that came with it, as the kernel spells it."""
     connection = client.connect_or_start(timeout=timeout)
     data, passed, head = b"", b"", None
     try:
@@ -141,16 +161,10 @@ def _hand_over(request: bytes, timeout: float) -> int:
     except TimeoutError:
         raise client.DaemonLost(f"devboxd did not answer within {timeout:g} s") from None
     except OSError as error:
-        raise client.DaemonLost(f"lost the connection to devboxd: {error.strerror or error}") from None
+        raise client.lost(error, answered=bool(data)) from None
     finally:
         connection.close()
-    _say_notes(head)
-    if _talks(1):
-        with socket.socket(fileno=int.from_bytes(passed, sys.byteorder)) as far:
-            return _copy(far, b"")
-    with socket.socket(fileno=os.dup(1)) as ssh:
-        ssh.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
-    return 0
+    return head, passed
 
 
 def _say_notes(head: client.Head) -> None:

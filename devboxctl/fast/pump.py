@@ -64,8 +64,13 @@ class Pump(Loop):
         self._signals: Signals | None = None
         self._doubt = Doubt()
         self._is_hung = False
+        self._tries = client.TRIES
 
     # What subclasses say.
+
+    def ask(self) -> Framed:
+        """Connect to the daemon, and ask it for what is wanted. Raises ClientError."""
+        raise NotImplementedError
 
     def on_open(self) -> None:
         """Act on the daemon's 101."""
@@ -202,7 +207,7 @@ class Pump(Loop):
         except client.Refused:
             raise
         except client.ClientError as error:
-            self.on_lost(error)
+            self._lost(error)
             return
         self._heard()
         if connection.open and not was_open:
@@ -261,6 +266,15 @@ class Pump(Loop):
         except client.Refused:
             raise
         except client.ClientError:
+            self._lost(error)
+
+    def _lost(self, error: client.ClientError) -> None:
+        """Ask the next daemon where the first one ended before it had read what is wanted."""
+        if not self._opened and isinstance(error, client.DaemonLost) and error.is_unread and self._tries > 1:
+            self._tries -= 1
+            self.disconnected()
+            self.connected(self.ask())
+        else:
             self.on_lost(error)
 
     # Input.

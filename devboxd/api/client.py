@@ -32,6 +32,7 @@ PATIENCE = (
 )
 ASK_AGAIN = 10.0  # seconds until we ask that once more
 START_TIMEOUT = 10.0  # seconds for a new daemon to answer
+TRIES = 3  # of a request that nobody has read
 SOCKET_NAME = "devboxd.sock"
 LOG_NAME = "devboxd.log"
 
@@ -62,6 +63,9 @@ class DaemonLost(ClientError):
     """The daemon went away in the middle of an answer."""
 
     code = "daemon-lost"
+    is_unread = (
+        False  # True where it is sure that it had not read all that was asked, so has done nothing of it
+    )
 
 
 class NotAnswering(ClientError):
@@ -266,6 +270,18 @@ def tell(text: str) -> None:
             pass
 
 
+def lost(error: OSError, *, answered: bool) -> DaemonLost:
+    """The error for a connection that broke. ``answered``: something has come over it.
+
+    The kernel tells whether a daemon that is gone had read what it was sent: ECONNRESET where bytes were left
+    (nobody had accepted the connection, as a rule), EPIPE where it did not get them all. A daemon begins when it
+    has read the whole request.
+    """
+    found = DaemonLost(f"lost the connection to devboxd: {error.strerror or error}")
+    found.is_unread = not answered and error.errno in (errno.ECONNRESET, errno.EPIPE)
+    return found
+
+
 # HTTP.
 
 
@@ -329,26 +345,34 @@ class Exchange:
         timeout: float | None = CALL_TIMEOUT,
         socket_at: str | None = None,
     ) -> Exchange:
-        """Ask, and wait for the head of the answer. Raises ``Refused`` for an HTTP error."""
-        connection = connect_or_start(socket_at, start=start, timeout=timeout)
-        try:
-            connection.sendall(request_bytes(method, path, body, upgrade=upgrade))
-            wait_for_answer(connection, socket_at or socket_path(), timeout)
-            exchange = cls(connection, _receive_head(connection))
-            head = exchange.head
-            # 202 is a Failure too: what was asked for is still pending (exit status 8).
-            if head.status >= 400 or head.status == 202 or (upgrade and head.status != 101):
-                raise Refused(head.status, exchange.body())
-        except TimeoutError:
-            connection.close()
-            raise DaemonLost(f"devboxd did not answer within {timeout:g} s") from None
-        except OSError as error:
-            connection.close()
-            raise DaemonLost(f"lost the connection to devboxd: {error.strerror or error}") from None
-        except BaseException:
-            connection.close()
-            raise
-        return exchange
+        """Ask, and wait for the head of the answer. Raises ``Refused`` for an HTTP error.
+
+        A daemon that ends before it has read the request is none: the next one is asked.
+        """
+        tries = TRIES
+        while True:
+            connection = connect_or_start(socket_at, start=start, timeout=timeout)
+            try:
+                connection.sendall(request_bytes(method, path, body, upgrade=upgrade))
+                wait_for_answer(connection, socket_at or socket_path(), timeout)
+                exchange = cls(connection, _receive_head(connection))
+                head = exchange.head
+                # 202 is a Failure too: what was asked for is still pending (exit status 8).
+                if head.status >= 400 or head.status == 202 or (upgrade and head.status != 101):
+                    raise Refused(head.status, exchange.body())
+            except TimeoutError:
+                connection.close()
+                raise DaemonLost(f"devboxd did not answer within {timeout:g} s") from None
+            except OSError as error:  # of sending, or of waiting for the first byte
+                connection.close()
+                failure, tries = lost(error, answered=False), tries - 1
+                if not (failure.is_unread and tries):
+                    raise failure from None
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return exchange
 
     def __enter__(self) -> Exchange:
         return self

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LOCK_NAME = "devboxd.lock"  # beside the socket; its holder writes its process id into it (devboxd.net.unix)
 STOPPED_SUFFIX = ".stopped"  # beside the socket: the user has stopped the daemon, so nobody starts it unasked
 START_FD = "DEVBOX_START_FD"  # descriptor on which a daemon that cannot start says why (devboxd.host.starter)
+AGAIN = "again"  # its third line: another daemon was in the way, which may be gone soon
 HANG = 8.0  # more seconds for a daemon that runs but does not answer
 TERMINATE, KILL = 5.0, 5.0  # seconds for a process to end when asked to, and when made to
 
@@ -48,8 +49,10 @@ class Starting:
         state = client.state_directory()
         for needed in (os.path.dirname(path), state):
             make_folder(needed)
+        self._path = path
         self._pid: int | None = None
         self._words = -1
+        self._said: list[str] | None = None  # why it could not start, once it has ended
         self._log = f"{state}/{client.LOG_NAME}"
         self._log_size = _size(self._log)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -68,10 +71,29 @@ class Starting:
         """Tell whether waiting still makes sense."""
         if self._pid is None:
             return True
-        try:
-            return os.waitpid(self._pid, os.WNOHANG)[0] == 0
-        except ChildProcessError:
+        if self._said is None:
+            try:
+                if os.waitpid(self._pid, os.WNOHANG)[0] == 0:
+                    return True
+            except ChildProcessError:
+                pass
+            self._said = self._last_words()
+        if AGAIN not in self._said[2:]:
             return False
+        # Another daemon has the socket: it comes up and will answer, or it goes and leaves it to the next one.
+        if process_id(self._path) is None:
+            os.close(self._words)
+            self._words, self._said = -1, None
+            self._pid, self._words = _spawn(self._log)
+        return True
+
+    def _last_words(self) -> list[str]:
+        """What it has said: the message, the hint, and ``AGAIN`` where the next one may fare better."""
+        os.set_blocking(self._words, False)
+        try:
+            return os.read(self._words, 4096).decode("utf-8", "replace").split("\n")
+        except OSError:
+            return []
 
     def release(self) -> None:
         """Let others start a daemon, now that this one answers or has failed."""
@@ -82,14 +104,9 @@ class Starting:
 
     def failure(self) -> client.ClientError:
         """Say why it did not come up: in its own words, or else in those that Python had for it."""
-        message, hint = "", ""
-        if self._words >= 0:
-            os.set_blocking(self._words, False)
-            try:
-                said = os.read(self._words, 4096).decode("utf-8", "replace")
-            except OSError:
-                said = ""
-            message, _, hint = said.partition("\n")
+        if self._said is None and self._words >= 0:
+            self._said = self._last_words()
+        message, hint, *_ = [*(self._said or []), "", ""]
         message = message or self._last_line()
         return client.ClientError(
             "devboxd could not be started" + (f": {one_line(message, 400)}" if message else ""),
@@ -317,14 +334,17 @@ def is_frozen(pid: int | None) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs. One that nobody waits for is gone for every purpose."""
+    """Tell whether a process runs. One that nobody waits for is gone for every purpose.
+
+    Its first thread may have ended before the others: as long as one is left it holds its sockets and locks.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    if _state(pid) == "Z":
+    if _state(pid) == "Z" and _threads(pid) <= 1:
         return False
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == 0
@@ -333,11 +353,20 @@ def is_alive(pid: int) -> bool:
 
 
 def _state(pid: int) -> str:
+    return _told(pid, 3) or ""  # macOS, or just gone
+
+
+def _threads(pid: int) -> int:
+    return int(_told(pid, 20) or 0)
+
+
+def _told(pid: int, field: int) -> str | None:
+    """What Linux tells of a process: a field of ``/proc/PID/stat``, counted as in proc_pid_stat(5), behind the name."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0].decode()
+            return file.read().rpartition(b")")[2].split()[field - 3].decode()
     except (OSError, IndexError):
-        return ""  # macOS, or just gone
+        return None
 
 
 # Ending.

@@ -1,7 +1,8 @@
 """Whoever started us and waits for us: it is told why we could not start.
 
 A daemon that a command starts writes to a log that may not be writable, or be long. So the command passes a
-descriptor, too (``devboxd.api.starting``); what is written there is the error, a line, and its hint, a line.
+descriptor, too (``devboxd.api.starting``); what is written there is the error, a line, its hint, a line, and
+``again``, a line, where another daemon is in the way that may soon be gone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final, Self
 from devboxd.text import one_line
 
 VARIABLE: Final = "DEVBOX_START_FD"
+AGAIN: Final = "again"
 
 
 class Starter:
@@ -33,11 +35,12 @@ class Starter:
             return cls(None)
         return cls(int(given))
 
-    def failed(self, message: str, hint: str | None = None) -> None:
-        """Say why there will be no daemon."""
+    def failed(self, message: str, hint: str | None = None, *, again: bool = False) -> None:
+        """Say why there will be no daemon; ``again``: the next one may fare better."""
         if self._descriptor is not None:
+            words = (one_line(message), one_line(hint or ""), AGAIN if again else "")
             try:
-                os.write(self._descriptor, f"{one_line(message)}\n{one_line(hint or '')}\n".encode())
+                os.write(self._descriptor, "".join(f"{line}\n" for line in words).encode())
             except OSError:
                 pass  # it has given up waiting
         self.done()

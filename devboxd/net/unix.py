@@ -9,6 +9,7 @@ import socket
 import stat
 import struct
 import sys
+import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ CONTROL_NAMES: Final = frozenset({"api", "devboxd.socket", "devboxd", "control"}
 LOCK_NAME: Final = "devboxd.lock"
 STATE_LOCK_NAME: Final = "journal.lock"  # another name: the socket may stand in the state folder
 
+LOOKS: Final = 20  # how often the lock is tried while others look whose it is
+LOOK: Final = 0.005  # seconds between two of them
+
 _UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
 _XUCRED_BYTES: Final = 76  # macOS: version, uid, number of groups, 16 groups
 _SOL_LOCAL, _LOCAL_PEERCRED = 0, 1  # macOS <sys/un.h>
@@ -32,6 +36,7 @@ class AlreadyRunning(DevboxError):
 
     code = "already-running"
     kind = Kind.STATE
+    is_elsewhere = False  # it has the state folder, and another socket
 
 
 class PeerDenied(Denied):
@@ -179,7 +184,7 @@ def _lock(file: Path, path: Path | None = None) -> int:
         os.close(lock)
         raise Denied(f"{file} is no regular file", hint="move away what stands there")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(lock)
     except OSError as error:
         pid, _, other = os.pread(lock, 4096, 0).decode(errors="replace").strip().partition("\n")
         os.close(lock)
@@ -188,11 +193,25 @@ def _lock(file: Path, path: Path | None = None) -> int:
             raise AlreadyRunning(
                 f"devboxd is running already{who}", hint="see: devboxctl daemon status"
             ) from error
-        raise AlreadyRunning(
+        elsewhere = AlreadyRunning(
             f"devboxd is running already{who}, with the same state folder and another socket: {other}",
             hint=f"use that one (DEVBOX_SOCKET={other}), or give this one its own XDG_STATE_HOME",
-        ) from error
+        )
+        elsewhere.is_elsewhere = True
+        raise elsewhere from error
     os.ftruncate(lock, 0)
     with contextlib.suppress(OSError):  # a full disk: the lock holds, it only does not say whose it is
         os.pwrite(lock, (f"{os.getpid()}\n" + (f"{path}\n" if path is not None else "")).encode(), 0)
     return lock
+
+
+def _take(lock: int) -> None:
+    """Lock a file. Raises OSError where a daemon has it: whoever only looks (``starting.process_id``) shares it."""
+    for _ in range(LOOKS):
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        time.sleep(LOOK)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

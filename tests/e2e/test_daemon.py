@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -37,6 +38,32 @@ def test_the_command_line_starts_a_daemon_that_is_not_there(world: World) -> Non
     done = world.run("exec", "api", "--", "echo", "hi")
     assert (done.returncode, done.stdout) == (0, b"hi\n")
     assert done.stderr == b"devboxd was not running: started it\n"
+
+
+def test_a_command_right_after_a_kill_finds_the_next_daemon(world: World) -> None:
+    """The killed one still takes connections for a moment, and one that waits may start another beside ours."""
+    for _ in range(5):
+        pid = world.ensure_daemon()
+        os.kill(pid, signal.SIGKILL)
+        commands = [
+            world.start("exec", "api", "--", "echo", "hi", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for _ in range(2)
+        ]
+        for command in commands:
+            out, err = command.communicate(timeout=60)
+            assert (command.returncode, out) == (0, b"hi\n"), err
+
+
+def test_a_daemon_is_started_once_the_last_one_has_let_go(world: World) -> None:
+    """One that ends in order closes its socket first, and its lock last."""
+    world.stop_daemon()
+    lock = os.open(world.socket.parent / "devboxd.lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    said = len(world.log)
+    with world.start("exec", "api", "--", "echo", "hi", stdout=subprocess.PIPE) as command:
+        until(lambda: "devboxd is running already" in world.log[said:], "ours could not start")
+        os.close(lock)
+        assert command.communicate(timeout=60)[0] == b"hi\n"
 
 
 def test_asking_for_the_status_of_no_daemon_is_69_and_starts_none(world: World) -> None:
@@ -91,8 +118,7 @@ def test_other_peoples_sessions_are_not_swept(world: World) -> None:
     theirs = json.loads(done.stdout)["SessionId"]
     world.kill_daemon()
     world.start_daemon()
-    # A client that waits may have started one, too: which of them serves is settled in a moment.
-    until(lambda: world.run("exec", "api", "--", "true").returncode == 0, "the box is reached")
+    world.ok("exec", "api", "--", "true")
     time.sleep(0.3)
     assert theirs in {one["id"] for one in world.far_sessions()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -45,6 +46,17 @@ def test_a_second_daemon_is_told_who_runs_already(path: Path) -> None:
         open_daemon_socket(path)
     assert path.exists()
     first.close()
+    open_daemon_socket(path).close()
+
+
+def test_who_only_looks_at_the_lock_keeps_no_daemon_from_starting(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that asks which process has it shares the lock for a moment."""
+    path.parent.mkdir(mode=0o700)
+    looking = os.open(path.parent / unix.LOCK_NAME, os.O_RDONLY | os.O_CREAT, 0o600)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr("devboxd.net.unix.time.sleep", lambda seconds: os.close(looking))
     open_daemon_socket(path).close()
 
 
