@@ -123,7 +123,9 @@ class Carrier:
             channel.lost(lost_at)
             await self._link.close()  # which may take a moment that the link did not live
         if (me := asyncio.current_task()) is not None and me.cancelling():
-            raise asyncio.CancelledError  # it came with the loss of the link: Python 3.11 forgets one of two
+            # It came with the loss of the link: Python 3.11 forgets one of two, and 3.13 says it again, here at last.
+            await asyncio.sleep(0)
+            raise asyncio.CancelledError
         if self._is_silent:
             return Happened.SILENT, why
         carried = (channel.heard_at or 0.0) > self._opened_at
