@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from botocore.session import Session
 
+from devboxd.model import tags
 from tests.e2e.between import Between
-from tests.e2e.kit import World
+from tests.e2e.kit import World, until
 
 LONG = 180.0
 
@@ -119,3 +122,44 @@ def test_killed_at_every_call(world: Watched, after: bool) -> None:
         "RunInstances",
     } <= set(met)
     print(f"killed {'after' if after else 'before'}: {', '.join(filter(None, met))}")
+
+
+def left(world: Watched) -> list[str]:
+    """What EC2 still has of ours, by its own account: images, snapshots, volumes and boxes."""
+    ec2: Any = Session().create_client(
+        "ec2", "us-east-1", endpoint_url=world.url, aws_access_key_id="a", aws_secret_access_key="b"
+    )
+    ours = [{"Name": "tag-key", "Values": [tags.UID]}]
+    found = [one["ImageId"] for one in ec2.describe_images(Filters=ours)["Images"]]
+    found += [one["SnapshotId"] for one in ec2.describe_snapshots(Filters=ours)["Snapshots"]]
+    found += [one["VolumeId"] for one in ec2.describe_volumes(Filters=ours)["Volumes"]]
+    for one in ec2.describe_instances(Filters=ours)["Reservations"]:
+        found += [box["InstanceId"] for box in one["Instances"] if box["State"]["Name"] != "terminated"]
+    return found
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_every_call_of_a_sweep(world: Watched, after: bool) -> None:
+    """A project is deleted with all its generations; whoever dies meanwhile, nothing stays that costs."""
+    met = []
+    for number in range(1, 20):
+        life = Life(world)
+        life.goes("terminate", 0, after=after)
+        assert left(world), "or this test sees nothing"
+        world.between.arm(number, after=after)
+        done = world.run("delete", "work", "--yes", "--wait", timeout=LONG)
+        at = world.between.killed_at
+        world.between.arm(None, after=False)
+        assert done.returncode == 0, f"killed at {at}: {done.stderr.decode()}\n{world.log[-3000:]}"
+        world.ensure_daemon()
+        until(lambda: not left(world), f"all is gone, killed at {at}: {left(world)}", LONG)
+        assert world.json("projects")["projects"] == []
+        if not at:
+            break
+        met.append(at)
+    else:
+        raise AssertionError("there is no end to it")
+    assert {"DeregisterImage", "DeleteSnapshot"} <= set(met)
+    print(f"killed {'after' if after else 'before'}: {', '.join(met)}")
