@@ -49,7 +49,9 @@ def openapi() -> Json:
 def _structs(types: list[Any]) -> list[Any]:
     """Each struct once, in order; an answer that is no struct (this description) has no schema of its own."""
     return [
-        one for one in dict.fromkeys(types) if issubclass(one, msgspec.Struct) and one is not wire.Nothing
+        one
+        for one in dict.fromkeys(types)
+        if isinstance(one, type) and issubclass(one, msgspec.Struct) and one is not wire.Nothing
     ]
 
 
