@@ -9,7 +9,7 @@ import msgspec
 
 from devboxd import __version__
 from devboxd.api import wire
-from devboxd.api.routes import ROUTES, Route, Shape
+from devboxd.api.routes import ROUTES, Route, Shape, is_struct
 
 Json = dict[str, Any]
 
@@ -48,11 +48,7 @@ def openapi() -> Json:
 
 def _structs(types: list[Any]) -> list[Any]:
     """Each struct once, in order; an answer that is no struct (this description) has no schema of its own."""
-    return [
-        one
-        for one in dict.fromkeys(types)
-        if isinstance(one, type) and issubclass(one, msgspec.Struct) and one is not wire.Nothing
-    ]
+    return [one for one in dict.fromkeys(types) if is_struct(one) and one is not wire.Nothing]
 
 
 def _operation(name: str, route: Route[Any, Any], components: Json) -> Json:
@@ -111,7 +107,7 @@ def _responses(route: Route[Any, Any]) -> Json:
 
 
 def _schema(kind: type[Any]) -> Json:
-    if issubclass(kind, msgspec.Struct):
+    if is_struct(kind):
         return {"$ref": _REF.format(name=kind.__name__)}
     return {"type": "object"}
 
@@ -146,4 +142,4 @@ def _answer(route: Route[Any, Any]) -> str:
 
 
 def _name(kind: type[Any]) -> str:
-    return kind.__name__ if issubclass(kind, msgspec.Struct) else "OpenAPI 3.1"
+    return kind.__name__ if is_struct(kind) else "OpenAPI 3.1"

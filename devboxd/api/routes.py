@@ -67,7 +67,7 @@ class Route(Generic[RequestT, AnswerT]):
     def nested(self) -> set[str]:
         """The fields of the request that are structs: in a query they are JSON."""
         fields = msgspec.structs.fields(self.request)
-        return {field.name for field in fields if any(_is_struct(one) for one in get_args(field.type))}
+        return {field.name for field in fields if any(is_struct(one) for one in get_args(field.type))}
 
     def target(self, request: RequestT) -> str:
         """The path, and the query where there is one, of one request."""
@@ -82,7 +82,8 @@ class Route(Generic[RequestT, AnswerT]):
         return value is not None and value is not False and name not in self.in_path
 
 
-def _is_struct(kind: object) -> bool:
+def is_struct(kind: object) -> bool:
+    """Say whether a type is a struct of ours, and not some ``dict[str, …]``."""
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
