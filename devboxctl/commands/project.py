@@ -249,7 +249,12 @@ def _of_folder(path: str) -> str:
 
 
 def _is_known(project: str) -> bool:
-    return project.lower() in {one.name.lower() for one in ask.ask(routes.LIST_PROJECTS).projects}
+    return project.lower() in {one.name.lower() for one in _listed()}
+
+
+def _listed() -> list[wire.Project]:
+    """All projects, without what they cost."""
+    return ask.ask(routes.LIST_PROJECTS, wire.ProjectsRequest(brief=True)).projects
 
 
 def stop(project: Name, require_clean: Clean = False, verify: Verify = None, wait: Wait = True) -> int:
@@ -430,7 +435,7 @@ def leftovers(
 
     With what it costs a month. The daemon deletes it by itself once it may; this only looks.
     """
-    names = [project] if project is not None else [one.name for one in ask.ask(routes.LIST_PROJECTS).projects]
+    names = [project] if project is not None else [one.name for one in _listed()]
     found: list[wire.Leftover] = []
     for name in names:
         try:

@@ -22,7 +22,7 @@ VALUES = {"STATE": "running|stopped|pending|stopping"}  # of options whose help 
 # What a word in capitals stands for: where the daemon lists it, and which field names it.
 NAMES = {
     "BOX": ("boxes", "boxes", "name"),
-    "PROJECT": ("projects", "projects", "name"),
+    "PROJECT": ("projects?brief=true", "projects", "name"),
     "FORWARD": ("forwards", "forwards", "id"),
     "SESSION-ID": ("sessions", "sessions", "id"),
 }

@@ -207,7 +207,9 @@ SSH: Final = Route(
 
 # Projects -----------------------------------------------------------------------------------------------
 
-LIST_PROJECTS: Final = Route("GET", "/v1/projects", wire.Nothing, wire.ProjectList, "All projects, by name.")
+LIST_PROJECTS: Final = Route(
+    "GET", "/v1/projects", wire.ProjectsRequest, wire.ProjectList, "All projects, by name."
+)
 SHOW_PROJECT: Final = Route("GET", "/v1/projects/{project}", wire.ProjectName, wire.Project, "One project.")
 FOLLOW_PROJECT: Final = Route(
     "GET",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -91,6 +92,27 @@ async def test_without_aws_the_list_is_what_is_written_down(
     ]
     assert [(one.code, one.hint) for one in found.conditions] == [("ec2-unavailable", "devboxctl login")]
     assert "written down" in found.conditions[0].text
+
+
+async def test_projects_are_read_while_ec2_answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither waits for the other: a shared table and EC2 may both be far away."""
+    projects: Any = server.context.projects
+    asked = asyncio.Event()
+    all_boxes, all_projects = server.daemon.boxes.all, projects.all
+
+    async def from_ec2(account: Account) -> Any:
+        asked.set()
+        return await all_boxes(account)
+
+    async def from_store() -> Any:
+        async with asyncio.timeout(5.0):
+            await asked.wait()
+        return await all_projects()
+
+    monkeypatch.setattr(server.daemon.boxes, "all", from_ec2)
+    monkeypatch.setattr(projects, "all", from_store)
+    await write(server, project(Phase.READY, name="work"))
+    assert [one.name for one in (await listing(server)).boxes if one.project] == ["work"]
 
 
 async def test_without_aws_and_projects_the_login_is_what_is_missing(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 from msgspec.structs import replace
 
+from devboxd.control.lifecycle.money import Money, Report
 from devboxd.model.box import Account
 from devboxd.model.project import Place, Project, Run, Span, Spec
 from tests.api.conftest import Server
@@ -54,6 +56,31 @@ async def test_a_project_in_money(server: Server) -> None:
     assert [one["name"] for one in owner] == ["me"]
     (listed,) = (await get(server, "/v1/projects"))["projects"]
     assert (listed["hour"], listed["month"]) == ("0.1028", cost["month"])
+
+
+async def test_who_wants_names_only_pays_for_no_bill(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completion, for one; and the page bills once, though its projects say what they cost."""
+    await billed(server)
+    reports = []
+    real = Money.report
+
+    async def report(self: Money, *given: Any, **more: Any) -> Report:
+        reports.append(given)
+        return await real(self, *given, **more)
+
+    monkeypatch.setattr(Money, "report", report)
+    (listed,) = (await get(server, "/v1/projects?brief=true"))["projects"]
+    assert (listed["name"], listed["phase"], "hour" in listed, reports) == ("paid", "absent", False, [])
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+        link = await server.context.open_page()
+        await session.get(link)
+        async with session.get(link.partition("?")[0] + "data") as answer:
+            data = await answer.json()
+    assert len(reports) == 1
+    assert (data["projects"][0]["hour"], data["projects"][0]["month"]) == (
+        "0.1028",
+        data["cost"]["costs"][0]["month"],
+    )
 
 
 async def test_what_if(server: Server) -> None:

@@ -31,13 +31,15 @@ async def boxes(context: Context, asked: wire.BoxesRequest) -> wire.BoxList:
     conditions: list[wire.Condition] = []
     since: float | None = None
     instances: list[Instance] = []
-    connecting = asyncio.gather(daemon.boxes.connections(of))  # at the same time
-    projects = await _projects(context, of)
+    connecting = asyncio.gather(daemon.boxes.connections(of))  # at the same time, as are the projects
+    reading = asyncio.gather(_projects(context, of))
     asked_ec2 = False
     try:
         instances, of, since = await daemon.boxes.all(of)
         asked_ec2 = since is None
+        (projects,) = await reading
     except DevboxError as error:
+        (projects,) = await reading
         if not projects and not isinstance(error, Denied | Unreachable):
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from msgspec.structs import replace
@@ -20,14 +20,20 @@ from devboxd.model.wish import ProjectBroken, ProjectNotFound
 
 
 @answers(routes.LIST_PROJECTS)
-async def listed(context: Context, asked: wire.Nothing) -> wire.ProjectList:
+async def listed(context: Context, asked: wire.ProjectsRequest) -> wire.ProjectList:
     """All projects. Nothing is asked of AWS."""
     shown = [_view(context, one) for one in await context.projects.all()]
-    costs = {one.id: one for one in views.cost_report(await context.money.report()).costs} if shown else {}
-    for one in shown:
+    if shown and not asked.brief:
+        priced(shown, views.cost_report(await context.money.report()))
+    return wire.ProjectList(shown)
+
+
+def priced(projects: Iterable[wire.Project], report: wire.CostReport) -> None:
+    """Write into projects what they cost."""
+    costs = {one.id: one for one in report.costs}
+    for one in projects:
         if (found := costs.get(one.id)) is not None:
             one.hour, one.month = found.hour, found.month
-    return wire.ProjectList(shown)
 
 
 @answers(routes.SHOW_PROJECT)

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context
+from devboxd.api.handlers.project import priced
 from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.server import answer, carried_through
 from devboxd.errors import BadRequest, DevboxError, http_status
@@ -206,12 +207,15 @@ class PageServer:
     async def _data(self, request: web.Request) -> web.StreamResponse:
         """All that is known here; nothing is asked of AWS."""
         context = self.context
+        cost = await self._asked(routes.COST, wire.CostRequest(by="day"))
+        projects = (await self._asked(routes.LIST_PROJECTS, wire.ProjectsRequest(brief=True))).projects
+        priced(projects, cost)
         found: dict[str, Any] = {
             "status": await self._asked(routes.STATUS, wire.Nothing()),
-            "projects": (await self._asked(routes.LIST_PROJECTS, wire.Nothing())).projects,
+            "projects": projects,
             "sessions": (await self._asked(routes.LIST_SESSIONS, wire.Nothing())).sessions,
             "forwards": (await self._asked(routes.LIST_FORWARDS, wire.Nothing())).forwards,
-            "cost": await self._asked(routes.COST, wire.CostRequest(by="day")),
+            "cost": cost,
             "now": rfc3339(context.daemon.shared.time.wall()),
         }
         found["idle"] = {

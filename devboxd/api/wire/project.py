@@ -49,6 +49,12 @@ class ProjectList(msgspec.Struct, omit_defaults=True):
     version: int = API_VERSION
 
 
+class ProjectsRequest(msgspec.Struct, omit_defaults=True):
+    """All projects. ``brief``: without what they cost, which takes the runs and snapshots of all of them."""
+
+    brief: bool = False
+
+
 class ProjectName(msgspec.Struct, omit_defaults=True):
     """Which project."""
 
