@@ -167,9 +167,10 @@ async def test_attach_types_resizes_and_detaches(server: Server, sim: Simulator)
     stream.send(TYPE.INPUT, b"stty size\n")
     await stream.until(lambda s: b"33 90" in s.out)
     stream.send(TYPE.RESIZE, wire.WINDOW_SIZE.pack(120, 40))
-    await asyncio.sleep(0.1)
-    stream.send(TYPE.INPUT, b"stty size\n")
-    await stream.until(lambda s: b"40 120" in s.out)
+    # Sizes are collected for a moment.
+    stream.send(TYPE.INPUT, b"until stty size | grep '40 12''0'; do sleep 0.1; done\n")
+    async with asyncio.timeout(20):
+        await stream.until(lambda s: b"40 120" in s.out)
     stream.send(0x42, b"of a newer client")
     stream.send(TYPE.DETACH)
     end = await stream.end()

@@ -148,7 +148,7 @@ async def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
 ) -> None:
     """Else every call would hang behind it, and each left a process behind."""
     helper(home, f"sleep 60 & echo $! > {home}/pid; wait")
-    monkeypatch.setattr(providers, "HELPER_WITHIN", 0.5)
+    monkeypatch.setattr(providers, "HELPER_WITHIN", 2.0)
     with pytest.raises(LoginNeeded, match="did not end within"):
         await callers.caller("work").credentials()
     pid = (home / "pid").read_text().strip()

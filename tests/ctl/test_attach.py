@@ -201,7 +201,10 @@ def test_ctrl_c_overtakes_a_paste_that_the_box_does_not_take(daemon: FakeDaemon)
         tty.wait_for(b"ready")
         for _ in range(100):
             tty.type(b"p" * 2000)
-        time.sleep(0.2)
+        until = time.monotonic() + PATIENCE
+        while len(got) <= 60000:  # all that goes without credit
+            assert time.monotonic() < until, len(got)
+            time.sleep(0.01)
         tty.type(b"\x03")
         assert tty.wait() == 0
     assert len(got) <= 65536, "more than the window was sent without credit"
@@ -400,6 +403,22 @@ def until_raw(tty: Tty) -> None:
         tty.read(0.02)
 
 
+def until_stopped(tty: Tty) -> None:
+    """Ask the shell until it says that its job is stopped: it may not have run yet."""
+    until = time.monotonic() + PATIENCE
+    tty.wait_for(b"shell> ")
+    while True:
+        tty.type(b"jobs\r")
+        tty.wait_for(b"jobs\r\n")
+        while b"shell> " not in tty.screen:
+            assert time.monotonic() < until, tty.screen[-1000:]
+            tty.read()
+        said, _, tty.screen = tty.screen.partition(b"shell> ")
+        if b"Stopped" in said:
+            return
+        assert time.monotonic() < until, said
+
+
 def ends_well(tty: Tty) -> None:
     """The attach still works, and gives the shell's own terminal back."""
     tty.type(b"still here\r")
@@ -422,10 +441,7 @@ def test_suspend_background_foreground(daemon: FakeDaemon) -> None:
             tty.wait_for(b"shell> ")
             tty.type(b"bg\r")
             tty.wait_for(b"attach gpu &")
-            time.sleep(0.3)
-            tty.type(b"jobs\r")
-            tty.wait_for(b"Stopped")
-            tty.wait_for(b"shell> ")
+            until_stopped(tty)
             tty.type(b"fg\r")
             until_raw(tty)
             tty.type(b"\r")

@@ -391,7 +391,7 @@ def test_a_daemon_that_is_stopped_is_named_within_seconds(frozen: int, words: li
     )
     os.close(slave)
     os.close(master)
-    assert time.monotonic() - begin < 2 + 3  # two busy cores
+    assert time.monotonic() - begin < client.PATIENCE + starting.HANG  # one that is stopped is known at once
     assert f"devboxd (pid {frozen}) does not answer" in done.stderr
     assert "daemon restart" in done.stderr
     assert done.returncode in (69, 255)

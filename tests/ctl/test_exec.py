@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -239,11 +240,12 @@ def test_keys_are_left_to_the_shell_when_the_command_has_no_terminal(daemon: Fak
 
 def test_a_wait_shows_itself_on_a_terminal_and_goes_when_the_command_speaks(daemon: FakeDaemon) -> None:
     """Two minutes of silence for a box that was not there."""
+    waited = threading.Event()
 
     def slow(peer: Peer, _: FakeDaemon) -> None:
         peer.upgrade()
         peer.status("starting", text="gpu is not connected to Session Manager yet")
-        time.sleep(2.5)
+        assert waited.wait(PATIENCE)
         peer.status("online")
         peer.send(OUTPUT, b"hello\r\n")
         peer.exit(status=0)
@@ -251,8 +253,12 @@ def test_a_wait_shows_itself_on_a_terminal_and_goes_when_the_command_speaks(daem
     daemon.streams["exec"] = slow
     with Tty(["exec", "gpu", "--", "true"], os.environ) as tty:
         tty.wait_for(b"devbox: gpu is not connected to Session Manager yet")
+        until = time.monotonic() + PATIENCE
+        while not any(int(shown) >= 2 for shown in re.findall(rb"yet \((\d+) s\)", tty.screen)):
+            assert time.monotonic() < until, tty.screen[-1000:]
+            tty.read()
+        waited.set()
         assert tty.wait() == 0
-        assert b"yet (2 s)" in tty.screen
         assert tty.screen.endswith(b"\r\x1b[Khello\r\r\n"), "nothing of it is left"
 
 

@@ -119,11 +119,10 @@ def test_forwards_return_with_the_next_daemon(world: World, how: str) -> None:
     assert "hello" in fetch(found)
     if how == "kill":
         world.kill_daemon()
-        began = time.monotonic()
         world.start_daemon()
     else:
-        began = time.monotonic()
         world.ok("daemon", "restart")
+    began = time.monotonic()  # how soon there is a daemon is not what this is about
 
     def works() -> str | None:
         with contextlib.suppress(OSError):

@@ -269,8 +269,7 @@ async def test_a_forward_that_could_not_be_made_again_is_tried_until_it_stands(
         spec = Spec(port=ECHO, local_port=port)
         daemon = await make_daemon(sim, state=left(Saved("abc123", box, spec)))
         daemon.shared.bells.network.ring()
-        await asyncio.sleep(0.02)
-        assert daemon.forwards.list()[0].state is ForwardState.FAILED
+        await until(lambda: daemon.forwards.list()[0].state is ForwardState.FAILED)
     daemon.shared.bells.network.ring()
     await until(lambda: not daemon.shared.news.conditions())
     assert await echo(port) == b"hello"
