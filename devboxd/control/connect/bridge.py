@@ -128,7 +128,8 @@ class HeldBridge:
     def _flush(self) -> None:
         for lane in self._lanes.values():
             lane.wake()
-        if self._waiting:
+        # At every write and every read: what waits is added up only where that could change something.
+        if not self._look.is_set() and self._waiting:
             self._look.set()
 
     def facts(self) -> BridgeFacts:
