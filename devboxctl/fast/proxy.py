@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WAIT = 120.0  # seconds for a box that is not connected yet
+SOON = 5.0  # seconds within which an end without a byte may be a refusal
 BOUND = 262144  # bytes on their way in one direction
 
 
@@ -69,6 +70,7 @@ def proxy(
     region: str | None = None,
 ) -> int:
     """Connect and copy (or hand over). Returns the exit status, 255 for every failure, as ssh expects."""
+    told = "" if ssh_user else f"port {port} of {host or box}"
 
     def run() -> int:
         passes = fdpass and _is_unix_socket(1)
@@ -86,10 +88,10 @@ def proxy(
             }
         )
         if passes:
-            return _hand_over(request, wait + 30)
+            return _hand_over(request, wait + 30, told)
         with client.Exchange.start("POST", "proxy", request, upgrade=True, timeout=wait + 30) as exchange:
             _say_notes(exchange.head)
-            return _copy(exchange.connection, exchange.head.rest)
+            return _copy(exchange.connection, exchange.head, told)
 
     return reply.reported(run, lost=255)
 
@@ -116,7 +118,7 @@ def _talks(descriptor: int) -> bool:
             return False
 
 
-def _hand_over(request: bytes, timeout: float) -> int:
+def _hand_over(request: bytes, timeout: float, told: str) -> int:
     """Receive the descriptor of the pipe and send it to ssh on standard output.
 
     Clients made with libssh have a unix socket there, too, and have sent their greeting by now: they get a copy.
@@ -133,7 +135,8 @@ def _hand_over(request: bytes, timeout: float) -> int:
     _say_notes(head)
     if _talks(1):
         with socket.socket(fileno=int.from_bytes(passed, sys.byteorder)) as far:
-            return _copy(far, b"")
+            head.rest = b""  # the byte that came with the descriptor
+            return _copy(far, head, told)
     with socket.socket(fileno=os.dup(1)) as ssh:
         ssh.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
     return 0
@@ -174,13 +177,20 @@ def _say_notes(head: client.Head) -> None:
         reply.say(f"devbox: {printable(note)}\n")
 
 
-def _copy(connection: socket.socket, early: bytes) -> int:
-    """Copy both ways until both are at their end; each end is passed on by itself (half-close)."""
+def _copy(connection: socket.socket, head: client.Head, told: str) -> int:
+    """Copy both ways until both are at their end; each end is passed on by itself (half-close).
+
+    ``told``: what it leads to, for a sentence where it may lead nowhere; empty where the daemon has looked.
+    """
     import signal
+    import time
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    copy = Copy(connection, early)
+    copy, began = Copy(connection, head.rest), time.monotonic()
     copy.run()
+    is_known = not told or "devbox-answered" in head.headers
+    if copy.is_silent and not is_known and time.monotonic() - began < SOON:
+        reply.say(f"devbox: {printable(told)} closed at once, without a byte: does anything listen there?\n")
     return copy.status
 
 
@@ -200,6 +210,12 @@ class Copy(Loop):
         self._receiving = True  # from the daemon
         self._sending = True  # to the daemon
         self._reader_gone = False
+        self._heard = bool(early)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the far end has left without a byte."""
+        return not self._heard and bool(self.status or not self._receiving)
 
     def is_over(self) -> bool:
         if self._output.waiting:
@@ -266,4 +282,5 @@ class Copy(Loop):
             self.status = 255
             return
         self._output.put(chunk)
+        self._heard = self._heard or bool(chunk)
         self._receiving = bool(chunk)

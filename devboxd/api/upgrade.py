@@ -57,12 +57,14 @@ class Piped:
         fd_pass: the client gets it as a descriptor.
         count: told 1 when it begins to carry and -1 when it ends.
         notes: sentences for whoever uses it.
+        answered: it is known to stand at the far end.
     """
 
     stream: Duplex
     count: Callable[[int], None]
     fd_pass: bool = False
     notes: Sequence[str] = ()
+    answered: bool = False
 
 
 def check_upgrade(request: web.Request) -> None:
@@ -122,7 +124,7 @@ async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:
     """Carry bytes on this connection, or on a descriptor that is passed over it."""
     piped.count(1)
     try:
-        async with take_over(request, _noted(piped.notes)) as own:
+        async with take_over(request, _told(piped)) as own:
             if piped.fd_pass:
                 ours, theirs = socket.socketpair()
                 with theirs:
@@ -161,10 +163,11 @@ async def take_over(request: web.Request, headers: bytes = b"") -> AsyncIterator
         transport.abort()
 
 
-def _noted(notes: Sequence[str]) -> bytes:
-    """The header with notes; one_line leaves neither tabs nor line breaks in them."""
-    text = "\t".join(one_line(note) for note in notes[:_MOST_NOTES])
-    return f"{wire.NOTES}: {text}\r\n".encode() if text else b""
+def _told(piped: Piped) -> bytes:
+    """The headers that say something of a connection; one_line leaves neither tabs nor line breaks in notes."""
+    text = "\t".join(one_line(note) for note in piped.notes[:_MOST_NOTES])
+    notes = f"{wire.NOTES}: {text}\r\n" if text else ""
+    return (notes + (f"{wire.ANSWERED}: 1\r\n" if piped.answered else "")).encode()
 
 
 def _handed_on(own: socket.socket) -> socket.socket:

@@ -18,6 +18,7 @@ GREETING: Final = struct.Struct(">4s16sI32s")
 MAGIC: Final = b"DBX1"
 ANSWER: Final = struct.Struct(">32s32s")
 _RECORD: Final = struct.Struct(">BI")
+CONNECTED: Final = b"+"
 STDIN, STDIN_END = 0, 1
 STDOUT, STDERR, EXIT = 1, 2, 3
 SIGNAL, SIZE = 1, 2
@@ -71,6 +72,14 @@ def tcp(host: str, port: int) -> bytes:
 def unix(path: str) -> bytes:
     """Connect to a unix socket on the box."""
     return _purpose("unix", path=path)
+
+
+def telling(purpose: bytes) -> bytes:
+    """The same ``tcp`` or ``unix``, where the stream shall begin with ``CONNECTED``, once it is.
+
+    Only for a bridgehead whose note says that it tells: others send nothing but what comes.
+    """
+    return msgspec.json.encode(msgspec.json.decode(purpose, type=dict[str, Any]) | {"tells": True})
 
 
 def listen(*, host: str = "127.0.0.1", port: int | None = None, path: str | None = None) -> bytes:

@@ -269,7 +269,7 @@ class Daemon:
             if target.path is None
             else bridgehead.unix(target.path)
         )
-        return await self._bridges.stream(target.box, purpose, wait)
+        return await self._bridges.stream(target.box, purpose, wait, connects=True)
 
     async def _listening(self, box: BoxRef, purpose: bytes) -> BridgeStream | None:
         assert self._bridges is not None

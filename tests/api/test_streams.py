@@ -267,6 +267,45 @@ async def test_proxy_to_a_closed_port_is_a_cut_and_not_an_end(server: Server, si
     stream.writer.close()
 
 
+async def test_proxy_over_a_bridge_says_what_came_of_it_before_it_switches(
+    sim: Simulator, make_daemon: MakeDaemon, make_server: MakeServer
+) -> None:
+    """A refusal is an answer with a code and a sentence, and no stream that ends."""
+    server = await make_server(
+        await make_daemon(sim, bridge_secret=lambda name: name.encode().rjust(32)[:32])
+    )
+    silent = socket.create_server(("127.0.0.1", 0))
+    port = silent.getsockname()[1]
+    upgrade = "Connection: Upgrade\r\nUpgrade: devbox\r\n"
+    reader, writer = await server.raw(request("POST", "proxy", {"box": "api", "port": port}, headers=upgrade))
+    async with asyncio.timeout(30):
+        head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert b"\r\nDevbox-Answered: 1\r\n" in head
+    writer.close()
+    silent.close()
+    status, body = await server.ask("POST", "proxy", {"box": "api", "port": port}, headers=upgrade)
+    failure = msgspec.json.decode(body, type=wire.Failure)
+    assert (status, failure.code) == (503, "connection-refused")
+    assert failure.message == f"nothing listens on port {port} of api"
+    assert server.daemon.piped == 0
+
+
+async def test_proxy_does_not_wait_for_ever_for_a_far_end(
+    sim: Simulator, make_daemon: MakeDaemon, make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that drops what it gets answers after minutes: until then its client has the stream."""
+    monkeypatch.setattr("devboxd.api.handlers.session.FAR_END", 0.0)
+    server = await make_server(
+        await make_daemon(sim, bridge_secret=lambda name: name.encode().rjust(32)[:32])
+    )
+    stream = await server.upgrade("proxy", {"box": box_id(sim), "port": 7})
+    stream.writer.write(b"hello")
+    async with asyncio.timeout(30):
+        assert await stream.reader.readexactly(5) == b"hello"
+    stream.writer.close()
+
+
 async def test_a_client_that_leaves_while_its_box_is_waited_for_is_no_failure(
     simulator: MakeSimulator,
     make_daemon: MakeDaemon,

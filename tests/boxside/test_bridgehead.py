@@ -200,6 +200,26 @@ def test_a_connection_goes_through_and_half_closes(near: Near, unix: bool) -> No
     assert bytes(near.got[number]) == b"hello<end>"
 
 
+def test_a_connection_that_stands_is_told_where_that_is_wanted(near: Near, tmp_path: Path) -> None:
+    """Before its first byte, which may never come; nothing is said of one that does not stand."""
+    near.lane()
+    assert near.note["tells"] is True
+    path = str(tmp_path / "silent")
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+        port = one.getsockname()[1]
+        for purpose in (bridgehead.tcp("localhost", port), bridgehead.unix(path)):
+            told, untold = near.bridge.open(bridgehead.telling(purpose)), near.bridge.open(purpose)
+            near.until(lambda: near.got[told])  # noqa: B023 - at once
+            assert near.got[told] == bridgehead.CONNECTED
+            assert not near.got[untold]
+    refused = near.bridge.open(bridgehead.telling(bridgehead.tcp("localhost", port)))
+    near.until(lambda: refused in near.resets)
+    assert near.resets[refused].startswith("ECONNREFUSED")
+    assert not near.got[refused]
+
+
 def test_a_refused_port_is_a_reset_with_its_reason(near: Near) -> None:
     near.lane()
     with socket.create_server(("127.0.0.1", 0)) as closed:

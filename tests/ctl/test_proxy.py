@@ -256,3 +256,55 @@ def test_what_ssh_would_not_say_is_said_on_standard_error(daemon: FakeDaemon, pa
         )
     assert done.returncode == 0
     assert done.stderr.decode() == "devbox: büro has other keys\ndevbox: and [31m red\n"
+
+
+@pytest.mark.parametrize("input_", [b"", b"PING\r\n"])
+@pytest.mark.parametrize(
+    ("headers", "words", "said"),
+    [
+        ("", [], b"devbox: port 5432 of gpu closed at once, without a byte: does anything listen there?\n"),
+        (
+            "",
+            ["--host", "db"],
+            b"devbox: port 5432 of db closed at once, without a byte: does anything listen there?\n",
+        ),
+        ("Devbox-Answered: 1\r\n", [], b""),  # it stood: that is its own way to end
+        ("", ["--ssh-user", "me"], b""),  # the daemon has looked
+    ],
+)
+def test_an_end_without_a_byte_is_said_where_it_may_be_a_refusal(
+    daemon: FakeDaemon, input_: bytes, headers: str, words: list[str], said: bytes
+) -> None:
+    """Without a bridge nobody knows; psql says of it that the server closed the connection."""
+
+    def pipe(peer: Peer, _: FakeDaemon) -> None:
+        peer.connection.sendall(f"HTTP/1.1 101 Switching Protocols\r\n{headers}\r\n".encode())
+        peer.connection.shutdown(socket.SHUT_WR)
+        while peer.connection.recv(100):
+            pass
+
+    daemon.streams["proxy"] = pipe
+    done = subprocess.run(
+        [*PROXY, *words, "gpu", "5432"], input=input_, capture_output=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", said)
+
+
+def test_an_end_after_a_while_or_of_the_reader_is_nothing_to_wonder_about(daemon: FakeDaemon) -> None:
+    """``devboxctl proxy BOX PORT | head -0``: its user has left, and not the box."""
+    ended = threading.Event()
+
+    def pipe(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        ended.wait(PATIENCE)
+
+    daemon.streams["proxy"] = pipe
+    with subprocess.Popen(
+        [*PROXY, "gpu", "5432"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(PATIENCE) == 0
+        ended.set()

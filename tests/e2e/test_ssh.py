@@ -380,8 +380,19 @@ def test_config_ssh_keeps_the_users_file_and_takes_only_its_own_line_out(world: 
 
 
 def test_proxy_to_a_port_where_nothing_listens_says_so_on_standard_error(world: World) -> None:
-    done = world.run("proxy", "api", str(free_port()), stdin=b"")
+    port = free_port()
+    done = world.run("proxy", "api", str(port), stdin=b"")
     assert done.stdout == b""
+    assert done.returncode == 255
+    assert f"nothing listens on port {port} of api" in done.stderr.decode()
+
+
+def test_proxy_without_a_bridge_says_that_nothing_may_listen_there(bare_world: World) -> None:
+    """The agent tells of a refusal only by an end."""
+    port = free_port()
+    done = bare_world.run("proxy", "api", str(port), stdin=b"PING")
+    assert done.stdout == b""
+    assert f"port {port} of api closed at once, without a byte" in done.stderr.decode()
 
 
 def test_proxy_carries_any_bytes_and_ends_with_its_input(world: World) -> None:

@@ -25,6 +25,7 @@ from devboxd.model.states import StreamState
 from devboxd.model.terminal import Leaving, StatusLine
 
 T = TypeVar("T")
+FAR_END: Final = 20.0  # seconds that a far end may take to connect until the stream begins all the same
 PREPARE_TIMEOUT: Final = 45.0  # seconds for the ssh key and host key of a box before ssh itself goes on
 
 
@@ -108,9 +109,9 @@ async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
     daemon = context.daemon
     box = await resolved(context, asked)
     if asked.ssh_user is None:
-        return Piped(
-            await daemon.connect(box, asked.port, asked.host, asked.wait), _counted(daemon), asked.fd_pass
-        )
+        stream = await daemon.connect(box, asked.port, asked.host, asked.wait)
+        answered = await _answered(stream, asked.port, asked.host or box.name)
+        return Piped(stream, _counted(daemon), asked.fd_pass, answered=answered)
     # Both at once; but ssh must not see a byte before the host key that it will look for is pinned.
     with contextlib.ExitStack() as undo:
         async with asyncio.TaskGroup() as tasks:
@@ -123,6 +124,26 @@ async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
         notes = [*preparing.result(), *([note] if note else ())]
         undo.pop_all()
         return Piped(stream, _counted(daemon), asked.fd_pass, notes)
+
+
+async def _answered(stream: Duplex, port: int, host: str) -> bool:
+    """Wait for the far end, so that a refusal is an answer of ours and not a connection that ends. Whether it stands.
+
+    Raises:
+        ConnectionRefused: nothing listens there.
+        DevboxError: it does not stand.
+    """
+    try:
+        async with asyncio.timeout(FAR_END):
+            return await stream.answered()
+    except TimeoutError:
+        return False  # whoever asked may wait for longer
+    except ConnectionRefused as error:
+        stream.close()
+        raise ConnectionRefused(f"nothing listens on port {port} of {host}") from error
+    except BaseException:
+        stream.close()
+        raise
 
 
 def _counted(daemon: Daemon) -> Callable[[int], None]:

@@ -67,6 +67,7 @@ from devboxd.api.wire.common import (
     Target,
 )
 from devboxd.api.wire.connect import (
+    ANSWERED,
     CREDIT,
     INPUT_WINDOW,
     NOTES,
@@ -149,6 +150,7 @@ from devboxd.api.wire.project import (
 )
 
 __all__ = [
+    "ANSWERED",
     "API_VERSION",
     "CREDIT",
     "FOLDER_MAX",

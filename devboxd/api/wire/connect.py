@@ -27,6 +27,7 @@ STREAM_MAX: Final = 1 << 20  # longest payload in bytes; more is a protocol erro
 INPUT_WINDOW: Final = 65536  # input bytes a client may send ahead of the credit it was given
 OUTPUT_WINDOW: Final = 262144  # output bytes a daemon may send ahead of CREDIT_OUTPUT (exec, both outputs)
 UPGRADE: Final = "devbox"  # the protocol named in Upgrade
+ANSWERED: Final = "Devbox-Answered"  # header of the 101: the connection stands at the far end, too
 NOTES: Final = "Devbox-Notes"  # header of the 101 with sentences for whoever uses the stream
 
 
@@ -92,7 +93,8 @@ class ProxyRequest(Target, omit_defaults=True):
     With ``fd_pass`` the daemon answers 101 and then passes one end of a socket pair (SCM_RIGHTS with one
     byte of data) for OpenSSH's ProxyUseFdpass. With ``ssh_user`` the user's key and the box's host key are
     put in place first, and what its user should know is in the header ``Devbox-Notes`` (UTF-8, tabs between
-    sentences). With ``fresh`` the box is looked at for that even if it was lately.
+    sentences). The header ``Devbox-Answered`` tells that the connection stands at the far end, too; without it
+    nobody knows, and a refusal is an end without a byte. With ``fresh`` the box is looked at for that even if it was lately.
     """
 
     port: Port = 22

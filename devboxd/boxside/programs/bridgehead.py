@@ -91,6 +91,7 @@ def start(folder: str) -> int:
     note = {
         "port": listeners[1].getsockname()[1],
         "path": path,
+        "tells": True,  # of a connection that it stands, where a purpose wants that
         "was": False,
     }
     gone = detach()

@@ -77,8 +77,8 @@ class HeldBridge:
 
     # Streams ----------------------------------------------------------------------------------------
 
-    async def opened(self, purpose: bytes, wait: float | None) -> BridgeStream:
-        """Open a stream, as soon as some lane is up.
+    async def opened(self, purpose: bytes, wait: float | None, *, connects: bool = False) -> BridgeStream:
+        """Open a stream, as soon as some lane is up. ``connects``: it is one that leads to something on the box.
 
         Raises:
             Unavailable: this box can have no bridge.
@@ -99,8 +99,9 @@ class HeldBridge:
             self._wanted -= 1
         if self.without is not None:
             raise Unavailable(self.without)
+        tells = connects and self._note is not None and self._note.tells
         try:
-            return self.streams.open(purpose)
+            return self.streams.open(bridgehead.telling(purpose) if tells else purpose, tells=tells)
         except BridgeError as error:
             raise Unreachable(f"{error} ({self.box.name})") from error
 

@@ -42,6 +42,9 @@ class Note(msgspec.Struct, frozen=True):
     pid: int = 0
     path: str = ""
     was: bool = False  # it ran already
+    tells: bool = (
+        False  # of a connection that it stands (``bridgehead.telling``); one of an earlier daemon may not
+    )
 
 
 class _Talk:

@@ -27,10 +27,14 @@ Accepted = Callable[["BridgeStream", bytes], None]
 class BridgeStream:
     """One stream over a bridge. ``read`` and ``write`` each by one task at a time."""
 
-    def __init__(self, streams: Streams, number: int, arrivals: Arrivals) -> None:
+    def __init__(self, streams: Streams, number: int, arrivals: Arrivals, *, tells: bool = False) -> None:
+        """Make it. ``tells``: what comes begins with the far end's word that it is connected."""
         self.number = number
         self.streams = streams
         self._arrivals = arrivals
+        self._tells = tells
+        self._heard = not tells
+        self._first = b""  # what came with that word
 
     async def read(self) -> bytes:
         """The next bytes; empty at the far end's close, and at ours.
@@ -38,6 +42,29 @@ class BridgeStream:
         Raises:
             StreamReset, ConnectionRefused: there will be no more, and not by an orderly close.
         """
+        if not self._heard:
+            await self.answered()
+        if first := self._first:
+            self._first = b""
+            return first
+        return await self._next()
+
+    async def answered(self) -> bool:
+        """Wait until it is connected to something on the box; False where this bridgehead does not tell.
+
+        Raises:
+            StreamReset, ConnectionRefused: it is not, or not any more.
+        """
+        if not self._heard:
+            data = await self._next()
+            self._heard = True
+            if data and not data.startswith(bridgehead.CONNECTED):
+                self.close()
+                raise StreamReset("the bridgehead does not keep to what it promised")
+            self._first = data[len(bridgehead.CONNECTED) :]
+        return self._tells
+
+    async def _next(self) -> bytes:
         data = await self._arrivals.read()
         self.streams.consumed(self.number, len(data))
         return data
@@ -75,7 +102,8 @@ class BridgeStream:
     @property
     def received(self) -> int:
         """Bytes that the far end has ever sent."""
-        return self._arrivals.received
+        word = len(bridgehead.CONNECTED) if self._tells else 0
+        return max(0, self._arrivals.received - word)
 
     @property
     def is_online(self) -> bool:
@@ -111,13 +139,13 @@ class Streams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, purpose: bytes) -> BridgeStream:
-        """Open a stream.
+    def open(self, purpose: bytes, *, tells: bool = False) -> BridgeStream:
+        """Open a stream. ``tells``: its purpose wants the far end to say that it is connected.
 
         Raises:
             BridgeError: too many are open.
         """
-        return self._begin(self.end.open(purpose))
+        return self._begin(self.end.open(purpose), tells=tells)
 
     def lose(self, error: DevboxError) -> None:
         """The far end is gone, and all streams with it: what is opened next belongs to others."""
@@ -129,10 +157,10 @@ class Streams:
         """Hand on what the far end's listener of this stream accepts."""
         self._accepting[number] = accepted
 
-    def _begin(self, number: int) -> BridgeStream:
+    def _begin(self, number: int, *, tells: bool = False) -> BridgeStream:
         arrivals = self._streams[number] = Arrivals(self._backlog)
         self._changed()
-        return BridgeStream(self, number, arrivals)
+        return BridgeStream(self, number, arrivals, tells=tells)
 
     def write(self, number: int, data: bytes) -> int:
         """Take bytes of a stream; returns how many.

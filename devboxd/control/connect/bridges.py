@@ -48,9 +48,18 @@ class Bridges:
         return held
 
     async def stream(
-        self, box: BoxRef, purpose: bytes, wait: float | None, *, user: str | None = None
+        self,
+        box: BoxRef,
+        purpose: bytes,
+        wait: float | None,
+        *,
+        user: str | None = None,
+        connects: bool = False,
     ) -> BridgeStream | None:
         """Open a stream; None where this box can have no bridge, or shall have none.
+
+        Args:
+            connects: it leads to something on the box, and ``BridgeStream.answered`` shall know of that.
 
         Raises:
             DevboxError: the box could not be reached in time.
@@ -58,7 +67,7 @@ class Bridges:
         if self._config().bridge.use == "never" or len(purpose) > PURPOSE_MOST:
             return None
         try:
-            return await self.to(box, user).opened(purpose, wait)
+            return await self.to(box, user).opened(purpose, wait, connects=connects)
         except Unavailable:
             return None
 

@@ -48,6 +48,10 @@ class SshStream:
             raise silent
         return greeting_problem(self._first, port, box)
 
+    async def answered(self) -> bool:
+        """Wait until it stands at the far end. Errors as those of ``Duplex.answered``."""
+        return bool(self._first) or await self._stream.answered()
+
     async def read(self) -> bytes:
         """The next bytes; empty at the far end's close."""
         if first := self._first:

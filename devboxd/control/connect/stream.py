@@ -112,6 +112,12 @@ class Arrivals:
 class Duplex(Protocol):
     """A connection to something on a box, whatever carries it. ``read`` and ``write`` each by one task at a time."""
 
+    async def answered(self) -> bool:
+        """Wait until it stands at the far end; False, at once, where what carries it tells of refusals only.
+
+        Raises as ``Arrivals.read``. Not while somebody reads; who is cancelled has lost nothing.
+        """
+
     async def read(self) -> bytes:
         """The next bytes; empty at the far end's close. Raises as ``Arrivals.read``."""
 
@@ -162,6 +168,10 @@ class PortStream:
         self.number = number
         self._session = session
         self._arrivals = arrivals
+
+    async def answered(self) -> bool:
+        """Never known: the agent says nothing where it could connect."""
+        return False
 
     async def read(self) -> bytes:
         """The next bytes; empty at the far end's close. Raises as ``Arrivals.read``."""

@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.audience import Capture
 from devboxd.control.connect.bridge import HeldBridge
+from devboxd.control.connect.bridge_start import start
 from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.lane import Lane
@@ -109,6 +111,43 @@ async def test_a_refused_port_is_refused(bridged: Daemon) -> None:
     with pytest.raises(ConnectionRefused):
         await stream.read()
     stream.close()
+
+
+async def test_whether_a_connection_stands_is_known_before_its_first_byte(bridged: Daemon) -> None:
+    """And no byte of it is lost or made up by that."""
+    async with echo() as port:
+        box = await api(bridged)
+        stream = await bridged.connect(box, port, None, 30)
+        assert await stream.answered()
+        assert await stream.answered()
+        assert stream.received == 0
+        await stream.write(b"question")
+        assert stream.finish()
+        assert await to_the_end(stream) == b"question<end>"
+        assert stream.received == len(b"question<end>")
+        stream.close()
+    refused = await bridged.connect(box, port, None, 30)
+    with pytest.raises(ConnectionRefused):
+        await refused.answered()
+    refused.close()
+
+
+async def test_a_bridgehead_of_an_earlier_daemon_is_not_asked_what_it_does_not_tell(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It outlives the daemon that started it, and says nothing but what comes."""
+
+    async def found(*given: Any, **more: Any) -> Any:
+        return msgspec.structs.replace(await start(*given, **more), tells=False)
+
+    monkeypatch.setattr("devboxd.control.connect.bridge.start", found)
+    async with echo() as port:
+        stream = await bridged.connect(await api(bridged), port, None, 30)
+        assert not await stream.answered()
+        await stream.write(b"+")
+        assert stream.finish()
+        assert await to_the_end(stream) == b"+<end>"
+        stream.close()
 
 
 async def test_a_stream_outlives_its_sessions(bridged: Daemon) -> None:

@@ -10,7 +10,7 @@ import pytest
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.bridge_streams import BridgeStream, Streams
 from devboxd.control.connect.stream import StreamReset
-from devboxd.model.bridge.wire import Ended, WasReset
+from devboxd.model.bridge.wire import Data, Ended, WasReset
 from tests.control.fakes import LoopClock
 from tests.kit.tasks import beside
 
@@ -59,3 +59,28 @@ async def test_a_writer_that_waits_for_room_learns_of_the_end(monkeypatch: pytes
     async with asyncio.timeout(5):
         with pytest.raises(StreamReset):
             await writing
+
+
+async def test_a_bridgehead_that_says_something_else_than_that_it_is_connected_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    all_ = streams()
+    stream = all_.open(b"{}", tells=True)
+    happened(all_, monkeypatch, Data(stream.number, b"SSH-2.0"))
+    with pytest.raises(StreamReset, match="promised"):
+        await stream.read()
+    assert await stream.read() == b""
+
+
+async def test_who_gives_up_waiting_for_the_far_end_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_ = streams()
+    stream = all_.open(b"{}", tells=True)
+    waiting = beside(stream.answered())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    happened(all_, monkeypatch, Data(stream.number, b"+SSH"), Data(stream.number, b"-2.0"))
+    assert stream.received == 7
+    assert await stream.read() == b"SSH-2.0"
+    happened(all_, monkeypatch, Ended(stream.number))
+    assert await stream.read() == b""

@@ -186,12 +186,13 @@ class Head:
         """Who serves this purpose."""
         kind = want["kind"]
         if kind == "tcp":
-            return Pipe(self, number, *connecting(addresses(want["host"], int(want["port"]))))
+            sock, rest = connecting(addresses(want["host"], int(want["port"])))
+            return Pipe(self, number, sock, rest, bool(want.get("tells")))
         if kind == "unix":
             sock = socket.socket(socket.AF_UNIX)
             sock.setblocking(False)
             sock.connect(os.path.expanduser(want["path"]))
-            return Pipe(self, number, sock)
+            return Pipe(self, number, sock, None, bool(want.get("tells")))
         if kind == "exec":
             return Program(self, number, want)
         if kind == "control":

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     Want = dict[str, Any]
 
 
+CONNECTED = b"+"
+
+
 class Handler:
     """Who serves a stream. By itself it takes nothing in and says nothing."""
 
@@ -53,17 +56,34 @@ class Pipe(Handler):
     """A stream that is a socket on the box. Half-close goes both ways."""
 
     def __init__(
-        self, head: "Head", number: int, sock: socket.socket, rest: "list[Address] | None" = None
+        self,
+        head: "Head",
+        number: int,
+        sock: socket.socket,
+        rest: "list[Address] | None" = None,
+        tells: bool = False,
     ) -> None:
-        """Serve it. ``rest``: it is still to be connected, to the first of these that takes it."""
+        """Serve it.
+
+        ``rest``: it is still to be connected, to the first of these that takes it.
+        ``tells``: say ``CONNECTED`` in front of everything else, once it is.
+        """
         Handler.__init__(self, head, number)
         self.sock = sock
+        self.tells = tells
         self.rest = rest or []
         self.connecting = rest is not None
         self.out = bytearray()  # no more than the stream's credit
         self.in_ended = False  # the other end of the bridge sends no more
         self.reading = not self.connecting
+        if not self.connecting:
+            self.connected()
         self.look()
+
+    def connected(self) -> None:
+        """It stands."""
+        if self.tells:
+            self.head.bridge.write(self.number, CONNECTED)
 
     def look(self) -> None:
         """Watch for what is of use now."""
@@ -109,6 +129,7 @@ class Pipe(Handler):
                 return
             self.connecting = False
             self.reading = True
+            self.connected()
             self.write()
         elif mask & selectors.EVENT_WRITE:
             self.write()
