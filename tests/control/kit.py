@@ -59,6 +59,7 @@ class Screen:
         self.lines: list[StatusLine] = []
         self.credited = 0
         self.stuck = 0  # pretend that many bytes wait for a reader that does not read
+        self.kept_back = 0  # how often it was asked about, while it was so
         self._inbox: asyncio.Queue[ClientMessage | None] = asyncio.Queue()
         self._changed = asyncio.Event()
 
@@ -95,6 +96,7 @@ class Screen:
     # A Terminal
     @property
     def backlog(self) -> int:
+        self.kept_back += self.stuck > 0
         return self.stuck
 
     async def receive(self) -> ClientMessage | None:

@@ -15,6 +15,11 @@ from cryptography.x509.oid import NameOID
 
 _FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _TO = datetime.datetime(2120, 1, 1, tzinfo=datetime.UTC)
+# As strict as Python 3.13 wants certificates.
+_SIGNS = x509.KeyUsage(
+    digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+    key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ def make_authority(folder: Path, name: str = "devbox test") -> Authority:
     ca = (
         _builder(ca_name, ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_SIGNS, critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     key = ec.generate_private_key(ec.SECP256R1())
@@ -46,6 +52,9 @@ def make_authority(folder: Path, name: str = "devbox test") -> Authority:
     leaf = (
         _builder(leaf_name, ca_name, key.public_key())
         .add_extension(names, critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
         .sign(ca_key, hashes.SHA256())
     )
     bundle, chain = folder / f"{name}-ca.pem", folder / f"{name}-server.pem"
@@ -72,4 +81,5 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(_FROM)
         .not_valid_after(_TO)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
