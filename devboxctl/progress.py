@@ -126,6 +126,7 @@ def show_project(found: wire.Project) -> None:
     if settings.json:
         show.print_json(found)
         return
+    show.deletes(found.name, found.deletes)
     fields = {name: getattr(found, name) for name in found.__struct_fields__ if name != "version"}
     if show.is_terminal():
         fields = _for_a_person(fields)

@@ -139,6 +139,16 @@ def conditions(found: Sequence[wire.Condition]) -> None:
             say(f"hint: {condition.hint}")
 
 
+def deletes(project: str, at: str | None) -> None:
+    """Warn of the end of a project that nobody uses. None: it has none."""
+    if at is not None:
+        name = reply.shell_word(project)
+        say(
+            f"warning: {project} is deleted on {minute(at)} at the earliest, with all that is saved: nobody uses it"
+        )
+        say(f"hint: devboxctl extend {name} keeps it")
+
+
 def size(count: int) -> str:
     """Say a number of bytes in three digits."""
     value = float(count)

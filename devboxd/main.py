@@ -176,8 +176,9 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         lambda: ways(settings.config.notify, callers.caller, webhook.post),
     )
 
-    async def tell_user(title: str, text: str) -> None:
-        await notices.tell(title, text)
+    async def tell_user(title: str, text: str) -> bool:
+        """Whether it arrived on any way."""
+        return any(error is None for error in (await notices.tell(title, text)).values())
 
     lifecycle = Lifecycle(
         shared,
@@ -191,6 +192,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         is_used=lambda project: any(one.plan.target == project.instance for one in daemon.sessions()),
         usual=lambda: daemon.config.idle.policy(),
         notify=tell_user,
+        reached=tell_user,
         schedules=AwsDeadman(callers),
     )
     watch = LoginWatch(shared.time, shared.news, shared.logins, callers, notice)

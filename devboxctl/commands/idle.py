@@ -31,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
                 "devboxctl idle api --after 1h --then cold",
                 "devboxctl idle api --never 'mon-fri 22:00-07:00 Europe/Berlin'",
                 "devboxctl idle api --lid 15m",
+                "devboxctl idle api --delete 90d",
                 "devboxctl idle api --reset",
             ],
         ),
@@ -90,13 +91,22 @@ def idle(
             help="Without work, stop so long after the last laptop has left; 0: they do not matter.",
         ),
     ] = None,
+    delete: Annotated[
+        str | None,
+        typer.Option(
+            "--delete",
+            metavar="SPAN",
+            help="Delete the project when it was archived and not used for so long; 0: never.",
+        ),
+    ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="As the configuration says.")] = False,
 ) -> None:
     """Show or change when the box of a project goes for being idle.
 
-    warm: saved and kept stopped for a while; cold: saved and gone; notify: only said.
+    warm: saved and kept stopped for a while; cold: saved and gone; notify: only said. Before anything is deleted you
+    are told 14, 7 and 1 days ahead.
     """
-    if not reset and after is warn is then is max_run is lid is None and never is None:
+    if not reset and after is warn is then is max_run is lid is delete is None and never is None:
         _print(ask.ask(routes.SHOW_IDLE, wire.ProjectName(project)))
         return
     request = wire.IdleChange(
@@ -107,6 +117,7 @@ def idle(
         never=[one for one in never if one] if never is not None else None,
         max_run=_seconds_or_none(max_run),
         lid=_seconds_or_none(lid),
+        delete=_seconds_or_none(delete),
         reset=reset,
     )
     _print(ask.ask(routes.CHANGE_IDLE, request))
@@ -127,7 +138,10 @@ def keep_alive(
     ] = None,
     note: Annotated[str, typer.Option("--note", metavar="TEXT", help="What it is for.")] = "",
 ) -> None:
-    """Keep a box up though it is idle, for 72 hours at most."""
+    """Keep a box up though it is idle, for 72 hours at most.
+
+    An archived project that would be deleted for not being used is kept by it, too: its time begins anew.
+    """
     if for_ is not None and until is not None:
         raise UsageError("--for and --until can not be together")
     request = wire.LeaseRequest(
@@ -139,7 +153,12 @@ def keep_alive(
         note=note,
     )
     found = ask.ask(routes.KEEP_ALIVE, request)
-    _print_leases(found)
+    if settings.json or found.leases or not found.deletes:
+        _print_leases(found)
+    else:
+        show.say(
+            f"{shell_word(found.project)} is kept: it is not deleted before {show.minute(found.deletes)}"
+        )
     if found.leases and show.is_terminal():
         name, last = shell_word(found.project), max(one.until for one in found.leases)
         show.say(
@@ -151,7 +170,10 @@ def extend(
     project: Name,
     span: Annotated[str, typer.Argument(metavar="[SPAN]", help="By how much; 1h unless said.")] = "1h",
 ) -> None:
-    """Move the time at which an idle box goes."""
+    """Move the time at which an idle box goes.
+
+    Or begin the time anew after which an archived project is deleted for not being used (idle --delete).
+    """
     _print(ask.ask(routes.EXTEND, wire.ExtendRequest(project, _seconds(span))))
 
 
@@ -261,7 +283,7 @@ def _sentence(found: wire.Idle) -> str:
     if found.phase != "running":
         stopped = [one for one in found.decisions if one.did in ("stopped", "watchdog")]
         last = f"; it was stopped {show.minute(stopped[-1].at)}: {stopped[-1].why}" if stopped else ""
-        return f"{found.project} does not run: {_DOWN.get(found.phase, f'it is {found.phase}')}{last}"
+        return f"{found.project} does not run: {_DOWN.get(found.phase, f'it is {found.phase}')}{last}{_end(found)}"
     if found.problem:
         return f"{found.project} is up: it can not be seen whether it is idle ({found.problem})"
     if found.verdict is None:
@@ -291,6 +313,14 @@ def _lid(found: wire.Idle) -> str:
     return f"laptops that are here: {here}; if all of them go now, {what}"
 
 
+def _end(found: wire.Idle) -> str:
+    """When an archived project is deleted."""
+    if found.deletes:
+        name = shell_word(found.project)
+        return f"; it is deleted {show.minute(found.deletes)} at the earliest, for not being used (devboxctl extend {name} keeps it)"
+    return f"; it is not deleted: {found.delete_why}" if found.delete_why else ""
+
+
 def _print(found: wire.Idle) -> None:
     if settings.json:
         show.print_json(found)
@@ -314,6 +344,12 @@ def _print(found: wire.Idle) -> None:
             ("lid", _of_lid(policy) if policy.lid else None),
             ("laptops", ", ".join(one.name for one in found.laptops if one.here) if policy.lid else None),
             ("if all laptops go", show.minute(found.lid_stops) if found.lid_stops else found.lid_why),
+            (
+                "delete",
+                f"when it was archived and not used for {_span(policy.delete)}" if policy.delete else None,
+            ),
+            ("deleted", f"{show.minute(found.deletes)} at the earliest" if found.deletes else None),
+            ("not deleted", found.delete_why),
             ("longest run", _span(policy.max_run) if policy.max_run else None),
             ("hours", policy.hours),
             ("starts", policy.starts or None),

@@ -123,6 +123,7 @@ def show_box(
     if settings.json:
         show.print_json(found)
         return
+    show.deletes(found.project or found.name, found.deletes)
     plain = show.plain(found)
     show.print_fields(
         [

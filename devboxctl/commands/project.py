@@ -399,6 +399,8 @@ def _print_projects(found: list[wire.Project], none: str, wide: bool) -> None:
     if not found and show.is_terminal():
         show.say(none)
         return
+    for one in found:
+        show.deletes(one.name, one.deletes)
     headers = ("project", "phase", "want", "generation", "type", "zone", "instance", "now", "usd/month")
     rows = [
         (

@@ -91,7 +91,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gc": ("--wide -w --json --help -h", ("PROJECT",)),
     "cost": ("--by= --what-if= --wide -w --json --help -h", ("PROJECT",)),
     "types": ("--arch= --vcpu= --mem= --gpu --max= --refresh --wide -w --profile= -p= --region= -r= --json --help -h", ("TYPE",)),
-    "idle": ("--after= --warn= --then=warm|cold|notify --never= --max-run= --lid= --reset --json --help -h", ("PROJECT",)),
+    "idle": ("--after= --warn= --then=warm|cold|notify --never= --max-run= --lid= --delete= --reset --json --help -h", ("PROJECT",)),
     "keep-alive": ("--for= --until= --while= --pid= --note= --json --help -h", ("PROJECT",)),
     "extend": ("--json --help -h", ("PROJECT", "SPAN")),
     "why": ("--json --help -h", ("PROJECT",)),

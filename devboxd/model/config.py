@@ -122,6 +122,7 @@ class IdleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hours: Text | None = None
     deadman: Text = "1d"
     lid: Text | None = None
+    delete: Text | None = None
 
     def policy(self) -> IdlePolicy:
         """The same, read. Raises BadRequest for what can not be together."""
@@ -135,6 +136,7 @@ class IdleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 hours=self.hours,
                 deadman=idle_policy.duration(self.deadman),
                 lid=idle_policy.duration(self.lid) if self.lid is not None else None,
+                delete=idle_policy.duration(self.delete) if self.delete is not None else None,
             )
         )
 
@@ -369,6 +371,7 @@ _RULES: Final[dict[str, tuple[Callable[[str], bool], str]]] = {
     "max_run": (_is_span, _SPAN),
     "deadman": (_is_span, _SPAN),
     "lid": (_is_span, _SPAN),
+    "delete": (_is_span, _SPAN),
     "hours": (lambda text: _is(idle_policy.window, text), _WINDOW),
     "document": (is_document, "is neither the name nor the ARN of a session document"),
 }

@@ -117,6 +117,12 @@ CONDITIONS: Final[dict[str, Kind]] = {
         "{hint}",
         after=60.0,
     ),
+    "project-disused": Kind(
+        "a project is deleted soon",
+        Severity.WARNING,
+        "project {name} is deleted on {when} at the earliest, with all that is saved of it: nobody used it for {unused}",
+        "devboxctl extend {name} keeps it",
+    ),
     "idle-unknown": Kind(
         "it is not known whether a box is idle",
         Severity.WARNING,

@@ -32,6 +32,7 @@ class Did(StrEnum):
     EXTENDED = "extended"
     WATCHDOG = "watchdog"  # the box stopped itself: no daemon was there
     STARTED = "started"  # its hours began
+    DISUSED = "disused"  # told that it is deleted, as nobody uses it
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,10 +45,24 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     unsaved: tuple[str, ...] = ()  # git work that was on the box only
 
 
+class Disuse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far an archived project is on its way to be deleted, see ``model.disuse``. Unix seconds.
+
+    ``used``: when it was used last; ``told``: when each of the warnings reached somebody; ``due``: when its last day began;
+    ``watched``: seconds of that day in which a daemon was awake.
+    """
+
+    used: float
+    told: tuple[float, ...] = ()
+    due: float | None = None
+    watched: float = 0.0
+
+
 class IdleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
     """What holds a box. ``held``: it is not stopped before; ``vetoes``: in a row; ``seen``: its last watchdog note.
 
-    ``shown``: stops up to then were told to somebody who attached.
+    ``shown``: stops up to then were told to somebody who attached. ``kept``: when an archived one was used last, as far as
+    its row does not say it; ``disuse``: how near its end is.
     """
 
     leases: tuple[Lease, ...] = ()
@@ -55,6 +70,8 @@ class IdleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
     vetoes: int = 0
     seen: float = 0.0
     shown: float = 0.0
+    kept: float = 0.0
+    disuse: Disuse | None = None
 
 
 def decisions_of(uid: str, newest: int = SHOWN) -> Range:
@@ -100,6 +117,11 @@ def extended(notes: IdleNotes, seconds: float, deadline: float | None, now: floa
         raise BadRequest(f"a deadline moves by {LONGEST / 3600:.0f} hours at most")
     until = min(max(deadline or now, notes.held or now, now) + seconds, now + LONGEST)
     return replace(notes, held=until, vetoes=0)
+
+
+def used(notes: IdleNotes, now: float) -> IdleNotes:
+    """Somebody says that an archived project is in use."""
+    return replace(notes, kept=now, disuse=None)
 
 
 def vetoed(notes: IdleNotes, now: float) -> IdleNotes | None:

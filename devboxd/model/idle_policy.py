@@ -20,6 +20,7 @@ AHEAD: Final = (
 WINDOWS_MOST: Final = 8
 LONGEST: Final = 366 * 86400.0
 LEAST_AFTER: Final = 300.0  # seconds: less than a few looks is no evidence
+LEAST_DELETE: Final = 30 * 86400.0  # seconds: less is a holiday
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _UNITS: Final = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(?:\d{1,9}(?:s|min|m|h|d)){1,4}\Z")
@@ -42,6 +43,7 @@ class IdlePolicy(msgspec.Struct, frozen=True):
 
     ``starts``: whether the daemon brings it up when the hours begin. ``deadman``: it is stopped so long after the last look
     of a daemon. ``lid``: a box on which nothing works goes so long after the last laptop has left; None: it does not care.
+    ``delete``: an archived project that nobody used for so long is deleted; None: never.
     """
 
     after: float = 1800.0
@@ -53,6 +55,7 @@ class IdlePolicy(msgspec.Struct, frozen=True):
     starts: bool = False
     deadman: float = 86400.0
     lid: float | None = None
+    delete: float | None = None
 
     @property
     def follows(self) -> float | None:
@@ -155,6 +158,8 @@ def checked(policy: IdlePolicy) -> IdlePolicy:
         raise BadRequest("idle.deadman is at least 1h, and not shorter than idle.after")
     if policy.lid is not None and not LEAST_AFTER <= policy.lid <= LONGEST:
         raise BadRequest("idle.lid is at least 5m and at most 366d")
+    if policy.delete is not None and not LEAST_DELETE <= policy.delete <= LONGEST:
+        raise BadRequest("idle.delete is at least 30d and at most 366d: what is deleted does not come back")
     if len(policy.never) > WINDOWS_MOST:
         raise BadRequest(f"idle.never has more than {WINDOWS_MOST} windows")
     for one in policy.never:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from devboxd.errors import AlreadyExists, BadRequest, DevboxError, Kind, WrongState
 from devboxd.model.box import Account
 from devboxd.model.change import resumed
+from devboxd.model.disuse import is_archived
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import (
     GIVEN_UP_KEPT,
@@ -190,6 +191,13 @@ def gone(known: Ledger, *, force: bool = False) -> Write | None:
             hint="save the fork first, or use --force",
         )
     return _asked(known, replace(project, want=Want.GONE), "delete")
+
+
+def gone_if_disused(known: Ledger, why: str) -> Write | None:
+    """The same for a project that nobody uses: only while nothing of it is left but what is saved, and none is pinned."""
+    if not is_archived(known.project) or any(one.is_ok and one.pins for one in known.generations):
+        return None
+    return Write("wish", replace(known.project, want=Want.GONE), f"asked: delete, {why}")
 
 
 def resume(known: Ledger, at: float) -> Write:

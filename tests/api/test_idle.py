@@ -54,6 +54,7 @@ async def test_a_policy_is_the_configured_one_until_the_project_has_its_own(serv
     [
         ("idle", {"after": 1}, "bad-request", "at least 5m"),
         ("idle", {"lid": 60}, "bad-request", "idle.lid is at least 5m"),
+        ("idle", {"delete": 86400}, "bad-request", "idle.delete is at least 30d"),
         ("idle", {"then": "explode"}, "bad-request", "'explode'"),
         ("idle", {"never": ["x"]}, "bad-request", "'x' is no time of the week"),
         ("leases", {}, "bad-request", "needs an end"),
@@ -110,3 +111,26 @@ async def test_a_project_that_is_not_there(server: Server) -> None:
     for path in ("idle", "why", "leases"):
         status, found = await ask(server, "GET", f"/v1/projects/nope/{path}")
         assert (status, found["code"]) == (404, "project-not-found")
+
+
+async def test_an_archived_project_says_when_it_is_deleted_and_is_kept_by_an_extension(
+    server: Server,
+) -> None:
+    at = server.context.idle._shared.time.wall()
+    await made(server, phase=Phase.READY, want=Want.COLD, instance=None, head=1, since=at - 89.5 * 86400.0)
+    _, found = await ask(server, "POST", "/v1/projects/api/idle", {"delete": 90 * 86400})
+    assert found["policy"]["delete"] == 90 * 86400.0
+    first = found["deletes"]
+    assert first  # the setting itself was a use
+    _, found = await ask(server, "GET", "/v1/projects/api")
+    assert found["deletes"] == first
+    _, found = await ask(server, "POST", "/v1/projects/api/extend", {"seconds": 3600})
+    assert found["deletes"] >= first
+    _, found = await ask(server, "POST", "/v1/projects/api/leases", {"seconds": 3600})
+    assert found["leases"] == []
+    assert found["deletes"]
+    status, found = await ask(server, "POST", "/v1/projects/api/leases", {"command": "true"})
+    assert (status, found["code"]) == (409, "wrong-state")
+    _, found = await ask(server, "POST", "/v1/projects/api/idle", {"delete": 0})
+    assert "delete" not in found["policy"]
+    assert "deletes" not in found

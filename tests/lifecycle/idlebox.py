@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from devboxd.control.base.needs import Deadman
+from devboxd.control.lifecycle.disuse import Disuse
 from devboxd.control.lifecycle.idle import Idle
+from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.model.idle import decide, empty, judge, signed, warn
 from devboxd.model.idle_policy import IdlePolicy
 from devboxd.model.project import Project
@@ -132,3 +134,31 @@ def watch(
     )
     one.shared.tasks.spawn("idle", driver.run())
     return Watcher(driver, runner, notices)
+
+
+def disuse(
+    one: Bench,
+    *,
+    policy: IdlePolicy | None = None,
+    told: list[tuple[float, str]] | None = None,
+    reaches: Callable[[], bool] = lambda: True,
+    disputed: Callable[[], str] = lambda: "",
+) -> Disuse:
+    """The driver that deletes what nobody uses; its loop is not started. ``told``: its notices, with their time."""
+
+    async def reached(title: str, text: str) -> bool:
+        if reaches() and told is not None:
+            told.append((one.shared.time.wall(), title))
+        return reaches()
+
+    async def budget(uid: str) -> str:
+        return disputed()
+
+    return Disuse(
+        one.shared,
+        one.projects,
+        IdleBook(one.book),
+        lambda project: project.policy.idle or policy or IdlePolicy(),
+        reached=reached,
+        disputed=budget,
+    )

@@ -17,7 +17,7 @@ from devboxd.model.idle_policy import IdlePolicy, Then
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import Phase, Policy, Project, Want
 from tests.control.fakes import LoopClock
-from tests.lifecycle.idlebox import Watcher, watch
+from tests.lifecycle.idlebox import Watcher, disuse, watch
 from tests.lifecycle.kit import Bench, Ran, bench, start, stop, with_daemon
 from tests.model.traces import tool
 
@@ -270,7 +270,7 @@ async def test_decisions_are_forgotten_after_thirty_days_and_notes_go_with_the_p
 @with_daemon
 async def test_why_a_box_was_stopped_is_told_once_to_whoever_attaches(one: Bench) -> None:
     watcher = watch(one)
-    verbs = IdleVerbs(one.shared, one.projects, watcher.idle, short_id=lambda: "x", who="me")
+    verbs = IdleVerbs(one.shared, one.projects, watcher.idle, disuse(one), short_id=lambda: "x", who="me")
     assert await verbs.last_stop("api") == ""
     await one.launched()
     assert await verbs.last_stop("api") == ""

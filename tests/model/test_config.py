@@ -135,6 +135,7 @@ def test_every_name_tag_can_be_configured_and_aimed_at() -> None:
         ({"hours": "mon-fri 9:00-18:00"}, ["idle.hours", "no time of the week"]),
         ({"warn": "2h"}, ["idle.warn", "not longer than idle.after"]),
         ({"lid": "shut"}, ["idle.lid", "no time span"]),
+        ({"delete": "7d"}, ["idle.delete is at least 30d"]),
         ({"lid": "1m"}, ["idle.lid is at least 5m"]),
         ({"afer": "1h"}, ["idle.afer", "did you mean idle.after?"]),
     ],
@@ -148,8 +149,9 @@ def test_settings_of_idle_boxes_that_can_not_be_say_so(idle: dict[str, Any], par
 
 def test_idle_settings_become_a_policy() -> None:
     given = {"after": "1h", "warn": "5m", "then": "cold", "never": ["sat,sun 00:00-24:00"], "max_run": "12h"}
-    given |= {"lid": "15m"}
+    given |= {"lid": "15m", "delete": "90d"}
     policy = merge([layer({"idle": given})]).config.idle.policy()
     assert (policy.after, policy.warn, policy.then, policy.max_run) == (3600.0, 300.0, "cold", 43200.0)
     assert policy.never == ("sat,sun 00:00-24:00",)
     assert policy.lid == 900.0
+    assert policy.delete == 90 * 86400.0

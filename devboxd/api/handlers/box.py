@@ -132,7 +132,10 @@ async def show(context: Context, asked: wire.Target) -> wire.Box:
     except ProjectDown as down:
         known = await context.projects.get(down.project.name)
         if (row := known.project).instance is None:
-            return views.of_project(views.alone(Alone(row)), known, context.projects.status(row))
+            alone = views.of_project(views.alone(Alone(row)), known, context.projects.status(row))
+            at = context.idle.ahead(row.uid).at
+            alone.deletes = rfc3339(at) if at is not None else None
+            return alone
         box = daemon.settings.for_aws().box_ref(row.name, row.instance, row.account)
     instance = await daemon.boxes.instance(box) or Instance(box.target)
     called = box.name if box.name != box.target else instance.name or box.target

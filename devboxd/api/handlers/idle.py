@@ -43,9 +43,10 @@ async def change(context: Context, asked: wire.IdleChange) -> wire.Idle:
         "hours": asked.hours,
         "starts": asked.starts,
         "lid": asked.lid,
+        "delete": asked.delete,
     }
     found = {name: value for name, value in given.items() if value is not None}
-    found |= {name: None for name in ("max_run", "lid") if found.get(name) == 0}
+    found |= {name: None for name in ("max_run", "lid", "delete") if found.get(name) == 0}
     if found.get("hours") == "":
         found |= {"hours": None, "starts": False}
     return _view(await context.idle.settle(asked.project, None if asked.reset else found))
@@ -87,7 +88,8 @@ async def extend(context: Context, asked: wire.ExtendRequest) -> wire.Idle:
 
 
 def _leases(found: IdleView) -> wire.LeaseList:
-    return wire.LeaseList(found.project.name, [_lease(one) for one in found.leases])
+    leases = [_lease(one) for one in found.leases]
+    return wire.LeaseList(found.project.name, leases, _time(found.ahead.at))
 
 
 def _lease(one: Lease) -> wire.Lease:
@@ -127,10 +129,13 @@ def _view(found: IdleView) -> wire.Idle:
             policy.starts,
             found.is_own,
             policy.lid,
+            policy.delete,
         ),
         held=_time(found.held),
         leases=[_lease(one) for one in found.leases],
         decisions=[_decision(one) for one in found.decisions],
+        deletes=_time(found.ahead.at),
+        delete_why=found.ahead.why,
     )
     if moment is None:
         return view

@@ -17,6 +17,7 @@ from devboxd.model.ledger import Ledger
 from devboxd.model.policy import Audience, Place, policy
 from devboxd.model.project import Phase, Policy, Project
 from devboxd.model.wish import ProjectBroken, ProjectNotFound
+from devboxd.text import rfc3339
 
 
 @answers(routes.LIST_PROJECTS)
@@ -239,7 +240,10 @@ def _called(operation: str) -> str:
 
 
 def _view(context: Context, project: Project) -> wire.Project:
-    return views.project(context.projects.status(project))
+    found = views.project(context.projects.status(project))
+    at = context.idle.ahead(project.uid).at
+    found.deletes = rfc3339(at) if at is not None else None
+    return found
 
 
 async def launch_wish(context: Context, asked: wire.LaunchRequest) -> LaunchWish:

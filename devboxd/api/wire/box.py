@@ -41,6 +41,7 @@ class Box(msgspec.Struct, omit_defaults=True):
     saved: str | None = None  # when the newest generation was made
     under_way: str | None = None  # what is waited for, or why it is not as wanted
     next: str | None = None  # what happens next, or what can be done, in a few words
+    deletes: str | None = None  # archived: when it is deleted for not being used, at the earliest
 
 
 class BoxesRequest(Account, omit_defaults=True):

@@ -12,7 +12,7 @@ class IdlePolicy(msgspec.Struct, omit_defaults=True):
     """Seconds; times of the week as words. ``own``: the project's; else it is the one that is configured.
 
     ``then``: warm, cold, notify. ``starts``: the box is brought up when its hours begin. ``lid``: without work it goes
-    so long after the last laptop has left.
+    so long after the last laptop has left; ``delete``: archived and not used for so long, it is deleted.
     """
 
     after: float
@@ -24,6 +24,7 @@ class IdlePolicy(msgspec.Struct, omit_defaults=True):
     starts: bool = False
     own: bool = False
     lid: float | None = None
+    delete: float | None = None
 
 
 class Evidence(msgspec.Struct, omit_defaults=True):
@@ -51,11 +52,14 @@ class LeaseList(msgspec.Struct, omit_defaults=True):
 
     project: str
     leases: list[Lease]
+    deletes: str | None = None  # when an archived project is deleted for not being used, at the earliest
     version: int = API_VERSION
 
 
 class IdleDecision(msgspec.Struct, omit_defaults=True):
-    """What was decided: warned, kept, stopped, told, vetoed, extended, watchdog (the box stopped itself), started."""
+    """What was decided: warned, kept, stopped, told, vetoed, extended, watchdog (the box stopped itself), started, disused
+    (told that it is deleted).
+    """
 
     at: str
     did: str
@@ -78,7 +82,8 @@ class Idle(msgspec.Struct, omit_defaults=True):
     ``idle_since``: every minute since then was idle; ``stops``: when it goes as things are; ``minutes``: the verdicts of
     the last day, a letter (a, i, u) for each, the last one at ``looked``; ``held``: it is not stopped before;
     ``decisions``: of the last thirty days, oldest first, where they were asked for; ``laptops``: those that were here since
-    the box started; ``lid_stops``: when it goes if all of them leave now; None: it does not, for ``lid_why``.
+    the box started; ``lid_stops``: when it goes if all of them leave now; None: it does not, for ``lid_why``;
+    ``deletes``: when an archived project is deleted for not being used, at the earliest; ``delete_why``: what keeps it.
     """
 
     project: str
@@ -99,13 +104,15 @@ class Idle(msgspec.Struct, omit_defaults=True):
     laptops: list[Laptop] = []
     lid_stops: str | None = None
     lid_why: str = ""
+    deletes: str | None = None
+    delete_why: str = ""
     version: int = API_VERSION
 
 
 class IdleChange(ProjectName, omit_defaults=True):
     """Change a project's policy. What is not said stays; ``reset``: as it is configured.
 
-    ``max_run`` and ``lid`` 0 and empty ``hours`` take them away.
+    ``max_run``, ``lid`` and ``delete`` 0 and empty ``hours`` take them away.
     """
 
     after: float | None = None
@@ -116,6 +123,7 @@ class IdleChange(ProjectName, omit_defaults=True):
     hours: Line | None = None
     starts: bool | None = None
     lid: float | None = None
+    delete: float | None = None
     reset: bool = False
 
 

@@ -39,6 +39,7 @@ class Project(msgspec.Struct, omit_defaults=True):
     since: str | None = None  # when the phase was entered
     hour: str | None = None  # US dollars that it costs an hour as it is now, in a list
     month: str | None = None  # US dollars of this month so far, in a list
+    deletes: str | None = None  # archived: when it is deleted for not being used, at the earliest
     version: int = API_VERSION
 
 

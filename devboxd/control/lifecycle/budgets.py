@@ -74,6 +74,18 @@ class Keeper:
         changed = replace(budgets, launches=budgets.launches + 1)
         return [Change(KEY, version, body(changed))]
 
+    async def disputed(self, uid: str) -> str:
+        """Why it is not a project's own fault that nobody uses it: a hard budget has nothing left for it. Empty: none."""
+        budgets, _ = await self._read()
+        hard = [
+            one for one in rules.over(rules.in_force(budgets, cost.month_of(self._now())), uid) if one.hard
+        ]
+        if not hard:
+            return ""
+        facts = await self.money.facts()
+        spent = [one for one in hard if self._spent(facts, one) >= one.limit]
+        return f"the budget of {spent[0].name} is used up: nobody could use it" if spent else ""
+
     async def would_refuse(self, known: Project | None, type_: str, where: str) -> str:
         """Why a launch of this type would be refused; empty: it would not."""
         spec = Spec(places=(Place(type_),))

@@ -16,6 +16,7 @@ from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.budgets import Keeper
+from devboxd.control.lifecycle.disuse import Disuse, Reached
 from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idle import Idle
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
@@ -42,7 +43,7 @@ class Lifecycle:
     ``owner``: whose tag is on what an account makes; ``me``: this machine and user, as events name it. Of the
     ``stores`` one is ``used``; the other one is there to move projects from and to. Nothing is asked of AWS while
     there is no project, unless the store is there. ``usual``: the idle policy of projects that have none of their
-    own; ``notify`` tells the person at this machine.
+    own; ``notify`` tells the person at this machine, and ``reached`` says whether somebody heard it, too.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Lifecycle:
         is_used: Callable[[Project], bool] = lambda project: False,
         usual: Callable[[], IdlePolicy] = IdlePolicy,
         notify: Notify | None = None,
+        reached: Reached | None = None,
         schedules: Deadman | None = None,
     ) -> None:
         self._shared = shared
@@ -99,7 +101,15 @@ class Lifecycle:
             seen=self._seen,
             me=me,
         )
-        self.idle = IdleVerbs(shared, self.projects, self._watcher, short_id=_short_id, who=me)
+        self._disuse = Disuse(
+            shared,
+            self.projects,
+            self._watcher.book,
+            self._watcher.policy,
+            reached=reached or _unheard,
+            disputed=self.budgets.disputed,
+        )
+        self.idle = IdleVerbs(shared, self.projects, self._watcher, self._disuse, short_id=_short_id, who=me)
 
     def _seen(self, project: Project, answer: Answer, first: bool) -> None:
         """A box with jobs is asked for their ends, whoever began them; any box for those of the time before."""
@@ -117,6 +127,7 @@ class Lifecycle:
         """Go on with what an earlier daemon left; ends with the daemon's tasks."""
         self._shared.tasks.spawn("fleet", steadily(self._shared, "fleet", self._fleet.run))
         self._shared.tasks.spawn("idle", steadily(self._shared, "idle", self._watcher.run))
+        self._shared.tasks.spawn("disuse", steadily(self._shared, "disuse", self._disuse.run))
         self._shared.tasks.spawn("budgets", steadily(self._shared, "budgets", self.budgets.run))
         if self.used is not StoreEngine.SQLITE:
             self._shared.tasks.spawn("elsewhere", steadily(self._shared, "elsewhere", self._look_elsewhere))
@@ -141,6 +152,11 @@ class Lifecycle:
             else:
                 self._shared.news.clear_condition("projects-elsewhere")
             await asyncio.sleep(ELSEWHERE_EVERY)
+
+
+async def _unheard(title: str, text: str) -> bool:
+    """There is nobody to tell."""
+    return False
 
 
 async def _nobody(title: str, text: str) -> None:

@@ -9,10 +9,12 @@ import msgspec
 from msgspec.structs import replace
 
 from devboxd.control.base.shared import Shared
+from devboxd.control.lifecycle.disuse import Ahead, Disuse
 from devboxd.control.lifecycle.idle import Idle, Moment
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import DevboxError, WrongState
 from devboxd.model import idle_note, idle_policy, lease
+from devboxd.model.disuse import is_archived
 from devboxd.model.idle_note import Decision, Did
 from devboxd.model.idle_policy import IdlePolicy
 from devboxd.model.lease import Lease
@@ -32,17 +34,26 @@ class IdleView(msgspec.Struct, frozen=True):
     held: float | None
     moment: Moment | None
     decisions: tuple[Decision, ...] = ()
+    ahead: Ahead = Ahead()
 
 
 class IdleVerbs:
     """The verbs. ``short_id`` gives the ids of leases."""
 
     def __init__(
-        self, shared: Shared, projects: Projects, watcher: Idle, *, short_id: Callable[[], str], who: str
+        self,
+        shared: Shared,
+        projects: Projects,
+        watcher: Idle,
+        disuse: Disuse,
+        *,
+        short_id: Callable[[], str],
+        who: str,
     ) -> None:
         self._shared = shared
         self._projects = projects
         self._watcher = watcher
+        self._disuse = disuse
         self._short_id = short_id
         self._who = who
 
@@ -62,7 +73,12 @@ class IdleVerbs:
             tidy.held,
             self._watcher.known(project),
             found,
+            self._disuse.ahead(project.uid),
         )
+
+    def ahead(self, uid: str) -> Ahead:
+        """When a project is deleted, as far as it is known."""
+        return self._disuse.ahead(uid)
 
     async def why(self, name: str) -> IdleView:
         """The same with all decisions, after a look at the box as it is now."""
@@ -71,6 +87,7 @@ class IdleVerbs:
             project.phase is Phase.RUNNING
         ):  # one that is being taken down answers nobody, and would be waited for
             await self._watcher.look_now(project.uid, LOOK_AGAIN)
+        await self._disuse.again(project.uid)
         return await self.show(name, decisions=True)
 
     async def last_stop(self, name: str) -> str:
@@ -105,6 +122,7 @@ class IdleVerbs:
         project = decide(await self._projects.get(name))
         await self._projects.settle(name, project.policy)
         self._watcher.wake(project.uid)
+        await self._disuse.again(project.uid)
         return await self.show(name)
 
     async def keep_alive(
@@ -119,10 +137,14 @@ class IdleVerbs:
     ) -> IdleView:
         """Keep the box up for a while, or while something is so on it.
 
+        An archived project that would be deleted is in use by that: its time begins anew.
+
         Raises:
             BadRequest: it has no end, or a late one.
             WrongState: the box does not run.
         """
+        if command is None and pid is None and await self._used(name):
+            return await self.show(name)
         project, now = await self._running(name), self._shared.time.wall()
         if until is not None:
             seconds = idle_policy.when(until, now) - now
@@ -155,11 +177,13 @@ class IdleVerbs:
         return await self.show(name)
 
     async def extend(self, name: str, seconds: float) -> IdleView:
-        """Move the deadline of the box.
+        """Move the deadline of the box, or begin the time anew after which an archived project is deleted.
 
         Raises:
             WrongState: it does not run.
         """
+        if await self._used(name):
+            return await self.show(name)
         project, now = await self._running(name), self._shared.time.wall()
         moment = self._watcher.known(project)
         deadline = moment.decision["at"] if moment is not None and moment.decision is not None else None
@@ -170,6 +194,14 @@ class IdleVerbs:
         await self._watcher.book.note(project.uid, Decision(now, Did.EXTENDED, text))
         self._watcher.wake(project.uid)
         return await self.show(name)
+
+    async def _used(self, name: str) -> bool:
+        """Whether it is an archived project that would be deleted for not being used; then somebody uses it."""
+        project = (await self._projects.get(name)).project
+        if self._watcher.policy(project).delete is None or not is_archived(project):
+            return False
+        await self._disuse.used(project)
+        return True
 
     async def _running(self, name: str) -> Project:
         project = (await self._projects.get(name)).project

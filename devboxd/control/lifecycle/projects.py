@@ -19,8 +19,8 @@ from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet, Status
 from devboxd.control.lifecycle.moves import Moves
 from devboxd.control.lifecycle.order import LaunchWish, ordered
-from devboxd.errors import AlreadyExists, BadRequest, WrongState
-from devboxd.model import tags, wish
+from devboxd.errors import AlreadyExists, BadRequest, Conflict, WrongState
+from devboxd.model import disuse, tags, wish
 from devboxd.model.box import Account
 from devboxd.model.change import found
 from devboxd.model.launch import begin_launch
@@ -275,6 +275,21 @@ class Projects:
         """
         return await self._change(name, lambda known: wish.gone(known, force=force))
 
+    async def delete_disused(self, known: Ledger, why: str, beside: Sequence[Change]) -> bool:
+        """Delete an archived project that nobody uses, as it was read; False where anything of it has changed since.
+
+        ``beside`` is committed with it: what must not have changed, either.
+        """
+        step = wish.gone_if_disused(known, why)
+        if step is None:
+            return False
+        try:
+            await self._book.write(known, step, beside)
+        except Conflict:
+            return False
+        self._fleet.wake(known.project.uid)
+        return True
+
     async def unsaved(self, name: str) -> list[Unsaved]:
         """Git work that is on the box only. Empty where nothing runs; raises where it can not be asked."""
         project = (await self.get(name)).project
@@ -381,14 +396,20 @@ class Projects:
 
     async def leftovers(self, name: str) -> list[Leftover]:
         """What belongs to a project and is in use by nothing: what goes by itself soon, and why the rest does not."""
+        seen = await self._seen(name)
+        return leftovers(seen, self._rates(region(seen.project, seen.run)))
+
+    async def stray(self, name: str) -> str:
+        """What EC2 shows of an archived project that no generation of it has, in a sentence; empty: nothing."""
+        return disuse.stray(await self._seen(name))
+
+    async def _seen(self, name: str) -> Seen:
         known = await self.get(name)
         project = known.project
         wanted = {project.uid: hint(project, known.run)}
         ec2 = (await self._computes.compute(project.account).look(wanted))[project.uid]
         now = await self._book.load(project.uid) or known  # EC2 first, then the row
-        at = self._shared.time.wall()
-        seen = Seen(now.project, now.run, now.generations, ec2, at)
-        return leftovers(seen, self._rates(region(now.project, now.run)))
+        return Seen(now.project, now.run, now.generations, ec2, self._shared.time.wall())
 
     # ------------------------------------------------------------------------------------------------
 
