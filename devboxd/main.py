@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from devboxd import __version__
 from devboxd.api.handlers.context import Context
 from devboxd.api.page.serve import PageServer
 from devboxd.api.server import build, serving
+from devboxd.api.upgrade import go_on
 from devboxd.aws.clients import Callers
 from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.computes import AwsComputes, AwsDeadman
@@ -38,6 +40,8 @@ from devboxd.control.base.notices import Notices
 from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
+from devboxd.control.connect.handing import Inheritance, by_inode, close, from_link
+from devboxd.control.connect.parcel import Left
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Doctor
 from devboxd.control.errand import Errands
@@ -60,13 +64,14 @@ from devboxd.host.paths import Paths
 from devboxd.host.prices import PriceFiles
 from devboxd.host.starter import Starter
 from devboxd.host.store import SqliteStore
-from devboxd.host.systemd import DescriptorStore, Notifier
+from devboxd.host.systemd import DescriptorStore, Notifier, left
 from devboxd.host.template import template
 from devboxd.host.wake import wakeups
 from devboxd.model.config import Merged
 from devboxd.model.ledger import EVERY_ROW
 from devboxd.model.states import StoreEngine
 from devboxd.net.dial import DialSettings
+from devboxd.net.handover import ask_for, leave, link_of
 from devboxd.net.link import Dialer
 from devboxd.net.listen import Listeners
 from devboxd.net.room import ROOM, limit, raise_limit
@@ -78,6 +83,8 @@ log = logging.getLogger(__name__)
 
 PREFIX: Final = "devbox"  # of all names that init account makes
 FORGET_EVERY: Final = 86400.0  # seconds between two looks for events of projects that have expired
+MOST_CLIENTS: Final = 10_000  # that are handed over
+START_AGAIN: Final = 75  # exit status by which the unit has us started again
 NO_DAEMON: Final = 69  # EX_UNAVAILABLE: the exit status of a daemon that could not start
 
 
@@ -87,18 +94,22 @@ def main() -> int:
     raise_limit()
     environment = os.environ
     starter = Starter.from_environment(environment)
-    inherited = inherited_sockets(environment)
+    files: dict[str, list[int]] = {}
+    inherited = inherited_sockets(environment, files)
     notifier = Notifier.from_environment(environment)
+    link = link_of(environment)
     paths = Paths.from_environment(environment)
     set_up(paths.log, journald="JOURNAL_STREAM" in environment)
     try:
         paths.prepare()
+        inheritance = _inheritance(link, notifier, files, inherited)
         listening = open_daemon_socket(paths.socket, inherited, state=paths.state)
     except DevboxError as error:
         again = isinstance(error, AlreadyRunning) and not error.is_elsewhere
         starter.failed(error.message, error.hint, again=again)
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return NO_DAEMON
+    ending = _Ending()
     try:
         asyncio.run(
             _run(
@@ -108,6 +119,8 @@ def main() -> int:
                 notifier,
                 Listeners(DescriptorStore(notifier, inherited)),
                 starter,
+                inheritance,
+                ending,
             )
         )
     except Exception as error:
@@ -115,7 +128,78 @@ def main() -> int:
         raise
     finally:
         listening.close()
-    return 0
+        ending.leave()
+    return START_AGAIN if ending.starts_again and notifier.slots else 0
+
+
+def _inheritance(
+    link: socket.socket | None,
+    notifier: Notifier,
+    files: dict[str, list[int]],
+    inherited: dict[str, list[socket.socket]],
+) -> Inheritance | None:
+    """What the daemon before us has left, if it did: its listeners are put into ``inherited``."""
+    if link is not None:
+        with link:
+            given = ask_for(link)
+        return None if given is None else from_link(given.data, given.descriptors, inherited)
+    found = left(files, inherited)
+    notifier.forget_left()  # before a byte is moved: what is left to us is left once
+    return None if found is None else by_inode(*found)
+
+
+class _Ending:
+    """How the daemon ends: told to, to be started again, or leaving what it holds to the one at the end of a link."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.link: socket.socket | None = None
+        self.starts_again = False
+        self.is_final = False  # nothing is left to anybody
+        self.left: Left | None = None
+
+    def end(self) -> None:
+        """For good."""
+        self.is_final = True
+        self.begun.set()
+
+    def hand_over(self, link: socket.socket | None) -> None:
+        """To go on in another daemon: at the other end of ``link``, or started by the service manager."""
+        if self.begun.is_set():
+            if link is not None:
+                link.close()
+            return
+        self.link, self.starts_again = link, link is None
+        self.begun.set()
+
+    def pack(self, daemon: Daemon) -> None:
+        """Take out of the daemon what is left to the next one."""
+        try:
+            self.left = daemon.leave()
+        except Exception:
+            log.exception(
+                "what could be left to the next daemon is cut"
+            )  # its clients see that, and we end in order
+
+    def is_for(self, notifier: Notifier) -> bool:
+        """Whether the service manager is to keep what is left; nobody waits for it where there is nothing."""
+        if self.link is not None or self.left is None or not notifier.slots:
+            return False
+        return self.starts_again or bool(self.left.descriptors)
+
+    def leave(self) -> None:
+        """The last act: give it away, once nothing of ours is in the way of the other daemon."""
+        if self.link is not None:
+            with self.link:
+                if self.left is not None:
+                    listeners = [one for descriptors in self.left.listeners.values() for one in descriptors]
+                    if not leave(self.link, self.left.data, [*self.left.descriptors, *listeners]):
+                        log.error("the next daemon did not take what was left to it: it is cut")
+        if self.left is not None:
+            close(self.left.descriptors)
+            for descriptors in self.left.listeners.values():
+                close(descriptors)
+            self.left = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,19 +311,24 @@ async def _run(
     notifier: Notifier,
     listeners: Listeners,
     starter: Starter,
+    inheritance: Inheritance | None,
+    ending: _Ending,
 ) -> None:
     parts = _join(paths, environment, listeners)
     shared, daemon = parts.shared, parts.daemon
     ROOM.on_change = lambda is_short: _room_condition(shared, is_short)
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    # A service manager that keeps descriptors tells nobody whether it will start us again: it closes them if not.
+    shared.handing.most = MOST_CLIENTS if listening.activation != "systemd" else notifier.slots // 2
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.begun.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, ending.end)
     context = Context(
         daemon=daemon,
         socket=str(paths.socket),
         activation=listening.activation,
         started=parts.clock.wall(),
-        stop=stopping.set,
+        stop=ending.end,
+        hand_over=ending.hand_over,
+        is_ending=ending.begun.is_set,
         config=parts.settings.load,
         merged=parts.settings.merged,
         ssh_config=parts.keys,
@@ -279,7 +368,8 @@ async def _run(
     shared.tasks.spawn("memory", steadily(shared, "memory", parts.memory.run))
     try:
         # Before the first request is read: what an earlier daemon left has to be there when it is asked for.
-        await daemon.start()
+        for resumed in await daemon.start(inheritance):
+            shared.tasks.spawn(resumed.name, go_on(resumed, shared.handing))
         parts.lifecycle.start()
         async with serving(build(context), listening.socket):
             for name, work in _watches(parts, environment, notifier).items():
@@ -287,10 +377,15 @@ async def _run(
             notifier.ready(f"serving {paths.socket}")
             starter.done()
             log.info("devboxd %s serves %s", __version__, paths.socket)
-            await stopping.wait()
+            await ending.begun.wait()
+            if ending.link is not None or (notifier.slots and not ending.is_final):
+                ending.pack(daemon)
+            if ending.is_for(notifier) and ending.left is not None and not notifier.leave(*ending.left):
+                log.error("the service manager did not take what was left for the next daemon: it is cut")
             notifier.stopping("ending sessions")
             await daemon.stop()
     finally:
+        lock.leave()
         await page.close()
         await shared.tasks.stop()
         await parts.memory.finish()

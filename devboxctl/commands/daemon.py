@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
@@ -16,10 +16,11 @@ from devboxctl import ask, grammar, show
 from devboxctl.commands import service
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
-from devboxd.api import client, routes, starting
+from devboxd.api import client, routes, starting, wire
 from devboxd.text import printable
 
 STOP_TIMEOUT = 30.0  # seconds for the daemon to end what it holds
+CLIENTS = ("connection or command", "connections and commands")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -84,23 +85,110 @@ def stop() -> None:
 def restart(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is cut.")] = False,
 ) -> None:
-    """Stop the daemon if it runs, and start it again.
+    """Start the daemon anew, with this shell's environment.
 
-    Attached terminals join again, and forwards come back, by themselves. Running commands (exec), plain
-    shells and open connections (ssh, forwards) are cut: on a terminal it says which, and asks.
+    Commands (exec), plain shells and connections (ssh, forwards) that go over a bridge go on in the new daemon, attached
+    terminals join again, and forwards come back by themselves. What has to be cut is said, and on a terminal it
+    asks. If the new daemon cannot be started, the one that runs goes on.
     """
     path = client.socket_path()
-    cut = _held(path).cut()
-    if cut:
+    held = _held(path)
+    if cut := held.cut():
         show.say(f"a restart cuts {cut}")
         if not yes and not settings.json and sys.stdin.isatty() and not _agreed():
             raise typer.Exit(130)
+    if not (held.hands_over and _handed_over(path, held)):
+        try:
+            _end(path, restart=True)
+        except client.ClientError as error:
+            if not isinstance(error, client.DaemonLost) and error.code != "no-daemon":
+                raise
+    found = ask.ask(routes.STATUS)
+    # A daemon that was left nothing knows of nobody whom it lost.
+    handed = found.handed_over or wire.HandedOver(cut=held.kept(), why="the new daemon was left nothing")
+    if settings.json:
+        show.print_json(
+            {
+                "running": True,
+                "pid": found.pid,
+                "daemon_version": found.daemon_version,
+                "kept": handed.kept,
+                "cut": handed.cut,
+                "why": handed.why,
+            }
+        )
+        return
+    if handed.kept:
+        show.say(f"{_count(handed.kept, *CLIENTS)} went on")
+    if handed.cut:
+        was = "was" if handed.cut == 1 else "were"
+        show.say(printable(f"{_count(handed.cut, *CLIENTS)} {was} cut: {handed.why}"))
+    show.say(f"devboxd {found.daemon_version} is running (pid {found.pid})")
+
+
+def _handed_over(path: str, held: _Held) -> bool:
+    """Have the daemon that runs leave what it holds to a new one; False: it cannot, and nothing was done.
+
+    Raises:
+        ClientError: the new one could not be started, and what that means.
+    """
+    request = ask.spelled(routes.HAND_OVER, None)
     try:
-        _end(path)
-    except client.ClientError as error:
-        if not isinstance(error, client.DaemonLost) and error.code != "no-daemon":
-            raise
-    start()
+        exchange = client.Exchange.start(
+            routes.HAND_OVER.method, request[0], request[1], upgrade=True, start=False
+        )
+    except client.Refused:
+        return False  # it is older than this
+    with exchange:
+        new = starting.Starting(path, exchange.connection.fileno())
+    try:
+        if not new.is_ours:
+            raise client.ClientError(
+                "another devboxctl is starting a daemon just now", "try again in a moment"
+            )
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while starting.is_alive(held.pid):
+            is_late = time.monotonic() > deadline
+            if (is_late or not new.alive()) and _goes_on():
+                raise _not_started(new, "the daemon that runs goes on, and nothing was cut")
+            if is_late:
+                starting.end(held.pid)
+            time.sleep(0.02)
+        _wait_for(path, new, held)
+    finally:
+        new.release()
+    return True
+
+
+def _goes_on() -> bool:
+    """Tell whether the daemon that runs has no mind to end."""
+    try:
+        return not ask.ask(routes.STATUS, start=False).is_ending
+    except client.ClientError:
+        return False
+
+
+def _wait_for(path: str, new: starting.Starting, held: _Held) -> None:
+    """Wait until the new daemon answers. Raises ClientError."""
+    deadline = time.monotonic() + client.START_TIMEOUT
+    while True:
+        try:
+            client.connect(path).close()
+        except OSError:
+            pass
+        else:
+            return
+        if not new.alive() or time.monotonic() > deadline:
+            lost = held.kept()
+            raise _not_started(
+                new, f"{_count(lost, *CLIENTS)} ended with the daemon before it" if lost else ""
+            )
+        time.sleep(0.02)
+
+
+def _not_started(new: starting.Starting, meaning: str) -> client.ClientError:
+    error = new.failure()
+    return client.ClientError(f"{error.message}; {meaning}" if meaning else error.message, error.hint)
 
 
 def _agreed() -> bool:
@@ -117,19 +205,27 @@ class _Held:
     commands: int = 0
     shells: int = 0
     connections: int = 0
+    goes_on: wire.GoesOn = field(default_factory=wire.GoesOn)  # of these, what a restart does not cut
+    pid: int = 0
+    hands_over: bool = False  # to a daemon that we start; else its service manager does it
 
     def cut(self) -> str:
-        """Name what ends with the daemon; empty if nothing does."""
+        """Name what a restart cuts; empty if nothing is."""
+        kept = self.goes_on
         found = (
-            (self.commands, "command"),
-            (self.shells, "plain shell"),
-            (self.connections, "connection"),
+            (self.commands - kept.commands, "command"),
+            (self.shells - kept.shells, "plain shell"),
+            (self.connections - kept.connections, "connection"),
         )
-        return ", ".join(_count(number, what) for number, what in found if number)
+        return ", ".join(_count(number, what) for number, what in found if number > 0)
+
+    def kept(self) -> int:
+        """How many a restart does not cut."""
+        return self.goes_on.connections + self.goes_on.commands + self.goes_on.shells
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
+def _count(number: int, what: str, several: str = "") -> str:
+    return f"{number} " + (what if number == 1 else several or f"{what}s")
 
 
 def _held(path: str) -> _Held:
@@ -146,13 +242,16 @@ def _held(path: str) -> _Held:
         max(found.commands, kinds.count("exec")),
         max(found.shells, kinds.count("shell")),
         found.piped + sum(forward.connections for forward in forwards),
+        found.kept,
+        found.pid,
+        found.activation != "systemd",
     )
 
 
-def _end(path: str) -> int:
+def _end(path: str, *, restart: bool = False) -> int:
     """End the daemon and wait until its process is gone; one that does not answer is made to. Returns its id."""
     try:
-        pid = ask.ask(routes.STOP, start=False).pid
+        pid = ask.ask(routes.STOP, wire.StopRequest(restart), start=False).pid
     except client.NotAnswering as error:
         hung = starting.process_id(path)
         if hung is None:

@@ -144,7 +144,7 @@ OPEN_PAGE: Final = Route(
 DOCTOR: Final = Route(
     "POST", "/v1/doctor", wire.Target, wire.Doctor, "Check this machine only.", only_looks=True
 )
-STOP: Final = Route("POST", "/v1/stop", wire.Nothing, wire.Stopping, "Stop the daemon.")
+STOP: Final = Route("POST", "/v1/stop", wire.StopRequest, wire.Stopping, "Stop the daemon.")
 API: Final = Route(
     "GET", "/openapi.json", wire.Nothing, dict[str, Any], "This API, for programs that read OpenAPI."
 )
@@ -505,6 +505,15 @@ PROXY: Final = Route(
     wire.ProxyRequest,
     wire.Nothing,
     "Connect to a port of a box; with `fd_pass`, pass the connection as a descriptor.",
+    Shape.BYTES,
+)
+
+HAND_OVER: Final = Route(
+    "POST",
+    "/v1/hand-over",
+    wire.Nothing,
+    wire.Nothing,
+    "End, and leave clients to the devboxd at the other end.",
     Shape.BYTES,
 )
 

@@ -84,7 +84,7 @@ def _serve(context: Context, route: Route[Any, Any]) -> Serve:
 
     async def pipe(request: web.Request) -> web.StreamResponse:
         upgrade.check_upgrade(request)
-        return await upgrade.pipe(request, await handler(context, await understood(request, route)))
+        return await upgrade.raw(request, await handler(context, await understood(request, route)))
 
     return {Shape.VALUE: value, Shape.LINES: lines, Shape.FRAMES: frames, Shape.BYTES: pipe}[route.shape]
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 LOCK_NAME = "devboxd.lock"  # beside the socket; its holder writes its process id into it (devboxd.net.unix)
 STOPPED_SUFFIX = ".stopped"  # beside the socket: the user has stopped the daemon, so nobody starts it unasked
+HAND_OVER_FD = (
+    "DEVBOX_HAND_OVER_FD"  # the connection to a daemon that leaves what it holds (devboxd.net.handover)
+)
 START_FD = "DEVBOX_START_FD"  # descriptor on which a daemon that cannot start says why (devboxd.host.starter)
 AGAIN = "again"  # its third line: another daemon was in the way, which may be gone soon
 HANG = 8.0  # more seconds for a daemon that runs but does not answer
@@ -43,7 +46,8 @@ class Starting:
     Of several callers at once only one starts a daemon: the others find the lock taken and wait with it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, link: int | None = None) -> None:
+        """Start one. ``link``: a connection to the daemon that runs, which leaves what it holds to ours."""
         import fcntl
 
         state = client.state_directory()
@@ -62,10 +66,15 @@ class Starting:
         except OSError:
             return
         try:
-            self._pid, self._words = _spawn(self._log)
+            self._pid, self._words = _spawn(self._log, link)
         except BaseException:
             self.release()
             raise
+
+    @property
+    def is_ours(self) -> bool:
+        """Tell whether we have started one, and not another caller."""
+        return self._pid is not None
 
     def alive(self) -> bool:
         """Tell whether waiting still makes sense."""
@@ -122,15 +131,17 @@ class Starting:
                 lines = log.read().decode("utf-8", "replace").strip().splitlines()
         except OSError as error:
             return f"and its log cannot be read: {error.strerror}"
-        return lines[-1] if lines else ""
+        # Lines of the log itself may be of a daemon that runs.
+        return next((line for line in reversed(lines) if not line.startswith("{")), "")
 
 
-def _spawn(log_path: str) -> tuple[int, int]:
+def _spawn(log_path: str, link: int | None = None) -> tuple[int, int]:
     """Run ``python -m devboxd`` in a session of its own; returns its process id and where it says why not."""
     import subprocess
 
     log = _opened(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
     words, ours = os.pipe()
+    passed = {START_FD: str(ours)} | ({} if link is None else {HAND_OVER_FD: str(link)})
     try:
         # -P: a folder named devboxd in the caller's current folder must not become the daemon.
         child = subprocess.Popen(
@@ -139,8 +150,8 @@ def _spawn(log_path: str) -> tuple[int, int]:
             stdout=log,
             stderr=log,
             cwd="/",
-            env=environment(os.environ, os.getcwd() if _has_folder() else "/") | {START_FD: str(ours)},
-            pass_fds=(ours,),
+            env=environment(os.environ, os.getcwd() if _has_folder() else "/") | passed,
+            pass_fds=[int(descriptor) for descriptor in passed.values()],
             start_new_session=True,
         )
     except OSError as error:

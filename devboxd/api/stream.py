@@ -12,6 +12,7 @@ import msgspec
 
 from devboxd.api import wire
 from devboxd.api.views import failure
+from devboxd.model.loose import Loose
 from devboxd.model.terminal import (
     ClientMessage,
     Detach,
@@ -23,6 +24,7 @@ from devboxd.model.terminal import (
     StatusLine,
     Taken,
 )
+from devboxd.net.loose import Tail, let_go, take_up
 from devboxd.text import rfc3339
 
 log = logging.getLogger(__name__)
@@ -36,9 +38,13 @@ DRAIN_LOOK: Final = 0.02  # seconds
 class StreamTerminal:
     """A client that speaks framed messages. Closing is the caller's business."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tail: Tail | None = None
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._tail = tail or Tail()
+        self._head = b""  # of a frame whose payload is still to come
         self._writer.transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
         self._last_status: bytes | None = None
         self._late_status: bytes | None = None  # kept back while the client is far behind
@@ -49,16 +55,29 @@ class StreamTerminal:
         reader, writer = await asyncio.open_unix_connection(sock=own, limit=wire.STREAM_MAX)
         return cls(reader, writer)
 
+    @classmethod
+    async def resumed(cls, loose: Loose) -> StreamTerminal:
+        """Go on with a client that another process let go of. Raises OSError."""
+        tail = Tail()
+        reader, writer = await take_up(loose, limit=wire.STREAM_MAX, tail=tail)
+        return cls(reader, writer, tail)
+
+    def let_go(self) -> Loose | None:
+        """Leave the client to another process: see ``net.loose.let_go``."""
+        loose = let_go(self._reader, self._writer, self._tail)
+        return None if loose is None else loose._replace(read=self._head + loose.read)
+
     async def receive(self) -> ClientMessage | None:
         """The next message of the client; None when it is gone or talks nonsense."""
         while True:
             try:
-                head = await self._reader.readexactly(wire.STREAM_HEADER.size)
+                self._head = head = await self._reader.readexactly(wire.STREAM_HEADER.size)
                 kind, length = wire.STREAM_HEADER.unpack(head)
                 if length > wire.STREAM_MAX:
                     log.warning("a client announced %d bytes in one frame", length)
                     return None
                 payload = await self._reader.readexactly(length) if length else b""
+                self._head = b""
             except (asyncio.IncompleteReadError, OSError):
                 return None
             try:
@@ -137,7 +156,9 @@ class StreamTerminal:
             late, self._late_status = self._late_status, None
             self._send(wire.StreamType.STATUS, late)
         if not self._writer.is_closing():
-            self._writer.write(wire.STREAM_HEADER.pack(kind, len(payload)) + payload)
+            frame = wire.STREAM_HEADER.pack(kind, len(payload)) + payload
+            self._writer.write(frame)
+            self._tail.wrote(frame, self.backlog)
 
 
 def _parse(kind: int, payload: bytes) -> ClientMessage | None:

@@ -6,6 +6,7 @@ The connection's descriptor is duplicated, and aiohttp keeps its own end quiet u
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,10 +18,13 @@ from aiohttp import web
 
 from devboxd.api import wire
 from devboxd.api.stream import StreamTerminal
+from devboxd.control.base.handing import Handing
+from devboxd.control.connect.handing import Resumed, carried, rest_of
 from devboxd.control.connect.splice import splice
 from devboxd.control.connect.stream import Duplex
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model.terminal import Leaving
+from devboxd.net.handover import READY
 from devboxd.net.listen import Connection
 from devboxd.net.room import FULL, ROOM, NoDescriptors
 from devboxd.net.unix import send_fd
@@ -30,6 +34,7 @@ _SWITCH: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + wire.UPGRADE.encode() + b"\r\n"
 )
 _MOST_NOTES: Final = 8
+LINK_WAIT: Final = 30.0  # seconds that another daemon has to start
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +45,14 @@ class Framed:
 
     Attributes:
         patience: seconds that the client may take for the rest afterwards; None: for ever.
+        handing: where it is offered to the next daemon what such a client has still to get.
         after: what is to be done in every case, also where the client was gone before ``work`` began. It
             only begins something: whoever awaits here may be cancelled once more.
     """
 
     work: Callable[[StreamTerminal], Awaitable[Leaving]]
     patience: float | None = 2.0
+    handing: Handing | None = None
     after: Callable[[], object] = lambda: None
 
 
@@ -56,15 +63,24 @@ class Piped:
     Attributes:
         fd_pass: the client gets it as a descriptor.
         count: told 1 when it begins to carry and -1 when it ends.
+        handing: where it is offered to the next daemon.
         notes: sentences for whoever uses it.
         answered: it is known to stand at the far end.
     """
 
     stream: Duplex
     count: Callable[[int], None]
+    handing: Handing
     fd_pass: bool = False
     notes: Sequence[str] = ()
     answered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The connection is one to another daemon: ``heir`` gets it once that could start."""
+
+    heir: Callable[[socket.socket], None]
 
 
 def check_upgrade(request: web.Request) -> None:
@@ -80,20 +96,48 @@ async def frames(request: web.Request, framed: Framed) -> web.StreamResponse:
     try:
         async with take_over(request) as own:
             terminal = await StreamTerminal.over(_handed_on(own))
-            try:
-                terminal.leave(await _left(request, framed.work(terminal)))
-                await terminal.close(framed.patience)
-            except BaseException:
-                await terminal.close(timeout=0.5)
-                raise
-            finally:
-                terminal.abort()  # a second cancellation ends the closing, too
+            what = f"{request.method} {request.path}"
+            await _to_its_end(terminal, what, framed.work(terminal), framed.patience, framed.handing)
     finally:
         framed.after()
     return web.Response()
 
 
-async def _left(request: web.Request, work: Awaitable[Leaving]) -> Leaving:
+async def go_on(resumed: Resumed, handing: Handing) -> None:
+    """Go on with a client of the daemon before us, to its end."""
+    try:
+        terminal = await StreamTerminal.resumed(resumed.loose)
+    except OSError as error:
+        log.info("%s: its client is gone: %s", resumed.name, error)
+        resumed.give_up()
+        return
+    work = resumed.work(terminal) if resumed.work is not None else None
+    await _to_its_end(terminal, resumed.name, work, resumed.patience, handing)
+
+
+async def _to_its_end(
+    terminal: StreamTerminal,
+    what: str,
+    work: Awaitable[Leaving] | None,
+    patience: float | None,
+    handing: Handing | None,
+) -> None:
+    """Do the work, tell the client how it ended, and let it have the rest. ``work`` None: that only."""
+    try:
+        if work is not None:
+            terminal.leave(await _left(what, work))
+        with contextlib.ExitStack() as offered:
+            if handing is not None and patience is None:
+                offered.enter_context(handing.offered(rest_of(terminal)))
+            await terminal.close(patience)
+    except BaseException:
+        await terminal.close(timeout=0.5)
+        raise
+    finally:
+        terminal.abort()  # a second cancellation ends the closing, too
+
+
+async def _left(what: str, work: Awaitable[Leaving]) -> Leaving:
     """How a client leaves. A failure is told to it like one before the stream began: it must not look like our end."""
     try:
         return await work
@@ -103,7 +147,7 @@ async def _left(request: web.Request, work: Awaitable[Leaving]) -> Leaving:
         raise
     except Exception as error:
         if (told := short_of_room(error)) is None:
-            log.exception("the stream of %s %s failed", request.method, request.path)
+            log.exception("the stream of %s failed", what)
         return Leaving(error=told or a_bug())
 
 
@@ -118,6 +162,26 @@ def short_of_room(error: Exception) -> DevboxError | None:
 def a_bug() -> DevboxError:
     """What the client hears of one; the log has the rest."""
     return DevboxError("the daemon failed at this request", hint="devboxctl daemon logs has the details")
+
+
+async def raw(request: web.Request, found: Piped | Linked) -> web.StreamResponse:
+    """Whatever leaves HTTP and has no frames."""
+    return await (link(request, found) if isinstance(found, Linked) else pipe(request, found))
+
+
+async def link(request: web.Request, linked: Linked) -> web.StreamResponse:
+    """Wait until the daemon at the other end could start; then this one ends. If it never can, nothing has happened."""
+    async with take_over(request) as own:
+        try:
+            async with asyncio.timeout(LINK_WAIT):
+                said = await asyncio.get_running_loop().sock_recv(own, len(READY))
+        except (TimeoutError, OSError):
+            said = b""
+        if said == READY:
+            linked.heir(own.dup())
+        else:
+            log.warning("another daemon was to go on with what this one holds, and could not be started")
+    return web.Response()
 
 
 async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:
@@ -136,7 +200,8 @@ async def pipe(request: web.Request, piped: Piped) -> web.StreamResponse:
             reader, writer = await asyncio.open_unix_connection(sock=ours)
             connection = Connection(reader, writer, "proxy")
             try:
-                await splice(connection, piped.stream)
+                with carried(piped.handing, connection, piped.stream):
+                    await splice(connection, piped.stream)
             finally:
                 connection.reset()  # a second cancellation ends the closing, too
     finally:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 
 from devboxd.api import wire
 from devboxd.aws.login import LoginStep
+from devboxd.control.base.handing import Kind as Handed
 from devboxd.control.connect.bridge_facts import BridgeFacts
+from devboxd.control.connect.handing import Inheritance
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.doctor import Finding
 from devboxd.control.lifecycle.budgets import Shown
@@ -47,6 +50,18 @@ def condition(value: Condition) -> wire.Condition:
     return wire.Condition(
         value.code, value.title, value.text, value.hint, rfc3339(value.since), value.severity
     )
+
+
+def goes_on(counts: Counter[Handed]) -> wire.GoesOn:
+    """What a restart does not cut."""
+    return wire.GoesOn(counts[Handed.CONNECTION], counts[Handed.COMMAND], counts[Handed.SHELL])
+
+
+def handed_over(value: Inheritance | None) -> wire.HandedOver | None:
+    """What became of what the daemon before has left."""
+    if value is None:
+        return None
+    return wire.HandedOver(value.kept, value.cut, value.why or None)
 
 
 def ssh_config(value: SshConfigState, files: SshFiles) -> wire.SshConfigResult:

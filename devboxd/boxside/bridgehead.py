@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -128,6 +128,19 @@ class Records:
         self._buffer = bytearray()
         self._kind = 0
         self._left = 0
+
+    @property
+    def place(self) -> tuple[bytes, int, int]:
+        """Where it is: bytes of a head that is not whole, kind of the record, bytes of it that are missing."""
+        return bytes(self._buffer), self._kind, self._left
+
+    @classmethod
+    def at(cls, place: tuple[bytes, int, int]) -> Self:
+        """One that goes on from there."""
+        records = cls()
+        records._buffer += place[0]
+        records._kind, records._left = place[1:]
+        return records
 
     def feed(self, data: bytes) -> list[tuple[int, bytes, bool]]:
         """Kind, bytes, and whether the record ends here."""

@@ -112,6 +112,11 @@ class MarkFilter:
             found.append(data[plain:hold])
         return found
 
+    @property
+    def held(self) -> bytes:
+        """What is held back. Fed to another one it has the same effect."""
+        return self._held
+
     def flush(self) -> bytes:
         """Give up what is held back: no more output will come."""
         held, self._held = self._held, b""

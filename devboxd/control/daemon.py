@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TypeVar
 
 from devboxd.boxside import bridgehead
 from devboxd.boxside.script import load, squeeze
 from devboxd.control.base.boxes import Boxes
 from devboxd.control.base.memory import Memory
-from devboxd.control.base.needs import Cloud, Dialer, Listeners
+from devboxd.control.base.needs import Cloud, Dialer, Listeners, LocalConnection
 from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
@@ -24,13 +24,16 @@ from devboxd.control.connect.bridged_terminal import BridgedTerminal, goes_over_
 from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forwards import Forwards
+from devboxd.control.connect.handing import Estate, Inheritance, Resumed, carried
 from devboxd.control.connect.panes import Panes
+from devboxd.control.connect.parcel import Command, Left, Packing, Piece, Rest
 from devboxd.control.connect.ping import Pinged, ping, ping_bridge
 from devboxd.control.connect.pool import IDLE_AFTER
 from devboxd.control.connect.pools import Pools
 from devboxd.control.connect.port import PortTarget
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
+from devboxd.control.connect.splice import splice
 from devboxd.control.connect.ssh import Keys, SshAccess
 from devboxd.control.connect.sshagent import SshAgents
 from devboxd.control.connect.stream import Duplex
@@ -101,20 +104,121 @@ class Daemon:
             changes=self._changes if self._bridges is not None else None,
             listening=self._listening if self._bridges is not None else None,
         )
+        self._listeners = listeners
+        self.inherited: Inheritance | None = None  # what the daemon before us has left, and what became of it
         self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
         self.panes = Panes(self.execute, shared.news)
         self.agents = SshAgents(shared, self.execute, self._bridges)
 
     # Life -------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Take up what an earlier daemon left: its forwards, and the sessions it could not end."""
+    async def start(self, inherited: Inheritance | None = None) -> list[Resumed]:
+        """Take up what an earlier daemon left: its forwards, the sessions it could not end, and its clients.
+
+        Returns those that speak through a terminal: for whoever knows how.
+        """
         left = self.memory.open_sessions
         accounts = {self.config.account_of(Account()), *self.memory.accounts}
+        self.inherited = inherited
+        estate = Estate(inherited, self._bridges) if inherited is not None else None
         await self.forwards.restore()
+        resumed = await self._inherit(estate) if estate is not None else []
         self.shared.tasks.spawn("heart", steadily(self.shared, "heart", self._sessions.beat))
         self.shared.tasks.spawn("sweep", sweep(self._sessions, left, accounts))
         self.shared.tasks.spawn("warm ports", self.pools.keep_warm())
+        return resumed
+
+    def leave(self) -> Left:
+        """Leave to another daemon what can be, here and now; ``stop`` after this."""
+        packing = Packing()
+        for offer in self.shared.handing.ready():
+            offer.pack(packing)
+        packing.listeners.update(self.forwards.leave_listeners())
+        frozen = self._bridges.freeze() if self._bridges is not None else {}
+        return packing.packed(frozen)
+
+    async def _inherit(self, estate: Estate) -> list[Resumed]:
+        """Go on with what another daemon has left."""
+        found = [resumed for piece in estate.pieces if (resumed := await self._resumed(estate, piece))]
+        estate.close()
+        inheritance, news = estate.inheritance, self.shared.news
+        if inheritance.kept:
+            news.tell(
+                "handed-over.kept",
+                f"{inheritance.kept} of the connections and commands of the daemon before go on",
+            )
+        if inheritance.cut:
+            text = f"{inheritance.cut} of the connections and commands of the daemon before are cut: {inheritance.why}"
+            news.tell("handed-over.cut", text)
+        return found
+
+    async def _resumed(self, estate: Estate, piece: Piece) -> Resumed | None:
+        """Take up one client. None: it is seen to, or it could not be."""
+        inheritance = estate.inheritance
+        loose = estate.loose(piece.client)
+        stream = None if isinstance(piece, Rest) else estate.stream(piece.stream)
+        if loose is None:
+            if stream is not None:
+                stream.close()
+            inheritance.lose("its descriptor did not come")
+            return None
+        if isinstance(piece, Rest):
+            inheritance.kept += 1
+            return Resumed("rest of a client", loose, None, lambda: None, None)
+        if stream is None:
+            inheritance.lose("its stream did not come", loose.descriptor)
+            return None
+        if isinstance(piece, Command):
+            inheritance.kept += 1
+            control = estate.stream(piece.control)
+            return Resumed(
+                f"command on {piece.spec.box.name}",
+                loose,
+                lambda terminal: self._go_on(piece, terminal, stream, control),
+                stream.close,
+                None if piece.attach is None else 2.0,
+            )
+        try:
+            connection = await self._listeners.resumed(loose)
+        except OSError as error:
+            stream.close()
+            inheritance.lose(str(error))
+            return None
+        inheritance.kept += 1
+        forward = self.forwards.of(piece.forward) if piece.forward is not None else None
+        if forward is not None and not forward.is_removed:
+            forward.resume(connection, stream)
+        else:
+            self.shared.tasks.spawn("connection of another daemon", self._carry(connection, stream))
+        return None
+
+    async def _carry(self, connection: LocalConnection, stream: BridgeStream) -> None:
+        """A connection of the daemon before us that no forward of ours has."""
+        self.piped += 1
+        try:
+            with carried(self.shared.handing, connection, stream):
+                await splice(connection, stream)
+        finally:
+            connection.reset()
+            self.piped -= 1
+
+    async def _go_on(
+        self, command: Command, terminal: Terminal, stream: BridgeStream, control: BridgeStream | None
+    ) -> Leaving:
+        """Go on with a command of another daemon's."""
+        assert self._bridges is not None
+        spec = command.attach
+        if spec is None:
+            execution = BridgedExecution.resumed(self._bridges, command, terminal, stream, control)
+            self.commands += 1
+            try:
+                return await self.held(f"exec on {command.spec.box.name}", execution.go_on())
+            finally:
+                self.commands -= 1
+        bridged = BridgedTerminal(self._bridges, spec, terminal, self.shared.time)
+        async with self._joined(spec):
+            leaving = await self.held(f"terminal on {spec.box.name}", bridged.go_on(command, stream, control))
+        return leaving or Leaving()
 
     async def stop(self) -> None:
         """End all sessions at AWS's side, too; within a few seconds."""
@@ -175,6 +279,16 @@ class Daemon:
             config=self.config,
             box_state=state,
         )
+        async with self._joined(spec):
+            if self._bridges is not None and goes_over_a_bridge(spec):
+                bridged = BridgedTerminal(self._bridges, spec, terminal, self.shared.time)
+                if (leaving := await self.held(f"terminal on {spec.box.name}", bridged.run())) is not None:
+                    return leaving
+            return await self.held(f"attach {spec.box.name}", attach.run())
+
+    @contextlib.asynccontextmanager
+    async def _joined(self, spec: AttachSpec) -> AsyncIterator[None]:
+        """Count a terminal, say that it is there, and lend its agent."""
         self.attached += 1
         command, shell = spec.command is not None, spec.command is None and goes_over_a_bridge(spec)
         self.commands += command
@@ -185,13 +299,7 @@ class Daemon:
                 if spec.agent is not None:
                     user = spec.user or spec.box.user
                     await lent.enter_async_context(self.agents.lending(spec.box, user, spec.agent))
-                if self._bridges is not None and goes_over_a_bridge(spec):
-                    bridged = BridgedTerminal(self._bridges, spec, terminal, self.shared.time)
-                    if (
-                        leaving := await self.held(f"terminal on {spec.box.name}", bridged.run())
-                    ) is not None:
-                        return leaving
-                return await self.held(f"attach {spec.box.name}", attach.run())
+                yield
         finally:
             self.attached -= 1
             self.commands -= command

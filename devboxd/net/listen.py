@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from devboxd.errors import BadRequest, DevboxError, ListenerClosed, PortDenied, PortInUse
-from devboxd.net import peer
+from devboxd.model.loose import Loose
+from devboxd.net import loose, peer
 from devboxd.net.listening import listening
 from devboxd.net.room import FULL, ROOM
 
@@ -34,9 +35,16 @@ _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 class Connection:
     """One accepted connection. One task reads, one writes."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        peer: str,
+        tail: loose.Tail | None = None,
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._tail = tail or loose.Tail()
         self.peer = peer
 
     async def read(self, limit: int = READ_LIMIT) -> bytes:
@@ -48,7 +56,12 @@ class Connection:
         if self._writer.is_closing():
             raise ConnectionResetError("the connection is closed")
         self._writer.write(data)
+        self._tail.wrote(data, self._writer.transport.get_write_buffer_size())
         await self._writer.drain()
+
+    def let_go(self) -> Loose | None:
+        """Leave it to another process: see ``net.loose.let_go``."""
+        return loose.let_go(self._reader, self._writer, self._tail)
 
     def has_left(self) -> bool:
         """Whether everything was read that will ever come, and nobody is there to be answered."""
@@ -97,6 +110,22 @@ class Listener:
     def is_closed(self) -> bool:
         """Whether it listens no more."""
         return self._closed
+
+    def leave_to_another(self) -> list[int]:
+        """Stop listening here, and leave the bound sockets to another process: who connects waits for it.
+
+        Their descriptors are the caller's to close. Raises OSError: no descriptor is left; then it listens as before.
+        """
+        descriptors: list[int] = []
+        try:
+            descriptors += [os.dup(one.fileno()) for one in self.sockets]
+        except OSError:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+        self._file = None  # it stays
+        self.close()
+        return descriptors
 
     @property
     def descriptors(self) -> list[int]:
@@ -211,6 +240,12 @@ class Listeners:
     def unix(self, path: str) -> Listener:
         """Listen on a unix socket, by a path as a person writes it: see ``listen_unix``."""
         return listen_unix(expanded(path))
+
+    async def resumed(self, found: Loose) -> Connection:
+        """Go on with a connection that another process let go of. Raises OSError."""
+        tail = loose.Tail()
+        reader, writer = await loose.take_up(found, limit=READ_LIMIT, tail=tail)
+        return Connection(reader, writer, "", tail)
 
     def take(self, name: str) -> Listener | None:
         """The listener that an earlier daemon stored under this name."""

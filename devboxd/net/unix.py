@@ -97,10 +97,12 @@ def open_daemon_socket(
         raise
 
 
-def inherited_sockets(environment: MutableMapping[str, str]) -> dict[str, list[socket.socket]]:
+def inherited_sockets(
+    environment: MutableMapping[str, str], files: dict[str, list[int]] | None = None
+) -> dict[str, list[socket.socket]]:
     """The sockets that systemd passed (socket units and the descriptor store), by name.
 
-    Clears LISTEN_* in ``environment``, so that no child believes they are for it. Call once, early.
+    What is no socket is put into ``files``, by name; without it, it is closed. Clears LISTEN_* in ``environment``, so that no child believes they are for it. Call once, early.
     Source: sd_listen_fds_with_names(3).
     """
     pid = environment.pop("LISTEN_PID", "")
@@ -113,10 +115,13 @@ def inherited_sockets(environment: MutableMapping[str, str]) -> dict[str, list[s
         number = FIRST_FD + offset
         with contextlib.suppress(OSError):  # a number that is not open
             os.set_inheritable(number, False)
-            if not stat.S_ISSOCK(os.fstat(number).st_mode):
-                os.close(number)
-                continue
             name = names[offset] if offset < len(names) else ""
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                if files is None:
+                    os.close(number)
+                else:
+                    files.setdefault(name, []).append(number)
+                continue
             found.setdefault(name, []).append(socket.socket(fileno=number))
     return found
 

@@ -479,6 +479,30 @@ def test_a_restart_says_what_it_cuts_and_asks(daemon: FakeDaemon) -> None:
     assert not any(method == "POST" for method, _, _ in daemon.requests)
 
 
+def test_what_goes_on_is_not_among_what_a_restart_cuts(daemon: FakeDaemon) -> None:
+    status = {"daemon_version": "1", "pid": 1, "started": "x", "socket": "s", "sessions": 2, "forwards": 1}
+    kept = {"connections": 4, "commands": 2}
+    daemon.routes["GET status"] = {
+        **status,
+        "attached": 1,
+        "piped": 2,
+        "commands": 2,
+        "shells": 1,
+        "kept": kept,
+    }
+    daemon.routes["GET sessions"] = {"sessions": []}
+    daemon.routes["GET forwards"] = {
+        "forwards": [
+            {"id": "f", "box": "b", "state": "online", "local": "1", "remote": "1", "connections": 3}
+        ]
+    }
+    with Tty(["daemon", "restart"], os.environ) as tty:
+        tty.wait_for(b"a restart cuts 1 plain shell, 1 connection\r\n")
+        tty.wait_for(b"go on?")
+        tty.type(b"\n")
+        assert tty.wait() == 130
+
+
 def test_what_was_stopped_stays_so_until_somebody_asks(home: Path, stand_in: Path, capsys: Capture) -> None:
     """A terminal that waits must not start what its user has just stopped."""
     first = subprocess.Popen(

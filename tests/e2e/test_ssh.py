@@ -179,6 +179,24 @@ def test_a_link_that_is_cut_does_not_end_ssh(world: World, ssh: Any, sshd: Sshd)
         assert process.wait(20) == 0
 
 
+def test_a_restart_of_the_daemon_does_not_end_ssh(world: World, ssh: Any, sshd: Sshd) -> None:
+    """ssh holds the other end of a socket pair; ours goes to the next daemon."""
+    config = str(world.folder / "home" / ".ssh" / "config")
+    line = ["ssh", "-F", config, "-p", str(sshd.port), "api.devbox", "cat; exit 9"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=world.env) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        for turn in (b"first\n", b"second\n"):
+            process.stdin.write(turn)
+            process.stdin.flush()
+            assert process.stdout.readline() == turn
+            assert b"1 connection or command went on" in world.run("daemon", "restart").stderr
+        process.stdin.write(b"after\n")
+        process.stdin.close()
+        assert process.stdout.read() == b"after\n"
+        assert process.wait(20) == 9
+
+
 def test_scp_and_sftp_copy_both_ways(world: World, ssh: Any) -> None:
     data = os.urandom(2 << 20)
     (world.folder / "out.bin").write_bytes(data)

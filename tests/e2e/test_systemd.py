@@ -13,12 +13,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from devboxctl.commands.service import unit
 from tests.e2e.kit import CTL, World, free_port, is_alive, need, until
+from tests.e2e.test_handover import SIZE, Transfer, mirror
 
 UNITS = ("devboxd.socket", "devboxd.service")
 
@@ -274,3 +276,36 @@ def test_install_activation_watchdog_and_restart_under_a_real_user_manager(
     done = manager.run(CTL, "daemon", "uninstall")
     assert manager.run("systemctl", "--user", "is-enabled", "devboxd.socket", check=False).returncode != 0
     assert not re.search(r"error", done.stderr, re.IGNORECASE)
+
+
+def another(manager: UserManager, before: str) -> bool:
+    """Whether another daemon runs than the one of this process id."""
+    return manager.show("devboxd.service", "MainPID") not in ("0", before)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("words", [(CTL, "daemon", "restart"), ("systemctl", "--user", "restart", "devboxd")])
+def test_a_real_user_manager_keeps_connections_over_a_restart(
+    world: World, manager: UserManager, words: tuple[str, ...]
+) -> None:
+    """And a transfer through a forward goes on byte for byte."""
+    variables = [
+        f"{name}={value}" for name, value in world.env.items() if name.startswith(("AWS_", "XDG_", "HOME"))
+    ]
+    variables = [one for one in variables if not one.startswith("XDG_RUNTIME_DIR")]
+    manager.run("systemctl", "--user", "set-environment", *variables)
+    manager.run(CTL, "daemon", "install")
+    local = free_port()
+    with mirror() as port:
+        manager.run(CTL, "forward", "api", f"{local}:{port}")
+        with socket.create_connection(("127.0.0.1", local), 30) as connection:
+            transfer = Transfer.over(connection, 31)
+            for turn in (1, 2):
+                until(lambda: transfer.got > 100_000, "it runs")
+                before = manager.show("devboxd.service", "MainPID")
+                manager.run(*words)
+                until(partial(another, manager, before), "the next one runs")
+                transfer.limit = SIZE * (1 + turn) // 3
+            transfer.finish()
+    assert manager.show("devboxd.service", "ActiveState") == "active"
+    manager.run(CTL, "daemon", "uninstall")

@@ -23,12 +23,12 @@ import pytest
 
 from devboxd.api import client
 from devboxd.errors import Denied, StateNotSaved
-from devboxd.host import files, notify, secrets
+from devboxd.host import files, notify, secrets, systemd
 from devboxd.host.clock import Clock
 from devboxd.host.journal import Journal
 from devboxd.host.paths import Paths
 from devboxd.host.secrets import NoKeyring, delete_secret, get_secret, set_secret
-from devboxd.host.systemd import DescriptorStore, Notifier
+from devboxd.host.systemd import DescriptorStore, Notifier, left
 from tests.kit.tasks import beside
 
 
@@ -337,6 +337,68 @@ class TestNotifier:
             assert data == b"FDSTORE=1\nFDNAME=forward-1\nFDPOLL=0"
             with socket.socket(fileno=descriptors[0]) as again:
                 assert again.getsockname() == kept.getsockname()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
+    def test_what_is_left_to_the_next_daemon_comes_back(self, manager: Any) -> None:
+        listening, path = manager
+        kept: list[tuple[str, int]] = []
+
+        def keep() -> None:
+            while True:
+                data, descriptors, _, _ = socket.recv_fds(listening, 4096, 253)
+                fields = dict(line.split("=", 1) for line in data.decode().split("\n"))
+                if "FDSTORE" in fields:
+                    kept.extend((fields["FDNAME"], one) for one in descriptors)
+                for one in descriptors if "BARRIER" in fields else ():
+                    os.close(one)
+                    return
+
+        thread = threading.Thread(target=keep)
+        thread.start()
+        ours = [socket.socketpair() for _ in range(450)]
+        clients = [one.fileno() for one, _ in ours]
+        with socket.create_server(("127.0.0.1", 0)) as forward:
+            data = os.urandom(2_000_000)
+            assert Notifier(path).leave(data, clients, {"forward-1": [forward.fileno()]})
+        thread.join(10)
+        inodes = {os.fstat(one).st_ino for one in clients}
+        files = {"parcel": [one for name, one in kept if name == "parcel"]}
+        sockets: dict[str, list[socket.socket]] = {}
+        for name, one in kept:
+            if name != "parcel":
+                sockets.setdefault(name, []).append(socket.socket(fileno=one))
+        found = left(files, sockets)
+        assert found is not None
+        assert found[0] == data
+        assert {os.fstat(one).st_ino for one in found[1]} == inodes
+        assert list(sockets) == ["forward-1"]
+        sockets["forward-1"][0].close()
+        for number in found[1]:
+            os.close(number)
+        for pair in ours:
+            pair[0].close()
+            pair[1].close()
+
+    def test_a_manager_that_takes_nothing_is_not_believed(
+        self, manager: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(systemd, "BARRIER", 0.05)
+        assert not Notifier(manager[1]).leave(b"x", [], {})
+        assert not Notifier().leave(b"x", [], {})
+
+    @pytest.mark.parametrize(("given", "slots"), [("", 256), ("2048", 2048), ("0", 0), ("x", 256)])
+    def test_how_much_is_kept(self, given: str, slots: int) -> None:
+        """Systemd before 254 does not say."""
+        environment = {"NOTIFY_SOCKET": "/run/x", "FDSTORE": given}
+        assert Notifier.from_environment(environment).slots == slots
+        assert Notifier.from_environment({"FDSTORE": given}).slots == 0
+
+    def test_clients_without_what_is_known_of_them_are_let_go(self) -> None:
+        one, peer = socket.socketpair()
+        sockets = {"forward-client": [one]}
+        assert left({}, sockets) is None
+        assert (sockets, peer.recv(1)) == ({}, b"")
+        peer.close()
 
     def test_without_a_manager_nothing_happens(self, tmp_path: Path) -> None:
         assert not Notifier.from_environment({}).ready()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from socket import socket as Link
 from typing import Protocol
 
 import msgspec
@@ -94,6 +95,9 @@ class Context(msgspec.Struct):
     # Network, parameters of the template, dry run.
     set_up: Callable[[Account, str | None, Mapping[str, str], bool], AsyncIterator[Progress]]
     set_up_user: Callable[[Asked], AsyncIterator[Finding]]
+    # End, and leave clients to the daemon at the other end of a connection, or to the one that systemd starts.
+    hand_over: Callable[[Link | None], None] = lambda _: None
+    is_ending: Callable[[], bool] = lambda: False
 
 
 async def _resolved(context: Context, name: str, of: Account) -> BoxRef:

@@ -9,9 +9,10 @@ from typing import Any
 from devboxd import __version__
 from devboxd.api import describe, routes, views, wire
 from devboxd.api.handlers.context import Context, account
-from devboxd.api.handlers.table import answers, tells
+from devboxd.api.handlers.table import answers, pipes, tells
+from devboxd.api.upgrade import Linked
 from devboxd.aws.lent import Lent
-from devboxd.errors import BadRequest, DevboxError
+from devboxd.errors import BadRequest, DevboxError, WrongState
 from devboxd.model.folder import in_folder
 from devboxd.model.states import LoginState
 from devboxd.text import parse_rfc3339, rfc3339
@@ -32,8 +33,11 @@ async def status(context: Context, asked: wire.Nothing) -> wire.Status:
         piped=daemon.piped,
         commands=daemon.commands,
         shells=daemon.shells,
+        kept=views.goes_on(daemon.shared.handing.counts()),
+        handed_over=views.handed_over(daemon.inherited),
         conditions=[views.condition(item) for item in daemon.shared.news.conditions()],
         activation=context.activation,
+        is_ending=context.is_ending(),
         bridges=[views.bridge(item) for item in daemon.bridges()],
         logins=[views.login(item, daemon.shared.time.wall()) for item in context.logins.known()],
     )
@@ -114,10 +118,21 @@ async def lend(context: Context, asked: wire.LendRequest) -> wire.Identity:
 
 
 @answers(routes.STOP)
-async def stop(context: Context, asked: wire.Nothing) -> wire.Stopping:
+async def stop(context: Context, asked: wire.StopRequest) -> wire.Stopping:
     """Begin to stop."""
-    context.stop()
+    if asked.restart and context.activation == "systemd":
+        context.hand_over(None)
+    else:
+        context.stop()
     return wire.Stopping(os.getpid())
+
+
+@pipes(routes.HAND_OVER)
+async def hand_over(context: Context, asked: wire.Nothing) -> Linked:
+    """Leave to the daemon at the other end what it can go on with, once it says that it could start."""
+    if context.activation == "systemd":
+        raise WrongState("systemd starts this daemon", hint="devboxctl daemon restart")
+    return Linked(context.hand_over)
 
 
 @answers(routes.LOOK_SSH_CONFIG)

@@ -100,7 +100,9 @@ async def execute(context: Context, asked: wire.ExecRequest) -> Framed:
         env=dict(asked.env),
     )
     # A pager may read the last megabytes an hour later; a terminal that is stuck at its end is given up.
-    return Framed(lambda terminal: daemon.command(spec, terminal), patience=None)
+    return Framed(
+        lambda terminal: daemon.command(spec, terminal), patience=None, handing=daemon.shared.handing
+    )
 
 
 @pipes(routes.PROXY)
@@ -111,7 +113,8 @@ async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
     if asked.ssh_user is None:
         stream = await daemon.connect(box, asked.port, asked.host, asked.wait)
         answered = await _answered(stream, asked.port, asked.host or box.name)
-        return Piped(stream, _counted(daemon), asked.fd_pass, answered=answered)
+        handing = daemon.shared.handing
+        return Piped(stream, _counted(daemon), handing, asked.fd_pass, answered=answered)
     # Both at once; but ssh must not see a byte before the host key that it will look for is pinned.
     with contextlib.ExitStack() as undo:
         async with asyncio.TaskGroup() as tasks:
@@ -123,7 +126,7 @@ async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
         stream, note = greeted
         notes = [*preparing.result(), *([note] if note else ())]
         undo.pop_all()
-        return Piped(stream, _counted(daemon), asked.fd_pass, notes)
+        return Piped(stream, _counted(daemon), daemon.shared.handing, asked.fd_pass, notes)
 
 
 async def _answered(stream: Duplex, port: int, host: str) -> bool:

@@ -9,14 +9,14 @@ import msgspec
 
 from devboxd.api.handlers.context import Context
 from devboxd.api.routes import Route, Shape
-from devboxd.api.upgrade import Framed, Piped
+from devboxd.api.upgrade import Framed, Linked, Piped
 
 RequestT = TypeVar("RequestT", bound=msgspec.Struct)
 AnswerT = TypeVar("AnswerT")
 Values = Callable[[Context, RequestT], Awaitable[AnswerT]]
 Lines = Callable[[Context, RequestT], AsyncIterator[AnswerT]]
 Frames = Callable[[Context, RequestT], Awaitable[Framed]]
-Bytes = Callable[[Context, RequestT], Awaitable[Piped]]
+Bytes = Callable[[Context, RequestT], Awaitable[Piped | Linked]]
 
 HANDLERS: Final[dict[Route[Any, Any], Callable[[Context, Any], Any]]] = {}
 

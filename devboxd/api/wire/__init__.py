@@ -49,6 +49,8 @@ from devboxd.api.wire.common import (
     EventsRequest,
     Failure,
     Folder,
+    GoesOn,
+    HandedOver,
     Identity,
     Kept,
     Lane,
@@ -64,6 +66,7 @@ from devboxd.api.wire.common import (
     Setting,
     Status,
     Stopping,
+    StopRequest,
     Target,
 )
 from devboxd.api.wire.connect import (
@@ -203,6 +206,8 @@ __all__ = [
     "GenerationDrop",
     "GenerationList",
     "GenerationNumber",
+    "GoesOn",
+    "HandedOver",
     "Identity",
     "Idle",
     "IdleChange",
@@ -267,6 +272,7 @@ __all__ = [
     "SshConfigResult",
     "SshRequest",
     "Status",
+    "StopRequest",
     "Stopping",
     "Store",
     "StoreList",

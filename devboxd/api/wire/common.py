@@ -100,6 +100,28 @@ class Bridge(msgspec.Struct, omit_defaults=True):
     without: str | None = None  # why connections go in sessions of their own
 
 
+class GoesOn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of what the daemon holds, what `daemon restart` does not cut."""
+
+    connections: int = 0
+    commands: int = 0
+    shells: int = 0
+
+
+class HandedOver(msgspec.Struct, omit_defaults=True):
+    """What became of the clients that the daemon before left to this one."""
+
+    kept: int = 0
+    cut: int = 0
+    why: str | None = None
+
+
+class StopRequest(msgspec.Struct, omit_defaults=True):
+    """``restart``: by systemd, which keeps what can be; it is ignored where another starts the daemon."""
+
+    restart: bool = False
+
+
 class Status(msgspec.Struct, omit_defaults=True):
     """The daemon, in short."""
 
@@ -113,8 +135,11 @@ class Status(msgspec.Struct, omit_defaults=True):
     piped: int = 0  # connections of ssh and the like (proxy)
     commands: int = 0  # of clients (exec), with and without a terminal
     shells: int = 0  # plain ones, without a multiplexer
+    kept: GoesOn = GoesOn()  # of these, what a restart does not cut
+    handed_over: HandedOver | None = None  # None: there was no daemon before, or it left nothing
     conditions: list[Condition] = []
     activation: str = "spawned"  # systemd, spawned, foreground
+    is_ending: bool = False
     logins: list[Login] = []
     bridges: list[Bridge] = []
     api_version: int = API_VERSION

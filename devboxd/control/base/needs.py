@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from devboxd.model.box import Account, Instance
 from devboxd.model.identity import Identity
 from devboxd.model.ledger import Change, Item, Range
+from devboxd.model.loose import Loose
 from devboxd.model.offer import Base, Ground, MachineType
 from devboxd.model.price import Rates
 from devboxd.model.project import Network, Project
@@ -148,6 +149,9 @@ class LocalConnection(Protocol):
     def reset(self) -> None:
         """Cut: the local side sees a reset, not an end."""
 
+    def let_go(self) -> Loose | None:
+        """Stop reading and writing at once, and leave it to another process; None where it is over."""
+
     def has_left(self) -> bool:
         """Whether all input was read and the local program is known to have closed the connection altogether."""
 
@@ -170,6 +174,9 @@ class Listener(Protocol):
     async def accept(self) -> LocalConnection:
         """Raises ``ListenerClosed``."""
 
+    def leave_to_another(self) -> Sequence[int]:
+        """Stop listening, and leave the sockets to another process: their descriptors. Raises OSError."""
+
     def close(self) -> None: ...
 
 
@@ -184,6 +191,9 @@ class Listeners(Protocol):
         """The TCP ports that other programs of this machine listen on; None where it cannot be told."""
 
     def unix(self, path: str) -> Listener: ...
+    async def resumed(self, found: Loose) -> LocalConnection:
+        """Go on with a connection that another process let go of. Raises OSError."""
+
     def take(self, name: str) -> Listener | None:
         """The one that an earlier daemon stored under this name."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from devboxd.control.base.bells import Bells
 from devboxd.control.base.gate import Gates
+from devboxd.control.base.handing import Handing
 from devboxd.control.base.logins import Logins
 from devboxd.control.base.needs import Clock
 from devboxd.control.base.news import News
@@ -26,6 +27,7 @@ class Shared:
     news: News
     tasks: Supervisor
     logins: Logins
+    handing: Handing = field(default_factory=Handing)
 
     @classmethod
     def of(cls, clock: Clock, *, dice: Callable[[], float] = random.random, api_width: int = 4) -> Self:

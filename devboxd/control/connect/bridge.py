@@ -20,6 +20,7 @@ from devboxd.control.connect.bridge_start import CutShort, Note, Unavailable, st
 from devboxd.control.connect.bridge_streams import BridgeStream, Streams
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.lane import Lane, NotOurs
+from devboxd.control.connect.parcel import HeldOver, Unread
 from devboxd.control.connect.port import PortSession, PortTarget
 from devboxd.control.connect.sessions import Sessions
 from devboxd.control.connect.stream import ConnectionRefused, StreamReset
@@ -28,6 +29,7 @@ from devboxd.errors import BoxGone, BoxStopped, Denied, DevboxError, DocumentInv
 from devboxd.model.box import BoxRef
 from devboxd.model.bridge.wire import BridgeError
 from devboxd.model.config import Config
+from devboxd.model.frozen import freeze, thaw
 from devboxd.model.lanes import LaneSeen, Seen, Verdict, verdict
 from devboxd.ssm import documents
 
@@ -71,6 +73,7 @@ class HeldBridge:
         self._failed_at = float("-inf")
         self._asks_again_at = float("-inf")
         self._was_up = False
+        self._is_frozen = False
         self._keeper: asyncio.Task[None] | None = None
         self._cutting = asyncio.Lock()
         self._rate = Rate(sessions.shared.time.monotonic())
@@ -84,6 +87,8 @@ class HeldBridge:
             Unavailable: this box can have no bridge.
             DevboxError: it could not be reached in time.
         """
+        if self._is_frozen:
+            raise Unreachable("devboxd is stopping")
         self._wanted += 1
         try:
             self.keep()
@@ -107,6 +112,50 @@ class HeldBridge:
 
     def _new_streams(self) -> Streams:
         return Streams(self.box.name, self._shared.time, self._flush, lambda: self.is_online)
+
+    # Another daemon ---------------------------------------------------------------------------------
+
+    def freeze(self) -> HeldOver:
+        """Leave all streams to another daemon, here and now: nothing more is said or heard over the lanes of this one."""
+        self._is_frozen = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+        self.streams.happened()
+        return HeldOver(
+            self.box,
+            self.user,
+            self.streams.life,
+            freeze(self.streams.end),
+            self._note,
+            self._lane_count,
+            [Unread(*one) for one in self.streams.unread()],
+        )
+
+    def thaw(self, held: HeldOver) -> dict[int, BridgeStream]:
+        """Go on with the streams of another daemon, by number; those of which it left no word are reset."""
+        self.streams = Streams(
+            self.box.name,
+            self._shared.time,
+            self._flush,
+            lambda: self.is_online,
+            life=held.life,
+            end=thaw(held.end),
+        )
+        self._note, self._lane_count, self._was_up = held.note, held.lanes, True
+        resumed = {
+            one.stream: self.streams.resumed(
+                one.stream,
+                one.waiting,
+                one.received,
+                finished=one.finished,
+                tells=one.tells,
+                heard=one.heard,
+            )
+            for one in held.unread
+        }
+        self.streams.give_up_others()
+        self.keep()
+        return resumed
 
     # Lanes ------------------------------------------------------------------------------------------
 
@@ -164,6 +213,8 @@ class HeldBridge:
 
     def keep(self) -> None:
         """See to it that somebody holds the bridge; ask again a box that could have none."""
+        if self._is_frozen:
+            return
         now = self._shared.time.monotonic()
         if self.without is not None and now > self._asks_again_at:
             self._ask_again()
@@ -295,7 +346,7 @@ class HeldBridge:
         streams = self.streams
         try:
             stream = await lane.open(self._secret, streams.life)
-            if streams is not self.streams:
+            if streams is not self.streams or self._is_frozen:
                 raise StreamReset("the bridge has begun afresh meanwhile")
             if not self._was_up:
                 self._shared.news.tell(
@@ -336,6 +387,8 @@ class HeldBridge:
 
     def _lost_head(self, why: str, error: DevboxError | None = None) -> None:
         """The bridgehead is gone (the box is off or was started again, or it was killed): its streams are, too."""
+        if self._is_frozen:
+            return
         self._note = None
         if self.streams:
             text = f"the bridge to {self.box.name} is gone with {len(self.streams)} streams: {why}"

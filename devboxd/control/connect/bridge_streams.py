@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from devboxd.boxside import bridgehead
@@ -27,13 +27,16 @@ Accepted = Callable[["BridgeStream", bytes], None]
 class BridgeStream:
     """One stream over a bridge. ``read`` and ``write`` each by one task at a time."""
 
-    def __init__(self, streams: Streams, number: int, arrivals: Arrivals, *, tells: bool = False) -> None:
-        """Make it. ``tells``: what comes begins with the far end's word that it is connected."""
+    def __init__(
+        self, streams: Streams, number: int, arrivals: Arrivals, *, tells: bool = False, heard: bool = False
+    ) -> None:
+        """Make it. ``tells``: what comes begins with the far end's word that it is connected; ``heard``: that was taken."""
         self.number = number
         self.streams = streams
+        self.unwritten = b""  # what ``write`` was given and the bridge has not taken
         self._arrivals = arrivals
         self._tells = tells
-        self._heard = not tells
+        self._heard = heard or not tells
         self._first = b""  # what came with that word
 
     async def read(self) -> bytes:
@@ -75,13 +78,12 @@ class BridgeStream:
         Raises:
             StreamReset: the stream is gone.
         """
-        view = memoryview(data)
-        while view:
+        self.unwritten = data
+        while self.unwritten:
             if self._arrivals.error is not None:
                 raise self._arrivals.error
-            taken = self.streams.write(self.number, bytes(view))
-            view = view[taken:]
-            if view:
+            self.unwritten = self.unwritten[self.streams.write(self.number, self.unwritten) :]
+            if self.unwritten:
                 await self.streams.room(self.number)
 
     def accept(self, accepted: Accepted) -> None:
@@ -98,6 +100,26 @@ class BridgeStream:
         if not self._arrivals.closed:
             self._arrivals.close()
             self.streams.let_go(self.number)
+
+    @property
+    def early(self) -> bytes:
+        """What came with the far end's word that it is connected, and was not read."""
+        return self._first
+
+    @property
+    def telling(self) -> tuple[bool, bool]:
+        """Whether what comes begins with that word, and whether it was taken."""
+        return self._tells, self._heard
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was neither cut nor closed here."""
+        return self._arrivals.error is None and self.number in self.streams
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it came to an orderly end, and was closed here."""
+        return self._arrivals.closed and self._arrivals.finished and self._arrivals.error is None
 
     @property
     def received(self) -> int:
@@ -120,11 +142,22 @@ class Streams:
     """All streams over one bridge, in one life of the far end. Every method but ``room`` and ``measure`` is immediate."""
 
     def __init__(
-        self, box: str, time: Time, changed: Callable[[], None], is_online: Callable[[], bool]
+        self,
+        box: str,
+        time: Time,
+        changed: Callable[[], None],
+        is_online: Callable[[], bool],
+        *,
+        life: bytes | None = None,
+        end: Bridge | None = None,
     ) -> None:
-        """Make it. ``changed``: there may be something to send; ``is_online``: whether some lane carries them now."""
-        self.end = Bridge(near=True)
-        self.life = secrets.token_bytes(16)  # the far end takes another one for the word to begin afresh
+        """Make it. ``changed``: there may be something to send; ``is_online``: whether some lane carries them now.
+
+        ``life`` and ``end``: those of another daemon that has left them to us.
+        """
+        self.end = end or Bridge(near=True)
+        # The far end takes another one for the word to begin afresh.
+        self.life = life or secrets.token_bytes(16)
         self.is_online = is_online
         self.unused_since = time.monotonic()
         self._box = box
@@ -139,6 +172,9 @@ class Streams:
     def __len__(self) -> int:
         return len(self._streams)
 
+    def __contains__(self, number: int) -> bool:
+        return number in self._streams
+
     def open(self, purpose: bytes, *, tells: bool = False) -> BridgeStream:
         """Open a stream. ``tells``: its purpose wants the far end to say that it is connected.
 
@@ -146,6 +182,31 @@ class Streams:
             BridgeError: too many are open.
         """
         return self._begin(self.end.open(purpose), tells=tells)
+
+    def unread(self) -> Iterator[tuple[int, bytes, int, bool]]:
+        """What has come of each stream that was not cut: number, what nobody has read, bytes ever, whether it has ended."""
+        for number, arrivals in self._streams.items():
+            if arrivals.error is None:
+                yield number, arrivals.unread, arrivals.received, arrivals.finished
+
+    def resumed(
+        self, number: int, waiting: bytes, received: int, *, finished: bool, tells: bool, heard: bool
+    ) -> BridgeStream:
+        """Go on with a stream of another daemon's: as ``unread`` and ``BridgeStream.telling`` have it."""
+        arrivals = Arrivals(self._backlog)
+        arrivals.put(waiting)
+        arrivals.received = received
+        if finished:
+            arrivals.finish()
+        self._streams[number] = arrivals
+        return BridgeStream(self, number, arrivals, tells=tells, heard=heard)
+
+    def give_up_others(self) -> None:
+        """Reset what another daemon had open and nobody goes on with."""
+        for number in self.end.streams:
+            if number not in self._streams:
+                self.end.reset(number, "closed")
+        self._changed()
 
     def lose(self, error: DevboxError) -> None:
         """The far end is gone, and all streams with it: what is opened next belongs to others."""

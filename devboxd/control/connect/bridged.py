@@ -7,20 +7,23 @@ it, the exit status; and no second of waiting for a terminal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import shlex
 from collections.abc import Coroutine, Sequence
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
 from devboxd.boxside import bridgehead
+from devboxd.control.base.handing import Kind, Offer
 from devboxd.control.connect.bridge_streams import BridgeStream
 from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.parcel import Client, Command, Packing
 from devboxd.control.connect.stream import StreamReset
-from devboxd.control.connect.terminal import Terminal
+from devboxd.control.connect.terminal import Portable, Terminal
 from devboxd.errors import DevboxError, Unreachable, WrongState
 from devboxd.model.bridge.wire import BridgeError
 from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Resize, Signal, Taken
@@ -51,11 +54,58 @@ class BridgedExecution:
         self._taken = asyncio.Event()
         self._status: int | None = None
         self._tail = bytearray()
+        self._records = bridgehead.Records()
+        self._rest = b""  # of a message with input that is being passed on
+        self._owed = 0  # bytes of credit for the part of it that is being written
+
+    @classmethod
+    def resumed(
+        cls,
+        bridges: Bridges,
+        command: Command,
+        terminal: Terminal,
+        stream: BridgeStream,
+        control: BridgeStream | None,
+    ) -> Self:
+        """One that another daemon began: ``go_on`` with it."""
+        one = cls(bridges, command.spec, terminal, command.tty)
+        one._stream, one._control = stream, control
+        one._untaken, one._status = command.untaken, command.status
+        one._tail += command.tail
+        one._records = bridgehead.Records.at(command.record)
+        one._rest, one._owed = command.rest, command.owed
+        stream.unwritten = command.stream.unwritten
+        if control is not None and command.control is not None:
+            control.unwritten = command.control.unwritten
+        return one
 
     @property
     def is_online(self) -> bool:
         """Whether some session carries it now; before it has begun, nobody waits."""
         return self._stream is None or self._stream.is_online
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether another daemon could go on with it now."""
+        return self._stream is not None and self._stream.is_whole
+
+    def packed(self, packing: Packing, client: Client) -> Command:
+        """All that another daemon has to know of it."""
+        assert self._stream is not None
+        control = self._control if self._control is not None and self._control.is_whole else None
+        return Command(
+            client=client,
+            stream=packing.stream(self._stream, self._stream.unwritten),
+            control=packing.stream(control, control.unwritten) if control is not None else None,
+            spec=self._spec,
+            tty=self._tty,
+            untaken=self._untaken,
+            status=self._status,
+            tail=bytes(self._tail),
+            record=self._records.place,
+            rest=self._rest,
+            owed=self._owed,
+        )
 
     async def run(self) -> Leaving | None:
         """Run it; the client's disappearance ends it. None: there is no bridge to this box, and nothing was run.
@@ -65,9 +115,26 @@ class BridgedExecution:
         """
         spec = self._spec
         purpose = bridgehead.command(spec.argv, env=spec.env, cwd=spec.cwd, stdin=spec.stdin, tty=self._tty)
-        stream = self._stream = await self._bridges.stream(spec.box, purpose, spec.wait, user=spec.user)
-        if stream is None:
-            return None
+        self._stream = await self._bridges.stream(spec.box, purpose, spec.wait, user=spec.user)
+        return None if self._stream is None else await self.go_on()
+
+    async def go_on(self) -> Leaving:
+        """Carry it to its end."""
+        stream, terminal = self._stream, self._terminal
+        assert stream is not None
+        with contextlib.ExitStack() as offered:
+            if isinstance(terminal, Portable):
+                offered.enter_context(self._bridges.handing.offered(self._offer(terminal)))
+            return await self._carried(stream)
+
+    def _offer(self, terminal: Portable) -> Offer:
+        def pack(packing: Packing) -> None:
+            if (loose := terminal.let_go()) is not None:
+                packing.pieces.append(self.packed(packing, packing.client(loose)))
+
+        return Offer(Kind.COMMAND, pack, lambda: self.is_portable)
+
+    async def _carried(self, stream: BridgeStream) -> Leaving:
         try:
             async with asyncio.TaskGroup() as tasks:
                 down = tasks.create_task(_caught(self._down(stream)), name="exec: output")
@@ -103,9 +170,8 @@ class BridgedExecution:
 
     async def _down(self, stream: BridgeStream) -> None:
         """What the command says, as fast as the client takes it."""
-        records = bridgehead.Records()
         while data := await stream.read():
-            for kind, part, is_end in records.feed(data):
+            for kind, part, is_end in self._records.feed(data):
                 if kind in (bridgehead.STDOUT, bridgehead.STDERR):
                     self._untaken += len(part)
                     self._terminal.output(part, error=kind == bridgehead.STDERR)
@@ -122,15 +188,14 @@ class BridgedExecution:
 
     async def _up(self, stream: BridgeStream) -> None:
         """What the client says; returns when it is gone."""
+        await self._finish_what_was_begun(stream)
         while True:
             match await self._terminal.receive():
                 case None | Detach():
                     return
                 case Input(data) if self._spec.stdin or self._tty:
-                    for at in range(0, len(data), bridgehead.RECORD_MOST):
-                        part = data[at : at + bridgehead.RECORD_MOST]
-                        await stream.write(bridgehead.record(bridgehead.STDIN, part))
-                        self._terminal.credit(len(part))
+                    self._rest = data
+                    await self._pass_on(stream)
                 case EndOfInput():
                     await stream.write(bridgehead.record(bridgehead.STDIN_END, b""))
                 case Signal(number):
@@ -142,6 +207,29 @@ class BridgedExecution:
                     self._taken.set()
                 case _:
                     pass
+
+    async def _finish_what_was_begun(self, stream: BridgeStream) -> None:
+        """Write what another daemon was writing when it left."""
+        if self._control is not None and self._control.unwritten:
+            await self._control.write(self._control.unwritten)
+        if stream.unwritten:
+            await stream.write(stream.unwritten)
+        self._credit()
+        await self._pass_on(stream)
+
+    async def _pass_on(self, stream: BridgeStream) -> None:
+        """Pass input on, and give credit for it as it is taken."""
+        while self._rest:
+            part = self._rest[: bridgehead.RECORD_MOST]
+            self._rest = self._rest[bridgehead.RECORD_MOST :]
+            self._owed = len(part)
+            await stream.write(bridgehead.record(bridgehead.STDIN, part))
+            self._credit()
+
+    def _credit(self) -> None:
+        if self._owed:
+            self._terminal.credit(self._owed)
+            self._owed = 0
 
     async def _say(self, stream: BridgeStream, kind: int, data: bytes) -> None:
         """Signals and sizes go beside the input, and so overtake it."""

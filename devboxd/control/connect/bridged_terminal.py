@@ -8,17 +8,23 @@ client does not read waits on the box, and what is typed while no session is up 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Final
 
+import msgspec
+
 from devboxd.boxside.shell import attach_command
+from devboxd.control.base.handing import Kind, Offer
 from devboxd.control.base.time import Time
+from devboxd.control.connect.bridge_streams import BridgeStream
 from devboxd.control.connect.bridged import BridgedExecution
 from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.screen import CameUp, Note, Once, Screen, Show
-from devboxd.control.connect.terminal import Terminal
+from devboxd.control.connect.parcel import Command, Packing
+from devboxd.control.connect.screen import CameUp, Marks, Note, Once, Screen, Show
+from devboxd.control.connect.terminal import Portable, Terminal
 from devboxd.model.attach import AttachSpec, note, problem
 from devboxd.model.states import Mux, StreamState
 from devboxd.model.terminal import ClientMessage, Detach, Leaving, StatusLine
@@ -39,6 +45,7 @@ class BridgedTerminal:
         self._spec = spec
         self._time = time
         self._shown = _Shown(spec, terminal)
+        self._execution: BridgedExecution | None = None
 
     async def run(self) -> Leaving | None:
         """Hold the terminal. None: there is no bridge to this box, and nothing was run.
@@ -60,14 +67,50 @@ class BridgedTerminal:
         wanted = ExecSpec(box=spec.box, argv=["sh", "-c", text], user=spec.user, wait=spec.wait)
         size = (max(1, spec.rows), max(1, spec.columns))
         execution = BridgedExecution(self._bridges, wanted, shown, size)
+        return await self._held(execution, execution.run())
+
+    async def go_on(
+        self, command: Command, stream: BridgeStream, control: BridgeStream | None
+    ) -> Leaving | None:
+        """Hold one that another daemon began."""
+        if command.marks is not None:
+            self._shown.go_on(command.marks, command.said)
+        execution = BridgedExecution.resumed(self._bridges, command, self._shown, stream, control)
+        return await self._held(execution, execution.go_on())
+
+    async def _held(
+        self, execution: BridgedExecution, work: Coroutine[None, None, Leaving | None]
+    ) -> Leaving | None:
         watcher = asyncio.create_task(self._watch(execution))  # noqa: TID251 - awaited below
         try:
-            leaving = await execution.run()
+            with contextlib.ExitStack() as offered:
+                if isinstance(self._shown.terminal, Portable):
+                    offer = self._offer(execution, self._shown.terminal)
+                    offered.enter_context(self._bridges.handing.offered(offer))
+                leaving = await work
         finally:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
-        shown.finish()
+        self._shown.finish()
         return leaving if leaving is None else self._left(leaving)
+
+    def _offer(self, execution: BridgedExecution, terminal: Portable) -> Offer:
+        def pack(packing: Packing) -> None:
+            loose = terminal.let_go()
+            if loose is None:
+                return
+            command = execution.packed(packing, packing.client(loose))
+            packing.pieces.append(
+                msgspec.structs.replace(
+                    command,
+                    attach=self._spec,
+                    marks=self._shown.screen.marks(),
+                    said=self._shown.notes.said,
+                )
+            )
+
+        kind = Kind.SHELL if self._spec.command is None else Kind.COMMAND
+        return Offer(kind, pack, lambda: execution.is_portable)
 
     def _left(self, leaving: Leaving) -> Leaving:
         screen = self._shown.screen
@@ -97,16 +140,22 @@ class _Shown:
     def __init__(self, spec: AttachSpec, terminal: Terminal) -> None:
         self.screen = Screen(secrets.token_hex(8))
         self.has_left = False  # its user
+        self.terminal = terminal
         self._box = spec.box.name
-        self._terminal = terminal
-        self._notes = Once()
+        self.notes = Once()
         self.credit: Callable[[int], None] = terminal.credit
         self.status: Callable[[StatusLine], None] = terminal.status
         self.leave: Callable[[Leaving], None] = terminal.leave
 
+    def go_on(self, marks: Marks, said: Sequence[str]) -> None:
+        """Another daemon has heard and said that much."""
+        self.screen = Screen.at(marks)
+        for text in said:
+            self.notes.takes(text)
+
     async def receive(self) -> ClientMessage | None:
         """What the client says."""
-        message = await self._terminal.receive()
+        message = await self.terminal.receive()
         self.has_left = message is None or isinstance(message, Detach)
         return message
 
@@ -115,12 +164,12 @@ class _Shown:
         for event in self.screen.output(data):
             match event:
                 case Show(shown):
-                    self._terminal.output(shown)
+                    self.terminal.output(shown)
                 case CameUp(kind):
                     self.status(StatusLine(StreamState.ONLINE, mux=kind))
                 case Note(code, words):
                     text = note(code, words, self._box)
-                    if text is not None and self._notes.takes(text):
+                    if text is not None and self.notes.takes(text):
                         self.status(StatusLine(StreamState.NOTICE, text))
                 case _:
                     pass
@@ -129,11 +178,11 @@ class _Shown:
         """Nothing more comes."""
         for event in self.screen.finish():
             if isinstance(event, Show):
-                self._terminal.output(event.data)
+                self.terminal.output(event.data)
 
     @property
     def backlog(self) -> int:
-        return self._terminal.backlog
+        return self.terminal.backlog
 
     async def drained(self, below: int) -> None:
-        await self._terminal.drained(below)
+        await self.terminal.drained(below)

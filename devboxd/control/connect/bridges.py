@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from devboxd.control.base.handing import Handing
 from devboxd.control.connect.bridge import HeldBridge, Run
 from devboxd.control.connect.bridge_facts import BridgeFacts
 from devboxd.control.connect.bridge_start import Unavailable
-from devboxd.control.connect.bridge_streams import BridgeStream
+from devboxd.control.connect.bridge_streams import BridgeStream, Streams
+from devboxd.control.connect.parcel import HeldOver
 from devboxd.control.connect.sessions import Sessions
 from devboxd.model.box import BoxRef
 from devboxd.model.bridge.wire import PURPOSE_MOST
@@ -35,6 +37,11 @@ class Bridges:
         self._secret = secret
         self._config = config
         self._held: dict[tuple[str, str | None], HeldBridge] = {}
+
+    @property
+    def handing(self) -> Handing:
+        """Where what goes over a bridge is offered to the next daemon."""
+        return self._sessions.shared.handing
 
     def to(self, box: BoxRef, user: str | None = None) -> HeldBridge:
         """The bridge to a user of a box (None: whoever a session is there)."""
@@ -80,6 +87,14 @@ class Bridges:
         """Give up all bridges to a box; returns how many streams that cut."""
         found = [held for held in self._held.values() if held.box.target == box.target]
         return sum([await held.cut() for held in found])
+
+    def freeze(self) -> dict[Streams, HeldOver]:
+        """Leave all streams to another daemon, here and now."""
+        return {held.streams: held.freeze() for held in self._held.values()}
+
+    def thaw(self, held: HeldOver) -> dict[int, BridgeStream]:
+        """Go on with the streams of another daemon, by number. Before any other stream is asked for."""
+        return self.to(held.box, held.user).thaw(held)
 
     def facts(self) -> list[BridgeFacts]:
         """All bridges as they stand."""

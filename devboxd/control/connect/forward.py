@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from devboxd.control.base.needs import Listener, Listeners, LocalConnection
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
+from devboxd.control.connect.handing import carried
 from devboxd.control.connect.pool import PortPool
 from devboxd.control.connect.port import PortTarget
 from devboxd.control.connect.socks import OK, Buffered, SocksError, accept, answer_to, reply
@@ -24,6 +25,7 @@ from devboxd.control.connect.stream import ConnectionRefused, Duplex, StreamRese
 from devboxd.errors import DevboxError, ListenerClosed, PortDenied, PortInUse
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import Facts, ForwardState, Spec, state_of, wanted_port
+from devboxd.model.loose import Loose
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +119,15 @@ class Forward:
     def is_removed(self) -> bool:
         """Whether it was stopped; for good."""
         return self._removed
+
+    def leave_listener(self) -> Sequence[int]:
+        """Leave the bound local end to another daemon: its descriptors; none where that cannot be."""
+        if self._listener is None or self._removed:
+            return ()
+        try:
+            return self._listener.leave_to_another()
+        except OSError:
+            return ()
 
     @property
     def listener(self) -> Listener | None:
@@ -212,9 +223,28 @@ class Forward:
                 for handle in next_look:
                     handle.cancel()
 
+    def resume(self, connection: LocalConnection, stream: Duplex) -> None:
+        """Go on with a connection that the daemon before us had accepted here."""
+        self.total += 1
+        self._tasks.spawn(f"connection {self.total}", self._resume(connection, stream))
+
+    async def _resume(self, connection: LocalConnection, stream: Duplex) -> None:
+        self._open += 1
+        try:
+            failure = await self._spliced(connection, stream)
+            self._note_socks(failure) if self.spec.dynamic else self.note(failure)
+        except asyncio.CancelledError:
+            connection.reset()
+            raise
+        finally:
+            self._open -= 1
+
     async def _carry(self, connection: LocalConnection, stream: Duplex) -> None:
-        counted = _Counted(connection, self)
-        self.note(await splice(counted, stream))
+        self.note(await self._spliced(connection, stream))
+
+    async def _spliced(self, connection: LocalConnection, stream: Duplex) -> DevboxError | None:
+        with carried(self._shared.handing, connection, stream, forward=self.id):
+            return await splice(_Counted(connection, self), stream)
 
     async def _serve_socks(self, connection: LocalConnection) -> None:
         self._open += 1
@@ -239,7 +269,7 @@ class Forward:
                 return
             await buffered.write(reply(OK) + early)
             self.count(0, len(early))
-            self._note_socks(await splice(_Counted(buffered, self), stream))
+            self._note_socks(await self._spliced(buffered, stream))
         except asyncio.CancelledError:
             connection.reset()
             raise
@@ -306,6 +336,9 @@ class _Counted:
 
     def reset(self) -> None:
         self._connection.reset()
+
+    def let_go(self) -> Loose | None:
+        return self._connection.let_go()
 
     def has_left(self) -> bool:
         return self._connection.has_left()

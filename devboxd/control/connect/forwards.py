@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -246,6 +246,20 @@ class Forwards:
             if isinstance(forward, AutoForward):
                 facts += [mirror.facts() for _, mirror in sorted(forward.forwards.items())]
         return facts + [facts_of(lost) for lost in self._memory.unusable]
+
+    def leave_listeners(self) -> dict[str, Sequence[int]]:
+        """Leave the local ends of those that are kept to another daemon: descriptors, by the names they are taken by."""
+        found = {
+            f"forward-{one.id}": one.leave_listener()
+            for one in self._all.values()
+            if isinstance(one, Forward) and one.id not in self._ephemeral
+        }
+        return {name: descriptors for name, descriptors in found.items() if descriptors}
+
+    def of(self, id_: str) -> Forward | None:
+        """The forward of this id."""
+        found = self._all.get(id_)
+        return found if isinstance(found, Forward) else None
 
     async def stop(self) -> None:
         """Close all, and forget none: the journal keeps them for the next daemon."""

@@ -5,7 +5,7 @@ Pure: bytes in, events out. Who attaches acts on them.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -50,6 +50,19 @@ class Unknown(msgspec.Struct, frozen=True):
 Event = Show | CameUp | Note | TakesText | Unknown
 
 
+class Marks(msgspec.Struct, frozen=True):
+    """How far a screen has heard the start script: what another one needs to go on."""
+
+    nonce: str
+    started: bool
+    kind: str | None
+    program_ended: bool
+    status: int | None
+    problem: tuple[str, str] | None
+    held: bytes
+    preamble: bytes
+
+
 class Screen:
     """Takes the marks out of a session's output, and holds back what comes before the program."""
 
@@ -70,6 +83,31 @@ class Screen:
     def preamble(self) -> str:
         """What was printed before the program ran, for people."""
         return one_line(self._preamble.decode("utf-8", "replace"))
+
+    def marks(self) -> Marks:
+        """As far as it was heard; for one with marks."""
+        assert self._filter is not None
+        return Marks(
+            nonce=self.nonce,
+            started=self.started,
+            kind=self.kind,
+            program_ended=self.program_ended,
+            status=self.status,
+            problem=self.problem,
+            held=self._filter.held,
+            preamble=bytes(self._preamble),
+        )
+
+    @classmethod
+    def at(cls, marks: Marks) -> Self:
+        """One that goes on from there."""
+        screen = cls(marks.nonce)
+        screen.started, screen.kind = marks.started, marks.kind
+        screen.program_ended, screen.status, screen.problem = marks.program_ended, marks.status, marks.problem
+        screen._preamble += marks.preamble
+        assert screen._filter is not None
+        screen._filter.feed(marks.held)
+        return screen
 
     def output(self, data: bytes) -> list[Event]:
         """Take output of the session."""
@@ -128,6 +166,11 @@ class Once:
 
     def __init__(self) -> None:
         self._said: set[str] = set()
+
+    @property
+    def said(self) -> list[str]:
+        """Those that were said."""
+        return sorted(self._said)
 
     def takes(self, text: str) -> bool:
         """Whether it was not said before, and is not one too many; from now on it was."""

@@ -11,6 +11,7 @@ from typing import Final
 from devboxd.control.base.needs import LocalConnection
 from devboxd.control.connect.stream import ConnectionRefused, StreamReset
 from devboxd.errors import DevboxError
+from devboxd.model.loose import Loose
 
 VERSION: Final = 5
 OK, FAILED, NO_NETWORK, NO_HOST, REFUSED, BAD_COMMAND, BAD_ADDRESS = 0, 1, 3, 4, 5, 7, 8
@@ -65,6 +66,11 @@ class Buffered:
     def reset(self) -> None:
         """As ``LocalConnection.reset``."""
         self._connection.reset()
+
+    def let_go(self) -> Loose | None:
+        """As ``LocalConnection.let_go``."""
+        loose = self._connection.let_go()
+        return None if loose is None else loose._replace(read=self._held + loose.read)
 
     def has_left(self) -> bool:
         """As ``LocalConnection.has_left``."""

@@ -18,6 +18,7 @@ class SshStream:
     """A ``Duplex`` that says at its end how long it was and how much it carried."""
 
     def __init__(self, stream: Duplex, time: Time, ended: Callable[[Ended], None]) -> None:
+        self.carried = stream
         self._stream = stream
         self._time = time
         self._ended = ended
@@ -51,6 +52,11 @@ class SshStream:
     async def answered(self) -> bool:
         """Wait until it stands at the far end. Errors as those of ``Duplex.answered``."""
         return bool(self._first) or await self._stream.answered()
+
+    @property
+    def greeted(self) -> bytes:
+        """The first bytes, while nobody has read them."""
+        return self._first
 
     async def read(self) -> bytes:
         """The next bytes; empty at the far end's close."""

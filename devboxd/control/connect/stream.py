@@ -88,6 +88,11 @@ class Arrivals:
         self._take()
         self._changed.set()
 
+    @property
+    def unread(self) -> bytes:
+        """What has come and was not read."""
+        return bytes(self._waiting)
+
     async def read(self) -> bytes:
         """The next bytes; empty at the far end's close, and at ours.
 

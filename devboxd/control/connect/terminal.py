@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from devboxd.model.loose import Loose
 from devboxd.model.terminal import ClientMessage, Leaving, StatusLine
 
 
@@ -24,3 +25,11 @@ class Terminal(Protocol):
 
     async def drained(self, below: int) -> None:
         """Wait until ``backlog`` is under ``below`` bytes, or the client is gone."""
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """A terminal whose client another process can go on with."""
+
+    def let_go(self) -> Loose | None:
+        """Stop reading and writing at once, in the middle of whatever; None where the client is gone."""

@@ -26,6 +26,7 @@ from devboxd.errors import PortInUse
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.forward import Facts
 from devboxd.model.localports import LATELY
+from devboxd.model.loose import Loose
 from devboxd.model.memory import State, kept, recalled
 from devboxd.model.terminal import Leaving
 from devboxd.net.listen import Listeners
@@ -93,6 +94,9 @@ class Machine:
 
     def unix(self, path: str) -> Listener:
         raise AssertionError(path)
+
+    async def resumed(self, found: Loose) -> LocalConnection:
+        raise AssertionError("nothing is left to it")
 
     def take(self, name: str) -> None:
         """Nothing was kept."""

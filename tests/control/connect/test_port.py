@@ -161,6 +161,9 @@ class Local:
     def reset(self) -> None:
         self.was_reset = True
 
+    def let_go(self) -> None:
+        return None
+
     def has_left(self) -> bool:
         return self.is_gone
 
