@@ -50,10 +50,9 @@ class Calendar:
 async def archived(one: Bench, **policy: Any) -> Ledger:
     await one.launched()
     await one.projects.terminate("api")
-    known = await one.until("api", lambda row: row.phase is Phase.READY and row.want is Want.COLD)
+    await one.until("api", lambda row: row.phase is Phase.READY and row.want is Want.COLD)
     if policy:
-        settled = replace(known.project.policy, idle=IdlePolicy(**policy))
-        await one.projects.settle("api", settled)
+        await one.projects.settle("api", lambda now: replace(now.policy, idle=IdlePolicy(**policy)))
     return await one.projects.get("api")
 
 

@@ -99,7 +99,7 @@ async def test_the_policy_of_the_project_holds(
 ) -> None:
     watch(one)
     project = await one.launched()
-    await one.projects.settle("api", replace(project.policy, idle=policy))
+    await one.projects.settle("api", lambda known: replace(known.policy, idle=policy))
     known = await until_saving(one)
     assert least <= minutes(project) < most
     assert known.project.want is want
@@ -268,6 +268,27 @@ async def test_decisions_are_forgotten_after_thirty_days_and_notes_go_with_the_p
 
 
 @with_daemon
+async def test_another_policy_loses_nothing_that_somebody_else_has_just_settled(
+    one: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher, project = watch(one), await one.launched()
+    verbs = IdleVerbs(one.shared, one.projects, watcher.idle, disuse(one), short_id=lambda: "x", who="me")
+    real = one.projects.get
+
+    async def get(name: str) -> Ledger:
+        known = await real(name)
+        monkeypatch.undo()
+        await one.projects.settle("api", lambda now: replace(now.policy, hook_may_veto=True))
+        return known
+
+    monkeypatch.setattr(one.projects, "get", get)
+    await verbs.settle("api", {"after": 7200.0})
+    policy = (await one.projects.get("api")).project.policy
+    assert (policy.hook_may_veto, policy.idle and policy.idle.after) == (True, 7200.0)
+    assert policy.grace == project.policy.grace
+
+
+@with_daemon
 async def test_why_a_box_was_stopped_is_told_once_to_whoever_attaches(one: Bench) -> None:
     watcher = watch(one)
     verbs = IdleVerbs(one.shared, one.projects, watcher.idle, disuse(one), short_id=lambda: "x", who="me")
@@ -291,7 +312,7 @@ async def test_a_box_is_brought_up_when_its_hours_begin_and_goes_soon_after_thei
     begin, end = at + timedelta(hours=5), at + timedelta(hours=8)
     hours = f"{begin:%H:%M}-{end:%H:%M} UTC"
     policy = IdlePolicy(hours=hours, starts=True)
-    await one.projects.settle("api", replace(project.policy, idle=policy))
+    await one.projects.settle("api", lambda known: replace(known.policy, idle=policy))
     watcher.idle.wake(project.uid)
     await until_saving(one)
     assert 39.0 <= minutes(project) < 44.0  # ten quiet minutes, not thirty
@@ -390,7 +411,7 @@ async def test_any_laptop_keeps_the_box() -> None:
     """One sleeps, the other one has nothing configured: what it looks is its sign."""
     first = await start(bench())
     watcher, project = watch(first, policy=LID, me="a@one/1"), await first.launched()
-    await first.projects.settle("api", replace(project.policy, idle=LID))
+    await first.projects.settle("api", lambda known: replace(known.policy, idle=LID))
     second = await start(bench(first.store, model=first.model, me="next"))
     other = watch(second, me="b@two/2")
     other.box.__dict__.update(watcher.box.__dict__)

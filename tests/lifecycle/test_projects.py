@@ -239,7 +239,7 @@ async def test_the_hook_runs_before_the_stop_and_its_failure_does_not_hold_it_up
     await one.projects.up("api")
     await one.until("api", Phase.RUNNING)
     await one.projects.ready("api")
-    await one.projects.settle("api", Policy(hook_may_veto=True))
+    await one.projects.settle("api", lambda known: Policy(hook_may_veto=True))
     await one.projects.stop("api")
     known = await one.until("api", lambda row: row.phase is Phase.RUNNING and row.want is Want.UP)
     assert known.project.instance is not None

@@ -18,8 +18,7 @@ from devboxd.model.disuse import is_archived
 from devboxd.model.idle_note import Decision, Did
 from devboxd.model.idle_policy import IdlePolicy
 from devboxd.model.lease import Lease
-from devboxd.model.ledger import Ledger
-from devboxd.model.project import Phase, Project
+from devboxd.model.project import Phase, Policy, Project
 
 LOOK_AGAIN: Final = 20.0  # seconds that ``why`` waits for a look at the box as it is now
 
@@ -112,15 +111,13 @@ class IdleVerbs:
             BadRequest: it can not be so.
         """
 
-        def decide(known: Ledger) -> Project:
-            project = known.project
+        def decide(project: Project) -> Policy:
             policy = None
             if change is not None:
                 policy = idle_policy.checked(replace(self._watcher.policy(project), **change))
-            return replace(project, policy=replace(project.policy, idle=policy))
+            return replace(project.policy, idle=policy)
 
-        project = decide(await self._projects.get(name))
-        await self._projects.settle(name, project.policy)
+        project = await self._projects.settle(name, decide)
         self._watcher.wake(project.uid)
         await self._disuse.again(project.uid)
         return await self.show(name)

@@ -365,9 +365,9 @@ class Projects:
             places = (await ordered(known, LaunchWish(types=types), offers)).places
         return await self._change(name, lambda now: wish.resize(now, places=places, root_gib=gib))
 
-    async def settle(self, name: str, policy: Policy) -> Project:
-        """Another policy about saving and keeping."""
-        return await self._change(name, lambda known: wish.settle(known, policy=policy))
+    async def settle(self, name: str, decide: Callable[[Project], Policy]) -> Project:
+        """Another policy, decided on from the project as it is then: ``decide`` may be asked again, and may raise."""
+        return await self._change(name, lambda known: wish.settle(known, policy=decide(known.project)))
 
     async def adopt(
         self, instance: str, name: str, *, account: Account | None = None, policy: Policy | None = None
