@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from typing import Annotated, Any, Final, get_args, get_origin
 
 import msgspec
@@ -308,14 +309,8 @@ def _wrong(where: str, value: Any, kind: Any) -> Iterator[str]:
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            choices = next(
-                (
-                    one
-                    for one in (kind, *get_args(kind))
-                    if one in (Mux, KeepAlive, LogLevel, StoreEngine, Then)
-                ),
-                (),
-            )
+            kinds = [one for one in (kind, *get_args(kind)) if isinstance(one, type)]
+            choices = next((one for one in kinds if issubclass(one, StrEnum)), ())
             expected = f"; one of: {', '.join(choices)}" if choices else ""
             yield f"{where}: {str(error).replace('`', '')}{expected}"
 

@@ -49,6 +49,7 @@ def test_the_last_layer_wins_key_by_key_and_each_value_knows_its_origin() -> Non
         ({"link": {"heartbeat": 0.1}}, ["link.heartbeat", ">= 1"]),
         ({"link": 5}, ["link: Expected a table, got int"]),
         ({"boxes": {"gpu": {"mux": "screen"}}}, ["boxes.gpu.mux", "zellij, tmux, none"]),
+        ({"bridge": {"use": "sometimes"}}, ["bridge.use", "one of: auto, never"]),
         ({"boxes": {"gpu": 5}}, ["boxes.gpu: Expected a table, got int"]),
         ({"boxes": {" ": {}}}, ["' '", "name of a box"]),
         ({"boxes": {"gpu": {"target": " "}}}, ["boxes.gpu.target"]),
