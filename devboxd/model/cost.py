@@ -11,7 +11,7 @@ bounds: at least one whole copy of the largest that is there, at most all of the
 from __future__ import annotations
 
 from calendar import monthrange
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -297,11 +297,3 @@ def _habit(boxes: list[Piece], now: float) -> Decimal:
     since = max(now - HABIT, min(one.start for one in boxes))
     ran = sum((max(ZERO, _seconds(max(one.start, since), min(_end(one, now), now))) for one in boxes), ZERO)
     return ran / HOUR * Decimal(round(MONTH)) / max(_seconds(since, now), Decimal(1))
-
-
-def grouped(pieces: Iterable[Piece], key: Mapping[str, str]) -> dict[str, list[Piece]]:
-    """Pieces by what their project belongs to; those of projects that are gone under their own uid."""
-    found: dict[str, list[Piece]] = {}
-    for piece in pieces:
-        found.setdefault(key.get(piece.project, piece.project), []).append(piece)
-    return found

@@ -15,7 +15,6 @@ import msgspec
 
 from devboxd.model import price_table
 
-CURRENCY: Final = "USD"
 HOUR: Final = 3600
 GP3_IOPS: Final = 3000  # that gp3 has in its price (aws.amazon.com/ebs/pricing)
 GP3_THROUGHPUT: Final = 125  # MiB/s

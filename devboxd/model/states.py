@@ -142,14 +142,6 @@ class LoginState(StrEnum):
     FAILED = "failed"
 
 
-class Activation(StrEnum):
-    """Who started the daemon."""
-
-    SYSTEMD = "systemd"  # with its socket
-    SPAWNED = "spawned"  # devboxctl, or a person in the background
-    FOREGROUND = "foreground"
-
-
 class LogLevel(StrEnum):
     """What goes to the log."""
 
