@@ -266,11 +266,10 @@ def of_project(found: wire.Box, known: Ledger, status: Status) -> wire.Box:
     """Say in a box what there is to say of its project."""
     row = known.project
     is_pending = not is_at_rest(row)
-    newest = next((one for one in known.generations if one.number == row.head), None)
     found.project, found.phase, found.generation = row.name, row.phase.value, row.head
     found.want = row.want.value
     found.since = rfc3339(row.since) if row.since else None
-    found.saved = rfc3339(newest.created) if newest is not None else None
+    found.saved = rfc3339(known.head.created) if known.head is not None else None
     found.under_way = status.problem or row.reason or (status.why if is_pending else "") or None
     found.next = next_step(row, is_pending=is_pending)
     return found

@@ -113,6 +113,14 @@ def after_success(seen: Seen, call: Call) -> Write | None:
     return None
 
 
+def names_profile(text: str) -> bool:
+    """Say whether a refusal of EC2 is about the instance profile, which it may not know yet.
+
+    ``Invalid IAM Instance Profile name`` and ``… ARN``, and ``IAM Instance Profile … has no associated IAM Roles``.
+    """
+    return "nstance Profile" in text
+
+
 def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: int) -> Write | None:
     """What a refusal changes in the row. ``text``: for people; ``times``: how often in a row."""
     lasting = times >= PATIENCE
@@ -123,7 +131,7 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
             return None  # a probe: the box waits
         case Launch(), Refusal.CAPACITY | Refusal.MISMATCH:
             return launch.next_attempt(seen, text)
-        case Launch(), Refusal.INVALID if times < PROFILE_PATIENCE and "nstance Profile" in text:
+        case Launch(), Refusal.INVALID if times < PROFILE_PATIENCE and names_profile(text):
             return None  # it may have been made a moment ago, and IAM tells EC2 later
         case Launch(), _ if refusal in HOPELESS or (refusal in _MAY_PASS and times >= LAUNCH_PATIENCE):
             return launch.give_up(seen, text)

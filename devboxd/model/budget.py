@@ -104,11 +104,7 @@ def begins(before: Project | None, after: Project) -> bool:
     """Say whether a change begins to cost: a box is wanted that was not, or one of another type."""
     if after.want is not Want.UP:
         return False
-    return before is None or before.want is not Want.UP or _type(before) != _type(after)
-
-
-def _type(project: Project) -> str:
-    return project.spec.places[0].type if project.spec.places else ""
+    return before is None or before.want is not Want.UP or before.spec.type != after.spec.type
 
 
 def _raise_it(budget: Budget) -> str:

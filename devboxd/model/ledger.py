@@ -85,6 +85,11 @@ class Ledger(msgspec.Struct, frozen=True):
     versions: dict[str, int] = {}
     op: str = ""
 
+    @property
+    def head(self) -> Generation | None:
+        """The newest generation, which a launch would come from; None: there is none yet."""
+        return next((one for one in self.generations if one.number == self.project.head), None)
+
 
 class Event(msgspec.Struct, frozen=True):
     """What happened to a project. ``what`` is the row of the call table, or a verb; ``who`` did it."""

@@ -149,6 +149,11 @@ class Spec(msgspec.Struct, frozen=True):
     spot: bool = False
     until_up: bool = False  # go round the places until one has capacity
 
+    @property
+    def type(self) -> str:
+        """The instance type that is wanted: that of the first place; empty where there is none yet."""
+        return self.places[0].type if self.places else ""
+
 
 class Policy(msgspec.Struct, frozen=True):
     """What a user may choose about saving and keeping. Times in seconds."""

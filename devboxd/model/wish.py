@@ -352,14 +352,14 @@ def check_disk(known: Ledger, gib: int | None) -> None:
 
 def _smallest(known: Ledger) -> int | None:
     """The size of what the root volume is made of."""
-    head = next((one for one in known.generations if one.number == known.project.head), None)
+    head = known.head
     disks, boot = (head.disks, head.boot) if head else (known.project.spec.disks, known.project.spec.boot)
     return next((disk.size_gib for disk in disks if disk.device == boot.root_device), None)
 
 
 def _root_gib(known: Ledger) -> int | None:
     """The size of the root volume as it is, or will be made."""
-    head = next((one for one in known.generations if one.number == known.project.head), None)
+    head = known.head
     disks: tuple[Disk, ...] = known.project.spec.disks
     device = disks[0].device if disks else None
     if head is not None:

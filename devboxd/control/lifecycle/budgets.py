@@ -70,7 +70,7 @@ class Keeper:
                 for uid, row in facts.rows.items()
                 if uid != after.uid and one.scope in (ALL, uid) and row.want is Want.UP
             ]
-            rules.check(one, self._spent(facts, one), others, self._hour(after), self._type(after))
+            rules.check(one, self._spent(facts, one), others, self._hour(after), after.spec.type)
         changed = replace(budgets, launches=budgets.launches + 1)
         return [Change(KEY, version, body(changed))]
 
@@ -100,11 +100,8 @@ class Keeper:
     def _hour(self, project: Project) -> Decimal | None:
         """What an hour of a project's box costs, with its address; spot boxes as on demand."""
         rates = self.money.prices.of(region(project))
-        hourly = rates.hourly(self._type(project))
+        hourly = rates.hourly(project.spec.type)
         return None if hourly is None else hourly + (rates.address or Decimal(0))
-
-    def _type(self, project: Project) -> str:
-        return project.spec.places[0].type if project.spec.places else ""
 
     # The verbs
 

@@ -192,13 +192,11 @@ class Money:
         """What a launch would cost. Asks nobody."""
         project = known.project if known is not None else None
         spec = project.spec if project is not None else None
-        usual = spec.places[0].type if spec is not None and spec.places else offer.DEFAULT_TYPE
+        usual = (spec.type if spec is not None else "") or offer.DEFAULT_TYPE
         type_ = asked.types[0] if asked.types else usual
         region = meter.region(project, known.run) if project and known else account.region or ""
         self.prices.freshen(account, [region])
-        head = None
-        if known is not None:
-            head = next((one for one in known.generations if one.number == known.project.head), None)
+        head = known.head if known is not None else None
         gib = asked.gib or (spec.root_gib if spec else None) or offer.DEFAULT_GIB
         spot = asked.spot if asked.spot is not None else bool(spec and spec.spot)
         box = Piece(Kind.COMPUTE, "box", "quote", region, 0.0, what=type_, spot=spot)
@@ -248,7 +246,7 @@ def last_box(pieces: Iterable[Piece]) -> Piece | None:
 def type_of(project: Project, pieces: Iterable[Piece]) -> str:
     """The type that a project has, or had last."""
     box = last_box(pieces)
-    return box.what if box is not None else project.spec.places[0].type if project.spec.places else ""
+    return box.what if box is not None else project.spec.type
 
 
 def _together(all_: Iterable[Standing]) -> Standing:

@@ -97,9 +97,7 @@ def _wished(old: Spec, wish: LaunchWish) -> Spec:
 
 def _source(known: Ledger | None) -> Generation | None:
     """The generation that a launch would come from."""
-    if known is None:
-        return None
-    return next((one for one in known.generations if one.number == known.project.head), None)
+    return known.head if known is not None else None
 
 
 def _placed(spec: Spec, ground: Ground, wish: LaunchWish) -> Spec:

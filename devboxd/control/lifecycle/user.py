@@ -16,6 +16,7 @@ from devboxd.control.base.time import Time
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.control.lifecycle.projects import Plan
 from devboxd.errors import BadRequest, Denied, DevboxError
+from devboxd.model.answer import names_profile
 from devboxd.model.box import Account
 from devboxd.model.config import Config
 from devboxd.model.identity import Identity, principal
@@ -207,7 +208,7 @@ class UserSetUp:
                 await self._api().rehearse(request)
             except BadRequest as error:
                 # A profile that was made a moment ago is not known everywhere yet.
-                if "nstance Profile" in error.message and self._made and self._time.monotonic() < until:
+                if names_profile(error.message) and self._made and self._time.monotonic() < until:
                     await asyncio.sleep(AGAIN)
                     continue
                 yield _failed("launch", error)
