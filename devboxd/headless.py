@@ -40,6 +40,7 @@ from devboxd.model.box import Account
 from devboxd.model.pipeline import next_step
 from devboxd.model.project import Project
 from devboxd.model.states import StoreEngine
+from devboxd.model.wish import is_same
 
 MARGIN: Final = 20.0  # seconds of the function's time that are kept for the last answers
 UNBOUNDED: Final = 366 * 86400.0
@@ -96,7 +97,7 @@ class Ground:
 
     def minds(self, project: Project, owner: str, reporter: Reporter) -> bool:
         """Say whether a project is looked after here."""
-        if self.only is not None and project.name.lower() != self.only.lower():
+        if self.only is not None and not is_same(project.name, self.only):
             return False
         region = self.table.region if self.table is not None and self.saves_only else None
         why = not_here(project, owner, region) if region is not None else ""

@@ -16,7 +16,7 @@ from devboxd.model.ledger import Change, Event, Item, Ledger, Range
 from devboxd.model.meter import Note
 from devboxd.model.project import Generation, Project, Run
 from devboxd.model.step import Erase, Write
-from devboxd.model.wish import taken
+from devboxd.model.wish import is_same, taken
 
 EVENTS_SHOWN: Final = 100
 AT_A_TIME: Final = 50  # projects that are read without a pause
@@ -25,6 +25,11 @@ MOVED_AT_ONCE: Final = 50  # items in one commit
 TRIES: Final = 6  # of a change that others overtake
 
 T = TypeVar("T")
+
+
+async def item_of(store: Store, owner: str, key: str) -> Item | None:
+    """The item of this very key."""
+    return next((one for one in await store.read(owner, Range(key)) if one.key == key), None)
 
 
 async def until_first(change: Callable[[], Awaitable[T]]) -> T:
@@ -52,7 +57,7 @@ class Book:
 
     async def item(self, key: str) -> Item | None:
         """The item of this very key."""
-        return next((one for one in await self.store.read(self.owner, Range(key)) if one.key == key), None)
+        return await item_of(self.store, self.owner, key)
 
     async def projects(self) -> list[Project]:
         """All projects, in one query."""
@@ -179,7 +184,7 @@ class Book:
     async def rename(self, known: Ledger, name: str) -> None:
         """Give a project another name. Raises AlreadyExists."""
         op = self.op()
-        if name.lower() != known.project.name.lower() and await self.find(name) is not None:
+        if not is_same(name, known.project.name) and await self.find(name) is not None:
             raise taken(name)
         held = await self.item(ledger.name_key(known.project.name))
         event = self._event("rename", f"renamed from {known.project.name} to {name}")

@@ -178,5 +178,5 @@ class Moves:
 
     async def _half_moved(self, source: Book, name: str) -> str | None:
         """One whose name is gone from where it was, and whose row is not."""
-        left = [one for one in await source.projects() if one.moved and one.name.lower() == name.lower()]
+        left = [one for one in await source.projects() if one.moved and wish.is_same(one.name, name)]
         return left[0].uid if left else None

@@ -166,9 +166,8 @@ class Projects:
 
     def named(self, name: str) -> Project | None:
         """The project of this name as its loop saw it last: from memory, so that nobody waits."""
-        wanted = name.lower()
         return next(
-            (one.project for one in self._fleet.statuses() if one.project.name.lower() == wanted), None
+            (one.project for one in self._fleet.statuses() if wish.is_same(one.project.name, name)), None
         )
 
     # Up and down ------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from devboxd.control.base.needs import Store
+from devboxd.control.lifecycle.book import item_of
 from devboxd.errors import Conflict, DevboxError
-from devboxd.model.ledger import ABSENT, Change, Item, Range, body, lease_key, read_as
+from devboxd.model.ledger import ABSENT, Change, Item, body, lease_key, read_as
 from devboxd.model.turn import RENEW_AFTER, Lease, Watched, claimed, watched
 
 LEAVE_WITHIN: Final = 2.0  # seconds to give a turn back in
@@ -74,8 +75,7 @@ class Turn:
                 await self.leave()
 
     async def _read(self) -> Item | None:
-        key = lease_key(self.uid)
-        return next((one for one in await self.store.read(self.owner, Range(key)) if one.key == key), None)
+        return await item_of(self.store, self.owner, lease_key(self.uid))
 
     async def _write(self, item: Item | None, lease: Lease | None) -> bool:
         expects = item.version if item is not None else ABSENT
