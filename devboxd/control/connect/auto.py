@@ -56,6 +56,7 @@ class AutoForward:
         self.box = box
         self.forwards: dict[int, Forward] = {}
         self.error: str | None = None
+        self._dropped: set[Forward] = set()  # and not stopped yet
         self._shared = shared
         self._pools = pools
         self._listeners = listeners
@@ -76,7 +77,7 @@ class AutoForward:
     async def stop(self) -> None:
         """Stop watching and take all mirrors away."""
         await self._tasks.stop()
-        await asyncio.gather(*(forward.stop() for forward in self.forwards.values()))
+        await asyncio.gather(*(forward.stop() for forward in (*self.forwards.values(), *self._dropped)))
         self.forwards.clear()
 
     def facts(self) -> Facts:
@@ -153,7 +154,8 @@ class AutoForward:
             self._shared.news.tell(
                 "forward.removed", f"{forward.local}: port {port} is closed on the box", box=self.box.name
             )
-            self._tasks.spawn(f"drop {port}", forward.stop())
+            self._dropped.add(forward)
+            self._tasks.spawn(f"drop {port}", self._drop(forward))
         for port in sorted(added)[: LIMIT - len(self.forwards)]:
             why = self._local.why_not(port)
             forward = Forward(
@@ -169,6 +171,10 @@ class AutoForward:
             forward.why = why
             self.forwards[port] = forward
             self._tasks.spawn(f"mirror {port}", self._mirror(port, forward))
+
+    async def _drop(self, forward: Forward) -> None:
+        await forward.stop()
+        self._dropped.discard(forward)
 
     async def _mirror(self, port: int, forward: Forward) -> None:
         try:

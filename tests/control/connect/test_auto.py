@@ -157,6 +157,22 @@ def local_of(forwards: Forwards, port: int) -> int | None:
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize("steps", range(16))
+async def test_a_mirror_that_is_dropped_as_all_of_it_ends_leaves_no_listener(steps: int) -> None:
+    """At whichever moment: a program on the box ends, and its user removes the forward."""
+    machine = Machine()
+    async with mirroring(machine) as (forwards, box, _shared):
+        box.report(3000)
+        await until(lambda: local_of(forwards, 3000))
+        await asyncio.sleep(5)
+        box.report()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await forwards.stop()
+        assert machine.ours == set()
+
+
+@pytest.mark.looptime
 async def test_a_port_whose_service_is_restarted_is_not_taken() -> None:
     """The bytes of its clients would reach the box, and it could not start again."""
     machine = Machine()
