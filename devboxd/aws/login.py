@@ -29,7 +29,7 @@ from devboxd.aws.files import sso_logins
 from devboxd.aws.generation import CONNECT_TIMEOUT, READ_TIMEOUT, new_session
 from devboxd.aws.http import BoundedSession
 from devboxd.aws.sso import SsoProfile, cached_token
-from devboxd.errors import BadRequest, Denied, DevboxError, LoginNeeded
+from devboxd.errors import BadRequest, Denied, DevboxError, LoginNeeded, WrongState
 from devboxd.model.login import mend
 from devboxd.model.states import LoginState
 from devboxd.text import one_line, parse_rfc3339, rfc3339
@@ -117,6 +117,12 @@ class Login:
         After ``done`` the account has dropped its old session: the next call uses the new login.
         """
         try:
+            if self.caller.lent() is not None:
+                raise WrongState(
+                    f"a login would change nothing: profile {self.caller.profile_name!r} uses what a shell has lent it",
+                    hint="devboxctl daemon restart forgets that; or lend it newer credentials: "
+                    "devboxctl login --from-environment",
+                )
             if (wanted := self.caller.device()) is not None:
                 yield await self._with_code(wanted)
                 return

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from devboxd.aws.clients import Callers
+from devboxd.aws.lent import Lent
 from devboxd.aws.login import Login, LoginStep, NotSso
 from devboxd.aws.sso import cached_token
 from devboxd.errors import LoginNeeded, Unreachable
@@ -184,6 +185,20 @@ async def test_a_profile_without_sso_is_told_what_to_do(
     (step,), _ = await run(callers, clock, "nobody")
     assert step.failure is not None
     assert step.failure.code == "profile-unknown"
+
+
+async def test_a_login_that_lent_credentials_would_hide_is_not_begun(
+    portal: FakeAws, callers: Callers, clock: FixedClock
+) -> None:
+    """It went well, and the daemon went on with what a shell had lent, expired or not."""
+    await callers.lend("work", Lent("AKID", "secret", None))
+    (step,), _ = await run(callers, clock, "work")
+    assert step.failure is not None
+    assert (
+        step.failure.message == "a login would change nothing: profile 'work' uses what a shell has lent it"
+    )
+    assert "devboxctl daemon restart" in (step.failure.hint or "")
+    assert portal.calls == []
 
 
 async def test_no_network_is_no_login_problem(
