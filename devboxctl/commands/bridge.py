@@ -61,7 +61,7 @@ def said(one: wire.Bridge) -> str:
     if one.without is not None:
         return f"none: {one.without}"
     trip = round_trip(one)
-    words = [f"{len(one.lanes)} session{'' if len(one.lanes) == 1 else 's'}, {one.streams} streams"]
+    words = [f"{show.count(len(one.lanes), 'session')}, {show.count(one.streams, 'stream')}"]
     if trip is not None:
         words.append(f"round trip {trip * 1000:.0f} ms")
     if one.packs is not None:
@@ -89,7 +89,7 @@ def remove(
     for line in removed.done:
         show.write(show.cell(line) + "\n")
     show.say(
-        f"{removed.streams} stream{'' if removed.streams == 1 else 's'} cut"
+        f"{show.count(removed.streams, 'stream')} cut"
         if removed.done
         else f"there was nothing on {removed.box}"
     )

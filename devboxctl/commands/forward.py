@@ -256,7 +256,7 @@ def remove(
     if settings.json:
         show.print_json(wire.ForwardList(forwards=removed))
     else:
-        show.say(f"removed {len(removed)} forward{'' if len(removed) == 1 else 's'}")
+        show.say(f"removed {show.count(len(removed), 'forward')}")
     return status
 
 

@@ -66,6 +66,7 @@ def run(
 
     It gets a window of the box's tmux, where there is tmux; you are told when it has ended. Without --detach its
     output is shown until then, and the exit status is the command's own; what you interrupt is only the showing.
+    With --json that output is as in devboxctl logs --follow.
     """
     rest = grammar.rest_of(context)
     if not rest:
@@ -104,29 +105,37 @@ def logs(
 ) -> int:
     """Show the last output of a job.
 
-    A box keeps the last 2 to 4 MiB of each; of that the last 32 KiB are shown, as text. With --json, as bytes.
+    A box keeps the last 2 to 4 MiB of each; of that the last 32 KiB are shown, as text. With --json, as bytes:
+    one line for each piece of the output, with --follow until it has ended.
     """
     found = ask.ask(routes.READ_JOB, wire.JobId(project, job), timeout=ASK)
-    if settings.json:
-        show.print_json(found)
-        return 0
     text = Text()
-    show.write(text.feed(_bytes(found)))
+    _show(found, text, line=follow)
     if not follow:
-        show.write(text.feed(b"", final=True))
+        _show(None, text)
         return 0
     return _follow(project, job, found.next, text)
+
+
+def _show(found: wire.JobLog | None, text: Text, *, line: bool = True) -> None:
+    """Show a piece of the output, or with None that there is no more: as lines, or with --json each as it came."""
+    if not settings.json:
+        show.write(text.feed(b"", final=True) if found is None else text.feed(_bytes(found)))
+    elif found is not None:
+        show.print_json(found, line=line)
 
 
 def _follow(project: str, job: str, offset: int, text: Text | None = None) -> int:
     text = text or Text()
     while True:
         found = ask.ask(routes.READ_JOB, wire.JobId(project, job, offset, WAIT), timeout=ASK, waits=True)
-        if found.begun > offset:
+        is_over = found.job.state != "running" and found.next >= found.job.size
+        if found.begun > offset and not settings.json:  # there each piece says where it begins
             show.say(f"{found.begun - offset} bytes were skipped")
-        show.write(text.feed(_bytes(found)))
-        if found.job.state != "running" and found.next >= found.job.size:
-            show.write(text.feed(b"", final=True))
+        if found.data or is_over:
+            _show(found, text)
+        if is_over:
+            _show(None, text)
             return found.job.status if found.job.status is not None else LOST
         offset = found.next
 

@@ -97,7 +97,7 @@ def end(
     if settings.json:
         show.print_json(wire.SessionList(ended))
     else:
-        show.say(f"ended {len(ended)} session{'' if len(ended) == 1 else 's'}")
+        show.say(f"ended {show.count(len(ended), 'session')}")
 
 
 def _matching(word: str, known: Sequence[wire.Session]) -> list[wire.Session]:

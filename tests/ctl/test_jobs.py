@@ -1,10 +1,14 @@
-"""What a job wrote, as a person is shown it."""
+"""What a job wrote, as a person is shown it, and as a program."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from devboxctl.app import run
 from devboxctl.commands.jobs import HELD, Text
+from tests.ctl.fake_daemon import FakeDaemon, Peer
 
 
 @pytest.mark.parametrize(
@@ -34,3 +38,36 @@ def test_a_line_that_never_ends_is_not_kept() -> None:
     text = Text()
     assert text.feed(b"x" * HELD) == ""
     assert len(text.feed(b"x")) == HELD + 1
+
+
+@pytest.mark.parametrize(
+    ("words", "pieces"),
+    [
+        (["logs", "api", "x"], ["b25l"]),
+        (["logs", "--follow", "api", "x"], ["b25l", "dHdv", ""]),
+        (["run", "api", "--", "make"], ["b25l", "dHdv", ""]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_program_gets_a_line_for_each_piece_until_the_end(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], words: list[str], pieces: list[str]
+) -> None:
+    """``--follow`` was ignored, and ``run`` printed text."""
+    runs = {"id": "x", "command": "make", "state": "running", "size": 6}
+    ended = {**runs, "state": "failed", "status": 3}
+    told = [
+        {"job": runs, "begun": 0, "next": 3, "data": "b25l"},
+        {"job": runs, "begun": 3, "next": 6, "data": "dHdv"},
+        {"job": runs, "begun": 6, "next": 6},
+        {"job": ended, "begun": 6, "next": 6},
+    ]
+
+    def log(_peer: Peer) -> object:
+        return told.pop(0)
+
+    daemon.routes["GET projects/api/jobs/x/log"] = log
+    daemon.routes["POST projects/api/jobs"] = runs
+    assert run(["--json", *words]) == (0 if len(pieces) == 1 else 3)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["data"] for line in lines] == pieces
+    assert lines[-1]["job"]["state"] == ("running" if len(pieces) == 1 else "failed")
