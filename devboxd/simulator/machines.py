@@ -229,6 +229,9 @@ class Machines:
                 await self._make(self._root / volume, None if snapshot is None else self._root / snapshot)
             case effects.SnapshotTaken(snapshot, volume):
                 await asyncio.to_thread(disk.copy, self._root / volume, self._root / snapshot)
+            case effects.VolumeShown(box_id):
+                if box_id in self.agents and (instance := model.tables.instances.get(box_id)) is not None:
+                    self._furnish(model, instance)
             case effects.VolumeGone(medium) | effects.SnapshotGone(medium):
                 await asyncio.to_thread(disk.remove, self._root / medium)
             case effects.PowerOn(box_id):
@@ -292,6 +295,8 @@ def _delays(options: Options) -> Delays:
         rebooting=exactly(max(0.0, options.rebooting - options.agent_boot)),
         checks=exactly(options.pending),
         volume_created=exactly(options.pending / 2),
+        attaching=exactly(options.pending / 4),
+        detaching=exactly(options.stopping / 4),
         volume_deleted=exactly(options.stopping / 2),
         modifying=exactly(options.pending),
         optimizing=exactly(options.pending),

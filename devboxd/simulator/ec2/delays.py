@@ -20,6 +20,8 @@ class Delays:
     rebooting: Range = (10.0, 40.0)
     checks: Range = (60.0, 180.0)  # until the status checks have an opinion
     volume_created: Range = (1.0, 5.0)
+    attaching: Range = (1.0, 5.0)
+    detaching: Range = (1.0, 10.0)
     volume_deleted: Range = (1.0, 60.0)
     modifying: Range = (5.0, 60.0)
     optimizing: Range = (60.0, 3600.0)

@@ -14,6 +14,13 @@ class VolumeMade:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeShown:
+    """Volumes were attached to a machine, or detached: its system sees others now."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeGone:
     """A medium is destroyed."""
 
@@ -56,4 +63,4 @@ class Rebooted:
     instance: str
 
 
-Effect = VolumeMade | VolumeGone | SnapshotTaken | SnapshotGone | PowerOn | PowerOff | Rebooted
+Effect = VolumeMade | VolumeShown | VolumeGone | SnapshotTaken | SnapshotGone | PowerOn | PowerOff | Rebooted

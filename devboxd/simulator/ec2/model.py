@@ -78,8 +78,10 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "DeleteSnapshot": _op(snapshots.delete_snapshot, "SnapshotId"),
     "CreateVolume": _op(
         volumes.create_volume,
-        "AvailabilityZone Size VolumeType Iops Throughput Encrypted KmsKeyId SnapshotId TagSpecifications",
+        "AvailabilityZone Size VolumeType Iops Throughput Encrypted KmsKeyId SnapshotId TagSpecifications ClientToken",
     ),
+    "AttachVolume": _op(volumes.attach_volume, "VolumeId InstanceId Device"),
+    "DetachVolume": _op(volumes.detach_volume, "VolumeId InstanceId Device Force"),
     "DeleteVolume": _op(volumes.delete_volume, "VolumeId"),
     "ModifyVolume": _op(volumes.modify_volume, "VolumeId Size VolumeType Iops Throughput"),
     "CreateTags": _op(tags.create_tags, "Resources Tags"),

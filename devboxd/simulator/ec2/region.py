@@ -61,6 +61,13 @@ class Event(NamedTuple):
     serial: int  # of the instance's state when it was planned
 
 
+class VolumeToken(NamedTuple):
+    """What a client token of CreateVolume stands for."""
+
+    request: str
+    volume: str
+
+
 class Token(NamedTuple):
     """What a client token stands for."""
 
@@ -106,6 +113,10 @@ class Region:
         self.tables = Tables()
         self.networks = Networks()
         self.tokens: dict[tuple[str, str], Token] = {}  # (zone or region, token)
+        self.volume_tokens: dict[str, VolumeToken] = {}
+        self.held: set[str] = (
+            set()
+        )  # volumes that the system of their box has mounted: not detached while it runs
         self.ghosts: dict[str, Instance] = {}  # terminated, forgotten, and still meant by a client token
         self.profiles: set[str] | None = None  # names of instance profiles that exist; None: any
         self.vcpu_limit: int | None = None
@@ -239,6 +250,7 @@ class Region:
         nets = self.networks
         copy.networks = Networks(list(nets.zones), dict(nets.vpcs), dict(nets.subnets), dict(nets.groups))
         copy.tokens, copy.ghosts = dict(self.tokens), dict(self.ghosts)
+        copy.volume_tokens, copy.held = dict(self.volume_tokens), set(self.held)
         copy.profiles = None if self.profiles is None else set(self.profiles)
         copy.vcpu_limit = self.vcpu_limit
         copy.entropy.setstate(self.entropy.getstate())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -9,10 +10,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from devboxd.simulator.ec2 import render
-from devboxd.simulator.ec2.effects import VolumeGone, VolumeMade
-from devboxd.simulator.ec2.errors import Ec2Error, combination, invalid, missing, wrong_state
-from devboxd.simulator.ec2.records import Modification, Snapshot, Tags, Volume
-from devboxd.simulator.ec2.region import Event, Region
+from devboxd.simulator.ec2.effects import VolumeGone, VolumeMade, VolumeShown
+from devboxd.simulator.ec2.errors import Ec2Error, combination, invalid, missing, not_found, wrong_state
+from devboxd.simulator.ec2.records import Attachment, InstanceState, Modification, Snapshot, Tags, Volume
+from devboxd.simulator.ec2.region import Event, Region, VolumeToken
 from devboxd.simulator.ec2.tags import from_specifications
 from devboxd.simulator.ec2.times import moment
 
@@ -163,10 +164,30 @@ def advance(region: Region, event: Event) -> None:
         region.emit(VolumeGone(volume.id))
     elif volume.state == "creating":
         region.put(replace(volume, state="available"))
+    elif (place := volume.attachment) is not None and place.state == "attaching":
+        region.put(replace(volume, attachment=replace(place, state="attached")))
+        region.emit(VolumeShown(place.instance))
+    elif place is not None and place.state == "detaching":
+        if _is_held(region, volume):
+            region.plan(region.wait("detaching"), "volume", volume.id)  # the system has it mounted
+            return
+        region.put(replace(volume, attachment=None, state="available"))
+        region.emit(VolumeShown(place.instance))
 
 
 def create_volume(region: Region, params: Mapping[str, Any]) -> dict[str, Any]:
-    """CreateVolume."""
+    """CreateVolume. A token stands for what it has made, also when that is gone: nobody knows how long."""
+    token, request = params.get("ClientToken"), _canonical(params)
+    if token and (known := region.volume_tokens.get(token)) is not None:
+        if known.request != request:
+            raise Ec2Error(
+                "IdempotentParameterMismatch",
+                "The client token you have provided is associated with a resource that is already created with "
+                "different parameters.",
+            )
+        if (made := region.tables.volumes.get(known.volume)) is None:
+            raise not_found(known.volume)
+        return render.volume(region, made)
     zone = params.get("AvailabilityZone")
     if zone is None:
         raise missing("AvailabilityZone")
@@ -185,8 +206,90 @@ def create_volume(region: Region, params: Mapping[str, Any]) -> dict[str, Any]:
         tags=from_specifications(params, ("volume",)).get("volume", {}),
     )
     bring(region, volume)
+    if token:
+        region.volume_tokens[token] = VolumeToken(request, volume.id)
     region.plan(region.wait("volume_created"), "volume", volume.id)
     return render.volume(region, volume)
+
+
+def attach_volume(region: Region, params: Mapping[str, Any]) -> dict[str, Any]:
+    """AttachVolume: to an instance of its zone that runs or is stopped, at a device that nothing has."""
+    volume, instance = region.volume(params["VolumeId"]), region.instance(params["InstanceId"])
+    device = params["Device"]
+    if volume.attachment is not None:
+        raise Ec2Error("VolumeInUse", f"{volume.id} is already attached to an instance")
+    if volume.state != "available":
+        raise wrong_state(f"Volume '{volume.id}' is not 'available'.")
+    if instance.state not in (InstanceState.RUNNING, InstanceState.STOPPED):
+        raise wrong_state(f"Instance '{instance.id}' is not 'running'.", of_instance=True)
+    if instance.zone != volume.zone:
+        raise Ec2Error(
+            "InvalidVolume.ZoneMismatch", "The volume is not in the same availability zone as the instance"
+        )
+    taken = {
+        one.attachment.device for one in region.tables.volumes_of(instance.id) if one.attachment is not None
+    }
+    if device in taken:
+        raise invalid(f"Invalid value '{device}' for unixDevice. Attachment point {device} is already in use")
+    if not device.startswith(("/dev/sd", "/dev/xvd")):
+        raise invalid(
+            f"Value ({device}) for parameter device is invalid. {device} is not a valid EBS device name."
+        )
+    place = Attachment(instance.id, device, region.now, delete_on_termination=False, state="attaching")
+    attached = replace(volume, state="in-use", attachment=place)
+    region.put(attached)
+    region.plan(region.wait("attaching"), "volume", volume.id)
+    return _attachment(attached, place)
+
+
+def detach_volume(region: Region, params: Mapping[str, Any]) -> dict[str, Any]:
+    """DetachVolume: at once from a machine that does not run; else when its system lets go of it."""
+    volume = region.volume(params["VolumeId"])
+    place = volume.attachment
+    wanted = params.get("InstanceId")
+    if place is None or wanted not in (None, place.instance):
+        if place is None:
+            raise wrong_state(f"Volume '{volume.id}' is in the '{volume.state}' state.")
+        raise Ec2Error(
+            "InvalidAttachment.NotFound", f"The volume '{volume.id}' is not attached to instance '{wanted}'."
+        )
+    instance = region.instance(place.instance)
+    is_root = place.device == instance.boot.root_device
+    if is_root and instance.state is not InstanceState.STOPPED:
+        raise Ec2Error(
+            "OperationNotPermitted",
+            f"Unable to detach root volume '{volume.id}' from instance '{instance.id}'",
+        )
+    going = replace(place, state="detaching")
+    region.put(replace(volume, attachment=going))
+    if instance.state is InstanceState.STOPPED or params.get("Force"):
+        region.held.discard(volume.id)
+    region.plan(region.wait("detaching"), "volume", volume.id)
+    return _attachment(volume, going)
+
+
+def _is_held(region: Region, volume: Volume) -> bool:
+    """Whether a system that runs has it mounted."""
+    place = volume.attachment
+    instance = region.tables.instances.get(place.instance) if place is not None else None
+    return volume.id in region.held and instance is not None and instance.state is InstanceState.RUNNING
+
+
+def _attachment(volume: Volume, place: Attachment) -> dict[str, Any]:
+    return {
+        "VolumeId": volume.id,
+        "InstanceId": place.instance,
+        "Device": place.device,
+        "State": place.state,
+        "AttachTime": moment(place.since),
+        "DeleteOnTermination": place.delete_on_termination,
+    }
+
+
+def _canonical(params: Mapping[str, Any]) -> str:
+    """The request as it counts for its token."""
+    said = {key: value for key, value in params.items() if key not in ("ClientToken", "DryRun")}
+    return json.dumps(said, sort_keys=True, default=str)
 
 
 def delete_volume(region: Region, params: Mapping[str, Any]) -> dict[str, Any]:

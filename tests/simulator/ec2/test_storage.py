@@ -490,6 +490,53 @@ def test_a_volume_is_created_used_and_deleted(ec2: Account) -> None:
     assert ec2.refused("DeleteVolume", VolumeId=made["VolumeId"]) == "InvalidVolume.NotFound"
 
 
+def test_a_token_makes_one_volume_and_is_not_used_for_another(ec2: Account) -> None:
+    asked = {"AvailabilityZone": "us-east-1a", "Size": 10, "ClientToken": "once"}
+    made = ec2.call("CreateVolume", **asked)["VolumeId"]
+    assert ec2.call("CreateVolume", **asked)["VolumeId"] == made
+    assert ec2.refused("CreateVolume", **{**asked, "Size": 11}) == "IdempotentParameterMismatch"
+    ec2.until(lambda: ec2.model.tables.volumes[made].state == "available")
+    ec2.call("DeleteVolume", VolumeId=made)
+    ec2.until(lambda: made not in ec2.model.tables.volumes)
+    assert ec2.refused("CreateVolume", **asked) == "InvalidVolume.NotFound"
+
+
+def test_a_volume_is_attached_and_detached_as_ec2_allows(ec2: Account) -> None:
+    """In its zone, at a free device, once; from a box that runs when the system has let go of it."""
+    box = ec2.launch(Placement={"AvailabilityZone": "us-east-1a"})
+    here, there = (
+        ec2.call("CreateVolume", AvailabilityZone=f"us-east-1{zone}", Size=10)["VolumeId"] for zone in "ab"
+    )
+    assert ec2.refused("AttachVolume", VolumeId=here, InstanceId=box, Device="/dev/sdp") == "IncorrectState"
+    ec2.until(lambda: ec2.model.tables.volumes[there].state == "available")
+    ec2.until(lambda: ec2.state(box) == "running")
+    refusals = {
+        (there, "/dev/sdp"): "InvalidVolume.ZoneMismatch",
+        (here, "/dev/sdf"): "InvalidParameterValue",
+        (here, "sdp"): "InvalidParameterValue",
+    }
+    for (volume, device), code in refusals.items():
+        assert ec2.refused("AttachVolume", VolumeId=volume, InstanceId=box, Device=device) == code
+    assert ec2.call("AttachVolume", VolumeId=here, InstanceId=box, Device="/dev/sdp")["State"] == "attaching"
+    ec2.wait(10)
+    assert ec2.refused("AttachVolume", VolumeId=here, InstanceId=box, Device="/dev/sdo") == "VolumeInUse"
+    shown = ec2.call("DescribeVolumes", VolumeIds=[here])["Volumes"][0]["Attachments"][0]
+    assert (shown["State"], shown["DeleteOnTermination"]) == ("attached", False)
+    ec2.model.region.held.add(here)
+    assert ec2.call("DetachVolume", VolumeId=here, InstanceId=box)["State"] == "detaching"
+    ec2.wait(100)
+    assert ec2.model.tables.volumes[here].state == "in-use"
+    ec2.stop(box)
+    ec2.wait(20)
+    assert ec2.model.tables.volumes[here].state == "available"
+    assert ec2.refused("DetachVolume", VolumeId=here) == "IncorrectState"
+    ec2.call("AttachVolume", VolumeId=here, InstanceId=box, Device="/dev/sdp")
+    assert ec2.refused("DetachVolume", VolumeId=here, InstanceId="i-00000000000000000") in (
+        "InvalidAttachment.NotFound",
+        "InvalidInstanceID.NotFound",
+    )
+
+
 def test_an_attached_volume_cannot_be_deleted(ec2: Account) -> None:
     box = ec2.stopped()
     assert ec2.refused("DeleteVolume", VolumeId=ec2.volumes(box)["/dev/sdf"].id) == "VolumeInUse"

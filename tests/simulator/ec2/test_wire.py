@@ -117,6 +117,11 @@ def test_every_call_passes_both_ways_unchanged() -> None:
         "CreateVolume", AvailabilityZone="us-east-1a", Size=5, VolumeType="io2", Iops=200, Encrypted=True
     )
     ec2.call("DescribeVolumes", VolumeIds=[volume["VolumeId"]])
+    other = ec2.launch(Placement={"AvailabilityZone": "us-east-1a"})
+    ec2.until(lambda: ec2.state(other) == "running")
+    ec2.call("AttachVolume", VolumeId=volume["VolumeId"], InstanceId=other, Device="/dev/sdp")
+    ec2.wait(10)
+    ec2.call("DetachVolume", VolumeId=volume["VolumeId"], InstanceId=other)
     spot = ec2.launch(
         InstanceMarketOptions={
             "MarketType": "spot",
