@@ -7,7 +7,7 @@ from devboxctl.options import settings
 from devboxd.api import wire
 
 
-def print_plan(found: wire.LaunchPlan) -> None:
+def print_plan(found: wire.LaunchPlan | wire.RebasePlan) -> None:
     """Print each call with its parameters below it; what is in one stands two columns further in."""
     if settings.json:
         show.print_json(found)

@@ -46,6 +46,27 @@ def finish(name: str, found: wire.Project | None, *, wait: bool, up: bool = Fals
     return 0 if wait or not found.pending else exit_status(Kind.PENDING)
 
 
+def after_rebase(name: str, status: int) -> int:
+    """Say the way back; a failure where the homes did not come over. Returns the exit status."""
+    if status:
+        return status
+    found = ask.ask(routes.SHOW_PROJECT, wire.ProjectName(name))
+    word = reply.shell_word(name)
+    if found.reason:
+        hint = f"devboxctl rebase {word} --onto {found.base} goes on"
+        if found.way_back is not None:
+            hint += f"; devboxctl launch {word} --from {found.way_back} goes back"
+        failure = wire.Failure(
+            "not-rebased", f"{name} is not rebased: {found.reason.partition('; devboxctl')[0]}", hint
+        )
+        return reply.show_failure(show.plain(failure))
+    if found.way_back is not None and show.is_terminal() and not settings.json:
+        show.say(
+            f"generation {found.way_back} is kept; to go back: devboxctl launch {word} --from {found.way_back}"
+        )
+    return 0
+
+
 def _instead(name: str, found: wire.Project | None) -> str | None:
     """What to do about a project that did not come up."""
     if found is None:
@@ -56,6 +77,8 @@ def _instead(name: str, found: wire.Project | None) -> str | None:
         hint = "devboxctl iam policy --for user prints what it takes"
     else:
         hint = f"devboxctl launch {name} tries again, with other options where they are given"
+    if found.way_back is not None and found.rebase:
+        hint += f"; devboxctl launch {name} --from {found.way_back} goes back"
     return hint + (f"; devboxctl delete {name} forgets it" if found.phase == "absent" else "")
 
 

@@ -24,6 +24,7 @@ PROGRAMS = ("__main__", "_program")
 # Codes that are written down where they are raised, without a class of their own.
 INLINE = {
     "project-not-up": (1, False),
+    "not-rebased": (1, False),
     "login-failed": (4, False),
     "not-enabled": (1, False),
     "editor-failed": (1, False),

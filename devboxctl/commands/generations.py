@@ -92,6 +92,7 @@ def _fields(found: wire.GenerationDetail) -> dict[str, object]:
         "label": one.label or None,
         "pins": ", ".join(one.pins) or None,
         "image": one.image,
+        "base": one.base or None,
         "run": found.run,
         "parent": found.parent or None,
         "booted once": found.tested,
@@ -145,12 +146,12 @@ def _print(found: wire.GenerationList, *, wide: bool = False) -> None:
     rows = [
         (
             *(one.number, show.moment(one.created), one.quality, one.size, one.volumes, one.label),
-            *(", ".join(one.pins), one.image),
+            *(", ".join(one.pins), one.base, one.image),
         )
         for one in found.generations
     ]
-    headers = ("generation", "created", "quality", "gib", "volumes", "label", "pins", "image")
-    show.print_table(headers, rows, dispensable=("volumes", "image", "gib", "pins"), wide=wide)
+    headers = ("generation", "created", "quality", "gib", "volumes", "label", "pins", "base", "image")
+    show.print_table(headers, rows, dispensable=("volumes", "image", "gib", "base", "pins"), wide=wide)
     for one in found.generations:
         if one.lacks:
             show.say(f"generation {one.number} is not all: {printable('; '.join(one.lacks))}")

@@ -164,6 +164,7 @@ def _print_one(one: wire.Cost, month: str) -> None:
             ("phase", one.phase or "deleted"),
             ("type", one.type),
             ("region", one.region),
+            ("base", one.base or None),
             ("now", f"{one.hour} USD an hour"),
             ("today", f"{one.today} USD"),
             (month, f"{so_far} USD so far"),

@@ -61,6 +61,14 @@ def add_to(app: typer.Typer) -> None:
         ("archive", terminate, ["devboxctl archive api"]),
         ("reboot", reboot, ["devboxctl reboot api"]),
         ("resize", resize, ["devboxctl resize api --type m7g.xlarge", "devboxctl resize api --disk 120"]),
+        (
+            "rebase",
+            rebase,
+            [
+                "devboxctl rebase api --onto ubuntu-26.04",
+                "devboxctl rebase api --onto ami-0123456789abcdef0 --dry-run",
+            ],
+        ),
         ("rename", rename, ["devboxctl rename api backend"]),
         ("fork", fork, ["devboxctl fork api experiment", "devboxctl fork api old --from 3"]),
         ("adopt", adopt, ["devboxctl adopt i-0123456789abcdef0 api"]),
@@ -291,6 +299,48 @@ def resize(project: Name, type_: Types = None, disk: Disk = None, wait: Wait = T
         raise UsageError("to what? --type or --disk is missing")
     request = wire.ResizeRequest(project, type_ or [], disk)
     return progress.finish(project, ask.ask(routes.RESIZE, request, timeout=LOOK), wait=wait)
+
+
+def rebase(
+    project: Name,
+    onto: Annotated[
+        str | None, typer.Option("--onto", metavar="IMAGE", help="Name or id of the new base image.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the calls that would be made, and make none.")
+    ] = False,
+    wait: Wait = True,
+) -> int:
+    """Put a newer base image under a project, its homes kept.
+
+    It is saved first, and that generation is kept: devboxctl launch PROJECT --from N goes back. Then it is launched from
+    the image with its other volumes, and the homes are copied from the old root. Programs that you installed outside of
+    them are not. When something fails, the same command goes on.
+    """
+    if onto is None:
+        raise UsageError(
+            "onto which image? --onto is missing", "devboxctl rebase PROJECT --onto ubuntu-26.04"
+        )
+    request = wire.RebaseRequest(project, onto)
+    if dry_run:
+        planned = ask.ask(routes.PLAN_REBASE, request, timeout=LOOK)
+        plan.print_plan(planned)
+        if planned.price is not None:
+            money.tell_price(planned.price)
+        return 0
+    if not yes:
+        planned = ask.ask(routes.PLAN_REBASE, request, timeout=LOOK)
+        if planned.running:
+            what = f"the box of {project} is stopped and saved, and comes back on {onto} with its homes"
+            if settings.json or not sys.stdin.isatty():
+                raise UsageError(what, "--yes says that you mean it")
+            if not typer.confirm(f"{what}. Go on?", err=True):
+                show.say("nothing was changed")
+                return 1
+    found = ask.ask(routes.REBASE, request, timeout=LOOK)
+    status = progress.finish(project, found, wait=wait, up=True)
+    return progress.after_rebase(project, status) if wait else status
 
 
 def rename(

@@ -251,6 +251,21 @@ RESIZE: Final = Route(
     wire.Project,
     "Another type or a larger disk.",
 )
+PLAN_REBASE: Final = Route(
+    "POST",
+    "/v1/projects/{project}/rebase/plan",
+    wire.RebaseRequest,
+    wire.RebasePlan,
+    "What a rebase would call at AWS; changes nothing.",
+    only_looks=True,
+)
+REBASE: Final = Route(
+    "POST",
+    "/v1/projects/{project}/rebase",
+    wire.RebaseRequest,
+    wire.Project,
+    "Put another base image under it, its homes kept.",
+)
 RENAME: Final = Route(
     "POST", "/v1/projects/{project}/rename", wire.OtherNameRequest, wire.Project, "Give it another name."
 )

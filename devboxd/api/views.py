@@ -34,6 +34,7 @@ from devboxd.model.login import Login
 from devboxd.model.names import HOST_SUFFIX, Listing
 from devboxd.model.price import Rates, TypeRate
 from devboxd.model.project import Generation, Project
+from devboxd.model.rebase import told
 from devboxd.model.states import Connection
 from devboxd.text import rfc3339
 
@@ -294,6 +295,8 @@ def project(value: Status) -> wire.Project:
         zone=place.zone if place else None,
         disk=row.spec.root_gib,
         base=row.spec.base or None,
+        rebase=told(row),
+        way_back=row.rebase.source if row.rebase is not None else None,
         profile=row.account.profile,
         region=row.account.region,
         since=rfc3339(row.since) if row.since else None,
@@ -312,6 +315,7 @@ def generation(value: Generation, head: int) -> wire.Generation:
         label=value.label,
         pins=list(value.pins),
         is_newest=value.number == head,
+        base=value.base,
         lacks=list(value.lacks),
     )
 
@@ -348,6 +352,7 @@ def cost(value: Line) -> wire.Cost:
         phase=row.phase.value if row is not None else "",
         type=value.type,
         region=value.region,
+        base=row.spec.base if row is not None else "",
         hour=fine_dollars(standing.hourly.total),
         today=dollars(value.today.total),
         month=dollars(value.month.total),

@@ -9,9 +9,10 @@ from typing import Any, Final, assert_never
 
 from devboxd.aws.calls import Calls
 from devboxd.aws.look import Together, found, look
-from devboxd.model.project import Disk
+from devboxd.model.project import Disk, Run
 from devboxd.model.seen import Hint, Observed
 from devboxd.model.step import (
+    Attach,
     ChangeType,
     DropImage,
     DropSnapshot,
@@ -23,12 +24,14 @@ from devboxd.model.step import (
     MakeImage,
     MakeImageOf,
     MakeSnapshot,
+    MakeVolume,
     Protect,
     Reboot,
     Release,
     Start,
     Stop,
     Tag,
+    TakeOff,
 )
 
 HOPS: Final = 2  # of an answer of the metadata service: a container on the box is one hop away
@@ -87,11 +90,26 @@ class Ec2Api:
                 return [_attribute(instance, BlockDeviceMappings=keep)]
             case ChangeType(instance=instance, type=wanted):
                 return [_attribute(instance, InstanceType={"Value": wanted})]
+            case Attach(volume=volume, instance=instance, device=device):
+                return [("attach_volume", {"VolumeId": volume, "InstanceId": instance, "Device": device})]
+            case TakeOff(volume=volume, instance=instance, force=force):
+                forced = {"Force": True} if force else {}
+                return [("detach_volume", {"VolumeId": volume, "InstanceId": instance, **forced})]
             case _:
                 return [_of_disks(call)]
 
 
-DiskCall = GrowVolume | MakeImage | MakeSnapshot | MakeImageOf | Tag | DropVolume | DropImage | DropSnapshot
+DiskCall = (
+    GrowVolume
+    | MakeImage
+    | MakeSnapshot
+    | MakeImageOf
+    | MakeVolume
+    | Tag
+    | DropVolume
+    | DropImage
+    | DropSnapshot
+)
 
 
 def _of_disks(call: DiskCall) -> tuple[str, dict[str, Any]]:
@@ -107,6 +125,8 @@ def _of_disks(call: DiskCall) -> tuple[str, dict[str, Any]]:
                 "Description": f"devbox: {device}",
                 "TagSpecifications": tagged,
             }
+        case MakeVolume():
+            return "create_volume", copied(call)
         case MakeImageOf():
             return "register_image", image_of(call)
         case Tag(resources=resources):
@@ -144,7 +164,12 @@ def launch(call: Launch) -> dict[str, Any]:
         "BlockDeviceMappings": [
             {
                 "DeviceName": disk.device,
-                "Ebs": {**_speed(disk), **_secret(disk), "DeleteOnTermination": False},
+                "Ebs": {
+                    **_speed(disk),
+                    **_secret(disk),
+                    **_carried(run, disk),
+                    "DeleteOnTermination": False,
+                },
             }
             for disk in run.disks
         ],
@@ -170,6 +195,19 @@ def launch(call: Launch) -> dict[str, Any]:
     else:
         request["DisableApiTermination"] = True  # EC2 refuses it for spot
     return request
+
+
+def copied(call: MakeVolume) -> dict[str, Any]:
+    """CreateVolume, with a token: a repeat is answered with what the first one made."""
+    return {
+        "AvailabilityZone": call.zone,
+        "Size": call.disk.size_gib,
+        "VolumeType": call.disk.type,
+        "SnapshotId": call.disk.source,
+        **_secret(call.disk),
+        "ClientToken": call.token,
+        "TagSpecifications": _tagged(call.tags, "volume"),
+    }
 
 
 def image(call: MakeImage) -> dict[str, Any]:
@@ -215,6 +253,11 @@ def _speed(disk: Disk) -> dict[str, Any]:
     if disk.type == "gp3":
         found["Throughput"] = disk.throughput
     return {name: value for name, value in found.items() if value}
+
+
+def _carried(run: Run, disk: Disk) -> dict[str, Any]:
+    """The snapshot of a volume that the image has not: what the image has, EC2 takes from there."""
+    return {"SnapshotId": disk.source} if disk.device in run.carried else {}
 
 
 def _secret(disk: Disk) -> dict[str, Any]:

@@ -202,6 +202,8 @@ def volume(item: Item) -> Volume:
         ),
         token=by_key.get(tags.LAUNCH),
         attached_to=attachment.get("InstanceId"),
+        attachment=attachment.get("State", ""),
+        rebase=by_key.get(tags.REBASE),
         garbage=_number(by_key.get(tags.GARBAGE)),
         tags=by_key,
     )

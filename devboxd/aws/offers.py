@@ -191,6 +191,8 @@ def _type(item: Item) -> MachineType:
         tuple(item.get("ProcessorInfo", {}).get("SupportedArchitectures", ())),
         int(item.get("VCpuInfo", {}).get("DefaultVCpus", 0)),
         float(item.get("MemoryInfo", {}).get("SizeInMiB", 0)) / 1024,
+        tuple(item.get("SupportedBootModes", ())),
+        item.get("NetworkInfo", {}).get("EnaSupport") == "required",
     )
 
 

@@ -23,11 +23,12 @@ from devboxd.errors import (
     TokenUsed,
     WrongState,
 )
-from devboxd.model import change, launch, probe
+from devboxd.model import change, launch, probe, rebase
 from devboxd.model.project import Phase, Want, better_known
 from devboxd.model.release import is_saved
 from devboxd.model.seen import Seen
 from devboxd.model.step import (
+    Attach,
     Call,
     ChangeType,
     GrowFileSystem,
@@ -35,10 +36,13 @@ from devboxd.model.step import (
     Launch,
     MakeImage,
     MakeImageOf,
+    MakeVolume,
+    MoveIn,
     Protect,
     RunHook,
     Start,
     Stop,
+    TakeOff,
     TryBox,
     UnpinFork,
     Write,
@@ -92,17 +96,22 @@ def refusal(error: DevboxError) -> Refusal:
 
 LAUNCH_PATIENCE: Final = 8  # the same of a launch: some eight minutes, as somebody waits for it
 _MAY_PASS: Final = frozenset({Refusal.GONE, Refusal.BUSY, Refusal.UNKNOWN})
+ATTACH_PATIENCE: Final = 3
+MOVE_PATIENCE: Final = 40  # a box that does not say how far its copying is: hours, as it goes on meanwhile
+_IN_THE_WAY: Final = (Phase.SAVING, Phase.STARTING)  # a copy of an old root on the box keeps it from going on
 HOPELESS: Final = frozenset({Refusal.QUOTA, Refusal.DENIED, Refusal.INVALID})
 
 
-def after_success(seen: Seen, call: Call) -> Write | None:
-    """What is to be noted after a call whose effect no look shows."""
+def after_success(seen: Seen, call: Call, said: rebase.Progress | None = None) -> Write | None:
+    """What is to be noted after a call whose effect no look shows. ``said``: what the box answered to MoveIn."""
     project, run = seen.project, seen.run
     match call:
         case Protect():
             return Write("protect", replace(project, unprotected=False), "termination protection is on")
         case TryBox(generation=number):
             return probe.passed(seen, number)
+        case MoveIn():
+            return rebase.moved(seen, said) if said is not None else None
         case UnpinFork():
             return Write("fork", replace(project, fork_of=None), "needs nothing of its origin any more")
         case GrowFileSystem(device=device, size_gib=size) if run is not None:
@@ -145,6 +154,14 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
             return change.again(seen, "the name of the image is taken, and by no image of ours that shows")
         case ((GrowVolume() | GrowFileSystem()), _) if refusal in HOPELESS or lasting:
             return _not_grown(seen, text)
+        case ((MakeVolume() | Attach() | MoveIn()), _) if seen.project.is_moving:
+            return _not_moved(seen, call, refusal, text, times)
+        case TakeOff(volume=volume), _ if seen.project.phase in _IN_THE_WAY and (
+            refusal in HOPELESS or times >= PATIENCE
+        ):
+            return change.broken(
+                seen, f"{volume}, a copy of the old root, can not be detached ({text}); detach it, then go on"
+            )
         case Stop(), Refusal.BUSY | Refusal.DENIED | Refusal.INVALID if lasting:
             return change.broken(
                 seen, f"the box can not be stopped ({text}); shut it down from inside, then go on"
@@ -152,6 +169,22 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
         case RunHook(), Refusal.INVALID if seen.project.policy.hook_may_veto and seen.box is not None:
             return change.running_again(seen, seen.box, f"goes on: {text}")
     return None
+
+
+def _not_moved(seen: Seen, call: Call, refusal: Refusal, text: str, times: int) -> Write | None:
+    """The old root can not be made, attached or read. It is a person's turn, after some patience."""
+    match call, refusal:
+        case MakeVolume(), Refusal.MISMATCH:
+            return rebase.again(seen, text)
+        case Attach(), Refusal.INVALID if times < ATTACH_PATIENCE:
+            return None  # the device may have been taken a moment ago
+        case MoveIn(), Refusal.INVALID:
+            return rebase.failed(seen, text)
+        case MoveIn(), _:
+            return rebase.failed(seen, text) if times >= MOVE_PATIENCE else None
+        case _:
+            hopeless = refusal in HOPELESS or times >= LAUNCH_PATIENCE
+            return rebase.failed(seen, text) if hopeless else None
 
 
 def _no_room_to_start(seen: Seen, text: str) -> Write | None:

@@ -12,10 +12,14 @@ from devboxd.model.change import CALM
 from devboxd.model.price import parent_region
 from devboxd.model.project import Project
 from devboxd.model.step import (
+    Attach,
     ChangeType,
     GrowFileSystem,
     GrowVolume,
     Launch,
+    MakeVolume,
+    MoveIn,
+    Reach,
     Reboot,
     Start,
     Step,
@@ -24,7 +28,19 @@ from devboxd.model.step import (
 )
 
 REST: Final = 60.0  # seconds: a longer wait is not waited out, the next start of the reconciler looks again
-_RAISES_BOXES: Final = (Launch, Start, Reboot, TryBox, ChangeType, GrowVolume, GrowFileSystem)
+_RAISES_BOXES: Final = (
+    Launch,
+    Start,
+    Reboot,
+    TryBox,
+    ChangeType,
+    GrowVolume,
+    GrowFileSystem,
+    MakeVolume,
+    Attach,
+    Reach,
+    MoveIn,
+)
 
 
 def saving_only(step: Step) -> Step:

@@ -205,13 +205,12 @@ def rescued(project: Project, seen: Seen, *, dead: bool) -> Project:
 
 
 def found(seen: Seen, box: Box) -> tuple[Disk, ...] | None:
-    """The volumes that are attached, as they are; None while not all of them show."""
+    """The volumes that are attached, as they are; None while not all of them show. A copy of an old root is none."""
     by_id = {volume.id: volume for volume in seen.ec2.volumes}
-    if not box.attached or any(one.volume not in by_id for one in box.attached):
+    if any(one.volume not in by_id for one in box.attached):
         return None
-    return tuple(
-        replace(by_id[one.volume].disk, device=one.device, volume=one.volume) for one in box.attached
-    )
+    own = [one for one in box.attached if by_id[one.volume].rebase is None]
+    return tuple(replace(by_id[one.volume].disk, device=one.device, volume=one.volume) for one in own) or None
 
 
 def started(run: Run, box: Box) -> tuple[Span, ...]:

@@ -31,6 +31,8 @@ def committed(seen: Seen, run: Run, image: Image, *, phase: Phase) -> Step:
     disks = saved_disks(run, seen.ec2.snapshots, image, project.save)
     if isinstance(disks, str):
         return Wait(IMAGING, disks) if seen.waited_for(disks) < HOPELESS_AFTER else again(seen, disks)
+    if foreign := strange(run, image):
+        return again(seen, f"the image holds {foreign[0]}, which is no volume of the box")
     if differences := unlike(run.boot, image.boot):
         return again(seen, f"the image differs in {', '.join(differences)}")
     quality = Quality.RESCUE if phase is Phase.READY else Quality.CRASH if project.forced else Quality.CLEAN
@@ -61,6 +63,11 @@ def saved_disks(
             return f"the snapshot of {disk.device} is {snapshot.state}"
         disks.append(replace(disk, snapshot=snapshot.id, stored=snapshot.stored))
     return tuple(disks)
+
+
+def strange(run: Run, image: Image) -> list[str]:
+    """Devices that an image has and the box had not when it was saved: attached a moment later, by whomever."""
+    return sorted(set(image.snapshots) - {disk.device for disk in run.disks})
 
 
 def unlike(before: Boot, after: Boot) -> list[str]:
@@ -105,6 +112,7 @@ def commit(
         label=project.label,
         parent=project.head,
         lacks=run.lacks if phase is Phase.READY else (),
+        base=project.spec.base,
     )
     changed = replace(
         project,

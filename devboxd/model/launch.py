@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from devboxd.model import tags
+from devboxd.model import rebase, tags
 from devboxd.model.change import (
     BRISK,
     CALM,
@@ -21,9 +21,12 @@ from devboxd.model.change import (
 )
 from devboxd.model.project import (
     Cycle,
+    Generation,
     Phase,
     Place,
+    Project,
     Run,
+    Spec,
     Want,
     as_ordered,
     better_known,
@@ -62,6 +65,8 @@ def at_rest(seen: Seen) -> Step:
     project = seen.project
     if project.rollback is not None:
         return roll_back(seen)
+    if project.is_to_rebase:
+        return rebase.begun(seen)
     if project.want is Want.UP:
         return begin_launch(seen)
     return Wait(CALM, "saved; nothing runs" if project.head else "nothing saved yet")
@@ -79,9 +84,8 @@ def roll_back(seen: Seen) -> Step:
             f"no rollback: {reason}",
         )
     if old.number == project.head:
-        return Write(
-            "rollback", replace(project, rollback=None), f"generation {old.number} is the newest already"
-        )
+        back = replace(project, rollback=None, rebase=None, spec=_under(project, old))
+        return Write("rollback", back, f"generation {old.number} is the newest already")
     number = project.head + 1
     new = replace(
         old,
@@ -94,32 +98,51 @@ def roll_back(seen: Seen) -> Step:
     )
     return Write(
         "rollback",
-        replace(project, head=number, rollback=None, phase=Phase.READY, since=seen.at),
+        replace(
+            project,
+            head=number,
+            rollback=None,
+            rebase=None,
+            spec=_under(project, old),
+            phase=Phase.READY,
+            since=seen.at,
+        ),
         f"went back to generation {old.number}, as generation {number}",
         generations=(new,),
     )
 
 
+def _under(project: Project, generation: Generation) -> Spec:
+    """The spec with the base image that a generation has under it."""
+    return replace(project.spec, base=generation.base or project.spec.base)
+
+
 def begin_launch(seen: Seen) -> Step:
     """(L1) write down run, attempt and all that RunInstances will be called with, before it is called."""
     project, spec, head = seen.project, seen.project.spec, seen.head
-    image = head.image if head else spec.image
+    is_first = head is not None and rebase.is_first(project)  # on another base
+    image = head.image if head and not is_first else spec.image
     if not image or not spec.places:
         what = "an image" if not image else "a place"
         failed = replace(project, want=Want.COLD, reason=f"there is no {what} to launch from")
         return Write("L1", failed, f"not launched: {failed.reason}")
+    disks = as_ordered(head.disks if head else spec.disks, spec.root_gib, _root(seen))
+    carried: tuple[str, ...] = ()
+    if head is not None and is_first:
+        disks, carried = rebase.ordered(spec, head)
     run = Run(
         number=project.run + 1,
         source=project.head,
         image=image,
         places=in_order(spec.places, shunned=project.shunned, liked=_last_place(seen)),
-        disks=as_ordered(head.disks if head else spec.disks, spec.root_gib, _root(seen)),
+        disks=disks,
         tags=spec.tags,
         profile=spec.profile,
         groups=spec.groups,
         user_data=spec.user_data,
         spot=spec.spot and not project.reclaimed,
-        boot=head.boot if head else spec.boot,
+        boot=head.boot if head and not is_first else spec.boot,
+        carried=carried,
     )
     changed = replace(
         project,
@@ -140,9 +163,12 @@ def begin_launch(seen: Seen) -> Step:
         called_off=None,
         cycle=Cycle.NONE,
         reclaimed=False,
+        rebase=replace(project.rebase, done="") if project.rebase and is_first else project.rebase,
         reason="",
     )
     source = f"generation {head.number}" if head else spec.base or image
+    if head is not None and is_first:
+        source = f"{spec.base or image}, with the volumes of generation {head.number} but its root"
     if head is not None and head.lacks:
         source = f"{source}, which is not all: {'; '.join(head.lacks)}"
     return Write("L1", changed, f"launching from {source}", run=run)
@@ -293,6 +319,8 @@ def starting(seen: Seen) -> Step:
         return Wait(BRISK, f"the instance is {box.state}")
     if not is_to_start(project):
         return _called_off(seen, box)
+    if (step := rebase.off(seen, box)) is not None:
+        return step
     if (wanted := other_type(project, box)) is not None:
         return ChangeType(box.id, wanted)
     return Start(box.id)

@@ -40,6 +40,9 @@ def leftovers(seen: Seen, rates: Rates) -> list[Leftover]:
     ]
     for volume in seen.ec2.volumes:
         if is_spent(seen, volume):
+            if volume.rebase is not None:
+                found.append(_volume(volume, rates, "a copy of an old root, not needed any more", seen.at))
+                continue
             found.append(_volume(volume, rates, "its run is saved", _when(volume.garbage, seen.at, grace)))
         elif why := _kept_because(seen, volume):
             found.append(_volume(volume, rates, why, None))

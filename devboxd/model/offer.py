@@ -36,6 +36,8 @@ class MachineType(msgspec.Struct, frozen=True):
     architectures: tuple[str, ...]
     vcpus: int = 0
     memory_gib: float = 0.0
+    boot_modes: tuple[str, ...] = ()  # empty: EC2 does not say
+    needs_ena: bool = False
 
 
 class Ground(msgspec.Struct, frozen=True):

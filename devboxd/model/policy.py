@@ -153,8 +153,8 @@ def _launch(place: Place) -> list[Statement]:
             },
         ),
         _allow(
-            "LaunchEncrypted",
-            ["ec2:RunInstances"],
+            "LaunchEncrypted",  # and a copy of an old root
+            ["ec2:CreateVolume", "ec2:RunInstances"],
             _ec2(place, "volume"),
             {"StringEquals": {"aws:RequestTag/devbox:owner": OWNER}, "Bool": {"ec2:Encrypted": "true"}},
         ),
@@ -182,7 +182,14 @@ def _launch(place: Place) -> list[Statement]:
 
 def _live(place: Place) -> list[Statement]:
     """What may be done with what one owns. Deleting takes two calls: the mark, and on a later pass the deed."""
-    made = ["CreateImage", "CreateSnapshot", "CreateSnapshots", "RegisterImage", "RunInstances"]
+    made = [
+        "CreateImage",
+        "CreateSnapshot",
+        "CreateSnapshots",
+        "CreateVolume",
+        "RegisterImage",
+        "RunInstances",
+    ]
     kinds = ("image", "instance", "network-interface", "snapshot", "spot-instances-request", "volume")
     return [
         _allow(
@@ -200,9 +207,11 @@ def _live(place: Place) -> list[Statement]:
         _allow(
             "ActOnMine",  # each on the kind of resource that it is for
             [
+                "ec2:AttachVolume",
                 "ec2:CancelSpotInstanceRequests",
                 "ec2:CreateImage",
                 "ec2:CreateSnapshot",
+                "ec2:DetachVolume",
                 "ec2:ModifyInstanceAttribute",
                 "ec2:ModifyVolume",
                 "ec2:RebootInstances",
@@ -220,7 +229,7 @@ def _live(place: Place) -> list[Statement]:
             _FOR_ME,
         ),
         _allow("RescuedAsMine", ["ec2:RegisterImage"], _ec2(place, "image"), _FOR_ME),
-        _allow("RescuedFromMine", ["ec2:RegisterImage"], _ec2(place, "snapshot"), _MINE),
+        _allow("RescuedFromMine", ["ec2:CreateVolume", "ec2:RegisterImage"], _ec2(place, "snapshot"), _MINE),
         _allow(
             "DeleteWhatIsMarked",
             ["ec2:DeleteSnapshot", "ec2:DeleteVolume", "ec2:DeregisterImage"],
@@ -319,6 +328,7 @@ def _reconciler(place: Place) -> list[Statement]:
                 "ec2:CreateImage",
                 "ec2:CreateSnapshot",
                 "ec2:CreateTags",
+                "ec2:DetachVolume",
                 "ec2:ModifyInstanceAttribute",
                 "ec2:RegisterImage",
                 "ec2:StopInstances",

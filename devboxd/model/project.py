@@ -155,6 +155,27 @@ class Spec(msgspec.Struct, frozen=True):
         return self.places[0].type if self.places else ""
 
 
+class Rebase(msgspec.Struct, frozen=True):
+    """Another base image that is put under a project, and what became of it.
+
+    ``source``: the generation whose homes are copied, which is the way back; None: the present is not saved yet.
+    """
+
+    base: str  # the name that ``image`` was found by, for people
+    image: str
+    disks: tuple[Disk, ...]
+    boot: Boot
+    source: int | None = None
+    tries: int = 0  # copies of the old root that came to nothing
+    problem: str = ""  # why the homes are not copied: a person has to say that it is tried again
+    done: str = ""  # what was copied, in a sentence; empty: not all yet
+
+    @property
+    def is_pending(self) -> bool:
+        """Say whether there is something to do about it, or will be when the box runs."""
+        return not self.problem and not self.done
+
+
 class Policy(msgspec.Struct, frozen=True):
     """What a user may choose about saving and keeping. Times in seconds."""
 
@@ -170,7 +191,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """One saved state. Only ``state``, ``pins``, ``label`` and ``tested`` ever change."""
+    """One saved state. Only ``state``, ``pins``, ``label``, ``base`` and ``tested`` ever change."""
 
     number: int
     image: str
@@ -187,6 +208,7 @@ class Generation(msgspec.Struct, frozen=True):
     parent: int = 0
     tested: bool = False  # it was booted, and answered
     lacks: tuple[str, ...] = ()  # volumes that could not be saved, and why, in sentences
+    base: str = ""  # the base image under it, by the name that people gave; empty: not written down
 
     @property
     def is_ok(self) -> bool:
@@ -224,6 +246,9 @@ class Run(msgspec.Struct, frozen=True):
     instance: str | None = None
     spans: tuple[Span, ...] = ()
     lacks: tuple[str, ...] = ()  # what a rescue of it can not save, in sentences
+    carried: tuple[
+        str, ...
+    ] = ()  # devices that ``image`` has not: they are made from the snapshots they name
 
     def place(self, attempt: int) -> Place:
         """Where this attempt goes."""
@@ -270,6 +295,7 @@ class Project(msgspec.Struct, frozen=True):
     adopted: bool = False  # tags of an instance that we did not launch are still to be written
     moved: str = ""  # the store that it was moved to: nothing is done about it from here
     fork_of: tuple[str, int] | None = None  # uid and generation that are pinned until our first save
+    rebase: Rebase | None = None
     shunned: str | None = None  # the zone that had no capacity when the box was to start
     called_off: float | None = None  # when a start of ours was called off: it may take effect all the same
     given_up: tuple[int, ...] = ()  # runs whose volumes a person has given up
@@ -289,12 +315,22 @@ class Project(msgspec.Struct, frozen=True):
     @property
     def is_cycle(self) -> bool:
         """Say whether the box must go down first although it is wanted up."""
-        return self.rollback is not None or self.cycle is not Cycle.NONE
+        return self.rollback is not None or self.is_to_rebase or self.cycle is not Cycle.NONE
 
     @property
     def is_let_go(self) -> bool:
         """Say whether it must even be released, although it is wanted up."""
-        return self.rollback is not None or self.cycle is Cycle.RELAUNCH
+        return self.rollback is not None or self.is_to_rebase or self.cycle is Cycle.RELAUNCH
+
+    @property
+    def is_to_rebase(self) -> bool:
+        """Say whether it is to be saved and let go, to be launched from another base image."""
+        return self.rebase is not None and self.rebase.source is None
+
+    @property
+    def is_moving(self) -> bool:
+        """Say whether homes are being copied onto another base image, or will be as soon as the box runs."""
+        return self.rebase is not None and self.rebase.source is not None and self.rebase.is_pending
 
     @property
     def is_wanted_up(self) -> bool:

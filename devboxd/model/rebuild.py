@@ -77,7 +77,7 @@ def _bound(
     disks = tuple(
         replace(by_id[one.volume].disk, device=one.device, volume=one.volume)
         for one in box.attached
-        if one.volume in by_id
+        if one.volume in by_id and by_id[one.volume].rebase is None
     )
     text = f"{row.uid}-{token.run}-{token.attempt}"
     head = generations[-1] if generations else None

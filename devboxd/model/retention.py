@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from devboxd.model import tags
+from devboxd.model import rebase, tags
 from devboxd.model.change import BRISK
 from devboxd.model.ledger import Ledger
 from devboxd.model.probe import is_probe
@@ -43,6 +43,7 @@ def sweep(seen: Seen) -> Step | None:
     """The next chore; None where there is none. A Wait says when the next one is due."""
     return (
         reap(seen)
+        or rebase.stray(seen)
         or _own_at_last(seen)
         or retire(seen)
         or _forgotten(seen)
@@ -110,6 +111,8 @@ def retire(seen: Seen) -> Step | None:
     """(16) one generation too many. The row comes first; the image goes when no reader can still want it."""
     project = seen.project
     keep = kept(seen.generations, project.policy, seen.at) | {project.head, project.rollback}
+    if project.rebase is not None and not project.rebase.done:
+        keep |= {project.rebase.source}
     if project.phase is Phase.LAUNCHING and seen.run is not None:
         keep |= {seen.run.source}
     for one in seen.generations:
@@ -165,6 +168,8 @@ def is_spent(seen: Seen, volume: Volume) -> bool:
     """
     if not volume.is_there or volume.state != "available":
         return False
+    if volume.rebase is not None:
+        return not rebase.is_needed(seen, volume)
     if can_never_be_bound(volume.token, seen.project):
         return True
     read = read_token(volume.token)
@@ -205,13 +210,19 @@ def _collected(seen: Seen, garbage: list[Leftover], *, grace: float | None = Non
         return Tag(unmarked, tags.of_garbage(seen.at), "left over")
     held = _registered(seen.ec2.images, seen.ec2.snapshots)
     wait = seen.project.policy.grace if grace is None else grace
-    due = [((one.garbage or seen.at) + wait, one) for one in left if one.id not in held]
+    due = [(_due(one, seen.at, wait), one) for one in left if one.id not in held]
     for moment, one in due:
         if moment <= seen.at:
             return _dropped(one)
     return (
         Wait(max(BRISK, min(due, key=_moment)[0] - seen.at), "what is left over goes soon") if due else None
     )
+
+
+def _due(one: Leftover, at: float, grace: float) -> float:
+    """When it may go. A copy of an old root holds nothing of its own, and may still be attached by a late call."""
+    is_copy = isinstance(one, Volume) and one.rebase is not None
+    return (one.garbage or at) + (0.0 if is_copy else grace)
 
 
 def _moment(due: tuple[float, Leftover]) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from devboxd.model import tags
+from devboxd.model import rebase, tags
 from devboxd.model.change import BRISK, CALM, IMAGING, begin, begin_rescue, found, is_restarted, running_again
-from devboxd.model.commit import commit, saved_disks, unlike
+from devboxd.model.commit import commit, saved_disks, strange, unlike
 from devboxd.model.project import (
     Phase,
     Quality,
@@ -50,7 +50,9 @@ def running(seen: Seen) -> Step:
     if not project.is_wanted_up:
         return begin(seen, "asked to stop" if project.want is not Want.UP else "it is to come back changed")
     if project.snap is not None:
-        return live_image(seen, run, box)
+        return rebase.off(seen, box) or live_image(seen, run, box)
+    if project.is_moving:
+        return rebase.moving(seen, box)
     return Wait(CALM, "running")
 
 
@@ -115,7 +117,8 @@ def live_image(seen: Seen, run: Run, box: Box) -> Step:
     disks = saved_disks(run, seen.ec2.snapshots, image, project.snap)
     if image.state == "available" and isinstance(disks, str) and seen.waited_for(disks) < LAG:
         return Wait(IMAGING, disks)
-    if image.state != "available" or isinstance(disks, str) or unlike(run.boot, image.boot):
+    is_whole = image.state == "available" and not isinstance(disks, str)
+    if not is_whole or isinstance(disks, str) or strange(run, image) or unlike(run.boot, image.boot):
         reason = f"no snapshot was made: the image is {image.state}"
         return Write("snapshot", replace(project, snap=None, reason=reason), reason)
     return commit(seen, run, image, disks, quality=Quality.CRASH, phase=Phase.RUNNING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from devboxd.model import tags
+from devboxd.model import rebase, tags
 from devboxd.model.change import (
     BRISK,
     IMAGING,
@@ -68,6 +68,8 @@ def _stop(seen: Seen, box: Box) -> Step:
         return up_after_all(seen, box)
     if project.is_wanted_up:
         return running_again(seen, box, "goes on: the save was cancelled")
+    if (step := rebase.off_before_stop(seen, box)) is not None:
+        return step
     if not seen.hooked:
         return RunHook(box.id, project.save or 0)
     return Stop(box.id)
@@ -96,6 +98,8 @@ def _save_stopped(seen: Seen, box: Box) -> Step:
     project, run, image = seen.project, seen.run, seen.image
     if run is None or project.save is None:
         return Wait(BRISK, "the run is not readable yet")
+    if (step := rebase.off(seen, box)) is not None:
+        return step
     if project.stamp is None:
         return _start_instead(seen) if project.is_wanted_up else _stamped(seen, run, box)
     if image is None:

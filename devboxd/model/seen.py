@@ -65,6 +65,8 @@ class Volume(msgspec.Struct, frozen=True):
     disk: Disk  # its device is that of the attachment; empty where it has none
     token: str | None = None
     attached_to: str | None = None
+    attachment: str = ""  # attaching, attached, detaching, busy
+    rebase: str | None = None  # it is a copy of an old root, made with this token: no volume of the box
     garbage: float | None = None
     tags: dict[str, str] = {}
 
@@ -135,6 +137,7 @@ class Seen(msgspec.Struct, frozen=True, dict=True):
     """One look. ``at``: Unix seconds.
 
     ``hooked``: the pre-stop hook of the current save has run, or can not.
+    ``reached``: a session to the box has answered since it was started last.
     ``put_off``: resources whose deletion was refused a moment ago.
     ``waited``: what the last look had to wait for, and for how many seconds in looks of its own.
     """
@@ -146,6 +149,7 @@ class Seen(msgspec.Struct, frozen=True, dict=True):
     at: float
     hooked: bool = False
     put_off: frozenset[str] = frozenset()
+    reached: bool = False
     waited: tuple[str, float] = ("", 0.0)
 
     def waited_for(self, why: str) -> float:

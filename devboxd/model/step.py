@@ -53,6 +53,21 @@ class TryBox(msgspec.Struct, frozen=True):
     generation: int
 
 
+class Reach(msgspec.Struct, frozen=True):
+    """(B1) Ask the box whether a session answers: it has booted then. Repeatable."""
+
+    instance: str
+
+
+class MoveIn(msgspec.Struct, frozen=True):
+    """(B4) On the box: copy the homes from this volume, in the background. Asked again it says how far it is."""
+
+    instance: str
+    volume: str
+    device: str
+    token: str
+
+
 class UnpinFork(msgspec.Struct, frozen=True):
     """Take our pin off the generation of another project that we were forked from."""
 
@@ -134,6 +149,35 @@ class GrowFileSystem(msgspec.Struct, frozen=True):
     size_gib: int
 
 
+class MakeVolume(msgspec.Struct, frozen=True):
+    """(B2) CreateVolume: a copy of an old root for as long as homes are taken from it. Repeatable by its token."""
+
+    token: str
+    zone: str
+    disk: Disk
+    tags: dict[str, str]
+
+
+class Attach(msgspec.Struct, frozen=True):
+    """(B3) AttachVolume. Repeatable: what is attached already is in use, and looked at."""
+
+    volume: str
+    instance: str
+    device: str
+
+
+class TakeOff(msgspec.Struct, frozen=True):
+    """(B5) DetachVolume; a box that runs is asked to let go of it first. Repeatable.
+
+    ``force`` for a box that does not run only.
+    """
+
+    volume: str
+    instance: str
+    is_up: bool = False
+    force: bool = False
+
+
 class MakeImage(msgspec.Struct, frozen=True):
     """(5) CreateImage with NoReboot, always. Repeatable by its unique name."""
 
@@ -195,6 +239,9 @@ Ec2Call = (
     | KeepVolumes
     | ChangeType
     | GrowVolume
+    | MakeVolume
+    | Attach
+    | TakeOff
     | MakeImage
     | MakeSnapshot
     | MakeImageOf
@@ -203,5 +250,5 @@ Ec2Call = (
     | DropImage
     | DropSnapshot
 )
-Call = Ec2Call | RunHook | GrowFileSystem | TryBox | UnpinFork
+Call = Ec2Call | RunHook | GrowFileSystem | TryBox | Reach | MoveIn | UnpinFork
 Step = Wait | Write | Erase | Call

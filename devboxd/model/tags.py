@@ -19,6 +19,9 @@ RUN: Final = "devbox:run"
 LAUNCH: Final = "devbox:launch"  # launch token
 SAVE: Final = "devbox:save"  # save number
 STAMP: Final = "devbox:stamp"  # LaunchTime that the save is of; empty: a running box, or a rescue
+REBASE: Final = (
+    "devbox:rebase"  # on a copy of an old root, there until the home is taken from it: its client token
+)
 GENERATION: Final = "devbox:gen"
 GARBAGE: Final = (
     "devbox:gc"  # Unix time in seconds since when it is left over; IAM lets nothing else be deleted
@@ -71,6 +74,11 @@ def of_save(project: Project, number: int) -> dict[str, str]:
     """Image and snapshots of one save."""
     stamp = "" if project.stamp is None else f"{project.stamp:.0f}"
     return {**of_project(project, project.spec.tags), RUN: str(project.run), SAVE: str(number), STAMP: stamp}
+
+
+def of_old_root(project: Project, token: str) -> dict[str, str]:
+    """A copy of the root volume that homes are taken from. It has no launch token: it is no volume of the box."""
+    return {**of_project(project, project.spec.tags), RUN: str(project.run), REBASE: token}
 
 
 def of_generation(generation: Generation) -> dict[str, str]:

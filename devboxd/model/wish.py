@@ -16,6 +16,7 @@ from devboxd.model.box import Account
 from devboxd.model.change import resumed
 from devboxd.model.disuse import is_archived
 from devboxd.model.ledger import Ledger
+from devboxd.model.offer import Base, ordered_disks
 from devboxd.model.project import (
     GIVEN_UP_KEPT,
     Cycle,
@@ -26,6 +27,7 @@ from devboxd.model.project import (
     Place,
     Policy,
     Project,
+    Rebase,
     Run,
     Span,
     Spec,
@@ -125,6 +127,7 @@ def up(known: Ledger, *, spec: Spec | None = None, rollback: int | None = None) 
         want=Want.UP,
         spec=spec or project.spec,
         rollback=rollback if rollback is not None else project.rollback,
+        rebase=project.rebase if rollback is None else _if_begun(project),
         reason="" if project.want is not Want.UP else project.reason,
     )
     return _asked(known, changed, "up" if rollback is None else f"up, from generation {rollback}")
@@ -140,7 +143,9 @@ def down(known: Ledger, want: Want, why: str = "", *, verify: bool | None = None
     if want is Want.WARM and project.phase in (Phase.READY, Phase.ABSENT):
         want = project.want if project.want is not Want.UP else Want.COLD
     policy = project.policy if verify is None else replace(project.policy, verify=verify)
-    changed = replace(project, want=want, rollback=None, cycle=Cycle.NONE, policy=policy)
+    changed = replace(
+        project, want=want, rollback=None, cycle=Cycle.NONE, policy=policy, rebase=_if_begun(project)
+    )
     return _asked(known, changed, ("stop" if want is Want.WARM else "terminate") + (why and f", {why}"))
 
 
@@ -150,6 +155,8 @@ def down_if_idle(known: Ledger, seen: Project, want: Want, why: str) -> Write | 
     is_same = (now.uid, now.instance, now.launched) == (seen.uid, seen.instance, seen.launched)
     if not is_same or now.phase is not Phase.RUNNING or not now.is_wanted_up or now.snap is not None:
         return None
+    if now.is_moving:
+        return None  # what is copied is nobody's input, and no idleness
     return down(known, want, why)
 
 
@@ -168,7 +175,7 @@ def cancel(known: Ledger) -> Write:
         warm = project.phase in (Phase.STARTING, Phase.WARM)
         step = down(known, Want.WARM if warm else Want.COLD)
     elif goes_down and (project.want is not Want.UP or project.is_cycle):
-        changed = replace(project, want=Want.UP, rollback=None, cycle=Cycle.NONE)
+        changed = replace(project, want=Want.UP, rollback=None, cycle=Cycle.NONE, rebase=_if_begun(project))
         step = _asked(known, changed, "cancel")
     else:
         step = None
@@ -309,6 +316,8 @@ def drop(known: Ledger, number: int, *, force: bool = False) -> Write:
     """
     project, one = known.project, generation(known, number)
     needed = {project.head, project.rollback}
+    if project.rebase is not None and not project.rebase.done:
+        needed.add(project.rebase.source)
     if project.phase is Phase.LAUNCHING and known.run is not None:
         needed.add(known.run.source)
     if one.number in needed:
@@ -340,6 +349,43 @@ def resize(known: Ledger, *, places: tuple[Place, ...] | None, root_gib: int | N
     cycle = Cycle.RESTART if other and is_up and project.cycle is Cycle.NONE else project.cycle
     changed = replace(project, spec=spec, cycle=cycle)
     return _asked(known, changed, f"resize to {', '.join(sorted(types))}, {spec.root_gib or root} GiB")
+
+
+def goes_on(known: Ledger, name: str) -> bool:
+    """Say whether a rebase onto this image is under way or has failed: asked again, it goes on."""
+    rebase = known.project.rebase
+    return rebase is not None and not rebase.done and name in (rebase.base, rebase.image)
+
+
+def rebase(known: Ledger, name: str, base: Base | None) -> Write | None:
+    """Another base image under the project, its homes kept; ``base``: what ``name`` stands for, None to go on.
+
+    Raises:
+        WrongState: it has nothing to keep, or is being put onto another image.
+    """
+    project = _usable(known)
+    old = project.rebase
+    if goes_on(known, name):
+        assert old is not None
+        tried = replace(old, problem="", tries=old.tries + 1) if old.problem else old
+        changed = replace(project, want=Want.UP, rebase=tried, reason="" if old.problem else project.reason)
+        return _asked(known, changed, f"rebase onto {name}, again")
+    if not project.head and project.phase in (Phase.ABSENT, Phase.READY, Phase.LAUNCHING):
+        raise WrongState(
+            f"{project.name} has nothing to keep: it was never saved",
+            hint=f"devboxctl launch {project.name} --base {name}",
+        )
+    if old is not None and old.source is not None and not old.done:
+        raise WrongState(
+            f"{project.name} is being put onto {old.base} already",
+            hint=f"devboxctl launch {project.name} --from {old.source} goes back first",
+        )
+    if base is None:
+        raise WrongState(f"{project.name} is not being put onto {name} any more", hint="ask again")
+    disks = ordered_disks(base, None)
+    wanted = Rebase(name, base.image, disks, base.boot)
+    changed = replace(project, want=Want.UP, rebase=wanted, rollback=None, cycle=Cycle.NONE)
+    return _asked(known, changed, f"rebase onto {name}")
 
 
 def check_disk(known: Ledger, gib: int | None) -> None:
@@ -497,6 +543,11 @@ def _usable(known: Ledger) -> Project:
             hint=f"mend it and run: devboxctl ops resume {project.name}",
         )
     return project
+
+
+def _if_begun(project: Project) -> Rebase | None:
+    """A rebase that another wish takes the place of, unless it has begun: then it goes on when the box runs."""
+    return None if project.is_to_rebase else project.rebase
 
 
 def _asked(known: Ledger, changed: Project, text: str) -> Write | None:

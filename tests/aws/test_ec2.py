@@ -55,6 +55,10 @@ EVERY: list[Any] = [
     step.DropVolume(V),
     step.DropImage(A),
     step.DropSnapshot(S),
+    step.MakeVolume("uid-2-5-0", "us-east-1a", replace(RUN.disks[0], source=S), TAGS),
+    step.Attach(V, I, "/dev/sdp"),
+    step.TakeOff(V, I, is_up=True),
+    step.TakeOff(V, I, force=True),
 ]
 
 
@@ -136,6 +140,23 @@ def test_spot_is_asked_for_without_what_ec2_refuses_for_it() -> None:
     assert options == {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"}
     assert "spot-instances-request" in {one["ResourceType"] for one in request["TagSpecifications"]}
     assert "DisableApiTermination" not in request
+
+
+def test_what_the_image_has_not_names_its_snapshot() -> None:
+    """A launch from another base: its data volumes come from the generation, its root from the image."""
+    data = replace(RUN.disks[1], source=S)
+    request = said(
+        step.Launch("t", PLACE, replace(RUN, disks=(RUN.disks[0], data), carried=("/dev/sdf",)), TAGS)
+    )
+    assert [one["Ebs"].get("SnapshotId") for one in request["BlockDeviceMappings"]] == [None, S]
+
+
+def test_a_copy_of_an_old_root_is_encrypted_tagged_and_made_once() -> None:
+    request = said(step.MakeVolume("uid-2-5-0", "us-east-1a", replace(RUN.disks[0], source=S), TAGS))
+    assert (request["Encrypted"], request["ClientToken"], request["SnapshotId"]) == (True, "uid-2-5-0", S)
+    assert [one["ResourceType"] for one in request["TagSpecifications"]] == ["volume"]
+    assert "Iops" not in request
+    assert "Force" not in said(step.TakeOff(V, I, is_up=True))
 
 
 def test_a_profile_may_be_a_name_or_an_arn() -> None:

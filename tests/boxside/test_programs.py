@@ -30,7 +30,20 @@ KNOWN = {
     "shutil": {"rmtree", "which"},
     "collections": {"deque"},
     "glob": {"glob"},
-    "errno": {"EHOSTUNREACH", "EINPROGRESS", "ENOENT", "ENOTDIR", "EPERM", "errorcode"},
+    "errno": {
+        *(
+            "EDQUOT",
+            "EHOSTUNREACH",
+            "EINPROGRESS",
+            "ENOENT",
+            "ENOSPC",
+            "ENOTDIR",
+            "ENOTSUP",
+            "EPERM",
+            "EXDEV",
+        ),
+        "errorcode",
+    },
     "fcntl": {"LOCK_EX", "LOCK_NB", "flock", "ioctl"},
     "hashlib": {"sha256"},
     "hmac": {"compare_digest", "new"},
@@ -70,16 +83,18 @@ KNOWN = {
             "isatty",
         ),
         *("mkdir", "pathsep"),
+        *("O_NOFOLLOW", "O_TRUNC", "SEEK_CUR", "chown", "execvp", "fdopen", "getxattr", "kill", "link"),
+        *("listxattr", "major", "minor", "mkfifo", "setxattr", "stat_result", "symlink", "sync", "utime"),
         *("killpg", "lstat", "makedirs", "open", "openpty", "path", "pipe", "read", "rename", "set_blocking"),
         *("setsid", "stat", "strerror", "tcgetpgrp", "umask", "unlink", "urandom", "waitpid", "write"),
     },
-    "re": {"compile"},
+    "re": {"compile", "sub"},
     "resource": {"RLIMIT_NOFILE", "getrlimit", "setrlimit"},
     "select": {"select"},
     "selectors": {"DefaultSelector", "EVENT_READ", "EVENT_WRITE"},
     "signal": {
         *("SIGCHLD", "SIGCONT", "SIGHUP", "SIGINT", "SIGPIPE", "SIGQUIT", "SIGTERM", "SIG_DFL", "SIG_IGN"),
-        *("set_wakeup_fd", "signal"),
+        *("SIGKILL", "set_wakeup_fd", "signal"),
     },
     "socket": {
         *(
@@ -93,6 +108,10 @@ KNOWN = {
             "SO_ERROR",
         ),
         *("SO_LINGER", "SO_REUSEADDR", "TCP_NODELAY", "getaddrinfo", "inet_aton", "socket"),
+    },
+    "stat": {
+        *("S_IFDIR", "S_IFIFO", "S_IFLNK", "S_IFMT", "S_IFREG", "S_IFSOCK", "S_IMODE", "S_ISDIR", "S_ISLNK"),
+        "S_ISREG",
     },
     "struct": {"Struct", "pack", "unpack"},
     "subprocess": {"DEVNULL", "PIPE", "Popen", "STDOUT", "TimeoutExpired", "run"},
@@ -112,13 +131,14 @@ KNOWN = {
         ),
         *("tcgetattr", "tcsetattr"),
     },
-    "time": {"monotonic", "process_time", "sleep", "time"},
+    "time": {"monotonic", "process_time", "sleep", "strftime", "time"},
     "zlib": {"Z_SYNC_FLUSH", "compressobj", "crc32", "decompress"},
 }
 FROM = {"bisect", "collections", "collections.abc", "typing"}  # whose names are all old
 # Bytes of what travels: these two go packed, on their own; the others share a document parameter with a command.
-# That of jobs shares it with a command of 4,000 characters at most, that of panes with nothing: its request is its input.
-LONGEST = {"bridgehead": 36_000, "activity": 24_000, "jobs": 8_000, "panes": 7_000}
+# That of jobs shares it with a command of 4,000 characters at most, that of panes with nothing: its request is its input,
+# and that of rebase with a script and a short request.
+LONGEST = {"bridgehead": 36_000, "activity": 24_000, "jobs": 8_000, "panes": 7_000, "rebase": 20_000}
 NEW_BUILTINS = {"aiter", "anext", "ExceptionGroup", "BaseExceptionGroup", "EncodingWarning", "breakpoint"}
 
 

@@ -69,6 +69,8 @@ COMMANDS = [
     ["terminate", "gpu"],
     ["reboot", "gpu"],
     ["resize", "gpu", "--disk", "80"],
+    ["rebase", "gpu", "--onto", "other", "--yes"],
+    ["rebase", "gpu", "--onto", "other", "--dry-run"],
     ["rename", "gpu", "cpu"],
     ["fork", "gpu", "cpu"],
     ["adopt", "i-0a", "gpu"],

@@ -47,6 +47,48 @@ def test_where_capacity_was_missing_is_said_while_the_next_zone_is_tried(
     assert "launching: no machine free there; next: us-east-1b\n" in capsys.readouterr().err
 
 
+def rebased(daemon: FakeDaemon, end: dict[str, Any], *, running: bool = False) -> None:
+    """A daemon that puts a project onto another image, with this end."""
+    plan = {"project": project("ready"), "calls": [], "running": running}
+    daemon.routes["POST projects/work/rebase/plan"] = plan
+    daemon.routes["POST projects/work/rebase"] = project("ready", pending=True)
+    daemon.routes["GET projects/work/progress"] = [{"project": end, "done": True}]
+    daemon.routes["GET projects/work"] = end
+
+
+def test_homes_that_did_not_come_over_are_a_failure_with_both_ways_on(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The box runs, and that is not what was asked for."""
+    reason = "the homes of generation 4 are not copied: no room; devboxctl rebase work --onto other goes on"
+    rebased(daemon, project("running", reason=reason, rebase="not here", base="other", way_back=4))
+    assert run(["rebase", "work", "--onto", "other"]) == 1
+    err = capsys.readouterr().err
+    assert "work is not rebased: the homes of generation 4 are not copied: no room\n" in err
+    assert "devboxctl rebase work --onto other goes on; devboxctl launch work --from 4 goes back" in err
+
+
+def test_a_launch_from_the_new_image_that_comes_to_nothing_says_the_way_back(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rebased(daemon, project("ready", reason="no capacity", rebase="to be copied", way_back=4))
+    assert run(["rebase", "work", "--onto", "other"]) == 1
+    assert "devboxctl launch work --from 4 goes back" in capsys.readouterr().err
+
+
+def test_a_box_that_runs_goes_down_only_when_that_was_said(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script says --yes; without it nothing is asked of the daemon but the plan."""
+    rebased(daemon, project("running", base="other", way_back=4), running=True)
+    assert run(["rebase", "work", "--onto", "other"]) == 2
+    assert "the box of work is stopped and saved, and comes back on other" in capsys.readouterr().err
+    assert run(["rebase", "work"]) == 2
+    assert "--onto is missing" in capsys.readouterr().err
+    assert not [one for one in daemon.requests if one[:2] == ("POST", "projects/work/rebase")]
+    assert run(["rebase", "work", "--onto", "other", "--yes"]) == 0
+
+
 @pytest.mark.parametrize(
     ("reason", "words"),
     [

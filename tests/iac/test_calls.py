@@ -15,8 +15,10 @@ from botocore.session import Session
 from devboxd.aws.errors import action
 from devboxd.model.policy import Audience, Place, policy
 from devboxd.model.project import Phase
+from devboxd.model.tags import REBASE
 from tests.control.fakes import LoopClock
-from tests.lifecycle.kit import OWNER, Bench, bench, start, stop
+from tests.lifecycle.kit import OWNER, Bench, Ran, bench, start, stop
+from tests.lifecycle.test_rebase_verb import COPYING, DONE, SCRIPT, is_done
 from tests.lifecycle.test_rounds import elsewhere, run
 
 AWS = Path(__file__).parents[2] / "devboxd" / "aws"
@@ -203,8 +205,9 @@ def checks(
         for id_ in ids:
             where, context = existing(id_)
             yield name, where, context
+        is_secret = {"ec2:Encrypted": str(params.get("Encrypted")).lower()} if "Encrypted" in params else {}
         for kind, tags in new.items():
-            yield name, arn(kind, "*"), tags
+            yield name, arn(kind, "*"), {**tags, **is_secret}
     for kind, tags in new.items():
         yield "ec2:CreateTags", arn(kind, "*"), {**tags, "ec2:CreateAction": operation}
 
@@ -273,6 +276,56 @@ async def test_a_whole_life_of_a_box_is_within_its_owners_policy() -> None:
         if name in ("ec2:DeleteVolume", "ec2:DeleteSnapshot", "ec2:DeregisterImage"):
             unmarked = {key: value for key, value in context.items() if not key.endswith("/devbox:gc")}
             assert not permits(both, name, where, unmarked)
+
+
+@pytest.mark.looptime
+async def test_a_rebase_is_within_its_owners_policy() -> None:
+    """A copy of an old root of one's own, encrypted, on a box of one's own."""
+    one = await start(bench())
+    one.runner.answers[SCRIPT] = Ran(0, DONE)
+    await one.launched(profile=PROFILE)
+    asked = recorded(one)
+    await one.projects.rebases.rebase("api", "debian-13")
+    await one.until("api", is_done)
+    await asyncio.sleep(600)
+    await stop(one)
+    both = (Audience.CONNECT, Audience.USER)
+    assert [row for row in asked if not permits(both, *row)] == []
+    new = {"ec2:CreateVolume", "ec2:AttachVolume", "ec2:DetachVolume"}
+    assert {name for name, _, _ in asked} >= new
+    for name, where, context in asked:
+        if name not in new:
+            continue
+        theirs = {
+            key: "somebody" if key.endswith("/devbox:owner") else value for key, value in context.items()
+        }
+        assert not permits(both, name, where, theirs)
+        plain = {key: value for key, value in context.items() if not key.endswith("Encrypted")}
+        assert plain == context or not permits(both, name, where, plain), (name, where)
+
+
+@pytest.mark.looptime
+async def test_the_function_takes_an_old_root_off_before_it_saves() -> None:
+    """A daemon died in the middle of a rebase, and the box is to go."""
+    one = await start(bench())
+    one.runner.answers[SCRIPT] = Ran(0, COPYING)
+    await one.launched(profile=PROFILE)
+    await one.projects.rebases.rebase("api", "debian-13")
+    await one.until("api", lambda row: row.is_moving and row.phase is Phase.RUNNING)
+    while not any(v.attachment for v in one.model.tables.volumes.values() if REBASE in v.tags):
+        await one.fleet.changed(5.0)
+    await stop(one)
+    fresh = bench(one.store, model=one.model)
+    asked = recorded(fresh)
+    await fresh.projects.terminate("api")
+    for _ in range(4):
+        fleets, lines = elsewhere(fresh, limited=True)
+        await run(fresh, fleets, lines)
+        await asyncio.sleep(400)
+    assert (await fresh.projects.get("api")).project.phase is Phase.READY
+    assert not [v for v in one.model.tables.volumes.values() if REBASE in v.tags]
+    assert "ec2:DetachVolume" in {name for name, _, _ in asked}
+    assert [row for row in asked if not permits((Audience.RECONCILER,), *row)] == []
 
 
 @pytest.mark.looptime

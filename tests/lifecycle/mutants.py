@@ -56,13 +56,13 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
         Edit("model/rescue.py", "if waited < LAG or not is_adrift(seen, is_late=waited >= HOPELESS_AFTER):", "if False:"),
     ),
     "dies-with-the-box": (
-        Edit("aws/ec2.py", '**_secret(disk), "DeleteOnTermination": False', '**_secret(disk), "DeleteOnTermination": True'),
+        Edit("aws/ec2.py", '**_carried(run, disk),\n                    "DeleteOnTermination": False', '**_carried(run, disk),\n                    "DeleteOnTermination": True'),
         Edit("model/running.py", "for one in box.attached if one.dies_with_box", "for one in box.attached if False"),
     ),
     # And more.
     "one-phase-deletion": (
         Edit("model/retention.py", "if one.garbage is None):\n", "if False):\n"),
-        Edit("model/retention.py", "((one.garbage or seen.at) + wait, one)", "((one.garbage or 0.0), one)"),
+        Edit("model/retention.py", "return (one.garbage or at) + (0.0 if is_copy else grace)", "return one.garbage or 0.0"),
     ),
     "volumes-of-the-open-run": (
         Edit("model/retention.py", "read.run > seen.project.closed", "read.run > seen.project.run"),
@@ -118,6 +118,31 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
     "retire-what-is-launched-from": (
         Edit("model/retention.py", "seen.at) | {project.head, project.rollback}", "seen.at) - {project.head}"),
     ),
+    # An old root beside the new one.
+    "old-root-is-a-volume-of-the-box": (Edit("model/change.py", "if by_id[one.volume].rebase is None]", "]"),),
+    "boots-with-two-roots": (
+        Edit("model/launch.py", "    if (step := rebase.off(seen, box)) is not None:\n        return step\n", ""),
+        Edit("model/save.py", "    if (step := rebase.off(seen, box)) is not None:\n        return step\n", ""),
+        Edit("model/save.py", "    if (step := rebase.off_before_stop(seen, box)) is not None:\n        return step\n", ""),
+        Edit("model/retention.py", "        or rebase.stray(seen)\n", ""),
+    ),
+    "imaged-with-the-old-root": (
+        Edit("model/save.py", "    if (step := rebase.off(seen, box)) is not None:\n        return step\n", ""),
+        Edit("model/commit.py", "if foreign := strange(run, image):", "if foreign := []:"),
+    ),
+    "old-root-is-never-swept": (
+        Edit("model/retention.py", "return not rebase.is_needed(seen, volume)", "return False"),
+    ),
+    "one-token-for-all-copies": (
+        Edit("model/rebase.py", "-{project.saves}-{rebase.tries if rebase else 0}", "-0"),
+    ),
+    "way-back-is-retired": (
+        Edit("model/rebase.py", "pins=head.pins if KEPT in head.pins else (*head.pins, KEPT),", "pins=head.pins,"),
+        Edit("model/retention.py", "        keep |= {project.rebase.source}\n", "        pass\n"),
+    ),
+    "homes-of-what-was-saved-last": (
+        Edit("model/rebase.py", "source = seen.generation(rebase.source)", "source = seen.head"),
+    ),
 }  # fmt: skip
 
 
@@ -158,7 +183,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
 def caught_by(name: str) -> str:
     """Say what catches a mutant; empty: nothing does."""
     sys.meta_path.insert(0, _Finder(MUTANTS[name]))
-    from tests.lifecycle import playing, swarm, test_crashes  # only now: with the edit
+    from tests.lifecycle import playing, swarm, test_crashes, test_rebase  # only now: with the edit
 
     try:
         changes = test_crashes.run({}).mutations
@@ -166,6 +191,8 @@ def caught_by(name: str) -> str:
             test_crashes.run({number: test_crashes.DEADLY[number % len(test_crashes.DEADLY)]})
         for one in playing.ALL:
             playing.play(one)
+        for script in test_rebase.SCRIPTS.values():
+            test_rebase.play({}, script=script)
     except Exception as error:  # noqa: BLE001 - however it shows
         return f"the script: {error}".splitlines()[0]
     for seed in range(SEEDS):

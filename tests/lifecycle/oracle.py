@@ -18,7 +18,7 @@ from devboxd.simulator.ec2.records import Image, Instance, Snapshot, Volume
 from tests.lifecycle.world import OWNER, World
 
 ALIVE: Final = ("pending", "running", "stopping", "stopped")
-CREATING: Final = ("RunInstances", "CreateImage", "RegisterImage", "CreateSnapshot")
+CREATING: Final = ("RunInstances", "CreateImage", "RegisterImage", "CreateSnapshot", "CreateVolume")
 Key = tuple[str, str]  # uid and device
 
 
@@ -39,6 +39,8 @@ class Oracle:
     decided: dict[str, tuple[Seen, Step]] = field(default_factory=dict)  # the last decision, by project
     stamps: dict[str, set[float]] = field(default_factory=dict)  # of generations, by launch token
     terminated_with: dict[str, set[float]] = field(default_factory=dict)
+    copies: set[str] = field(default_factory=set)  # volumes that were made of an old root
+    went_back: dict[str, int] = field(default_factory=dict)  # the last run before going back, by project
     _checked: int = -1
     _commits: int = 0
 
@@ -68,13 +70,19 @@ class Oracle:
                 self._no_loss(uid, ledger)
                 self._head_is_whole(ledger)
                 self._one_box(ledger)
+                self._way_back(ledger)
 
     def _follow(self, uid: str, ledger: Ledger) -> None:
         """What volumes of bound launches hold is what must never be lost; the last writes come with the power cut."""
         for volume in self.world.model.tables.volumes.values():
+            if tags.REBASE in volume.tags:
+                self.copies.add(volume.id)
             if volume.attachment is not None:
                 self.devices[volume.id] = volume.attachment.device
             device = self.devices.get(volume.id)
+            token = read_token(volume.tags.get(tags.LAUNCH))
+            if token is not None and token.run <= self.went_back.get(uid, 0):
+                continue  # what it holds is in the generation that was made before going back
             if device is not None and volume.tags.get(tags.LAUNCH) in ledger.project.bound:
                 key = (uid, device)
                 self.lineage.setdefault(key, set()).add(volume.content)
@@ -127,6 +135,15 @@ class Oracle:
                 return f"{disk.snapshot} of the head is {snapshot.state if snapshot else 'not there'}"
         return ""
 
+    def _way_back(self, ledger: Ledger) -> None:
+        """S12: while homes are to be copied from a generation, it is whole."""
+        rebase = ledger.project.rebase
+        if rebase is None or rebase.source is None or rebase.done:
+            return
+        source = next((one for one in ledger.generations if one.number == rebase.source and one.is_ok), None)
+        if source is None or self._lacks(source):
+            self.fail("S12", f"generation {rebase.source}, with the homes, is not whole")
+
     def _one_box(self, ledger: Ledger) -> None:
         """S7: one bound instance at most is anything but gone."""
         alive = [
@@ -167,6 +184,7 @@ class Oracle:
         ledger = self.world.ledger(uid or "")
         if name == "StartInstances" and ledger is not None:
             self._is_stray(target, ledger)
+            self._boots_from_its_own(target)
         if ledger is None or ledger.project.phase is Phase.DELETING:
             return
         if name == "TerminateInstances" and isinstance(record, Instance):
@@ -175,6 +193,13 @@ class Oracle:
             self._may_delete_volume(record, ledger)
         if name in ("DeregisterImage", "DeleteSnapshot") and isinstance(record, Image | Snapshot):
             self._may_delete_image(record, ledger)
+
+    def _boots_from_its_own(self, instance: str) -> None:
+        """S13: we start no box that has an old root beside its own. A hand in the console may."""
+        record = self.world.model.tables.instances[instance]
+        for volume in self.world.model.tables.volumes_of(instance):
+            if tags.REBASE in volume.tags and record.state.value == "stopped":
+                self.fail("S13", f"{instance} is started with {volume.id}, an old root")
 
     def _is_stray(self, instance: str, ledger: Ledger) -> None:
         """A start that was on its way for so long that nobody can know any more whose it was."""
@@ -186,7 +211,7 @@ class Oracle:
             given = {one["Key"]: one["Value"] for one in specification["Tags"]}
             if given.get(tags.OWNER) != OWNER or not given.get(tags.UID) or not given.get(tags.PROJECT):
                 self.fail("S8", f"{name} makes a {specification['ResourceType']} without our tags")
-            if tags.RUN not in given or not {tags.LAUNCH, tags.SAVE} & set(given):
+            if tags.RUN not in given or not {tags.LAUNCH, tags.SAVE, tags.REBASE} & set(given):
                 self.fail("S8", f"{name} makes a {specification['ResourceType']} of no run or save")
 
     def _record(self, target: str) -> Instance | Volume | Image | Snapshot | None:
@@ -207,6 +232,10 @@ class Oracle:
 
     def _may_delete_volume(self, volume: Volume, ledger: Ledger) -> None:
         """S3: its launch was never bound, or its run is closed; and it was marked in an earlier pass."""
+        if tags.REBASE in volume.tags:
+            if volume.snapshot not in self.world.model.tables.snapshots or tags.GARBAGE not in volume.tags:
+                self.fail("S3", f"{volume.id} is deleted: it is no copy of what there is, or was not marked")
+            return
         token = read_token(volume.tags.get(tags.LAUNCH))
         bound = volume.tags.get(tags.LAUNCH) in ledger.project.bound
         if token is None or (bound and token.run > ledger.project.closed):
@@ -240,6 +269,9 @@ class Oracle:
         self._dead_at_rescue(before, after)
         if not self.world.is_asking:
             self._wish_is_the_users(before, after)
+        if after.project.head > before.project.head:
+            self._only_its_own(after)
+            self._goes_back(before, after)
         now = {one.number: one for one in after.generations}
         for one in after.generations:
             if one.stamp is not None and after.run is not None and one.run == after.run.number:
@@ -250,6 +282,31 @@ class Oracle:
                 continue
             if other is None or _fixed(other) != _fixed(one) or (other.is_ok and not one.is_ok):
                 self.fail("S5", f"generation {one.number} is rewritten")
+
+    def _goes_back(self, before: Ledger, after: Ledger) -> None:
+        """The user wants what was once: from now on that is what must not be lost."""
+        head = next(one for one in after.generations if one.number == after.project.head)
+        if not any(one.image == head.image for one in before.generations):
+            return
+        uid, snapshots = after.project.uid, self.world.model.tables.snapshots
+        self.went_back[uid] = after.project.run
+        self.newest = {key: found for key, found in self.newest.items() if key[0] != uid}
+        for disk in head.disks:
+            key = (uid, disk.device)
+            self.newest[key] = snapshots[disk.snapshot or ""].content
+            self.lineage.setdefault(key, set()).add(self.newest[key])
+
+    def _only_its_own(self, ledger: Ledger) -> None:
+        """S14: what a generation is launched from has its volumes and no others, least of all an old root."""
+        head = next(one for one in ledger.generations if one.number == ledger.project.head)
+        image = self.world.model.tables.images.get(head.image)
+        devices = {disk.device for disk in head.disks}
+        if foreign := [disk.volume for disk in head.disks if disk.volume in self.copies]:
+            self.fail("S14", f"generation {head.number} has {foreign}, copies of an old root")
+        if image is not None and {one.device for one in image.mappings} != devices:
+            self.fail(
+                "S14", f"{image.id} has {sorted(one.device for one in image.mappings)}, not {sorted(devices)}"
+            )
 
     def _dead_at_rescue(self, before: Ledger, after: Ledger) -> None:
         """R1: absence is not death."""
@@ -296,6 +353,7 @@ class Oracle:
         project = ledger.project
         if project.phase in (Phase.READY, Phase.WARM) and project.head:
             self._head_holds_all(uid, ledger)
+        self._homes_are_copied(uid, ledger)
         kept_images = {one.image for one in ledger.generations}
         kept_snapshots = {disk.snapshot for one in ledger.generations for disk in one.disks}
         tables = self.world.model.tables
@@ -323,6 +381,16 @@ class Oracle:
         if left:
             self.fail("V3", f"{', '.join(left)} are left over in {project.phase}")
 
+    def _homes_are_copied(self, uid: str, ledger: Ledger) -> None:
+        """V6: a rebase that is done has the homes of its source, and of nothing else."""
+        rebase = ledger.project.rebase
+        source = next((one for one in ledger.generations if rebase and one.number == rebase.source), None)
+        if rebase is None or not rebase.done or source is None:
+            return
+        snapshot = next(one.snapshot for one in source.disks if one.device == source.boot.root_device)
+        if self.world.moved.get(uid) != snapshot:
+            self.fail("V6", f"the homes are those of {self.world.moved.get(uid)}, not of {snapshot}")
+
     def _head_holds_all(self, uid: str, ledger: Ledger) -> None:
         head = next(one for one in ledger.generations if one.number == ledger.project.head)
         image = self.world.model.tables.images[head.image]
@@ -331,8 +399,15 @@ class Oracle:
                 continue
             mapped = next((one for one in image.mappings if one.device == device), None)
             snapshot = self.world.model.tables.snapshots.get(mapped.snapshot or "") if mapped else None
+            if mapped is None and self._is_old_root(ledger, device):
+                continue  # it is in the generation that is the way back
             if snapshot is None or snapshot.content < content:
                 self.fail("V2", f"{device} of the head has {snapshot and snapshot.content}, not {content}")
+
+    def _is_old_root(self, ledger: Ledger, device: str) -> bool:
+        rebase = ledger.project.rebase
+        source = next((one for one in ledger.generations if rebase and one.number == rebase.source), None)
+        return source is not None and source.is_ok and source.boot.root_device == device
 
 
 def _fixed(generation: Generation) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from devboxd.host.store import SqliteFile
-from devboxd.model.project import Phase, Want, read_token
+from devboxd.model.project import Phase, Project, Want, read_token
 from devboxd.simulator.ec2.faults import Fault
 from tests.lifecycle.memory import MemoryStore
 from tests.lifecycle.oracle import Oracle
@@ -62,10 +62,14 @@ class Swarm:
     world: World = field(init=False)
     dice: random.Random = field(init=False)
     done: Counter[str] = field(default_factory=Counter)
+    rebases: random.Random = field(init=False)  # of its own: other histories stay as they are
+    has_rebases: bool = False
     is_calm: bool = False
 
     def __post_init__(self) -> None:
         self.dice = random.Random(f"swarm/{self.seed}")
+        self.rebases = random.Random(f"rebases/{self.seed}")
+        self.has_rebases = self.rebases.random() < 0.4
         self.world = World(self.engine, seed=self.seed)
 
     def run(self) -> Counter[str]:
@@ -140,6 +144,9 @@ class Swarm:
         if project.phase is Phase.BROKEN:
             world.resume(UID)
             return
+        if self.has_rebases and self.rebases.random() < 0.3:
+            self._rebase(project)
+            return
         wish = dice.choice([Want.UP, Want.UP, Want.WARM, Want.COLD, "snapshot"])
         if wish == "snapshot":
             if project.phase is Phase.RUNNING and project.snap is None:
@@ -147,6 +154,18 @@ class Swarm:
                 world.ask(UID, "snapshot", saves=number, snap=number)
             return
         world.want(UID, Want(wish))
+
+    def _rebase(self, project: Project) -> None:
+        """Onto one of two images, or back to where it was."""
+        rebase = project.rebase
+        if rebase is not None and rebase.source is not None and self.rebases.random() < 0.2:
+            source = self.world.ledger(UID)
+            assert source is not None
+            if any(one.number == rebase.source and one.is_ok for one in source.generations):
+                self.world.ask(UID, "back", want=Want.UP, rollback=rebase.source)
+                return
+        self.world.rebase(UID, line=self.rebases.choice([1, 2]))
+        self.done["rebases"] += 1
 
     def _worker(self) -> None:
         """Whatever runs writes: all of it at once or one volume, synced or not."""

@@ -23,13 +23,17 @@ from devboxd.control.base.time import Time
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.reconcile import Reconciler
 from devboxd.control.lifecycle.turns import Turn
-from devboxd.errors import Conflict, DevboxError, LoginNeeded, Unreachable
+from devboxd.errors import Conflict, DevboxError, LoginNeeded, Unreachable, WrongState
+from devboxd.model import wish
+from devboxd.model.answer import BoxSaysNo
 from devboxd.model.change import resumed
 from devboxd.model.ledger import Change, Item, Ledger, Range, of_one, read
+from devboxd.model.offer import Base
 from devboxd.model.pipeline import next_step
 from devboxd.model.project import Boot, Disk, Place, Policy, Project, Spec, Want
+from devboxd.model.rebase import Progress
 from devboxd.model.seen import Hint, Observed, Seen
-from devboxd.model.step import Ec2Call, Step, Write
+from devboxd.model.step import Ec2Call, MoveIn, Step, Write
 from devboxd.simulator.ec2 import catalogue
 from devboxd.simulator.ec2.delays import Delays
 from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
@@ -183,6 +187,40 @@ class FakeBoxes:
 
     async def reach(self, project: Project, instance: str) -> None:
         await wait_for(Request("Hook", lambda: self._answers(instance)))
+
+    async def move_in(self, project: Project, call: MoveIn) -> Progress:
+        said: Progress = await wait_for(Request("MoveIn", lambda: self._move(project, call)))
+        return said
+
+    async def let_go(self, project: Project, instance: str) -> None:
+        await wait_for(Request("LetGo", lambda: self._let_go(instance)))
+
+    def _move(self, project: Project, call: MoveIn) -> Progress:
+        """The copying takes a while; the system holds the old root meanwhile."""
+        world = self.world
+        self._run(call.instance)
+        volume = world.model.tables.volumes.get(call.volume)
+        place = volume.attachment if volume is not None else None
+        if volume is None or place is None or place.instance != call.instance or place.state != "attached":
+            raise BoxSaysNo(f"{call.volume} does not show on the box")
+        key = (call.instance, call.token)
+        began = world.copying.setdefault(key, world.now)
+        if world.now - began < world.copy_takes:
+            world.model.region.held.add(call.volume)
+            return Progress(files=1, bytes=1)
+        world.model.region.held.discard(call.volume)
+        instance = world.model.tables.instances[call.instance]
+        if world.moved.get(project.uid) != volume.snapshot:
+            world.moved[project.uid] = volume.snapshot
+            world.model.work(call.instance, now=world.now, device=instance.boot.root_device)
+        return Progress(done=True, files=2, bytes=2048, kept="/var/lib/devbox/rebase/replaced")
+
+    def _let_go(self, instance: str) -> None:
+        self._run(instance)
+        world = self.world
+        for volume in world.model.tables.volumes_of(instance):
+            world.model.region.held.discard(volume.id)
+        world.copying = {key: at for key, at in world.copying.items() if key[0] != instance}
 
     def _answers(self, instance: str) -> None:
         found = self.world.model.tables.instances.get(instance)
@@ -389,6 +427,11 @@ class World:
         self.on_decision: Callable[[Seen, Step], None] = lambda seen, step: None
         self.after_event: Callable[[], None] = lambda: None
         self.mutations = 0
+        self.copying: dict[
+            tuple[str, str], float
+        ] = {}  # instance and token of a copying that is on, and since when
+        self.copy_takes = 25.0  # seconds
+        self.moved: dict[str, str | None] = {}  # by project: the snapshot whose homes were copied last
         self.hands: list[
             tuple[str, float]
         ] = []  # instances that were started by no order of the user, and when
@@ -539,6 +582,26 @@ class World:
 
     def want(self, uid: str, want: Want) -> None:
         self.ask(uid, f"want {want}", want=want)
+
+    def rebase(self, uid: str, *, line: int = 2, root: str = "/dev/sda1") -> None:
+        """The user wants another base image under it; ``line``: of the catalogue."""
+        known = self.ledger(uid)
+        assert known is not None
+        image = catalogue.newest("us-east-1", line, "arm64")
+        snapshot = self.model.tables.images[image].mappings[0].snapshot
+        base = Base(
+            image, "other", replace(BOOT, root_device=root), (Disk(root, 8, "gp3", snapshot=snapshot),)
+        )
+        try:
+            step = wish.rebase(known, f"base-{line}", base)
+        except WrongState:
+            return
+        if step is not None:
+            both = (
+                (name, getattr(known.project, name), getattr(step.project, name))
+                for name in step.project.__struct_fields__
+            )
+            self.ask(uid, "rebase", **{name: now for name, was, now in both if now != was})
 
     def resume(self, uid: str) -> None:
         """The user has looked at a BROKEN project, and says: go on."""

@@ -132,6 +132,28 @@ async def resize(context: Context, asked: wire.ResizeRequest) -> wire.Project:
     return _view(context, found)
 
 
+@answers(routes.PLAN_REBASE)
+async def plan_rebase(context: Context, asked: wire.RebaseRequest) -> wire.RebasePlan:
+    """Only look."""
+    found = await context.projects.rebases.plan(asked.project, _onto(asked))
+    calls = [wire.ApiCall(_called(operation), parameters) for operation, parameters in found.calls]
+    known = await context.projects.get(asked.project)
+    price = await quoted(context, known, LaunchWish(), found.project.account)
+    return wire.RebasePlan(_view(context, found.project), calls, found.is_running, price)
+
+
+@answers(routes.REBASE)
+async def put_onto(context: Context, asked: wire.RebaseRequest) -> wire.Project:
+    """Write down that it is to be so; its loop does the rest."""
+    return _view(context, await context.projects.rebases.rebase(asked.project, _onto(asked)))
+
+
+def _onto(asked: wire.RebaseRequest) -> str:
+    if not asked.onto:
+        raise BadRequest("onto which image?", hint="its name or id: devboxctl rebase PROJECT --onto IMAGE")
+    return asked.onto
+
+
 @answers(routes.RENAME)
 async def rename(context: Context, asked: wire.OtherNameRequest) -> wire.Project:
     """The identity stays."""

@@ -44,6 +44,7 @@ class Cost(msgspec.Struct, omit_defaults=True):
     phase: str = ""  # empty: it is deleted, or there are several
     type: str = ""
     region: str = ""
+    base: str = ""  # the base image under it
     hour: str = "0.0000"
     today: str = "0.00"
     month: str = "0.00"

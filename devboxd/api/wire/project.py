@@ -34,6 +34,8 @@ class Project(msgspec.Struct, omit_defaults=True):
     zone: str | None = None
     disk: int | None = None  # GiB of the root volume
     base: str | None = None
+    rebase: str = ""  # how a rebase stands: what was copied, or why not
+    way_back: int | None = None  # the generation that it goes back to
     profile: str | None = None
     region: str | None = None
     since: str | None = None  # when the phase was entered
@@ -124,6 +126,25 @@ class ResizeRequest(ProjectName, omit_defaults=True):
     disk: Gib | None = None
 
 
+class RebaseRequest(ProjectName, omit_defaults=True):
+    """Another base image under a project: its name or its id."""
+
+    onto: Line = ""
+
+
+class RebasePlan(msgspec.Struct, omit_defaults=True):
+    """What a rebase would call, in order; what has no id yet is in brackets. Nothing was changed.
+
+    ``running``: a box runs that goes down for it.
+    """
+
+    project: Project
+    calls: list[ApiCall]
+    running: bool = False
+    price: Quote | None = None
+    version: int = API_VERSION
+
+
 class OtherNameRequest(ProjectName, omit_defaults=True):
     """A name to give: to the project (rename), or to a new one (fork). ``generation``: of a fork; None: the newest."""
 
@@ -156,6 +177,7 @@ class Generation(msgspec.Struct, omit_defaults=True):
     label: str = ""
     pins: list[str] = []
     is_newest: bool = False
+    base: str = ""  # the base image under it; empty: not written down
     lacks: list[str] = []
 
 

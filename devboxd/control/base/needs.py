@@ -16,9 +16,10 @@ from devboxd.model.loose import Loose
 from devboxd.model.offer import Base, Ground, MachineType
 from devboxd.model.price import Rates
 from devboxd.model.project import Network, Project
+from devboxd.model.rebase import Progress
 from devboxd.model.seen import Hint, Observed
 from devboxd.model.states import Connection
-from devboxd.model.step import Ec2Call
+from devboxd.model.step import Ec2Call, MoveIn
 
 
 class Clock(Protocol):
@@ -273,6 +274,12 @@ class BoxCommands(Protocol):
 
     async def grow(self, project: Project, instance: str, device: str) -> None:
         """Let the file system of this device fill its volume."""
+
+    async def move_in(self, project: Project, call: MoveIn) -> Progress:
+        """Copy the homes from an old root that is attached: begun at the first call, told how far at others."""
+
+    async def let_go(self, project: Project, instance: str) -> None:
+        """End that copying, and unmount the old root."""
 
 
 class Ran(Protocol):

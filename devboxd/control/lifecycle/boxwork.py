@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
+from devboxd.boxside import rebase
 from devboxd.boxside.script import load
 from devboxd.control.base.needs import RunOnBox
 from devboxd.errors import DevboxError, NotConnected
 from devboxd.model.answer import BoxSaysNo
 from devboxd.model.project import Project
+from devboxd.model.rebase import Progress
+from devboxd.model.step import MoveIn
 from devboxd.model.unsaved import Unsaved, reported
 from devboxd.text import one_line
 
@@ -18,6 +23,9 @@ HOOKS_LIMIT: Final = 300.0  # all of them, and the sync
 REPORT_LIMIT: Final = 30.0  # seconds; what is not found by then is not reported
 GROW_LIMIT: Final = 120.0
 ANSWER_LIMIT: Final = 20.0
+MOVE_LIMIT: Final = (
+    60.0  # seconds to begin to copy homes, or to say how far that is; the copying has no limit
+)
 REPOSITORIES: Final = 100  # git repositories that are looked at
 
 
@@ -35,6 +43,21 @@ class BoxWork:
     async def grow(self, project: Project, instance: str, device: str) -> None:
         """See ``control.base.needs.BoxCommands``. The root device is the only one that grows."""
         await self._succeed(project, instance, load("grow.sh", common=False), limit=GROW_LIMIT)
+
+    async def move_in(self, project: Project, call: MoveIn) -> Progress:
+        """See ``control.base.needs.BoxCommands``."""
+        asked = {"verb": "copy", "volume": call.volume, "device": call.device, "token": call.token}
+        return await self._rebase(project, call.instance, asked)
+
+    async def let_go(self, project: Project, instance: str) -> None:
+        """See ``control.base.needs.BoxCommands``."""
+        await self._rebase(project, instance, {"verb": "end"})
+
+    async def _rebase(self, project: Project, instance: str, asked: dict[str, str]) -> Progress:
+        text = msgspec.json.encode(asked).decode()
+        script = load("rebase.sh", common=False)
+        ran = await self.run(project, instance, script, rebase.program(), text, timeout=MOVE_LIMIT)
+        return rebase.read(ran.output)
 
     async def answers(self, project: Project, instance: str) -> bool:
         """Say whether a session to the box answers: that is what ready means."""
@@ -76,6 +99,14 @@ class NoBox:
         raise _no_session(instance)
 
     async def grow(self, project: Project, instance: str, device: str) -> None:
+        """See ``control.base.needs.BoxCommands``."""
+        raise _no_session(instance)
+
+    async def move_in(self, project: Project, call: MoveIn) -> Progress:
+        """See ``control.base.needs.BoxCommands``."""
+        raise _no_session(call.instance)
+
+    async def let_go(self, project: Project, instance: str) -> None:
         """See ``control.base.needs.BoxCommands``."""
         raise _no_session(instance)
 

@@ -78,7 +78,7 @@ def _check(known: Ledger | None, source: Generation | None, wish: LaunchWish) ->
     if wish.base is not None and source is not None:
         raise BadRequest(
             f"{known.project.name} is saved already: a base image is for a new project",
-            hint="leave --base out, or launch another project",
+            hint=f"devboxctl rebase {known.project.name} --onto {wish.base} puts it under this one",
         )
 
 

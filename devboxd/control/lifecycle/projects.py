@@ -19,6 +19,7 @@ from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet, Status
 from devboxd.control.lifecycle.moves import Moves
 from devboxd.control.lifecycle.order import LaunchWish, ordered
+from devboxd.control.lifecycle.rebases import Rebases
 from devboxd.errors import AlreadyExists, BadRequest, Conflict, WrongState
 from devboxd.model import disuse, tags, wish
 from devboxd.model.box import Account
@@ -81,6 +82,7 @@ class Projects:
         self._boxes = boxes
         self._uid = uid
         self.moves = Moves(shared, book, fleet, computes, self, uid=uid, books=books)
+        self.rebases = Rebases(computes, shared.time, self.get, self._change)
         self._owner = owner
         self._rates = rates
         self._allow = allow or _allowed
@@ -263,6 +265,11 @@ class Projects:
         project = (await self.get(name)).project
         if project.phase is not Phase.RUNNING or project.instance is None:
             raise WrongState(f"{name} is {project.phase}: there is nothing to reboot")
+        if project.is_moving:
+            raise WrongState(
+                f"the homes of {name} are being copied: a reboot would find the old root beside the new one",
+                hint=f"devboxctl ops ls says when it is done; devboxctl stop {name} stops it all the same",
+            )
         await self._computes.compute(project.account).act(Reboot(project.instance))
         return project
 
@@ -465,6 +472,11 @@ def is_at_rest(project: Project) -> bool:
         case Phase.WARM:
             return project.want is Want.WARM and project.rollback is None
         case Phase.RUNNING:
-            return project.is_wanted_up and project.snap is None and not project.adopted
+            return (
+                project.is_wanted_up
+                and project.snap is None
+                and not project.adopted
+                and not project.is_moving
+            )
         case _:
             return False

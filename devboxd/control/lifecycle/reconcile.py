@@ -6,6 +6,7 @@ politeness only: it may be lost at any moment.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, assert_never
@@ -20,6 +21,7 @@ from devboxd.model.change import BRISK, CALM
 from devboxd.model.ledger import Item, Ledger
 from devboxd.model.pipeline import next_step
 from devboxd.model.project import Project
+from devboxd.model.rebase import Progress, far
 from devboxd.model.retention import unpinned
 from devboxd.model.seen import Hint, Observed, Seen, hint
 from devboxd.model.step import (
@@ -30,18 +32,26 @@ from devboxd.model.step import (
     Ec2Call,
     Erase,
     GrowFileSystem,
+    MoveIn,
+    Reach,
     RunHook,
     Step,
+    TakeOff,
     TryBox,
     UnpinFork,
     Wait,
     Write,
 )
 
+log = logging.getLogger(__name__)
+
 AT_ONCE: Final = 0.0
 STALE: Final = 20.0  # seconds after which a decision is not acted on any more: the machine may have slept
 REPEAT_AFTER: Final = 10.0  # seconds before a call that was accepted is made again
 PUT_OFF: Final = 120.0  # seconds before a deletion that was refused is tried again
+BOOTS_WITHIN: Final = 20  # tries of a session before that it does not answer is news
+ANSWER_EVERY: Final = 5.0  # seconds between them
+COPYING: Final = 10.0  # seconds between two questions how far the copying of homes is
 SLOW_DOWN: Final = 15.0  # seconds, at least, where EC2 asks for it (snapshots of one volume: API)
 LONGEST: Final = 300.0  # seconds between two tries of what is refused
 
@@ -77,6 +87,7 @@ class Memory:
     """What a loop remembers between looks."""
 
     hooked: int | None = None  # save whose hook has run
+    reached: tuple[str, float | None] | None = None  # instance that answered, and its LaunchTime then
     waited: tuple[str, float] = ("", 0.0)
     planned: float = 0.0  # seconds that we meant to sleep
     last_look: float | None = None  # monotonic
@@ -172,6 +183,7 @@ class Reconciler:
             self.time.wall(),
             hooked=memory.hooked is not None and memory.hooked == known.project.save,
             put_off=frozenset(memory.put_off),
+            reached=memory.reached is not None and memory.reached == _life(known.project),
             waited=memory.waited,
         )
 
@@ -199,30 +211,51 @@ class Reconciler:
         if not await self.turn.take():
             return SLOW_DOWN
         try:
-            await self._perform(seen, call)
+            said = await self._perform(seen, call)
         except LoginNeeded:
             raise  # nothing more with these credentials
         except DevboxError as error:
             return await self._refused(seen, call, error)
         memory.refusals = ("", 0)
         memory.last_call = (call, at)
-        noted = after_success(seen, call)
+        noted = after_success(seen, call, said)
+        if noted is None and said is not None:
+            self.told.waits(seen.project, far(said))
+            return COPYING
         return await self._write(noted) if noted is not None else BRISK
 
-    async def _perform(self, seen: Seen, call: Call) -> None:
+    async def _perform(self, seen: Seen, call: Call) -> Progress | None:
+        """Make it; returns what the box says of the copying of homes."""
         match call:
             case RunHook(instance=instance, save=save):
                 await self.boxes.before_stop(seen.project, instance)
                 self.memory.hooked = save
             case TryBox(instance=instance):
                 await self.boxes.reach(seen.project, instance)
+            case Reach(instance=instance):
+                await self.boxes.reach(seen.project, instance)
+                self.memory.reached = _life(seen.project)
+            case MoveIn():
+                return await self.boxes.move_in(seen.project, call)
             case GrowFileSystem(instance=instance, device=device):
                 await self.boxes.grow(seen.project, instance, device)
             case UnpinFork(uid=uid, generation=generation, pin=pin):
                 await self._unpin(uid, generation, pin)
             case _:
+                if isinstance(call, TakeOff) and call.is_up:
+                    await self._let_go(seen.project, call.instance)
                 await self.clouds.act(seen.project, call)
                 self.told.called(seen.project, call)
+        return None
+
+    async def _let_go(self, project: Project, instance: str) -> None:
+        """Have the box unmount what is to be detached. One that can not be reached lets go of it when it stops."""
+        try:
+            await self.boxes.let_go(project, instance)
+        except LoginNeeded:
+            raise
+        except DevboxError:
+            log.info("%s could not be asked to let go of the old root", instance)
 
     async def _refused(self, seen: Seen, call: Call, error: DevboxError) -> float:
         """A refusal is written down where the table says so; else it is tried again, later each time."""
@@ -236,6 +269,10 @@ class Reconciler:
         if isinstance(call, DropVolume | DropImage | DropSnapshot):
             self.memory.put_off[_dropped(call)] = self.time.monotonic() + PUT_OFF
             return BRISK
+        if isinstance(call, Reach | MoveIn) and times < BOOTS_WITHIN:
+            boots = isinstance(call, Reach)
+            self.told.waits(seen.project, "the box boots" if boots else "the box does not answer now")
+            return ANSWER_EVERY
         self.told.refused(seen.project, error)
         slow = SLOW_DOWN if kind in (Refusal.LATER, Refusal.DENIED) else BRISK
         return min(LONGEST, slow * 2.0 ** min(times - 1, 8)) * (0.75 + 0.5 * self.time.dice())
@@ -245,6 +282,11 @@ class Reconciler:
         origin = await self.book.load(uid)
         if origin is not None and (write := unpinned(origin, generation, pin)) is not None:
             await self.book.write(origin, write)
+
+
+def _life(project: Project) -> tuple[str, float | None]:
+    """Which start of which instance it is."""
+    return project.instance or "", project.launched
 
 
 def _dropped(call: DropVolume | DropImage | DropSnapshot) -> str:

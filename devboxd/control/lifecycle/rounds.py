@@ -25,7 +25,8 @@ from devboxd.model.beyond import REST
 from devboxd.model.change import BRISK
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import Phase, Project
-from devboxd.model.step import Ec2Call
+from devboxd.model.rebase import Progress
+from devboxd.model.step import Ec2Call, MoveIn
 
 log = logging.getLogger(__name__)
 pause = asyncio.sleep  # between two passes; tests shorten it
@@ -114,6 +115,14 @@ class Reported:
         """See ``needs.BoxCommands``."""
         with self._skipping(project, f"growing {device}"):
             await self.boxes.grow(project, instance, device)
+
+    async def move_in(self, project: Project, call: MoveIn) -> Progress:
+        """See ``needs.BoxCommands``."""
+        return await self.boxes.move_in(project, call)
+
+    async def let_go(self, project: Project, instance: str) -> None:
+        """See ``needs.BoxCommands``."""
+        await self.boxes.let_go(project, instance)
 
     def _skipping(self, project: Project, what: str) -> _Skipping:
         return _Skipping(self.reporter, project, what)

@@ -43,6 +43,7 @@ _FISH: Final = "status is-interactive; and test -r $HOME/.motd; and cat $HOME/.m
 _TMUX: Final = "set -g default-command ''\nset -g status-right ' simulated box {name} '\n"
 # With a configuration of its own it asks no questions at its first start, which would swallow keys.
 _ZELLIJ: Final = "show_startup_tips false\nshow_release_notes false\n"
+_PASSWD: Final = "root:x:{ids}:who plays {name}:/:/bin/sh\n"  # the home of its one user is the whole disk
 _VOLATILE: Final = frozenset({".run", ".tmp"})
 _README: Final = """\
 This is the disk of the simulated box {name}.
@@ -77,6 +78,7 @@ def make_disk(root: Path, box_id: str, name: str, shims: Path) -> Path:
         ".config/fish/config.fish": _FISH,
         ".tmux.conf": _TMUX,
         ".config/zellij/config.kdl": _ZELLIJ,
+        "etc/passwd": _PASSWD.replace("{ids}", f"{os.getuid()}:{os.getgid()}"),
     }
     for file_name, text in texts.items():
         file = disk / file_name
@@ -100,6 +102,7 @@ def environment(disk: Path, shims: Path, path: str) -> dict[str, str]:
         "XDG_CACHE_HOME": str(disk / ".cache"),
         "XDG_DATA_HOME": str(disk / ".local"),
         "DEVBOX_KEEP_HOME": "1",
+        "DEVBOX_BOX_ROOT": str(disk),
         "ZDOTDIR": str(disk),
     }
 

@@ -1,0 +1,294 @@
+"""Homes copied from an old root, by the real program: the roots are folders here, as on a simulated box.
+
+What needs a block device (finding the disk, mounting it) is not tried here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devboxd.boxside.rebase import program, read
+from devboxd.boxside.script import load
+from devboxd.model.answer import BoxSaysNo
+from devboxd.model.rebase import Progress
+from tests.e2e.kit import until
+
+VOLUME = "vol-0123456789abcdef0"
+ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
+
+
+def passwd(home: str = "/home/ann") -> str:
+    return f"root:x:{os.getuid()}:{os.getgid()}:Ann:{home}:/bin/sh\n"
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    """The root of the new system, with the old one attached below it."""
+    root = tmp_path / "new"
+    for folder in ("etc", "bin", "home/ann", "mnt/sdp/etc", "mnt/sdp/home/ann"):
+        (root / folder).mkdir(parents=True)
+    for each in (root, root / "mnt/sdp"):
+        (each / "etc/passwd").write_text(passwd())
+        (each / "etc/group").write_text(f"root:x:{os.getgid()}:\n")
+        (each / "home/ann").chmod(0o750)
+    return root
+
+
+@pytest.fixture
+def old(new: Path) -> Path:
+    """The old home."""
+    return new / "mnt/sdp/home/ann"
+
+
+def ask(root: Path, verb: str = "copy", *, token: str = "u-2-1-0", path: Path | None = None) -> Progress:
+    """One question of the daemon."""
+    asked = {"verb": verb, "volume": VOLUME, "device": "/dev/sdp", "token": token}
+    env = {**os.environ, "DEVBOX_BOX_ROOT": str(root)}
+    if path is not None:
+        env["PATH"] = f"{path}:{env['PATH']}"
+    argv = ["sh", "-c", load("rebase.sh", common=False), "devbox", program(), json.dumps(asked)]
+    said = subprocess.run(argv, env=env, capture_output=True, timeout=30, check=True)
+    assert said.stderr == b""
+    return read(said.stdout.decode())
+
+
+def copied(root: Path, **more: Any) -> Progress:
+    """Ask until all is done."""
+
+    def said() -> Progress | None:
+        found = ask(root, **more)
+        return found if found.done else None
+
+    return until(said, "the homes were copied")
+
+
+def test_everything_of_a_home_comes_over(new: Path, old: Path) -> None:
+    """Content, mode, times, links of both kinds, holes and attributes."""
+    here = new / "home/ann"
+    (old / "project/src").mkdir(parents=True)
+    (old / "project/src/main.c").write_bytes(b"int main;" * 1000)
+    (old / "project/src/main.c").chmod(0o640)
+    os.utime(old / "project/src/main.c", ns=(10**18, 10**18 + 7))
+    os.link(old / "project/src/main.c", old / "project/again.c")
+    (old / "link").symlink_to("/nowhere/at/all")
+    os.mkfifo(old / "pipe")
+    with open(old / "holes", "wb") as file:
+        file.seek(50 << 20)
+        file.write(b"end")
+    (old / "with\nnewline and \xfc").write_text("x")
+    (old / "script").write_text("#!/bin/sh\n")
+    (old / "script").chmod(0o4755)
+    try:
+        os.setxattr(old / "script", "user.note", b"mine")
+        has_attributes = True
+    except OSError:
+        has_attributes = False
+    (old / ".devbox/jobs/abcd").mkdir(parents=True)
+    (old / ".devbox/jobs/abcd/job.json").write_text("{}")
+    (old / ".devbox/bridge.lock").write_text("of another box")
+    (old / "project").chmod(0o700)
+    os.utime(old / "project", ns=(10**18, 10**18 + 9))
+    done = copied(new)
+    assert (done.files, done.kept, done.notes) == (5, "", ())
+    assert done.bytes == 9000 + (50 << 20) + 3 + 1 + 10 + 2
+    assert (here / ".devbox/jobs/abcd/job.json").exists()
+    assert not (here / ".devbox/bridge.lock").exists(), "it would take the place of this box's own"
+    main = here / "project/src/main.c"
+    assert main.read_bytes() == b"int main;" * 1000
+    assert (main.stat().st_mode & 0o7777, main.stat().st_mtime_ns) == (0o640, 10**18 + 7)
+    assert main.samefile(here / "project/again.c")
+    assert os.readlink(here / "link") == "/nowhere/at/all"
+    assert (here / "pipe").is_fifo()
+    assert (here / "holes").stat().st_size == (50 << 20) + 3
+    assert (here / "holes").stat().st_blocks < 20480, "the hole was filled"
+    assert (here / "with\nnewline and \xfc").read_text() == "x"
+    assert (here / "script").stat().st_mode & 0o7777 == 0o4755
+    assert ((here / "project").stat().st_mode & 0o777, (here / "project").stat().st_mtime_ns) == (
+        0o700,
+        10**18 + 9,
+    )
+    if has_attributes:
+        assert os.getxattr(here / "script", "user.note") == b"mine"
+
+
+def test_nothing_of_the_new_image_is_deleted_and_what_is_replaced_is_kept(new: Path, old: Path) -> None:
+    here = new / "home/ann"
+    (here / ".bashrc").write_text("new")
+    (here / "only-new").write_text("stays")
+    (here / "same").write_text("alike")
+    (here / "was-file").write_text("now a folder")
+    (here / "was-folder").mkdir()
+    (here / "was-folder/x").write_text("inside")
+    (old / ".bashrc").write_text("old")
+    (old / "same").write_text("alike")
+    (old / "was-file").mkdir()
+    (old / "was-folder").write_text("now a file")
+    done = copied(new)
+    kept = Path(done.kept) / "home/ann"
+    assert (here / ".bashrc").read_text() == "old"
+    assert (here / "only-new").read_text() == "stays"
+    assert (here / "was-file").is_dir()
+    assert (here / "was-folder").read_text() == "now a file"
+    assert sorted(one.name for one in kept.iterdir()) == [".bashrc", "was-file", "was-folder"]
+    assert (kept / ".bashrc").read_text() == "new"
+    assert (kept / "was-folder/x").read_text() == "inside"
+
+
+def test_asked_again_it_says_what_it_said_and_another_try_copies_what_is_missing(
+    new: Path, old: Path
+) -> None:
+    """A second try after a first one: work that was done here in between is newer, and stays."""
+    here = new / "home/ann"
+    for name in ("a", "b", "c"):
+        (old / name).write_text(name * 10)
+    first = copied(new)
+    assert copied(new) == first
+    (here / "a").unlink()
+    (here / "b").write_text("edited here")
+    again = copied(new, token="u-2-2-1")
+    assert (again.files, (here / "a").read_text()) == (2, "a" * 10)
+    assert (here / "b").read_text() == "edited here"
+    assert again.kept == ""
+    assert again.notes == ("1 files were changed here since an earlier try, and are left as they are",)
+
+
+@ROOT_ONLY
+def test_users_are_made_with_their_ids_and_taken_ids_are_mapped(new: Path, tmp_path: Path) -> None:
+    """ann is unknown here and her id is free; bob's is taken by somebody else; both own what was theirs."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "useradd").write_text(
+        '#!/bin/sh\nuid=2000\nwhile [ $# -gt 1 ]; do case $1 in -u) uid=$2; shift;; -g) group=$2; shift;; -[dsc]) shift;; esac; shift; done\n'
+        'gid=$(sed -n "s/^$group:[^:]*:\\([0-9]*\\).*/\\1/p" "$DEVBOX_BOX_ROOT/etc/group")\n'
+        'echo "$1:x:$uid:$gid::/home/$1:/bin/sh" >> "$DEVBOX_BOX_ROOT/etc/passwd"\n'
+    )  # fmt: skip
+    (tools / "groupadd").write_text(
+        '#!/bin/sh\ngid=2000\n[ "$1" = -g ] && { gid=$2; shift 2; }\necho "$1:x:$gid:" >> "$DEVBOX_BOX_ROOT/etc/group"\n'
+    )
+    (tools / "usermod").write_text('#!/bin/sh\necho "$@" > "$DEVBOX_BOX_ROOT/usermod"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    before = new / "mnt/sdp"
+    (before / "etc/passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nann:x:1001:1001:Ann:/home/ann:/bin/fish\nbob:x:1002:1002::/home/bob:/bin/sh\n"
+        "daemon:x:1:1::/home/nobody:/bin/sh\nweb:x:1003:1003::/srv/web:/bin/sh\n"
+    )
+    (before / "etc/group").write_text(
+        "root:x:0:\nann:x:1001:\nbob:x:1002:\ndocker:x:998:ann,bob\nwheel:x:10:ann\n"
+    )
+    (new / "etc/passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nec2-user:x:1002:1002::/home/ec2-user:/bin/sh\n"
+    )
+    (new / "etc/group").write_text("root:x:0:\nec2-user:x:1002:\ndocker:x:990:\n")
+    (before / "srv/web").mkdir(parents=True)
+    for name, uid in (("ann", 1001), ("bob", 1002)):
+        home = before / "home" / name
+        home.mkdir(exist_ok=True)
+        (home / "file").write_text(name)
+        os.chown(home, uid, uid)
+        os.chown(home / "file", uid, 998)
+    done = copied(new, path=tools)
+    ann, bob = (new / "home" / name / "file" for name in ("ann", "bob"))
+    assert (ann.stat().st_uid, ann.stat().st_gid) == (1001, 990)
+    assert (bob.stat().st_uid, bob.stat().st_gid) == (2000, 990)
+    assert (bob.parent.stat().st_uid, bob.parent.stat().st_gid) == (2000, 2000)
+    assert (new / "usermod").read_text().split() == ["-a", "-G", "docker", "bob"]
+    assert any("/bin/fish" in note for note in done.notes)
+    assert any("/srv/web" in note for note in done.notes)
+    assert not any("--user" in note for note in done.notes)
+
+
+def test_who_is_not_the_first_user_here_is_told_how_to_be(new: Path) -> None:
+    """Sessions go to user 1000, and that is another one on another distribution."""
+    first = "ubuntu:x:1000:1000::/nowhere:/bin/sh\n"
+    (new / "mnt/sdp/etc/passwd").write_text(passwd() + first)
+    (new / "etc/passwd").write_text(passwd() + first.replace("ubuntu", "admin"))
+    assert copied(new).notes == ("the first user of this image is admin: devboxctl attach --user ubuntu",)
+
+
+def test_lines_of_data_volumes_are_carried_over_and_others_are_named(new: Path) -> None:
+    disks = new / "dev/disk/by-uuid"
+    disks.mkdir(parents=True)
+    (new / "dev/data-of-a-test").write_text("")
+    (disks / "here").symlink_to("../../data-of-a-test")
+    (new / "etc/fstab").write_text("LABEL=root / ext4 defaults 0 1\n")
+    (new / "mnt/sdp/etc/fstab").write_text(
+        "# of old\nUUID=gone / ext4 defaults 0 1\nUUID=here /data xfs noatime 0 2\nUUID=gone /more ext4 defaults 0 2\n"
+        "/dev/nvme1n1 /scratch ext4 defaults 0 2\nUUID=swap none swap sw 0 0\nUUID=efi /boot/efi vfat umask=0077 0 1\n"
+    )
+    done = copied(new)
+    lines = (new / "etc/fstab").read_text().splitlines()
+    assert lines[0] == "LABEL=root / ext4 defaults 0 1"
+    assert [line.split() for line in lines[1:]] == [["UUID=here", "/data", "xfs", "noatime,nofail", "0", "2"]]
+    assert (new / "data").is_dir()
+    assert [note.split()[1] for note in done.notes] == ["/more", "/scratch"]
+    assert (Path(done.kept) / "etc/fstab").read_text() == "LABEL=root / ext4 defaults 0 1\n"
+
+
+def test_a_home_that_is_a_link_or_elsewhere_is_named_and_not_followed(new: Path, tmp_path: Path) -> None:
+    """An absolute link on the old root would lead into the new one."""
+    before = new / "mnt/sdp"
+    (tmp_path / "secret").mkdir()
+    (before / "home/eve").symlink_to(tmp_path / "secret")
+    uid = os.getuid()
+    (before / "etc/passwd").write_text(passwd() + f"eve:x:{uid + 1001}:{uid}::/home/eve:/bin/sh\n")
+    done = copied(new)
+    assert done.notes == ("the home of eve is a link, and not copied",)
+
+
+def test_what_can_not_be_is_said_in_a_sentence(new: Path, old: Path) -> None:
+    (new / "mnt/sdp/etc/passwd").write_text("")
+
+    def refused() -> str:
+        try:
+            return "" if not ask(new).done else "done"
+        except BoxSaysNo as error:
+            return error.message
+
+    assert until(refused, "it was refused") == "there is no home on the old root"
+    (new / "mnt/sdp/etc/passwd").write_text(passwd())
+    assert copied(new, token="u-2-2-1").done
+
+
+def test_it_ends_when_it_is_told_to_and_begins_anew(new: Path, old: Path) -> None:
+    for number in range(3000):
+        (old / f"file-{number}").write_bytes(b"x" * 2000)
+    ask(new)
+    ask(new, "end")
+    lock = new / "var/lib/devbox/rebase/lock"
+    with open(lock) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert copied(new).files == 3000
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "garbage",
+        '{"files": -1}',
+        '{"files": "many"}',
+        '{"kept": "' + "x" * 5000 + '"}',
+        "[]",
+        '{"notes": [1]}',
+    ],
+)
+def test_what_a_box_says_is_not_believed(said: str) -> None:
+    with pytest.raises(BoxSaysNo):
+        read(said)
+
+
+def test_what_a_box_says_is_bounded_and_printable() -> None:
+    with pytest.raises(BoxSaysNo) as error:
+        read(json.dumps({"problem": "\x1b[31mred" + "x" * 10_000}))
+    assert "\x1b" not in error.value.message
+    assert len(error.value.message) < 400
+    found = read("noise\n" + json.dumps({"done": True, "files": 3, "bytes": 4, "notes": ["\x07bell"]}))
+    assert (found.files, "\x07" in found.notes[0]) == (3, False)
