@@ -24,7 +24,7 @@ VOLUME = "vol-0123456789abcdef0"
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
 
 
-def passwd(home: str = "/home/ann") -> str:
+def passwd(home: str = "/home/me") -> str:
     return f"root:x:{os.getuid()}:{os.getgid()}:Ann:{home}:/bin/sh\n"
 
 
@@ -32,19 +32,19 @@ def passwd(home: str = "/home/ann") -> str:
 def new(tmp_path: Path) -> Path:
     """The root of the new system, with the old one attached below it."""
     root = tmp_path / "new"
-    for folder in ("etc", "bin", "home/ann", "mnt/sdp/etc", "mnt/sdp/home/ann"):
+    for folder in ("etc", "bin", "home/me", "mnt/sdp/etc", "mnt/sdp/home/me"):
         (root / folder).mkdir(parents=True)
     for each in (root, root / "mnt/sdp"):
         (each / "etc/passwd").write_text(passwd())
         (each / "etc/group").write_text(f"root:x:{os.getgid()}:\n")
-        (each / "home/ann").chmod(0o750)
+        (each / "home/me").chmod(0o750)
     return root
 
 
 @pytest.fixture
 def old(new: Path) -> Path:
     """The old home."""
-    return new / "mnt/sdp/home/ann"
+    return new / "mnt/sdp/home/me"
 
 
 def ask(root: Path, verb: str = "copy", *, token: str = "u-2-1-0", path: Path | None = None) -> Progress:
@@ -71,7 +71,7 @@ def copied(root: Path, **more: Any) -> Progress:
 
 def test_everything_of_a_home_comes_over(new: Path, old: Path) -> None:
     """Content, mode, times, links of both kinds, holes and attributes."""
-    here = new / "home/ann"
+    here = new / "home/me"
     (old / "project/src").mkdir(parents=True)
     (old / "project/src/main.c").write_bytes(b"int main;" * 1000)
     (old / "project/src/main.c").chmod(0o640)
@@ -119,7 +119,7 @@ def test_everything_of_a_home_comes_over(new: Path, old: Path) -> None:
 
 
 def test_nothing_of_the_new_image_is_deleted_and_what_is_replaced_is_kept(new: Path, old: Path) -> None:
-    here = new / "home/ann"
+    here = new / "home/me"
     (here / ".bashrc").write_text("new")
     (here / "only-new").write_text("stays")
     (here / "same").write_text("alike")
@@ -131,7 +131,7 @@ def test_nothing_of_the_new_image_is_deleted_and_what_is_replaced_is_kept(new: P
     (old / "was-file").mkdir()
     (old / "was-folder").write_text("now a file")
     done = copied(new)
-    kept = Path(done.kept) / "home/ann"
+    kept = Path(done.kept) / "home/me"
     assert (here / ".bashrc").read_text() == "old"
     assert (here / "only-new").read_text() == "stays"
     assert (here / "was-file").is_dir()
@@ -145,7 +145,7 @@ def test_asked_again_it_says_what_it_said_and_another_try_copies_what_is_missing
     new: Path, old: Path
 ) -> None:
     """A second try after a first one: work that was done here in between is newer, and stays."""
-    here = new / "home/ann"
+    here = new / "home/me"
     for name in ("a", "b", "c"):
         (old / name).write_text(name * 10)
     first = copied(new)
@@ -172,34 +172,33 @@ def test_users_are_made_with_their_ids_and_taken_ids_are_mapped(new: Path, tmp_p
     (tools / "groupadd").write_text(
         '#!/bin/sh\ngid=2000\n[ "$1" = -g ] && { gid=$2; shift 2; }\necho "$1:x:$gid:" >> "$DEVBOX_BOX_ROOT/etc/group"\n'
     )
-    (tools / "usermod").write_text('#!/bin/sh\necho "$@" > "$DEVBOX_BOX_ROOT/usermod"\n')
+    (tools / "usermod").write_text('#!/bin/sh\necho "$@" >> "$DEVBOX_BOX_ROOT/usermod"\n')
     for tool in tools.iterdir():
         tool.chmod(0o755)
     before = new / "mnt/sdp"
     (before / "etc/passwd").write_text(
-        "root:x:0:0::/root:/bin/sh\nann:x:1001:1001:Ann:/home/ann:/bin/fish\nbob:x:1002:1002::/home/bob:/bin/sh\n"
-        "daemon:x:1:1::/home/nobody:/bin/sh\nweb:x:1003:1003::/srv/web:/bin/sh\n"
+        "root:x:0:0::/root:/bin/sh\nann:x:1001:1001:Ann:/home/me:/bin/fish\nbob:x:1002:1002::/home/u:/bin/sh\n"
+        "daemon:x:1:1::/nonexistent:/bin/sh\nweb:x:1003:1003::/srv/web:/bin/sh\n"
     )
     (before / "etc/group").write_text(
         "root:x:0:\nann:x:1001:\nbob:x:1002:\ndocker:x:998:ann,bob\nwheel:x:10:ann\n"
     )
-    (new / "etc/passwd").write_text(
-        "root:x:0:0::/root:/bin/sh\nec2-user:x:1002:1002::/home/ec2-user:/bin/sh\n"
-    )
+    (new / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nec2-user:x:1002:1002::/nowhere:/bin/sh\n")
     (new / "etc/group").write_text("root:x:0:\nec2-user:x:1002:\ndocker:x:990:\n")
     (before / "srv/web").mkdir(parents=True)
-    for name, uid in (("ann", 1001), ("bob", 1002)):
+    for name, uid in (("me", 1001), ("u", 1002)):
         home = before / "home" / name
         home.mkdir(exist_ok=True)
         (home / "file").write_text(name)
         os.chown(home, uid, uid)
         os.chown(home / "file", uid, 998)
     done = copied(new, path=tools)
-    ann, bob = (new / "home" / name / "file" for name in ("ann", "bob"))
+    ann, bob = (new / "home" / name / "file" for name in ("me", "u"))
     assert (ann.stat().st_uid, ann.stat().st_gid) == (1001, 990)
     assert (bob.stat().st_uid, bob.stat().st_gid) == (2000, 990)
     assert (bob.parent.stat().st_uid, bob.parent.stat().st_gid) == (2000, 2000)
-    assert (new / "usermod").read_text().split() == ["-a", "-G", "docker", "bob"]
+    joined = sorted((new / "usermod").read_text().splitlines())
+    assert joined == ["-a -G docker ann", "-a -G docker bob"], "wheel is no group of this image"
     assert any("/bin/fish" in note for note in done.notes)
     assert any("/srv/web" in note for note in done.notes)
     assert not any("--user" in note for note in done.notes)
@@ -236,9 +235,9 @@ def test_a_home_that_is_a_link_or_elsewhere_is_named_and_not_followed(new: Path,
     """An absolute link on the old root would lead into the new one."""
     before = new / "mnt/sdp"
     (tmp_path / "secret").mkdir()
-    (before / "home/eve").symlink_to(tmp_path / "secret")
+    (before / "home/u").symlink_to(tmp_path / "secret")
     uid = os.getuid()
-    (before / "etc/passwd").write_text(passwd() + f"eve:x:{uid + 1001}:{uid}::/home/eve:/bin/sh\n")
+    (before / "etc/passwd").write_text(passwd() + f"eve:x:{uid + 1001}:{uid}::/home/u:/bin/sh\n")
     done = copied(new)
     assert done.notes == ("the home of eve is a link, and not copied",)
 

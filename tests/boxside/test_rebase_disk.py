@@ -48,11 +48,11 @@ def disk(tmp_path: Path) -> Iterator[str]:
         filled = sh(
             """unshare -m sh -ec '
               mount --make-rprivate / && mount "$1" "$2"
-              mkdir -p "$2/etc" "$2/home/ann" "$2/root"
+              mkdir -p "$2/etc" "$2/home/me" "$2/root"
               echo "root:x:0:0::/root:/bin/sh" > "$2/etc/passwd"
-              echo "ann:x:4321:4321:Ann:/home/ann:/bin/sh" >> "$2/etc/passwd"
+              echo "ann:x:4321:4321:Ann:/home/me:/bin/sh" >> "$2/etc/passwd"
               printf "root:x:0:\\nann:x:4321:\\n" > "$2/etc/group"
-              echo work > "$2/home/ann/work.txt" && chown -R 4321:4321 "$2/home/ann"
+              echo work > "$2/home/me/work.txt" && chown -R 4321:4321 "$2/home/me"
               echo of-root > "$2/root/devbox-test-of-rebase"
               umount "$2"
             ' sh "$1" "$2" """,
@@ -103,14 +103,14 @@ echo "$said"
 
 def test_homes_come_from_a_disk_that_is_found_by_the_volumes_id(disk: str, tmp_path: Path) -> None:
     """Mounted read-only and not for long; the user is made with the same ids; a note holds the box."""
-    after = "stat -c '%u %g %n' /home/ann/work.txt; id -u ann; cat /root/devbox-test-of-rebase; grep -c rebase/private /proc/mounts; ls /root/.devbox/leases"
+    after = "stat -c '%u %g %n' /home/me/work.txt; id -u ann; cd /root; cat devbox-test-of-rebase; grep -c rebase/private /proc/mounts; ls /root/.devbox/leases"
     found = on_a_box(disk, tmp_path, after)
     first, *rest = found.stdout.splitlines()
     done = read(first)
     assert done.done, found
     assert done.files >= 2
-    assert rest == ["4321 4321 /home/ann/work.txt", "4321", "of-root", "0", "rebase.json"]
-    assert not Path("/home/ann/work.txt").exists(), "it was not this machine's own root"
+    assert rest == ["4321 4321 /home/me/work.txt", "4321", "of-root", "0", "rebase.json"]
+    assert not Path("/home/me/work.txt").exists(), "it was not this machine's own root"
     assert sh('blkid -p -o value -s LABEL "$1"', disk).stdout.strip() == "devbox-old", "a reboot may take it"
 
 
