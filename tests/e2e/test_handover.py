@@ -309,6 +309,25 @@ def test_a_daemon_that_ends_before_it_took_up_what_was_left_cuts_it_and_that_is_
     world.ensure_daemon()
 
 
+def test_a_daemon_of_another_form_cuts_what_it_cannot_read_and_says_how_much(
+    world: World, tmp_path: Path
+) -> None:
+    with mirror() as port:
+        [address] = world.forward(f"0:{port}")
+        with socket.create_connection(address, 30) as connection:
+            connection.settimeout(30)
+            transfer = Transfer.over(connection, 12)
+            until(lambda: transfer.got > 100_000, "it runs")
+            program = f"#!{sys.executable}\nimport sys\nfrom devboxd.control.connect import parcel\nparcel.FORM += 1\nsys.argv[1:] = []\n"
+            done = fails(world, tmp_path, program + "from devboxd.__main__ import entry\nsys.exit(entry())\n")
+            assert done.returncode == 0, done.stderr
+            assert b"1 connection or command was cut: another version of devboxd made it" in done.stderr
+            transfer.limit = SIZE
+            until(lambda: transfer.problem, "it is cut")
+            assert "ConnectionReset" in transfer.problem or "BrokenPipe" in transfer.problem
+    assert "handed-over.cut" in world.ok("events")
+
+
 def test_what_cannot_be_handed_over_is_counted_and_asked_about(bare_world: World) -> None:
     with mirror() as port:
         [address] = bare_world.forward(f"0:{port}")

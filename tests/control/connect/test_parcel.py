@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import socket
+from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +90,26 @@ def test_one_of_another_version_says_so_and_how_much_it_holds() -> None:
     ) as raised:
         decoded(other)
     assert raised.value.pieces == 3
+
+
+def structs(kind: Any, found: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """All structs that a type is made of: their fields as they are written."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind.__name__ not in found:
+        fields = msgspec.structs.fields(kind)
+        found[kind.__name__] = {field.name: kind.__annotations__[field.name] for field in fields}
+        for field in fields:
+            structs(field.type, found)
+    for part in get_args(kind):
+        structs(part, found)
+    return found
+
+
+def test_another_form_has_another_number() -> None:
+    """A new daemon must not take an old one's parcel for its own. Changed it? Raise ``FORM``, and write both here."""
+    found = structs(Parcel, {})
+    assert {"Parcel", "HeldOver", "FrozenStream", "Command", "ExecSpec", "BoxRef", "Marks"} <= found.keys()
+    made = json.dumps(found, sort_keys=True)
+    assert (FORM, hashlib.sha256(made.encode()).hexdigest()[:16]) == (1, "11921e0377ad1e40")
 
 
 def pairs(count: int) -> list[tuple[socket.socket, socket.socket]]:
