@@ -326,6 +326,8 @@ def test_a_daemon_of_another_form_cuts_what_it_cannot_read_and_says_how_much(
             until(lambda: transfer.problem, "it is cut")
             assert "ConnectionReset" in transfer.problem or "BrokenPipe" in transfer.problem
     assert "handed-over.cut" in world.ok("events")
+    world.stop_daemon()  # others shall have one of this form
+    world.ensure_daemon()
 
 
 def test_what_cannot_be_handed_over_is_counted_and_asked_about(bare_world: World) -> None:
