@@ -9,6 +9,7 @@ import typer
 from devboxctl import grammar, options, show
 from devboxctl.commands import (
     about,
+    agents,
     api,
     bridge,
     config,
@@ -59,6 +60,7 @@ app = typer.Typer(
 for commands in (
     connect,
     panes,
+    agents,
     forward,
     ssh,
     project,

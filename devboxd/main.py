@@ -264,11 +264,12 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         """Whether it arrived on any way."""
         return any(error is None for error in (await notices.tell(title, text)).values())
 
+    errands = Errands(daemon.execute, lambda: daemon.config)
     lifecycle = Lifecycle(
         shared,
         {StoreEngine.SQLITE: store, StoreEngine.DYNAMODB: table},
         computes,
-        Errands(daemon.execute, lambda: daemon.config),
+        errands,
         me=memory.owner,
         owner=daemon.owner_tag,
         prices=Prices(shared, AwsPrices(callers), PriceFiles(paths.prices)),
@@ -278,6 +279,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         notify=tell_user,
         reached=tell_user,
         schedules=AwsDeadman(callers),
+        agents=lambda project: daemon.agent_changes(errands.box(project, project.instance or "")),
     )
     watch = LoginWatch(shared.time, shared.news, shared.logins, callers, notice)
 
@@ -341,6 +343,7 @@ async def _run(
         projects=parts.lifecycle.projects,
         idle=parts.lifecycle.idle,
         jobs=parts.lifecycle.jobs,
+        agents=parts.lifecycle.agents,
         open_page=lambda: page.open(),
         tell=parts.notices.tell,
         keep_secret=keep_secret,

@@ -90,6 +90,9 @@ def list_boxes(
     if show.is_terminal() and any(box.hour for box in found.boxes):
         headers.append("usd/hour")  # while it runs: scripts have it in --json
         rows = [[*row, box.hour] for row, box in zip(rows, found.boxes, strict=True)]
+    if show.is_terminal() and any(box.agents for box in found.boxes):
+        headers.append("agents")
+        rows = [[*row, box.agents] for row, box in zip(rows, found.boxes, strict=True)]
     if found.boxes or not show.is_terminal():
         dispensable = ("zone", "usd/hour", "forwards", "sessions", "generation", "type", "connection", "host")
         show.print_table(headers, rows, dispensable=dispensable, wide=wide)

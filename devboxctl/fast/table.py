@@ -65,7 +65,7 @@ OPTIONS: dict[str, dict[str, tuple[str, int]]] = {
 # For completion. Command: its options (those with "=" take a value, one of the words behind it where there are
 # some), and what may stand at each argument: words, or what a word in capitals stands for; the last goes on.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec peek say ssh config-ssh launch up start stop terminate archive reboot resize rebase rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule run jobs logs export import ls show status ping events doctor whoami login ui api completion version help forward iam ops generations budget lease store bridge sessions init config notify daemon",)),
+    "": ("--profile= -p= --region= -r= --no-color --version --json --help -h", ("attach exec peek say ssh config-ssh launch up start stop terminate archive reboot resize rebase rename fork adopt delete snapshot projects rebuild gc cost types idle keep-alive extend why schedule run jobs logs export import ls show status ping events doctor whoami login ui api completion version help agent forward iam ops generations budget lease store bridge sessions init config notify daemon",)),
     "attach": ("--raw --command= --user= -l= --mux=zellij|tmux|none --escape= -e= -A --up --profile= -p= --region= -r= --json --help -h", ("BOX", "SESSION")),
     "exec": ("--tty -t --no-stdin -n --user= -l= --cwd= --env= --tag= --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "proxy": ("--fdpass --ssh-user= --ssh-host= --fresh --host= --wait= --profile= -p= --region= -r= --json --help -h", ("BOX", "PORT")),
@@ -115,6 +115,9 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "completion": ("--json --help -h", ("bash zsh fish",)),
     "version": ("--json --help -h", ()),
     "help": ("--json --help -h", ("TOPIC",)),
+    "agent": ("--json --help -h", ("setup status",)),
+    "agent setup": ("--for=claude|codex|generic|all --dry-run --undo --user= -l= --profile= -p= --region= -r= --json --help -h", ("BOX",)),
+    "agent status": ("--user= -l= --profile= -p= --region= -r= --json --help -h", ("BOX",)),
     "forward": ("--bind= -b= --dynamic= -D= --reverse= -R= --auto --foreground --profile= -p= --region= -r= --json --help -h", ("ls rm BOX", "SPEC")),
     "forward add": ("--bind= -b= --dynamic= -D= --reverse= -R= --auto --foreground --profile= -p= --region= -r= --json --help -h", ("BOX", "SPEC")),
     "forward ls": ("--wide -w --json --help -h", ()),

@@ -186,6 +186,20 @@ PEEK: Final = Route(
 SAY: Final = Route(
     "POST", "/v1/boxes/{box}/pane", wire.SayRequest, wire.Typed, "Type into the pane in front of a session."
 )
+SET_UP_AGENTS: Final = Route(
+    "POST",
+    "/v1/boxes/{box}/agents",
+    wire.AgentSetUpRequest,
+    wire.AgentReport,
+    "Install or remove the hooks of coding agents on a box; answers file by file.",
+)
+SHOW_AGENTS: Final = Route(
+    "GET",
+    "/v1/agents",
+    wire.AgentStatusRequest,
+    wire.AgentReport,
+    "What coding agents do: on one box as it is now, or on all projects as they were seen last.",
+)
 REMOVE_BRIDGE: Final = Route(
     "DELETE",
     "/v1/boxes/{box}/bridge",

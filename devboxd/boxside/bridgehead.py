@@ -109,6 +109,11 @@ def watch() -> bytes:
     return _purpose("watch")
 
 
+def agents() -> bytes:
+    """Tell what coding agents say of themselves: a JSON list of their notes, a line at each change."""
+    return _purpose("agents")
+
+
 def _purpose(kind: str, **fields: Any) -> bytes:
     return msgspec.json.encode({"kind": kind, **fields})
 

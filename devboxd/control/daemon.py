@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from devboxd.boxside import bridgehead
 from devboxd.boxside.script import load, squeeze
@@ -25,6 +25,7 @@ from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forwards import Forwards
 from devboxd.control.connect.handing import Estate, Inheritance, Resumed, carried
+from devboxd.control.connect.hooks import Hooks
 from devboxd.control.connect.panes import Panes
 from devboxd.control.connect.parcel import Command, Left, Packing, Piece, Rest
 from devboxd.control.connect.ping import Pinged, ping, ping_bridge
@@ -48,6 +49,7 @@ from devboxd.model.states import InstanceState
 from devboxd.model.terminal import Leaving
 from devboxd.text import one_line
 
+AGENTS_WAIT: Final = 60.0  # seconds for the stream of a box's agents to open
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,7 @@ class Daemon:
         self.inherited: Inheritance | None = None  # what the daemon before us has left, and what became of it
         self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
         self.panes = Panes(self.execute, shared.news)
+        self.hooks = Hooks(self.execute, shared.news)
         self.agents = SshAgents(shared, self.execute, self._bridges)
 
     # Life -------------------------------------------------------------------------------------------
@@ -386,6 +389,12 @@ class Daemon:
     async def _changes(self, box: BoxRef) -> Duplex | None:
         assert self._bridges is not None
         return await self._bridges.stream(box, bridgehead.watch(), None)
+
+    async def agent_changes(self, box: BoxRef) -> Duplex | None:
+        """A stream of what coding agents say of themselves; None: there is no bridge to this box."""
+        if self._bridges is None:
+            return None
+        return await self._bridges.stream(box, bridgehead.agents(), AGENTS_WAIT)
 
     async def connect(self, box: BoxRef, port: int, host: str | None, wait: float | None) -> Duplex:
         """Open a connection to a port of a box."""

@@ -16,14 +16,16 @@ A sample::
     system    the same of services, but for updates of the system and its housekeeping
     gpu       percent; null: none             net      bytes in and out, not over loopback
     disk      bytes that user programs wrote or read
-    tools     [{id, name, kind, cpu, io, tty, child, state, since}]: programs known by name, and all jobs of a terminal
+    tools     [{id, name, kind, cpu, io, tty, child, state, since, born}]: programs known by name, and all jobs of a terminal
+    agents    [{name, pid, state, since, alive}]: what coding agents say of themselves; null: no hooks are set up
     containers  {name: share of a core}       leases   [{id, why, until}] that hold
     inhibitors  [text]                        missing  [text]: what did not answer
 
 Kinds of tools: ``agent`` (a coding agent), ``finite`` (ends by itself: a build, a test run), ``transfer``, ``kernel`` (of a
 notebook), ``editor`` (the far side of an IDE), ``debugger``, ``job`` (any other program of a terminal), ``server`` (listens, or
 watches files: counts only as work).
-``state`` of an agent: ``working``, ``waiting`` (for a person), ``done``; null: it has no hooks.
+``state`` of an agent: ``working``, ``waiting`` (for a person), ``done``; null: it has no hooks. ``born``: when the youngest
+process below it began.
 """
 
 from typing import TYPE_CHECKING
@@ -37,6 +39,7 @@ LID = "lid"
 
 GAP = 150.0  # seconds between two samples after which what lies between them is unknown
 MINUTE = 60.0
+AGAIN = 5.0  # seconds after which what an agent starts shows that it works again: not its hook itself
 GRAIN = 8.0  # seconds: Linux rounds the times of terminals so
 FRESH = 120.0  # seconds that a sample is good for, where a box is to be stopped
 CPU_LEAST = 0.05  # share of a core: what idle editors, servers and desktops stay below
@@ -51,7 +54,7 @@ EDITOR_CPU = 0.04
 JOB_CPU = 0.02
 JOB_IO = 1 << 20
 TOOL_HOLD = 600.0  # seconds that a sign of life of an agent, a kernel, a transfer or a job counts
-WAIT_HOLD = 7200.0  # seconds that an agent which waits for a person, or a stopped debugger, holds its box
+WAIT_HOLD = 7200.0  # seconds that a stopped debugger holds its box
 STUCK = 12 * 3600.0  # seconds without any sign of life after which even a build is not waited for
 TOOLS_MOST = 64
 TEXT_MOST = 120  # characters of what a box calls something
@@ -123,6 +126,9 @@ def _signals(
         key = str(tool.get("id"))
         row, seen[key] = _tool(tool, old.get(key, at), at, minute)
         rows.append(row)
+    rows += [
+        _stale(one, at) for one in list(sample.get("agents") or ())[:TOOLS_MOST] if not one.get("alive", True)
+    ]
     cpu, gpu = _number(sample.get("cpu")), sample.get("gpu")
     rows.append(["cpu", _share(cpu), cpu >= CPU_LEAST])
     if sample.get("system") is not None:
@@ -176,9 +182,10 @@ def _tool(tool: "Mapping[str, Any]", last: float, at: float, minute: float) -> "
     name = _text(tool.get("name"))
     if kind == "server":
         return [name, "serves", _number(tool.get("cpu")) >= CPU_LEAST], alive
-    again = (
-        state == "done" and alive > _number(tool.get("since")) + MINUTE
-    )  # not every agent says that it begins
+    since = _number(tool.get("since"))
+    # Not every agent says that it begins; and none says that it was allowed to go on before that has come to an end.
+    again = state == "done" and alive > since + MINUTE
+    again = again or (state in ("waiting", "done") and _number(tool.get("born")) > since + AGAIN)
     if kind == "agent" and state in ("working", "waiting", "done") and not again:
         return _hooked(name, tool, at, silent), alive
     if kind == "debugger":
@@ -195,13 +202,29 @@ def _tool(tool: "Mapping[str, Any]", last: float, at: float, minute: float) -> "
 
 
 def _hooked(name: str, tool: "Mapping[str, Any]", at: float, silent: float) -> "list[Any]":
-    """An agent whose hooks say how it is."""
+    """An agent whose hooks say how it is. Who waits for a person does nothing meanwhile; that person was told."""
     age = max(0.0, at - _number(tool.get("since")))
     if tool.get("state") == "working":
-        return [name, "works, since " + span(age), min(silent, age) < STUCK]
+        if min(silent, age) >= STUCK:
+            return [
+                name,
+                "said that it works, and shows no sign of life since " + span(silent) + ": not known",
+                False,
+            ]
+        return [name, "works, since " + span(age), True]
     if tool.get("state") == "waiting":
-        return [name, "waits for you, since " + span(age), age < WAIT_HOLD]
+        return [name, "waits for you, since " + span(age), False]
     return [name, "is done, since " + span(age), False]
+
+
+def _stale(note: "Mapping[str, Any]", at: float) -> "list[Any]":
+    """A note whose agent is not there any more: nobody knows what became of it."""
+    age = span(max(0.0, at - _number(note.get("since"))))
+    return [
+        _text(note.get("name")),
+        "said " + _text(note.get("state")) + " " + age + " ago, and is gone: not known",
+        False,
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------------

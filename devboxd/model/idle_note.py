@@ -62,7 +62,8 @@ class IdleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
     """What holds a box. ``held``: it is not stopped before; ``vetoes``: in a row; ``seen``: its last watchdog note.
 
     ``shown``: stops up to then were told to somebody who attached. ``kept``: when an archived one was used last, as far as
-    its row does not say it; ``disuse``: how near its end is.
+    its row does not say it; ``disuse``: how near its end is; ``agents``: what coding agents
+    began until then was told, by the clock of the box.
     """
 
     leases: tuple[Lease, ...] = ()
@@ -72,6 +73,7 @@ class IdleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
     shown: float = 0.0
     kept: float = 0.0
     disuse: Disuse | None = None
+    agents: float = 0.0
 
 
 def decisions_of(uid: str, newest: int = SHOWN) -> Range:

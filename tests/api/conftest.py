@@ -299,6 +299,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 projects=home.projects,
                 idle=home.idle,
                 jobs=home.jobs,
+                agents=home.agents,
                 open_page=lambda: page.open(),
                 tell=notices.tell,
                 keep_secret=notices.keep,

@@ -236,7 +236,7 @@ def test_an_agent_says_how_it_is_through_its_hooks(box: Box) -> None:
     tool = box.tools(0.5)["claude"]
     assert (tool["kind"], tool["state"]) == ("agent", "waiting")
     rows = {row[0]: row for row in box.look()["state"]["evidence"]}
-    assert rows["claude"][1:] == ["waits for you, since 1 min", True]
+    assert rows["claude"][1:] == ["waits for you, since 1 min", False]
 
 
 # Leases ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -378,6 +379,8 @@ def test_it_runs_in_every_python_that_a_box_may_have(tmp_path: Path, program: Pa
         _serve_here(near, bridgehead.listen(port=0))
         watcher = near.bridge.open(bridgehead.watch())
         near.until(lambda: b"\n" in near.got[watcher])
+        agents = near.bridge.open(bridgehead.agents())
+        near.until(lambda: b"[]\n" in near.got[agents])
         missing = near.bridge.open(bridgehead.unix(str(tmp_path / "nobody")))
         near.until(lambda: missing in near.resets)
         assert near.resets[missing].startswith("ENOENT")
@@ -403,6 +406,34 @@ def test_ports_are_told_as_they_change(near: Near) -> None:
     near.folder.rmdir()  # by hand; the bridgehead lives on
     with socket.create_server(("127.0.0.1", 0)) as server:
         near.until(lambda: server.getsockname()[1] in told(near, number))
+
+
+def test_what_agents_say_is_told_as_it_changes(near: Near) -> None:
+    """Those that are there: a note of a dead one, a pipe and nonsense are none."""
+    near.lane()
+    number = near.bridge.open(bridgehead.agents())
+
+    def last() -> list[dict[str, Any]]:
+        lines = bytes(near.got[number]).splitlines()
+        found: list[dict[str, Any]] = json.loads(lines[-1]) if lines else [{}]
+        return found
+
+    near.until(lambda: last() == [])
+    folder = near.folder / "agents"
+    folder.mkdir()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    note = {"name": "claude", "pid": os.getpid(), "state": "working", "since": 1.5}
+    os.mkfifo(folder / "a.json")
+    (folder / "b.json").write_text("{")
+    (folder / "c.json").write_text(json.dumps({**note, "pid": gone.pid}))
+    (folder / "d.json").write_text(json.dumps({**note, "secret": "x"}))
+    near.until(lambda: last() == [note])
+    waits = {**note, "state": "waiting", "since": 2.5, "text": "may I?", "where": "main", "quiet": False}
+    (folder / "d.json").write_text(json.dumps(waits))
+    near.until(lambda: last() == [waits])
+    shutil.rmtree(folder)
+    near.until(lambda: last() == [])
 
 
 def test_it_ends_with_its_folder_once_nobody_uses_it(near: Near) -> None:

@@ -82,7 +82,7 @@ KNOWN = {
             "getsid",
             "isatty",
         ),
-        *("mkdir", "pathsep"),
+        *("getppid", "mkdir", "pathsep", "rmdir"),
         *("O_NOFOLLOW", "O_TRUNC", "SEEK_CUR", "chown", "execvp", "fdopen", "getxattr", "kill", "link"),
         *("listxattr", "major", "minor", "mkfifo", "setxattr", "stat_result", "symlink", "sync", "utime"),
         *("killpg", "lstat", "makedirs", "open", "openpty", "path", "pipe", "read", "rename", "set_blocking"),
@@ -94,7 +94,7 @@ KNOWN = {
     "selectors": {"DefaultSelector", "EVENT_READ", "EVENT_WRITE"},
     "signal": {
         *("SIGCHLD", "SIGCONT", "SIGHUP", "SIGINT", "SIGPIPE", "SIGQUIT", "SIGTERM", "SIG_DFL", "SIG_IGN"),
-        *("SIGKILL", "set_wakeup_fd", "signal"),
+        *("SIGKILL", "SIGWINCH", "set_wakeup_fd", "signal"),
     },
     "socket": {
         *(
@@ -124,6 +124,7 @@ KNOWN = {
             "IEXTEN",
             "ISIG",
             "IXON",
+            "TCSADRAIN",
             "TCSANOW",
             "TIOCGWINSZ",
             "TIOCSCTTY",
@@ -132,13 +133,22 @@ KNOWN = {
         *("tcgetattr", "tcsetattr"),
     },
     "time": {"monotonic", "process_time", "sleep", "strftime", "time"},
+    "tty": {"setraw"},
     "zlib": {"Z_SYNC_FLUSH", "compressobj", "crc32", "decompress"},
 }
 FROM = {"bisect", "collections", "collections.abc", "typing"}  # whose names are all old
 # Bytes of what travels: these two go packed, on their own; the others share a document parameter with a command.
 # That of jobs shares it with a command of 4,000 characters at most, that of panes with nothing: its request is its input,
 # and that of rebase with a script and a short request.
-LONGEST = {"bridgehead": 36_000, "activity": 24_000, "jobs": 8_000, "panes": 7_000, "rebase": 20_000}
+LONGEST = {
+    "bridgehead": 36_000,
+    "activity": 24_000,
+    "jobs": 8_000,
+    "panes": 7_000,
+    "agents": 7_000,
+    "agent_hook": 7_000,
+    "rebase": 20_000,
+}
 NEW_BUILTINS = {"aiter", "anext", "ExceptionGroup", "BaseExceptionGroup", "EncodingWarning", "breakpoint"}
 
 

@@ -37,9 +37,9 @@ TRACES = {
     .then(1, "a", tools=[tool(**AGENT, state="done", since=START - 60.0, cpu=0.1, tty=True)])
     .then(9, "a", tools=[tool(**AGENT, state="done", since=START - 60.0)])
     .then(30, "i", tools=[tool(**AGENT, state="done", since=START - 60.0)]),
-    "an agent that waits for a person": Trace()
-    .then(119, "a", tools=[tool(**AGENT, state="waiting", since=START - 60.0)])
-    .then(40, "i", tools=[tool(**AGENT, state="waiting", since=START - 60.0)]),
+    "an agent that waits for a person": Trace().then(
+        159, "i", tools=[tool(**AGENT, state="waiting", since=START - 60.0)]
+    ),
     "an agent whose hook never came back": Trace()
     .then(720, "a", tools=[tool(**AGENT, state="working", since=START - 60.0)])
     .then(60, "i", tools=[tool(**AGENT, state="working", since=START - 60.0)]),

@@ -2,6 +2,7 @@
 
 # Importing a module enters its functions into the table.
 from devboxd.api.handlers import (
+    agent,
     box,
     daemon,
     forward,
@@ -18,6 +19,7 @@ from devboxd.api.handlers import (
 )
 
 __all__ = [
+    "agent",
     "box",
     "daemon",
     "forward",

@@ -96,6 +96,8 @@ async def boxes(context: Context, asked: wire.BoxesRequest) -> wire.BoxList:
                     forwards=forwards[target],
                 )
             )
+    for box in found:
+        box.agents = context.agents.said(box.project) or None if box.project else None
     found.sort(key=lambda box: (box.name, box.id))
     return wire.BoxList(found, conditions, rfc3339(since) if since is not None else None)
 
@@ -154,6 +156,7 @@ async def show(context: Context, asked: wire.Target) -> wire.Box:
         known = await context.projects.find(project.name)
     if known is not None:
         views.of_project(found, known, context.projects.status(known.project))
+        found.agents = context.agents.said(known.project.name) or None
     return found
 
 

@@ -14,6 +14,7 @@ from devboxd.aws.login import LoginStep
 from devboxd.control import doctor
 from devboxd.control.daemon import Daemon
 from devboxd.control.lifecycle.account import Progress
+from devboxd.control.lifecycle.agents import Agents
 from devboxd.control.lifecycle.budgets import Keeper
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.control.lifecycle.jobs import Jobs
@@ -83,6 +84,7 @@ class Context(msgspec.Struct):
     projects: Projects
     idle: IdleVerbs
     jobs: Jobs
+    agents: Agents
     open_page: Callable[[], Awaitable[str]]  # a link that works once
     tell: Callable[
         [str, str], Awaitable[Mapping[Way, DevboxError | None]]

@@ -23,6 +23,7 @@ from devboxd.api.wire.account import (
     UserRequest,
     UserStep,
 )
+from devboxd.api.wire.agent import AgentFile, AgentReport, AgentSetUpRequest, AgentState, AgentStatusRequest
 from devboxd.api.wire.box import (
     Box,
     BoxesRequest,
@@ -168,6 +169,11 @@ __all__ = [
     "WINDOW_SIZE",
     "Account",
     "AdoptRequest",
+    "AgentFile",
+    "AgentReport",
+    "AgentSetUpRequest",
+    "AgentState",
+    "AgentStatusRequest",
     "ApiCall",
     "AttachRequest",
     "Box",

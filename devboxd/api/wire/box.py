@@ -42,6 +42,7 @@ class Box(msgspec.Struct, omit_defaults=True):
     under_way: str | None = None  # what is waited for, or why it is not as wanted
     next: str | None = None  # what happens next, or what can be done, in a few words
     deletes: str | None = None  # archived: when it is deleted for not being used, at the earliest
+    agents: str | None = None  # what its coding agents do, as seen last: claude waits for you since 3 min
 
 
 class BoxesRequest(Account, omit_defaults=True):

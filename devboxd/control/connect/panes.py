@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 from devboxd.boxside import panes as box_side
 from devboxd.control.base.news import News
-from devboxd.control.connect.audience import Capture
-from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import BadRequest, Unreachable
+from devboxd.control.connect.ask import Execute, ask
+from devboxd.errors import BadRequest
 from devboxd.model import pane
-from devboxd.model.answer import BoxSaysNo
 from devboxd.model.box import BoxRef
 from devboxd.model.names import check_mux
 from devboxd.model.pane import Key, Pane
 from devboxd.model.states import Mux
-from devboxd.model.terminal import Leaving
-from devboxd.text import one_line
-
-LIMIT: Final = 40.0  # seconds for the box to answer
-WAIT: Final = 15.0  # seconds for a box that is not connected yet: nobody who peeks waits for a boot
-
-Execute = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
 
 
 class Panes:
@@ -74,21 +62,7 @@ class Panes:
         return found, pressed
 
     async def _ask(self, box: BoxRef, session: str | None, user: str | None, request: bytes) -> Pane:
-        terminal = Capture(request)
-        spec = ExecSpec(box=box, argv=box_side.argv(), user=user, wait=WAIT)
-        try:
-            async with asyncio.timeout(LIMIT):
-                leaving = await self._execute(spec, terminal)
-        except TimeoutError:
-            raise Unreachable(f"{box.name} did not answer within {LIMIT:.0f} s") from None
-        if leaving.error is not None:
-            raise leaving.error
-        if leaving.status is None:
-            raise Unreachable(f"what ran on {box.name} was cut off: {leaving.reason}")
-        if leaving.status != 0:
-            said = one_line(bytes(terminal.stderr[-1000:]).decode("utf-8", "replace"), 200)
-            raise BoxSaysNo(f"{box.name} can not be asked for its panes: {said or leaving.status}")
-        found = box_side.read(bytes(terminal.stdout))
+        found = box_side.read(await ask(self._execute, box, box_side.argv(), request, user))
         if isinstance(found, box_side.Missing):
             raise pane.not_found(box.name, session, found.sessions)
         return found

@@ -13,6 +13,7 @@ from devboxd.control.base.needs import Computes, Deadman, RunOnBox, Store
 from devboxd.control.base.notices import Notify
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
+from devboxd.control.lifecycle.agents import Agents, Changes
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.budgets import Keeper
@@ -43,7 +44,8 @@ class Lifecycle:
     ``owner``: whose tag is on what an account makes; ``me``: this machine and user, as events name it. Of the
     ``stores`` one is ``used``; the other one is there to move projects from and to. Nothing is asked of AWS while
     there is no project, unless the store is there. ``usual``: the idle policy of projects that have none of their
-    own; ``notify`` tells the person at this machine, and ``reached`` says whether somebody heard it, too.
+    own; ``notify`` tells the person at this machine, and ``reached`` says whether somebody heard it, too; ``agents`` opens
+    a stream of what coding agents of a box say.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Lifecycle:
         notify: Notify | None = None,
         reached: Reached | None = None,
         schedules: Deadman | None = None,
+        agents: Changes | None = None,
     ) -> None:
         self._shared = shared
         self.used = used
@@ -109,6 +112,9 @@ class Lifecycle:
             reached=reached or _unheard,
             disputed=self.budgets.disputed,
         )
+        self.agents = Agents(
+            shared, self._fleet, self._watcher.book, notify=notify or _nobody, changes=agents
+        )
         self.idle = IdleVerbs(shared, self.projects, self._watcher, self._disuse, short_id=_short_id, who=me)
 
     def _seen(self, project: Project, answer: Answer, first: bool) -> None:
@@ -117,6 +123,7 @@ class Lifecycle:
             self.jobs.watch(project)
         elif first:
             self.jobs.look_back(project)
+        self.agents.looked(project, answer)
 
     def _is_busy(self, project: Project) -> bool:
         """Whether something works on a box, or nobody knows."""

@@ -89,6 +89,12 @@ class IdleVerbs:
         await self._disuse.again(project.uid)
         return await self.show(name, decisions=True)
 
+    def look_soon(self, name: str) -> None:
+        """Look at the box of a project at once, where there is one of that name."""
+        project = self._projects.named(name)
+        if project is not None:
+            self._watcher.wake(project.uid)
+
     async def last_stop(self, name: str) -> str:
         """Why the box of this name was stopped, once for whoever attaches first; empty where there is nothing to tell."""
         project = self._projects.named(name)

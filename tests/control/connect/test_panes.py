@@ -8,8 +8,9 @@ import json
 import pytest
 
 from devboxd.control.base.shared import Shared
+from devboxd.control.connect.ask import LIMIT
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.panes import LIMIT, Panes
+from devboxd.control.connect.panes import Panes
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import BadRequest, Unreachable
 from devboxd.model.answer import BoxSaysNo
@@ -91,7 +92,7 @@ async def test_a_box_without_the_session_says_which_there_are() -> None:
     [
         (b"", Leaving(error=Unreachable("it is stopped")), Unreachable, "it is stopped"),
         (b"", Leaving(reason="the daemon ends"), Unreachable, "cut off"),
-        (b"", Leaving(status=127), BoxSaysNo, "can not be asked"),
+        (b"", Leaving(status=127), BoxSaysNo, "failed on api"),
         (b'{"problem": "tmux: no server"}', None, BoxSaysNo, "no server"),
         (b"\xff" * 100_000, None, BoxSaysNo, "does not say"),
     ],

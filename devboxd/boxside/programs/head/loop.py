@@ -13,7 +13,7 @@ from devboxd.boxside.programs.head.auth import GREETING, STRANGER_TIME, STRANGER
 from devboxd.boxside.programs.head.pipe import Handler, Listener, Pipe
 from devboxd.boxside.programs.head.program import Control, Program
 from devboxd.boxside.programs.head.reach import addresses, connecting, may_connect, reason
-from devboxd.boxside.programs.head.watch import Watch
+from devboxd.boxside.programs.head.watch import Agents, Watch
 from devboxd.model.bridge.end import Bridge
 from devboxd.model.bridge.wire import BridgeError, Data, Ended, Opened, Room, WasReset
 
@@ -201,6 +201,8 @@ class Head:
             return Listener(self, number, want)
         if kind == "watch":
             return Watch(self, number, want)
+        if kind == "agents":
+            return Agents(self, number, want)
         raise ValueError(f"this bridgehead knows no stream of kind {kind}")
 
     def give_up(self, number: int, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""A stream that tells which ports are listened on."""
+"""Streams that tell what changes on the box: which ports are listened on, what coding agents say of themselves."""
 
 import json
 import os
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     Want = dict[str, Any]
 
 WATCH_EVERY = 1.0  # seconds
+AGENTS_MOST = 32
+NOTE_MOST = 4096  # bytes
 
 
 class Watch(Handler):
@@ -37,6 +39,49 @@ class Watch(Handler):
                 self.seen, self.last = seen, line
                 self.head.bridge.write(self.number, line)
         self.head.later(self, WATCH_EVERY)
+
+
+class Agents(Handler):
+    """A stream that tells the notes of coding agents, at each change: a JSON list, a line."""
+
+    def __init__(self, head: "Head", number: int, want: "Want") -> None:
+        Handler.__init__(self, head, number)
+        self.last = b""
+        self.on_time()
+
+    def on_time(self) -> None:
+        """Look, and tell what is new."""
+        line = json.dumps(agents(os.path.join(self.head.folder, "agents"))).encode() + b"\n"
+        if line != self.last and self.head.bridge.room(self.number) > len(line):
+            self.last = line
+            self.head.bridge.write(self.number, line)
+        self.head.later(self, WATCH_EVERY)
+
+    def close(self, reset: bool) -> None:
+        """Stop looking."""
+        self.head.timers.pop(self, None)
+
+
+def agents(folder: str) -> "list[dict[str, Any]]":
+    """The notes of agents whose process is there. What lies there may be anybody's: a pipe is not waited for."""
+    found = []
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+    except OSError:
+        names = []  # no hooks are set up
+    for name in names[:AGENTS_MOST]:
+        try:
+            descriptor = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                note = json.loads(os.read(descriptor, NOTE_MOST).decode("utf-8", "replace"))
+            finally:
+                os.close(descriptor)
+            if os.path.isdir("/proc/" + str(int(note["pid"]))):
+                kept = ("name", "state", "since", "pid", "text", "where", "quiet")
+                found.append({key: note[key] for key in kept if key in note})
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
 
 
 def listening(user: int) -> "list[int]":

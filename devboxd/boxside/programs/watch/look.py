@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 GRAIN = 8.0  # seconds: the times of terminals are rounded so
 OLDEST = 72 * 3600.0  # seconds that a note of a program may claim
 NOTES_MOST = 64
+AGENTS_MOST = 16  # of which the answer tells all that they say
 NOTE_MOST = 4096  # bytes
 COMMAND_LIMIT = 5.0  # seconds that the command of a lease may take
 CONTAINERS = ("docker", "containerd", "libpod", "kubepods", "lxc")
@@ -34,6 +35,7 @@ class Look:
         self.own = set(self._own())
         self.up = float(read("/proc/uptime").split()[0])
         self.listening = None  # type: set[str] | None
+        self.agents = None  # type: list[dict[str, Any]] | None
         self.notes = self._agents()
         self.counters = {"at": now, "boot": self.boot, "told": counters.get("told") if self.fresh else None}  # type: dict[str, Any]
 
@@ -68,6 +70,7 @@ class Look:
             "containers": {name: round(share, 4) for name, share in sorted(containers.items())[:NOTES_MOST]},
             "leases": self._leases(),
             "inhibitors": self._inhibitors(),
+            "agents": self.agents,
             "missing": self.missing,
         }  # fmt: skip
 
@@ -177,6 +180,7 @@ class Look:
         self.counters["talk"][one.id] = talked
         was = (self.before.get("talk") or {}).get(one.id)
         born = self.up - self.span
+        youngest = max([each.started for each in tree if each is not one] or [0])
         state = self.notes.get(one.pid) or {}
         return {
             "id": one.id,
@@ -188,6 +192,7 @@ class Look:
             "child": any(each is not one and each.started / TICK > born for each in tree) and bool(self.span),
             "state": state.get("state"),
             "since": state.get("since"),
+            "born": self.now - self.up + youngest / TICK if youngest else None,
         }
 
     def _prints(self, one: Process) -> bool:
@@ -301,18 +306,30 @@ class Look:
     def _agents(self) -> "dict[int, dict[str, Any]]":
         """What the hooks of coding agents have written, by process."""
         found = {}
+        for home in self._homes():
+            if os.path.isdir(os.path.join(home, ".devbox", "agents")):
+                self.agents = []
         for note in self._notes("agents"):
             try:
-                found[int(note["pid"])] = {"state": str(note["state"])[:16], "since": float(note["since"])}
+                pid, since, state = int(note["pid"]), float(note["since"]), str(note["state"])[:16]
             except (KeyError, TypeError, ValueError):
                 continue
+            one = self.processes.get(pid)
+            alive = one is not None and str(note.get("id") or one.id) == one.id
+            told = {key: str(note.get(key) or "")[:200] for key in ("name", "text", "where")}
+            told["name"] = told["name"][:60] or (one.name if one is not None else "agent")
+            known = dict(told, pid=pid, state=state, since=since, alive=alive, quiet=bool(note.get("quiet")))  # type: dict[str, Any]
+            if self.agents is not None and len(self.agents) < AGENTS_MOST:
+                self.agents.append(known)
+            if alive:
+                found[pid] = known
         return found
 
     def _notes(self, folder: str) -> "Iterator[dict[str, Any]]":
         """Small JSON files of programs in their users' ~/.devbox."""
-        for home in {str(self.rules.get("home") or ""), os.path.expanduser("~")}:
+        for home in self._homes():
             path = os.path.join(home, ".devbox", folder)
-            names = sorted(os.listdir(path))[:NOTES_MOST] if home and os.path.isdir(path) else []
+            names = sorted(os.listdir(path))[:NOTES_MOST] if os.path.isdir(path) else []
             for name in names:
                 try:
                     note = json.loads(read(os.path.join(path, name), NOTE_MOST))
@@ -320,6 +337,10 @@ class Look:
                     continue
                 if isinstance(note, dict) and name.endswith(".json"):
                     yield note
+
+    def _homes(self) -> "set[str]":
+        """Where programs leave notes."""
+        return {home for home in (str(self.rules.get("home") or ""), os.path.expanduser("~")) if home}
 
     def _inhibitors(self) -> "list[str]":
         found = []

@@ -1,0 +1,198 @@
+"""Coding agents on the boxes of projects: known from the collector's looks, told of at once where a bridge carries a stream.
+
+A box with hooks says each change over the bridge, as ``forward --auto`` is told of ports; where there can be none, the next
+look of the collector says it. What was told lies in the project's notes, so that a daemon that begins anew tells nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from devboxd.boxside.activity import Answer
+from devboxd.control.base.bells import Bell
+from devboxd.control.base.notices import Notify
+from devboxd.control.base.shared import Shared
+from devboxd.control.lifecycle.fleet import Fleet
+from devboxd.control.lifecycle.idlebook import IdleBook
+from devboxd.errors import DevboxError, LoginNeeded
+from devboxd.model import agent
+from devboxd.model.agent import AgentNote
+from devboxd.model.project import Phase, Project
+from devboxd.text import one_line
+
+SETTLE: Final = 2.0  # seconds that a change stands before it is told: who is at the keyboard answers at once
+AGAIN: Final = 5.0  # seconds until a stream that ended is opened again, twice as long each time
+AGAIN_MOST: Final = 300.0
+LONGEST_LINE: Final = 128 << 10  # bytes of a report: 64 notes, each as long as it may be
+
+
+class Stream(Protocol):
+    """What the bridge carries."""
+
+    async def read(self) -> bytes:
+        """Some bytes; none at its end. Raises DevboxError."""
+
+    def close(self) -> None: ...
+
+
+Changes = Callable[[Project], Awaitable[Stream | None]]  # None: there is no bridge to this box
+
+
+@dataclass(slots=True)
+class _Box:
+    """What is remembered of a project's box."""
+
+    notes: tuple[AgentNote, ...] = ()
+    seen: dict[tuple[str, int], float] = field(default_factory=dict)  # since when each is as it was told
+    told: float | None = None  # what an earlier daemon told; None: not read yet
+    watched: bool = False
+    gone: bool = False  # no hooks are set up any more
+    stream: Stream | None = None
+    telling: bool = False
+
+
+class Agents:
+    """``changes`` opens a stream of reports of a box; ``notify`` tells the person at this machine."""
+
+    def __init__(
+        self, shared: Shared, fleet: Fleet, book: IdleBook, *, notify: Notify, changes: Changes | None = None
+    ) -> None:
+        self._shared = shared
+        self._fleet = fleet
+        self._book = book
+        self._notify = notify
+        self._changes = changes
+        self._rest = Bell()  # nobody rings
+        self._boxes: dict[str, _Box] = {}
+
+    def known(self) -> list[tuple[str, tuple[AgentNote, ...]]]:
+        """The agents of every box that runs, by name of the project, as they were seen last."""
+        running = (one.project for one in self._fleet.statuses() if one.project.phase is Phase.RUNNING)
+        found = [(one.name, self._boxes[one.uid].notes) for one in running if one.uid in self._boxes]
+        return sorted((name, notes) for name, notes in found if notes)
+
+    def said(self, name: str) -> str:
+        """What matters most about the agents of a project, in a few words; or nothing."""
+        notes = dict(self.known()).get(name, ())
+        return agent.said(notes, self._shared.time.wall())
+
+    def looked(self, project: Project, answer: Answer) -> None:
+        """The collector has looked. Where hooks are set up, each change is told from then on."""
+        notes = agent.sampled(answer.sample)
+        if notes is None:
+            gone = self._boxes.pop(project.uid, None)
+            if gone is not None:
+                gone.gone = True
+                if gone.stream is not None:
+                    gone.stream.close()
+            return
+        box = self._boxes.setdefault(project.uid, _Box())
+        self._take(project.uid, box, notes)
+        if self._changes is not None and not box.watched:
+            box.watched = True
+            self._shared.tasks.spawn(f"agents {project.uid}", self._watch(self._changes, project.uid, box))
+
+    def _take(self, uid: str, box: _Box, notes: tuple[AgentNote, ...]) -> None:
+        box.notes = notes
+        there = {one.key for one in notes}
+        box.seen = {key: since for key, since in box.seen.items() if key in there}
+        if self._news(box) and not box.telling:
+            box.telling = True
+            self._shared.tasks.spawn(f"tell of agents {uid}", self._tell(uid, box))
+
+    def _news(self, box: _Box) -> list[AgentNote]:
+        return agent.news(box.notes, box.told or 0.0, box.seen, self._shared.time.wall())
+
+    async def _tell(self, uid: str, box: _Box) -> None:
+        """Tell what stands for a moment; then whatever came meanwhile."""
+        try:
+            while self._news(box):
+                await self._rest.wait(SETTLE)
+                if box.told is None:
+                    box.told = await self._told_before(uid)
+                status = self._fleet.status(uid)
+                if status is None:
+                    return
+                last = 0.0
+                for note in self._news(box):
+                    box.seen[note.key] = note.since
+                    last = max(last, note.since)
+                    title, text = agent.notice(status.project.name, note)
+                    self._shared.news.tell("agent", f"{title}: {one_line(text)}", box=status.project.name)
+                    self._shared.tasks.spawn("notice", self._notice(title, text))
+                if last:
+                    await self._remember(uid, last)
+        finally:
+            box.telling = False
+
+    async def _told_before(self, uid: str) -> float:
+        try:
+            return (await self._book.notes(uid)).agents
+        except DevboxError:
+            return 0.0
+
+    async def _remember(self, uid: str, last: float) -> None:
+        try:
+            await self._book.change(uid, lambda known: replace(known, agents=max(known.agents, last)))
+        except DevboxError:
+            return  # the next daemon tells it once more
+
+    async def _notice(self, title: str, text: str) -> None:
+        """Nobody waits for a desktop."""
+        async with asyncio.timeout(30.0):
+            await self._notify(title, text)
+
+    async def _watch(self, changes: Changes, uid: str, box: _Box) -> None:
+        """Be told by the box for as long as it runs; without a bridge the next look tries again."""
+        failures = 0
+        try:
+            while True:
+                status = self._fleet.status(uid)
+                if box.gone or status is None or status.project.phase is not Phase.RUNNING:
+                    return
+                try:
+                    stream = box.stream = await changes(status.project)
+                    if stream is None:
+                        return
+                    try:
+                        if await self._read(uid, box, stream):
+                            failures = 0
+                    finally:
+                        box.stream = None
+                        stream.close()
+                except LoginNeeded as error:
+                    await self._shared.logins.wait(status.project.account, error, AGAIN_MOST)
+                    continue
+                except DevboxError:
+                    pass  # it is opened again
+                failures += 1
+                if not box.gone:
+                    await self._rest.wait(min(AGAIN_MOST, AGAIN * 2.0 ** min(failures - 1, 6)))
+        finally:
+            box.watched = False
+
+    async def _read(self, uid: str, box: _Box, stream: Stream) -> bool:
+        """Take reports until the stream ends; whether there was one. A line that is none says nothing."""
+        buffer, heard = bytearray(), False
+        while data := await stream.read():
+            buffer += data
+            end = buffer.rfind(b"\n")
+            if end >= 0:
+                begin = buffer.rfind(b"\n", 0, end) + 1
+                line = bytes(buffer[begin:end]) if end - begin <= LONGEST_LINE else b""
+                del buffer[: end + 1]
+                try:
+                    notes = agent.read(msgspec.json.decode(line))
+                except (msgspec.DecodeError, RecursionError):
+                    continue
+                heard = True
+                self._take(uid, box, notes)
+            elif len(buffer) > LONGEST_LINE:
+                return heard
+        return heard

@@ -1,0 +1,128 @@
+"""Coding agents on a box, as their hooks tell of them: who works, who waits for a person, and what is told of that."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from devboxd.model.idle import span
+from devboxd.text import one_line
+
+NOTES_MOST: Final = 64  # that a box may tell of
+TEXT_MOST: Final = 300  # characters of what an agent asks
+TOLD_MOST: Final = 200  # of those in a notice
+OLD: Final = 6 * 3600.0  # seconds after which a change is no news
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=60)]
+Moment = Annotated[float, msgspec.Meta(ge=0, lt=1e11)]
+
+
+class AgentState(enum.StrEnum):
+    """What an agent does."""
+
+    WORKING = "working"
+    WAITING = "waiting"  # for its user
+    DONE = "done"
+
+
+class AgentNote(msgspec.Struct, frozen=True):
+    """What one agent process says of itself. ``since``, ``at``: by the clock of the box.
+
+    ``text``: what it asks, or what it said last; ``where``: the session of the multiplexer; ``quiet``: it has only begun;
+    ``alive``: its process is there.
+    """
+
+    name: Name
+    state: AgentState
+    since: Moment
+    pid: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
+    alive: bool = True
+    text: Annotated[str, msgspec.Meta(max_length=4 * TEXT_MOST)] = ""
+    where: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    quiet: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What no other agent of the box has."""
+        return self.name, self.pid
+
+
+class Set(msgspec.Struct, frozen=True):
+    """What became of one file of a set-up, in the box's words. ``changed``: it is, or would be, other than it was."""
+
+    agent: Name
+    file: Annotated[str, msgspec.Meta(max_length=1000)]
+    said: Annotated[str, msgspec.Meta(max_length=1000)]
+    changed: bool = False
+    problem: bool = False
+
+
+def read(found: object) -> tuple[AgentNote, ...]:
+    """The notes of a box, as far as they are some: whatever else is among them is left out."""
+    notes = []
+    for one in found[:NOTES_MOST] if isinstance(found, list) else ():
+        try:
+            notes.append(msgspec.convert(one, AgentNote))
+        except msgspec.ValidationError:
+            continue
+    return tuple(notes)
+
+
+def _phrase(note: AgentNote) -> str:
+    name = one_line(note.name, 30)
+    match note.state:
+        case AgentState.WORKING:
+            return f"{name} works"
+        case AgentState.WAITING:
+            return f"{name} waits for you"
+        case AgentState.DONE:
+            return f"{name} is done"
+
+
+_FIRST: Final = (AgentState.WAITING, AgentState.WORKING, AgentState.DONE)
+
+
+def said(notes: Iterable[AgentNote], now: float) -> str:
+    """What matters most about the agents of a box, in a few words: ``claude waits for you since 3 min``; or nothing."""
+    there = sorted((one for one in notes if one.alive), key=lambda one: (_FIRST.index(one.state), -one.since))
+    if not there:
+        return ""
+    first = there[0]
+    more = f", and {len(there) - 1} more" if len(there) > 1 else ""
+    return f"{_phrase(first)} since {span(now - first.since)}{more}"
+
+
+def news(
+    notes: Iterable[AgentNote], told: float, seen: Mapping[tuple[str, int], float], now: float
+) -> list[AgentNote]:
+    """Those that have begun to wait, or are done, and nobody was told of it.
+
+    ``told``: what began until then was told by an earlier daemon; ``seen``: since when each was as it was last told of.
+    """
+    return [
+        one
+        for one in notes
+        if one.alive
+        and not one.quiet
+        and one.state is not AgentState.WORKING
+        and one.since > told
+        and seen.get(one.key) != one.since
+        and now - one.since < OLD
+    ]
+
+
+def notice(box: str, note: AgentNote) -> tuple[str, str]:
+    """Title and text of what is told."""
+    where = f" ({one_line(note.where, 40)})" if note.where else ""
+    session = f" {one_line(note.where, 40)}" if note.where else ""
+    text = one_line(note.text, TOLD_MOST)
+    return f"{box}: {_phrase(note)}{where}", f"{text} — " * bool(text) + f"devboxctl peek {box}{session}"
+
+
+def sampled(sample: Mapping[str, Any] | None) -> tuple[AgentNote, ...] | None:
+    """The notes in a sample of the collector; None: no hooks are set up on that box, or nothing is known."""
+    found = (sample or {}).get("agents")
+    return read(found) if isinstance(found, list) else None

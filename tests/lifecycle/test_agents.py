@@ -1,0 +1,230 @@
+"""Agents on virtual time: what is told when, over a stream of the bridge or by the collector's looks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from devboxd.boxside.activity import Answer
+from devboxd.control.lifecycle.agents import AGAIN, LONGEST_LINE, SETTLE, Agents
+from devboxd.control.lifecycle.idlebook import IdleBook
+from devboxd.errors import Unreachable
+from devboxd.model.idle import empty
+from devboxd.model.project import Phase, Project
+from tests.control.fakes import LoopClock
+from tests.lifecycle.kit import Bench, with_daemon
+
+pytestmark = pytest.mark.looptime
+
+
+def note(state: str, since: float, **more: Any) -> dict[str, Any]:
+    return {"name": "claude", "pid": 7, "state": state, "since": since, "alive": True, **more}
+
+
+class Stream:
+    """A stream of the bridge, played by a test."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self.closed = False
+
+    def say(self, *notes: dict[str, Any]) -> None:
+        self.queue.put_nowait(json.dumps(notes).encode() + b"\n")
+
+    async def read(self) -> bytes:
+        found = await self.queue.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def close(self) -> None:
+        self.closed = True
+        self.queue.put_nowait(b"")
+
+
+class World:
+    """The driver on a bench, what it tells, and the streams that it opens."""
+
+    def __init__(self, one: Bench, *, bridge: bool = True) -> None:
+        self.one = one
+        self.notices: list[tuple[float, str, str]] = []
+        self.streams: list[Stream] = []
+        self.opened = 0
+        self.refuses = False
+        self.agents = Agents(
+            one.shared,
+            one.fleet,
+            IdleBook(one.fleet.book),
+            notify=self._notify,
+            changes=self._open if bridge else None,
+        )
+
+    async def _notify(self, title: str, text: str) -> None:
+        self.notices.append((LoopClock().wall(), title, text))
+
+    async def _open(self, project: Project) -> Stream | None:
+        self.opened += 1
+        if self.refuses:
+            return None
+        self.streams.append(Stream())
+        return self.streams[-1]
+
+    def look(self, project: Project, notes: Sequence[dict[str, Any]] | None) -> None:
+        self.agents.looked(project, Answer(empty(), sample={"agents": notes}))
+
+    @property
+    def titles(self) -> list[str]:
+        return [title for _, title, _ in self.notices]
+
+
+@with_daemon
+async def test_a_question_is_told_within_five_seconds_once_with_what_is_asked(one: Bench) -> None:
+    world, project = World(one), await one.launched()
+    world.look(project, [])
+    await asyncio.sleep(1.0)
+    (stream,) = world.streams
+    began = LoopClock().wall()
+    stream.say(note("working", began - 60.0))
+    await asyncio.sleep(10.0)
+    assert world.titles == []
+    began = LoopClock().wall()
+    asks = note("waiting", began, text="may I?", where="main")
+    stream.say(asks)
+    await asyncio.sleep(10.0)
+    ((at, title, text),) = world.notices
+    assert at - began < 4.0, "the bridgehead looks once a second"
+    assert title == "api: claude waits for you (main)"
+    assert text.startswith("may I? — devboxctl peek")
+    assert world.agents.said("api") == "claude waits for you since 10 s"
+    assert [event.kind for event in one.shared.news.events() if event.kind == "agent"] == ["agent"]
+    stream.say(asks, note("working", began, name="codex", pid=8))
+    world.look(project, [asks])
+    await asyncio.sleep(600.0)
+    assert len(world.notices) == 1, "neither another agent nor a look tells it again"
+    stream.say(note("done", LoopClock().wall(), text="All pass."))
+    await asyncio.sleep(10.0)
+    assert world.titles[1:] == ["api: claude is done"]
+
+
+@with_daemon
+async def test_what_is_answered_at_once_is_not_told(one: Bench) -> None:
+    """Who sits at the terminal needs no notice."""
+    world, project = World(one), await one.launched()
+    world.look(project, [])
+    await asyncio.sleep(1.0)
+    world.streams[0].say(note("waiting", LoopClock().wall()))
+    await asyncio.sleep(SETTLE / 2)
+    world.streams[0].say(note("working", LoopClock().wall()))
+    await asyncio.sleep(60.0)
+    assert world.titles == []
+
+
+@with_daemon
+async def test_a_daemon_that_begins_anew_tells_nothing_twice_and_what_came_meanwhile(one: Bench) -> None:
+    first, project = World(one, bridge=False), await one.launched()
+    since = LoopClock().wall()
+    first.look(project, [note("waiting", since)])
+    await asyncio.sleep(10.0)
+    assert len(first.notices) == 1
+    second = World(one, bridge=False)
+    second.look(project, [note("waiting", since)])
+    await asyncio.sleep(10.0)
+    assert second.titles == []
+    second.look(project, [note("done", since + 5.0)])
+    await asyncio.sleep(10.0)
+    assert second.titles == ["api: claude is done"]
+
+
+@with_daemon
+async def test_without_a_bridge_the_looks_tell_it_and_each_tries_the_bridge_again(one: Bench) -> None:
+    world, project = World(one), await one.launched()
+    world.refuses = True
+    world.look(project, [note("working", LoopClock().wall())])
+    await asyncio.sleep(3600.0)
+    assert world.opened == 1, "nobody polls"
+    world.look(project, [note("waiting", LoopClock().wall())])
+    await asyncio.sleep(10.0)
+    assert (world.opened, len(world.notices)) == (2, 1)
+
+
+@with_daemon
+async def test_a_box_without_hooks_gets_no_stream(one: Bench) -> None:
+    world, project = World(one), await one.launched()
+    world.look(project, None)
+    await asyncio.sleep(100.0)
+    assert (world.opened, world.agents.known()) == (0, [])
+
+
+@with_daemon
+async def test_hooks_that_are_taken_away_end_the_stream(one: Bench) -> None:
+    world, project = World(one), await one.launched()
+    world.look(project, [note("working", LoopClock().wall())])
+    await asyncio.sleep(1.0)
+    world.look(project, None)
+    await asyncio.sleep(3600.0)
+    assert (world.streams[0].closed, world.opened, world.agents.known()) == (True, 1, [])
+    world.look(project, [])
+    await asyncio.sleep(1.0)
+    assert world.opened == 2, "set up again"
+
+
+@with_daemon
+async def test_a_stream_that_ends_is_opened_again_and_not_once_a_second(one: Bench) -> None:
+    world, project = World(one), await one.launched()
+    world.look(project, [])
+    await asyncio.sleep(1.0)
+    world.streams[0].queue.put_nowait(Unreachable("cut"))
+    await asyncio.sleep(AGAIN + 1.0)
+    assert (world.opened, world.streams[0].closed) == (2, True)
+    for _ in range(20):
+        world.streams[-1].queue.put_nowait(b"")
+        await asyncio.sleep(30.0)
+    assert world.opened < 12
+    await asyncio.sleep(600.0)
+    world.streams[-1].say(note("waiting", LoopClock().wall()))
+    await asyncio.sleep(10.0)
+    assert world.titles == ["api: claude waits for you"]
+
+
+@pytest.mark.parametrize(
+    "said", [b"nonsense\n", b"{}\n", b"[" * 100_000 + b"\n", b"\xff\n", b'[{"name": 4}]\n']
+)
+@with_daemon
+async def test_what_a_box_says_that_is_no_report_harms_nothing(one: Bench, said: bytes) -> None:
+    world, project = World(one), await one.launched()
+    world.look(project, [])
+    await asyncio.sleep(1.0)
+    stream = world.streams[0]
+    stream.queue.put_nowait(said)
+    stream.say(note("done", LoopClock().wall()))
+    await asyncio.sleep(10.0)
+    assert world.titles == ["api: claude is done"]
+
+
+@with_daemon
+async def test_a_line_that_never_ends_ends_the_stream(one: Bench) -> None:
+    world, project = World(one), await one.launched()
+    world.look(project, [])
+    await asyncio.sleep(1.0)
+    for _ in range(10):
+        world.streams[0].queue.put_nowait(b"x" * (LONGEST_LINE // 8))
+    await asyncio.sleep(1.0)
+    assert world.streams[0].closed
+
+
+@with_daemon
+async def test_a_box_that_is_taken_down_is_listened_to_no_more(one: Bench) -> None:
+    world, project = World(one), await one.launched()
+    world.look(project, [note("working", LoopClock().wall())])
+    await asyncio.sleep(1.0)
+    assert [name for name, _ in world.agents.known()] == ["api"]
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    assert (world.agents.known(), world.agents.said("api")) == ([], "")
+    world.streams[0].queue.put_nowait(Unreachable("the box is off"))
+    await asyncio.sleep(3600.0)
+    assert world.opened == 1
