@@ -47,11 +47,12 @@ def set_up(
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> int:
-    """Install hooks with which coding agents on a box say that they work, wait for you, or are done.
+    """Have coding agents on a box say when they wait for you.
 
-    Claude Code and Codex are known; any other agent can say it with the program that is installed too. Settings of your
-    own stay as they are, with a copy of each file beside it; what can not be read is not changed. The exit status is 1
-    where something could not be set up.
+    Hooks are installed with which an agent says that it works, waits for you, or is done; then you are told. Claude Code
+    and Codex are known; any other agent can say it with the program that is installed too. Settings of your own stay as
+    they are, with a copy of each file beside it; what can not be read is not changed. The exit status is 1 where something
+    could not be set up.
     """
     request = wire.AgentSetUpRequest(
         box=ask.chosen(box),
@@ -77,7 +78,10 @@ def status(
     profile: options.Profile = None,
     region: options.Region = None,
 ) -> None:
-    """Say what coding agents do: on a box as it is now, or on all projects as they were seen last."""
+    """Say which coding agents work, and which wait for you.
+
+    On a box as it is now, with what is set up there; without one on all projects, as they were seen last.
+    """
     request = wire.AgentStatusRequest(
         box=default_box(box) or "",
         user=user,

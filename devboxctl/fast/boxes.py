@@ -42,6 +42,8 @@ BOX: Json = {
     "saved": None,
     "under_way": None,
     "next": None,
+    "deletes": None,
+    "agents": None,
 }
 CONDITION: Json = {"code": "", "title": "", "text": "", "hint": None, "since": None, "severity": "warning"}
 STATES = ("running", "stopped", "pending", "stopping", "shutting-down", "terminated", "unknown", "none")
