@@ -274,6 +274,25 @@ def test_any_other_agent_says_it_with_a_command(box: Box) -> None:
     agent.end()
 
 
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_a_script_in_a_pane_is_the_agent_and_its_session_is_named(box: Box) -> None:
+    """Not the server of tmux, though that is no shell and a shell is in front of it."""
+    box.set_up("generic")
+    env = {**box.env, "TMUX_TMPDIR": str(box.home)}
+    program = f"DEVBOX_AGENT=mine {box.bin}/python3 ~/.devbox/agent-hook.py"
+    script = box.home / "script"
+    script.write_text(f"echo $$ >~/pid\n{program} state waiting 'one?'\nsleep 100\n")
+    try:
+        words = ["tmux", "-f", "/dev/null", "new-session", "-d", "-s", "night", f"sh {script}; true"]
+        subprocess.run(words, env=env, check=True, timeout=20)
+        until(lambda: bool(box.notes), lambda: list(box.home.iterdir()))
+        (note,) = box.notes
+        assert (note["name"], note["text"], note["where"]) == ("mine", "one?", "night")
+        assert note["pid"] == int((box.home / "pid").read_text())
+    finally:
+        subprocess.run(["tmux", "kill-server"], env=env, check=False, timeout=20)
+
+
 @pytest.mark.parametrize(
     ("sent", "text"),
     [

@@ -33,6 +33,7 @@ NOTES_MOST = 64
 HELD_MOST = 4096  # bytes of a sequence that does not end
 FOLDER = os.path.join(os.path.expanduser("~"), ".devbox", "agents")
 SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh", "ash", "env", "timeout", "sudo")
+HOLDERS = ("tmux: server", "tmux", "zellij", "screen", "sshd", "login", "systemd", "init", "ssm-session-wor")
 ASKS = ("AskUserQuestion", "ExitPlanMode", "request_user_input")  # tools that are a question
 NOTICE = re.compile(
     rb"\x1b\](?:9;(?!4;)|777;notify;)([^\x07\x1b]*)(?:\x07|\x1b\\)|\x1b[\]P^_X][^\x07\x1b]*(?:\x07|\x1b\\)|(\x07)"
@@ -55,7 +56,7 @@ def words(pid: int) -> "list[str]":
 
 
 def agent(name: str) -> "tuple[int, str]":
-    """The process above us that is the agent, and its start: the one of that name, or the next that is no shell."""
+    """The process above us that is the agent, and its start: the one of that name, the next that is no shell, or our parent."""
     at, found = os.getppid(), 0
     for _ in range(12):
         try:
@@ -63,6 +64,8 @@ def agent(name: str) -> "tuple[int, str]":
             if called == name or name in words(at):
                 found = at
                 break
+            if called in HOLDERS:
+                break  # the terminal: the agent is below it
             if not found and called not in SHELLS:
                 found = at
         except (OSError, ValueError, IndexError):
