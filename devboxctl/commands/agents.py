@@ -69,6 +69,10 @@ def set_up(
         show.print_json(found)
     else:
         _print_files(found, "would change" if dry_run else "changed")
+        if not (found.told or undo):
+            show.say(
+                f"hint: you are told of boxes of projects only; devboxctl adopt makes one of {request.box}"
+            )
     return 1 if any(one.problem for one in found.files) else 0
 
 

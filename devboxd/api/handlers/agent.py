@@ -22,7 +22,7 @@ async def set_up(context: Context, asked: wire.AgentSetUpRequest) -> wire.AgentR
     )
     if not asked.dry_run:
         context.idle.look_soon(box.name)
-    return _report(box, found)
+    return _report(context, box, found)
 
 
 @answers(routes.SHOW_AGENTS)
@@ -30,18 +30,19 @@ async def status(context: Context, asked: wire.AgentStatusRequest) -> wire.Agent
     """One box as it is now, or all projects as they were seen last."""
     if asked.box:
         box = await resolved(context, asked)
-        return _report(box, await context.daemon.hooks.status(box, asked.user))
+        return _report(context, box, await context.daemon.hooks.status(box, asked.user))
     return wire.AgentReport(
         agents=[one for box, notes in context.agents.known() for one in _states(box, notes)]
     )
 
 
-def _report(box: BoxRef, found: Answer) -> wire.AgentReport:
+def _report(context: Context, box: BoxRef, found: Answer) -> wire.AgentReport:
     files = [
         wire.AgentFile(one.agent, one_line(one.file), one_line(one.said), one.changed, one.problem)
         for one in found.done
     ]
-    return wire.AgentReport(files, _states(box.name, found.notes))
+    is_told = any(one.instance == box.target for one in context.projects.remembered())
+    return wire.AgentReport(files, _states(box.name, found.notes), is_told)
 
 
 def _states(box: str, notes: Iterable[AgentNote]) -> list[wire.AgentState]:

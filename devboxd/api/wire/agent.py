@@ -48,8 +48,12 @@ class AgentState(msgspec.Struct, omit_defaults=True):
 
 
 class AgentReport(msgspec.Struct, omit_defaults=True):
-    """Files of hooks (of one box only), and agents. Of all projects it is as it was seen last."""
+    """Files of hooks (of one box only), and agents. Of all projects it is as it was seen last.
+
+    ``told``: the box is a project's, so that its user is told when an agent waits.
+    """
 
     files: list[AgentFile] = []
     agents: list[AgentState] = []
+    told: bool = True
     version: int = API_VERSION
