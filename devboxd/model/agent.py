@@ -8,7 +8,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from devboxd.errors import BadRequest
 from devboxd.model.idle import span
+from devboxd.model.names import check_session
 from devboxd.text import one_line
 
 NOTES_MOST: Final = 64  # that a box may tell of
@@ -114,10 +116,18 @@ def news(
     ]
 
 
+def _is_session(name: str) -> bool:
+    """Whether it may stand in a command that somebody copies: the name comes from a box."""
+    try:
+        return bool(check_session(name))
+    except BadRequest:
+        return False
+
+
 def notice(box: str, note: AgentNote) -> tuple[str, str]:
     """Title and text of what is told."""
     where = f" ({one_line(note.where, 40)})" if note.where else ""
-    session = f" {one_line(note.where, 40)}" if note.where else ""
+    session = f" {note.where}" if _is_session(note.where) else ""
     text = one_line(note.text, TOLD_MOST)
     return f"{box}: {_phrase(note)}{where}", f"{text} — " * bool(text) + f"devboxctl peek {box}{session}"
 

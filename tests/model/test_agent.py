@@ -79,6 +79,7 @@ def test_a_notice_names_box_session_and_question_and_is_bounded() -> None:
     title, text = notice("api", note("done", text="x" * 1000))
     assert (title, len(text) < 260) == ("api: claude is done", True)
     assert notice("api", note("done"))[1] == "devboxctl peek api"
+    assert notice("api", note("done", where="x; rm -rf ~"))[1] == "devboxctl peek api", "somebody copies it"
 
 
 # In the verdict ---------------------------------------------------------------------------------------------
