@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from devboxctl import ask, grammar, options, show
+from devboxctl.fast.reply import shell_word
 from devboxctl.options import default_box, settings
 from devboxd.api import routes, wire
 
@@ -71,7 +72,7 @@ def set_up(
         _print_files(found, "would change" if dry_run else "changed")
         if not (found.told or undo):
             show.say(
-                f"hint: you are told of boxes of projects only; devboxctl adopt makes one of {request.box}"
+                f"hint: you are told of boxes of projects only; devboxctl adopt makes one of {shell_word(request.box)}"
             )
     return 1 if any(one.problem for one in found.files) else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -162,7 +163,7 @@ def not_found(box: str, session: str | None, known: Sequence[MuxSession]) -> Mux
     listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
     if not names:
         text = f"no session of zellij or tmux runs on {box}"
-        return MuxSessionNotFound(text, hint=f"devboxctl attach {box} makes one")
+        return MuxSessionNotFound(text, hint=f"devboxctl attach {shlex.quote(box)} makes one")
     if session is not None:
         return MuxSessionNotFound(f"there is no session {session} on {box}", hint=f"there are: {listed}")
     return MuxSessionNotFound(f"which session of {box}? None is called main", hint=f"name one of: {listed}")
