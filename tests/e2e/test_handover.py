@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.kit import World, until
+from tests.e2e.kit import World, free_port, until
 
 SIZE = 3 << 20  # bytes each way
 
@@ -186,6 +186,34 @@ def test_forwarded_connections_go_on_over_two_restarts(world: World) -> None:
         over_two_restarts(world, *(Transfer.over(one, seed) for seed, one in enumerate(connections)))
         for one in connections:
             one.close()
+
+
+def test_connections_of_other_kinds_of_forwards_go_on(world: World) -> None:
+    """SOCKS, a unix socket here, and a forward that is its client's: that one's connection goes on by itself."""
+    path, held, socks = world.folder / "mirror.sock", free_port(), free_port()
+    with (
+        mirror() as port,
+        socket.socket(socket.AF_UNIX) as unix,
+        world.start("forward", "api", f"{held}:{port}", "--foreground", stdout=subprocess.PIPE) as client,
+    ):
+        assert client.stdout is not None
+        assert client.stdout.readline()
+        world.ok("forward", "api", f"{path}:{port}")
+        world.ok("forward", "api", "-D", str(socks))
+        unix.settimeout(30)
+        unix.connect(str(path))
+        with (
+            socket.create_connection(("127.0.0.1", held), 30) as of_client,
+            socket.create_connection(("127.0.0.1", socks), 30) as proxied,
+        ):
+            proxied.sendall(b"\x05\x01\x00")
+            assert proxied.recv(2) == b"\x05\x00"
+            proxied.sendall(b"\x05\x01\x00\x03\x09localhost" + port.to_bytes(2, "big"))
+            assert proxied.recv(10)[1] == 0
+            all_of_them = (unix, of_client, proxied)
+            over_two_restarts(world, *(Transfer.over(one, seed) for seed, one in enumerate(all_of_them)))
+        client.terminate()
+        client.wait(20)
 
 
 @pytest.mark.parametrize("words", [("proxy", "api"), ("exec", "api", "--", "python3", "-c", BY_PIPES)])
