@@ -250,7 +250,9 @@ def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
     assert file._connection.execute("PRAGMA synchronous").fetchone() == (2,)
     assert file._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     # The connection is not closed, as after kill -9.
-    assert [item.body for item in SqliteFile(tmp_path / "p.db").read("me", [Range("M#")])] == [{"n": 1}]
+    other = SqliteFile(tmp_path / "p.db")
+    assert [item.body for item in other.read("me", [Range("M#")])] == [{"n": 1}]
+    other.close()
     file.close()
 
 
