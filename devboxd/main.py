@@ -24,6 +24,7 @@ from devboxd.api.handlers.context import Context
 from devboxd.api.page.serve import PageServer
 from devboxd.api.server import build, serving
 from devboxd.api.upgrade import go_on
+from devboxd.aws.bill import AwsBills
 from devboxd.aws.clients import Callers
 from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.computes import AwsComputes, AwsDeadman
@@ -45,11 +46,13 @@ from devboxd.control.connect.parcel import Left
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Doctor
 from devboxd.control.errand import Errands
+from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.deploy import deploy
 from devboxd.control.lifecycle.home import Lifecycle
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.user import Asked, Finding, UserSetUp
 from devboxd.errors import DevboxError, StateNotSaved
+from devboxd.host.bills import BillFiles
 from devboxd.host.bridge_key import bridge_secrets
 from devboxd.host.clock import Clock
 from devboxd.host.config import ConfigFiles, Loaded
@@ -273,6 +276,9 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         me=memory.owner,
         owner=daemon.owner_tag,
         prices=Prices(shared, AwsPrices(callers), PriceFiles(paths.prices)),
+        bills=Bills(
+            shared, AwsBills(callers), BillFiles(paths.prices), lambda: settings.config.cost.calibrate
+        ),
         used=where.engine,
         is_used=lambda project: any(one.plan.target == project.instance for one in daemon.sessions()),
         usual=lambda: daemon.config.idle.policy(),

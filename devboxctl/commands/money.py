@@ -98,9 +98,28 @@ def cost(
         _print_costs(found, by, wide)
     else:
         show.say("nothing has cost anything; devboxctl launch makes a project")
+    for bill in found.billed:
+        _tell_billed(bill, len(found.billed) > 1)
     _tell_unknown(found.total.unknown)
     for note in found.prices:
         _tell_prices(note)
+
+
+def _tell_billed(one: wire.Billed, by_owner: bool) -> None:
+    """What Cost Explorer says, beside our own figure."""
+    whose = f" ({one.owner})" if by_owner else ""
+    if one.until:
+        most = f" to {one.most}" if one.most != one.counted else ""
+        show.say(
+            f"AWS billed {one.usd} USD until {one.until}{whose}; we count {one.counted}{most} for the same days"
+        )
+    if one.silent:
+        show.say(
+            "hint: activate devbox:owner and devbox:project as cost allocation tags, in the account that pays; it"
+            " takes a day, and counts from then on"
+        )
+    if one.problem:
+        show.say(f"warning: what AWS has billed{whose} is not known: {one.problem}")
 
 
 def _change(project: str, words: list[str]) -> wire.WhatIfRequest:
@@ -203,6 +222,20 @@ def _tell_prices(note: wire.PriceNote) -> None:
         f"prices of {note.region}: {note.source}, {note.date}"
         + (f" ({note.problem})" if note.problem else "")
     )
+    _tell_market(note)
+
+
+def _tell_market(note: wire.PriceNote) -> None:
+    """Whether spot boxes are counted at the prices of their market."""
+    why = f" ({note.spot_problem})" if note.spot_problem else ""
+    if note.spot is not None:
+        show.say(
+            f"spot boxes in {note.region}: the prices of the market, as of {show.minute(note.spot)}{why}"
+        )
+    elif note.spot_problem:
+        show.say(
+            f"spot boxes in {note.region}: the prices of the market are not known{why}; at most as on demand"
+        )
 
 
 def quoted(request: wire.LaunchRequest) -> wire.Quote | None:
@@ -230,6 +263,8 @@ def tell_price(found: wire.Quote | None, *, is_asked: bool = False) -> None:
             f"{found.type} in {found.region}: {at_most}{found.hour} USD an hour while it runs,"
             f" {found.stopped} USD for thirty days stopped, both with its disks{of}"
         )
+        if note is not None:
+            _tell_market(note)
     if found.refused and not is_asked:
         show.say(f"warning: {found.refused}")
 

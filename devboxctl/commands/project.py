@@ -518,7 +518,9 @@ def rebuild(profile: options.Profile = None, region: options.Region = None) -> N
 def policy(
     audience: Annotated[
         str,
-        typer.Option("--for", metavar="AUDIENCE", help="connect, user, admin, box, deadman or reconciler."),
+        typer.Option(
+            "--for", metavar="AUDIENCE", help="connect, user, admin, box, bill, deadman or reconciler."
+        ),
     ] = "user",
     anywhere: Annotated[
         bool, typer.Option("--anywhere", help="For every account and region, and without asking AWS.")

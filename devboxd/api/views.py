@@ -15,11 +15,12 @@ from devboxd.control.connect.session import HeldSession
 from devboxd.control.doctor import Finding
 from devboxd.control.lifecycle.budgets import Shown
 from devboxd.control.lifecycle.fleet import Status
-from devboxd.control.lifecycle.money import Line, Quote, Report
+from devboxd.control.lifecycle.money import Compared, Line, Quote, Report
 from devboxd.control.lifecycle.projects import is_at_rest
 from devboxd.errors import DevboxError, exit_status
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
+from devboxd.model.billed import day, is_silent
 from devboxd.model.box import Account, Instance
 from devboxd.model.budget import ALL, percent
 from devboxd.model.cost import DAY, Kind, Sum, month_of
@@ -337,9 +338,13 @@ def fine_dollars(value: Decimal) -> str:
     return f"{value:.4f}"
 
 
-def price_note(rates: Rates, problem: str) -> wire.PriceNote:
-    """Where prices come from."""
-    return wire.PriceNote(rates.region, rates.date, rates.source, rates.built_in, problem)
+def price_note(rates: Rates, problem: str, market: tuple[float | None, str] | None = None) -> wire.PriceNote:
+    """Where prices come from; ``market``: when those of spot boxes were asked for, and why not."""
+    note = wire.PriceNote(rates.region, rates.date, rates.source, rates.built_in, problem)
+    if market is not None:
+        note.spot = rfc3339(market[0]) if market[0] is not None else None
+        note.spot_problem = market[1] or ("" if note.spot else "they are being asked for")
+    return note
 
 
 def cost(value: Line) -> wire.Cost:
@@ -380,7 +385,23 @@ def cost_report(value: Report) -> wire.CostReport:
         cost(value.total),
         month_of(value.at),
         [cost_day(day, one) for day, one in value.days],
-        [price_note(rates, problem) for rates, problem in value.rates],
+        [price_note(rates, problem, value.markets.get(rates.region)) for rates, problem in value.rates],
+        [compared(one) for one in value.compared],
+    )
+
+
+def compared(value: Compared) -> wire.Billed:
+    """What AWS has billed, and what we count."""
+    if value.billed is None:
+        return wire.Billed(value.owner, problem=value.problem)
+    return wire.Billed(
+        value.owner,
+        day(value.until - DAY),
+        dollars(value.billed),
+        dollars(value.counted.total),
+        dollars(value.counted.most),
+        is_silent(value.billed, value.counted.total),
+        value.problem,
     )
 
 
@@ -393,9 +414,9 @@ def quote(value: Quote, refused: str = "") -> wire.Quote:
         fine_dollars(value.hour.most if value.spot else value.hour.total),
         dollars(standing.running.most if value.spot else standing.running.total),
         dollars(standing.stopped.total),
-        value.spot,
+        value.spot and value.hour.more > 0,
         list(dict.fromkeys([*value.hour.unknown, *standing.running.unknown])),
-        price_note(value.rates, value.problem),
+        price_note(value.rates, value.problem, value.market),
         refused,
     )
 

@@ -1,4 +1,4 @@
-"""The Price List API: what one region asks for instance types, volumes, snapshots and public addresses.
+"""The Price List API: what one region asks for instance types, volumes, snapshots and public addresses; and the spot market.
 
 It answers in three regions only, for all of them (endpoints of the service ``pricing``). What an entry looks like:
 Price List API, "Reading a price list"; usage types as the bulk files have them, with a prefix for all regions but
@@ -8,8 +8,9 @@ us-east-1. Entries are foreign text: bounded, decoded into what we read of them,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from devboxd.aws.calls import Calls
 from devboxd.aws.clients import Callers
 from devboxd.errors import BadRequest
 from devboxd.model.box import Account
-from devboxd.model.price import Rates, Tier, TypeRate, VolumeRate
+from devboxd.model.price import Market, Rates, Tier, TypeRate, VolumeRate
 
 MOST_PRODUCTS: Final = 5000  # of one family in one region: there are about 1,200 instance types
 ENTRY_MAX: Final = 256 * 1024  # characters of one entry: with all its reservations, about 20,000
@@ -217,6 +218,43 @@ class PricesApi:
         )
 
 
+_LINUX: Final = "Linux/UNIX"  # ProductDescription
+MOST_MARKETS: Final = 20_000  # price changes of all zones that are read at once: some three a day and zone
+
+
+def markets(found: Iterable[Mapping[str, Any]]) -> tuple[Market, ...]:
+    """What DescribeSpotPriceHistory says, by type and zone, the oldest price first. What is no price is left out."""
+    known: dict[tuple[str, str], dict[float, Decimal]] = {}
+    for one in found:
+        price, at = str(one.get("SpotPrice", "")), one.get("Timestamp")
+        name, zone = str(one.get("InstanceType", "")), str(one.get("AvailabilityZone", ""))
+        if name and zone and isinstance(at, datetime) and _FIGURE.match(price):
+            known.setdefault((name, zone), {})[at.timestamp()] = Decimal(price)
+    return tuple(Market(*key, tuple(sorted(prices.items()))) for key, prices in sorted(known.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class SpotApi:
+    """The spot market of one region."""
+
+    account: Calls
+
+    async def markets(self, types: Sequence[str], since: float) -> tuple[Market, ...]:
+        """The prices of these types in every zone, from the one that held then on (API: the last change before
+        ``StartTime`` comes, too). Free of charge. Errors are those of ``Calls``.
+        """
+        found = await self.account.pages(
+            "ec2",
+            "describe_spot_price_history",
+            "SpotPriceHistory",
+            limit=MOST_MARKETS,
+            InstanceTypes=list(types),
+            ProductDescriptions=[_LINUX],
+            StartTime=datetime.fromtimestamp(since, UTC),
+        )
+        return markets(found)
+
+
 @dataclass(frozen=True, slots=True)
 class AwsPrices:
     """Prices of every region, with the credentials of an account."""
@@ -228,3 +266,9 @@ class AwsPrices:
         if region.startswith(("cn-", "us-gov-")):
             raise BadRequest(f"the Price List API of this partition has no prices of {region} in dollars")
         return await PricesApi(self.callers.caller(account.profile, home(region)), region).rates(today)
+
+    async def markets(
+        self, account: Account, region: str, types: Sequence[str], since: float
+    ) -> tuple[Market, ...]:
+        """Ask EC2 for the spot prices of types. Errors are those of ``Calls``."""
+        return await SpotApi(self.callers.caller(account.profile, region)).markets(types, since)

@@ -142,6 +142,12 @@ class IdleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class CostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``calibrate``: Cost Explorer is asked what AWS has billed, once a day at most; each time costs 0.01 USD."""
+
+    calibrate: bool = False
+
+
 class NotifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is told besides the desktop. What is secret of it lies in the keyring (``devboxctl notify set``).
 
@@ -172,6 +178,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     projects: ProjectSettings = ProjectSettings()
     store: StoreSettings = StoreSettings()
     idle: IdleSettings = IdleSettings()
+    cost: CostSettings = CostSettings()
     notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
 

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from devboxd.model.price import HOUR, Rates
+from devboxd.model.price import HOUR, Market, Rates
 
 LEAST: Final = 60.0  # seconds that are billed of whatever was begun
 DAY: Final = 86400.0
@@ -45,7 +45,7 @@ class Piece(msgspec.Struct, frozen=True):
     """One thing for one time. ``start`` and ``end``: Unix seconds; no end: it is there still.
 
     ``what``: instance or volume type. ``line``: which snapshots share blocks (the device). ``stored``: bytes of the
-    whole copy, where EC2 says. ``spot``: its price is the market's, at most that of an instance on demand.
+    whole copy, where EC2 says. ``spot``: its price is the market's, at most that of an instance on demand; ``zone``: of that market, where it is known.
     """
 
     kind: Kind
@@ -61,6 +61,7 @@ class Piece(msgspec.Struct, frozen=True):
     line: str = ""
     stored: int | None = None
     spot: bool = False
+    zone: str = ""
 
 
 class Sum(msgspec.Struct, frozen=True):
@@ -148,11 +149,34 @@ def _charged(piece: Piece, rates: Rates, since: float, until: float) -> Sum:
         amount = sum((monthly * _seconds(a, b) / month for a, b, month in months(begin, end)), ZERO)
         return Sum({Kind.VOLUME: amount})
     hourly = rates.address if piece.kind is Kind.ADDRESS else rates.hourly(piece.what)
+    if piece.spot and (markets := rates.market(piece.what, piece.zone)):
+        return _at_market(piece.kind, markets, hourly, begin, end)
     if hourly is None:
         what = "public IPv4 addresses" if piece.kind is Kind.ADDRESS else piece.what or "an unknown type"
         return Sum(unknown=(f"{what} in {piece.region}",))
     amount = hourly * _seconds(begin, end) / HOUR
     return Sum({piece.kind: ZERO}, more=amount) if piece.spot else Sum({piece.kind: amount})
+
+
+def _at_market(
+    kind: Kind, markets: Iterable[Market], on_demand: Decimal | None, since: float, until: float
+) -> Sum:
+    """A spot instance by the prices that held then; where its zone is not known, from the cheapest to the dearest one.
+
+    Before the first price that is known it costs nothing at least, and what it would on demand at most.
+    """
+    least: list[Decimal] = []
+    most: list[Decimal] = []
+    for market in markets:
+        begin, amount = min(max(since, market.prices[0][0]), until), ZERO
+        ends = [at for at, _ in market.prices[1:]] + [until]
+        for (at, hourly), end in zip(market.prices, ends, strict=True):
+            first, last = max(at, begin), min(end, until)
+            if first < last:
+                amount += hourly * _seconds(first, last) / HOUR
+        least.append(amount)
+        most.append(amount + (on_demand or ZERO) * _seconds(since, begin) / HOUR)
+    return Sum({kind: min(least)}, more=max(most) - min(least))
 
 
 def _end(piece: Piece, until: float) -> float:
@@ -215,7 +239,20 @@ MONTH: Final = 30 * DAY
 def _month(pieces: Iterable[Piece], rates_of: RatesOf) -> Sum:
     """A month of 30 days of these pieces, as if all were there the whole time. April 2025 has 30."""
     begin, end = month_bounds(datetime(2025, 4, 1, tzinfo=UTC).timestamp())
-    return bill([replace(one, start=begin, end=end) for one in pieces], rates_of, begin, end)
+    return bill([replace(one, start=begin, end=end) for one in pieces], _as_now(rates_of), begin, end)
+
+
+def _as_now(rates_of: RatesOf) -> RatesOf:
+    """The same rates with the spot prices of now for all times: what is imagined has no history."""
+
+    def rates(region: str) -> Rates:
+        known = rates_of(region)
+        if not known.markets:
+            return known
+        last = tuple(replace(one, prices=((0.0, one.prices[-1][1]),)) for one in known.markets if one.prices)
+        return replace(known, markets=last)
+
+    return rates
 
 
 def standing(pieces: Iterable[Piece], rates_of: RatesOf, *, last: Piece | None = None) -> Standing:
@@ -230,7 +267,7 @@ def standing(pieces: Iterable[Piece], rates_of: RatesOf, *, last: Piece | None =
     begin = datetime(2025, 4, 1, tzinfo=UTC).timestamp()
     now = [replace(one, start=begin, end=None) for one in there]
     return Standing(
-        bill(now, rates_of, begin, begin + HOUR),
+        bill(now, _as_now(rates_of), begin, begin + HOUR),
         _month([*disks, *up], rates_of),
         _month(disks, rates_of),
         _month([one for one in disks if one.kind is Kind.SNAPSHOT], rates_of),
@@ -289,7 +326,7 @@ def otherwise(pieces: Iterable[Piece], rates_of: RatesOf, now: float, asked: Oth
     begin = datetime(2025, 4, 1, tzinfo=UTC).timestamp()
     hour = [replace(last, start=begin, end=begin + HOUR)]
     hour.append(replace(hour[0], kind=Kind.ADDRESS, spot=False))
-    return disks.plus(scaled(bill(hour, rates_of, begin, begin + HOUR), hours))
+    return disks.plus(scaled(bill(hour, _as_now(rates_of), begin, begin + HOUR), hours))
 
 
 def _habit(boxes: list[Piece], now: float) -> Decimal:

@@ -39,7 +39,8 @@ def ran(project: Project, run: Run) -> list[Piece]:
     """The times of a run, with the public address that a box has by default while it runs."""
     found = []
     token = read_token(run.token)
-    usual = run.place(token.attempt if token else project.attempt).type if run.places else ""
+    place = run.place(token.attempt if token else project.attempt) if run.places else None
+    usual = place.type if place is not None else ""
     for span in run.spans:
         name = f"{run.instance or run.token}@{span.start:.0f}"
         piece = Piece(
@@ -51,10 +52,11 @@ def ran(project: Project, run: Run) -> list[Piece]:
             span.end,
             span.type or usual,
             spot=run.spot,
+            zone=(place.zone or "") if run.spot and place is not None else "",
         )
         found.append(piece)
         if span.address is not False:
-            found.append(replace(piece, kind=Kind.ADDRESS, spot=False))
+            found.append(replace(piece, kind=Kind.ADDRESS, spot=False, zone=""))
     return found
 
 

@@ -30,6 +30,7 @@ class Audience(StrEnum):
     USER = "user"  # a person who launches, saves and deletes boxes of their own; needs CONNECT beside it
     ADMIN = "admin"  # who sets the account up, once
     BOX = "box"  # the instance role
+    BILL = "bill"  # somebody who may see what AWS has billed, beside what devbox counts
     DEADMAN = "deadman"  # EventBridge Scheduler, to stop a box that nobody watches
     RECONCILER = "reconciler"  # the always-on reconciler, for every owner
 
@@ -275,7 +276,7 @@ def _state(place: Place) -> list[Statement]:
 def _user(place: Place) -> list[Statement]:
     return [
         _allow("LookAtProjects", [*_LOOK_AT_PROJECTS, *_LOOK_FOR_PLACES], "*"),
-        _allow("Prices", ["pricing:GetProducts"], "*"),
+        _allow("Prices", ["ec2:DescribeSpotPriceHistory", "pricing:GetProducts"], "*"),
         _allow("Tell", ["sns:Publish"], _arn(place, "sns", f"{place.prefix}*")),
         *_launch(place),
         *_live(place),
@@ -310,6 +311,11 @@ def _box(place: Place) -> list[Statement]:
             "*",
         )
     ]
+
+
+def _bill(place: Place) -> list[Statement]:
+    """Apart from the others: it shows what the whole account costs (the API knows no resource), and each call costs."""
+    return [_allow("WhatAwsHasBilled", ["ce:GetCostAndUsage"], "*")]
 
 
 def _deadman(place: Place) -> list[Statement]:
@@ -476,6 +482,7 @@ _AUDIENCES: Final = {
     Audience.USER: _user,
     Audience.ADMIN: _admin,
     Audience.BOX: _box,
+    Audience.BILL: _bill,
     Audience.DEADMAN: _deadman,
     Audience.RECONCILER: _reconciler,
 }

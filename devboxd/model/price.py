@@ -46,8 +46,19 @@ class VolumeRate(msgspec.Struct, frozen=True):
     throughput: Decimal | None = None
 
 
+class Market(msgspec.Struct, frozen=True):
+    """What the spot market asked for a type in a zone: ``(from when on, dollars an hour)``, the oldest first."""
+
+    type: str
+    zone: str
+    prices: tuple[tuple[float, Decimal], ...]
+
+
 class Rates(msgspec.Struct, frozen=True):
-    """All that is known of one region. ``date``: the day that the figures are of; ``source``: whose they are."""
+    """All that is known of one region. ``date``: the day that the figures are of; ``source``: whose they are.
+
+    ``markets``: of spot instances; they are of another hour than the rest.
+    """
 
     region: str
     date: str
@@ -57,6 +68,13 @@ class Rates(msgspec.Struct, frozen=True):
     volumes: dict[str, VolumeRate] = {}
     snapshot: Decimal | None = None  # GiB-month, standard tier
     address: Decimal | None = None  # hour of a public IPv4 address
+    markets: tuple[Market, ...] = ()
+
+    def market(self, type_: str, zone: str) -> tuple[Market, ...]:
+        """What is known of the spot market of a type: of that zone, or of every zone where it is empty."""
+        return tuple(
+            one for one in self.markets if one.type == type_ and zone in ("", one.zone) and one.prices
+        )
 
     def hourly(self, type_: str) -> Decimal | None:
         """The hourly price of a type."""

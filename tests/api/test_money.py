@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import aiohttp
 import pytest
 from msgspec.structs import replace
 
+from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.money import Money, Report
+from devboxd.model import cost
+from devboxd.model.billed import Billed, day
 from devboxd.model.box import Account
 from devboxd.model.project import Place, Project, Run, Span, Spec
 from tests.api.conftest import Server
@@ -146,3 +150,38 @@ async def test_budgets_over_the_wire(server: Server) -> None:
     assert "budget of all projects" in json.loads(data)["refused"]
     assert json.loads((await server.ask("DELETE", "/v1/budgets"))[1])["budgets"] == []
     assert (await server.ask("DELETE", "/v1/budgets"))[0] == 400
+
+
+async def test_what_aws_has_billed_stands_beside_what_we_count(server: Server) -> None:
+    """For the same whole days; a project alone with its own share."""
+    now = server.context.daemon.shared.time.wall()
+    span = (cost.month_bounds(now)[0], cost.day_begins(now))
+    money = server.context.money
+
+    class Known:
+        def read(self, owner: str) -> Billed:
+            return Billed(owner, *span, now, Decimal("12.34"), {"paid": Decimal("2.5")})
+
+        def save(self, billed: Billed) -> bool:
+            return True
+
+    class Nobody:
+        async def billed(self, *_: object) -> Billed:
+            raise AssertionError("it was asked today")
+
+    wanted = [False]
+    money.bills = Bills(money.shared, Nobody(), Known(), lambda: wanted[0])
+    await billed(server)
+    assert "billed" not in await get(server, "/v1/cost")
+    wanted[0] = True
+    found = await get(server, "/v1/cost")
+    if span[0] == span[1]:
+        assert "billed" not in found  # the first day of a month: there is no day to compare
+        return
+    (one,) = found["billed"]
+    assert (one["owner"], one["usd"]) == ("me", "12.34")
+    assert one["until"] == day(span[1] - 1.0)
+    assert Decimal(one["counted"]) <= Decimal(one["most"])
+    (one,) = (await get(server, "/v1/cost?project=paid"))["billed"]
+    assert one["usd"] == "2.50"
+    money.bills = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from devboxd.control.lifecycle.prices import Prices
 from devboxd.errors import BadRequest, Denied, DevboxError
 from devboxd.host.prices import SIZE_MAX, PriceFiles
 from devboxd.model.box import Account
-from devboxd.model.price import Rates, Tier, TypeRate, built_in
+from devboxd.model.price import Market, Rates, Tier, TypeRate, built_in
 from devboxd.simulator.api.pricing import PricingApi
-from tests.aws.fake import Call, FakeAws, error
+from tests.aws.fake import Call, FakeAws, error, xml
 from tests.simulator.client import until
 
 _SPEC = importlib.util.spec_from_file_location("prices_tool", Path(__file__).parents[2] / "tools/prices.py")
@@ -196,6 +196,17 @@ class Lists:
             raise self.answer
         return self.answer(today)
 
+    async def markets(
+        self, account: Account, region: str, types: Sequence[str], since: float
+    ) -> tuple[Market, ...]:
+        self.asked += 1
+        self.since = since
+        if isinstance(self.answer, DevboxError):
+            raise self.answer
+        return tuple(
+            Market(one, region + "a", ((since, Decimal("0.03")),)) for one in types if one != "x1.odd"
+        )
+
 
 class Ticks:
     """A clock that a test moves."""
@@ -249,6 +260,68 @@ async def test_without_the_permission_the_table_stays_and_says_so(tmp_path: Path
     clock.now += 86401
     with pytest.raises(Denied):
         await prices.refresh(Account(), "eu-west-1")
+    await shared.tasks.stop()
+
+
+# The spot market --------------------------------------------------------------------------------------------
+
+
+HISTORY = """<DescribeSpotPriceHistoryResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId>
+<spotPriceHistorySet>{}</spotPriceHistorySet><nextToken>{}</nextToken></DescribeSpotPriceHistoryResponse>"""
+
+
+def change(price: str, at: str, zone: str = "eu-west-1a") -> str:
+    return (
+        f"<item><instanceType>m7g.large</instanceType><productDescription>Linux/UNIX</productDescription>"
+        f"<spotPrice>{price}</spotPrice><timestamp>{at}</timestamp><availabilityZone>{zone}</availabilityZone></item>"
+    )
+
+
+async def test_the_spot_market_is_asked_by_type_and_read_page_by_page(aws: FakeAws, callers: Callers) -> None:
+    """Requests that botocore's validator takes, answers that its parser has read."""
+    first = change("0.0310", "2026-11-26T12:00:00.000Z") + change(
+        "0.0299", "2026-11-26T09:00:00.000Z", "eu-west-1b"
+    )
+    second = change("0.0300", "2026-11-20T00:00:00.000Z") + change("free", "2026-11-21T00:00:00.000Z")
+    aws.on("DescribeSpotPriceHistory", xml(HISTORY.format(first, "more")), xml(HISTORY.format(second, "")))
+    found = await AwsPrices(callers).markets(Account(), "eu-west-1", ["m7g.large"], 1_795_000_000.0)
+    assert [(one.type, one.zone, [str(price) for _, price in one.prices]) for one in found] == [
+        ("m7g.large", "eu-west-1a", ["0.0300", "0.0310"]),
+        ("m7g.large", "eu-west-1b", ["0.0299"]),
+    ]
+    asked = aws.made("DescribeSpotPriceHistory")
+    assert len(asked) == 2
+    assert asked[0].body["InstanceType.1"] == "m7g.large"
+    assert asked[0].body["ProductDescription.1"] == "Linux/UNIX"
+    assert asked[0].body["StartTime"].startswith("2026-11-18T")
+
+
+async def test_spot_prices_are_asked_for_once_an_hour_and_say_of_when_they_are(tmp_path: Path) -> None:
+    clock, lists = Ticks(), Lists(dearer)
+    prices = Prices(shared := Shared.of(clock), lists, PriceFiles(tmp_path))
+    assert prices.market("eu-west-1") == (None, "")
+    for _ in range(3):
+        prices.follow(Account(), "eu-west-1", ["m7g.large", "m7g.large", ""])
+    await until(lambda: prices.market("eu-west-1")[0] is not None)
+    (found,) = prices.of("eu-west-1").market("m7g.large", "eu-west-1a")
+    assert str(found.prices[0][1]) == "0.03"
+    assert prices.of("eu-west-1").market("m7g.large", "eu-west-1c") == ()
+    assert (lists.asked, prices.market("eu-west-1")) == (1, (clock.now, ""))
+    clock.now += 3599
+    prices.follow(Account(), "eu-west-1", ["m7g.large"])
+    clock.now += 2
+    prices.follow(Account(), "eu-west-1", ["m7g.large"])
+    await until(lambda: lists.asked == 2)
+    prices.freshen(Account(), ["eu-west-1"])  # a new price list keeps the market
+    await until(lambda: not prices.of("eu-west-1").built_in)
+    assert prices.of("eu-west-1").market("m7g.large", "")
+    prices.follow(Account(), "eu-west-1", ["x1.odd"])
+    await until(lambda: "x1.odd" in prices.market("eu-west-1")[1])
+    lists.answer = Denied("AWS does not allow ec2:DescribeSpotPriceHistory")
+    clock.now += 3601
+    prices.follow(Account(), "eu-west-1", ["m7g.large"])
+    await until(lambda: "does not allow" in prices.market("eu-west-1")[1])
+    assert prices.of("eu-west-1").market("m7g.large", ""), "what was known stays"
     await shared.tasks.stop()
 
 

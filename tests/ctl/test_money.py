@@ -66,6 +66,36 @@ def test_cost_by_day_and_in_json(daemon: FakeDaemon, capsys: Capture) -> None:
     )
 
 
+def test_what_aws_has_billed_is_said_beside_the_sums(daemon: FakeDaemon, capsys: Capture) -> None:
+    known = {"owner": "me", "until": "2026-11-25", "usd": "12.34", "counted": "12.10", "most": "12.60"}
+    daemon.routes["GET cost"] = {**REPORT, "billed": [known]}
+    assert run(["cost"]) == 0
+    err = capsys.readouterr().err.replace("\n  ", " ")
+    assert "AWS billed 12.34 USD until 2026-11-25; we count 12.10 to 12.60 for the same days" in err
+    silent = {**known, "usd": "0.00", "silent": True}
+    other = {"owner": "you", "problem": "AWS does not allow ce:GetCostAndUsage"}
+    daemon.routes["GET cost"] = {**REPORT, "billed": [silent, other]}
+    assert run(["cost"]) == 0
+    err = capsys.readouterr().err.replace("\n  ", " ")
+    assert "until 2026-11-25 (me)" in err
+    assert "cost allocation tags" in err
+    assert "warning: what AWS has billed (you) is not known: AWS does not allow ce:GetCostAndUsage" in err
+
+
+def test_prices_of_spot_boxes_say_of_when_they_are(daemon: FakeDaemon) -> None:
+    known = {**NOTE, "spot": "2026-11-26T12:00:00Z"}
+    lost = {**NOTE, "region": "us-east-1", "spot_problem": "EC2 does not answer"}
+    daemon.routes["GET cost"] = {**REPORT, "prices": [known, lost]}
+    with Tty(["cost"], {**os.environ, "NO_COLOR": "1", "COLUMNS": "0", "TZ": "UTC"}, size=(200, 40)) as tty:
+        assert tty.wait() == 0
+    text = " ".join(tty.screen.decode().split())
+    assert "spot boxes in eu-central-1: the prices of the market, as of 2026-11-26 12:00" in text
+    assert (
+        "spot boxes in us-east-1: the prices of the market are not known (EC2 does not answer); at most as on demand"
+        in text
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "query"),
     [

@@ -44,7 +44,7 @@ BEHIND = {
     "kms:ReEncrypt*": "the same",
     "ssmmessages:OpenDataChannel": "the websocket of a session is signed for it",
 }
-# Granted before they are asked for: the bill itself, and a look at a schedule.
+# Granted before it is asked for: a look at a schedule.
 IDLE_AND_MONEY = {"scheduler:GetSchedule"}
 
 
@@ -84,7 +84,7 @@ def allowed(*audiences: Audience) -> set[str]:
 def test_a_person_may_do_all_that_the_code_does_for_them() -> None:
     """Else they hunt for permissions one by one."""
     own = {one for one in called() if not one.startswith(SETTING_UP)}
-    patterns = allowed(Audience.CONNECT, Audience.USER)
+    patterns = allowed(Audience.CONNECT, Audience.USER, Audience.BILL)
     assert sorted(one for one in own if not any(fnmatchcase(one, p) for p in patterns)) == []
 
 
@@ -94,7 +94,9 @@ def test_who_sets_an_account_up_may_do_all_that_it_takes() -> None:
     assert sorted(one for one in needed if not any(fnmatchcase(one, p) for p in patterns)) == []
 
 
-@pytest.mark.parametrize("audiences", [(Audience.CONNECT, Audience.USER), (Audience.RECONCILER,)])
+@pytest.mark.parametrize(
+    "audiences", [(Audience.CONNECT, Audience.USER), (Audience.BILL,), (Audience.RECONCILER,)]
+)
 def test_nothing_is_allowed_that_is_never_asked_for(audiences: tuple[Audience, ...]) -> None:
     """A permission that nobody uses is one that somebody else will."""
     assert sorted(allowed(*audiences) - called() - set(BEHIND) - IDLE_AND_MONEY) == []
@@ -360,3 +362,10 @@ async def test_what_the_function_does_is_within_its_role() -> None:
         arn("volume", "vol-1"),
         {**foreign, "aws:ResourceTag/devbox:managed": "devbox"},
     )
+
+
+def test_what_aws_has_billed_is_in_a_policy_of_its_own() -> None:
+    """It shows what a whole account costs, and each call costs: nobody gets it by the way."""
+    assert allowed(Audience.BILL) == {"ce:GetCostAndUsage"}
+    others = [one for one in Audience if one is not Audience.BILL]
+    assert not any(action.startswith("ce:") for one in others for action in allowed(one))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from devboxd.host.prices import PriceFiles
 from devboxd.model import cost
 from devboxd.model.box import Account
 from devboxd.model.cost import Kind, Otherwise, Piece, Sum
-from devboxd.model.price import Rates
+from devboxd.model.price import Market, Rates
 from devboxd.model.project import Phase
 from devboxd.model.wish import ProjectNotFound
 from tests.control.fakes import LoopClock
@@ -35,6 +35,11 @@ class Offline:
     """No network: the table that we carry has to do."""
 
     async def rates(self, account: Account, region: str, today: str) -> Rates:
+        raise Unreachable("no network")
+
+    async def markets(
+        self, account: Account, region: str, types: Sequence[str], since: float
+    ) -> tuple[Market, ...]:
         raise Unreachable("no network")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import calendar
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -12,13 +12,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from devboxd.model import cost, ledger, meter
 from devboxd.model.box import Account
 from devboxd.model.cost import Kind, Otherwise, Piece, Sum, bill, by_day, forecast, otherwise, standing
 from devboxd.model.ledger import Event, Item, Ledger
-from devboxd.model.price import Rates, built_in, region_of
+from devboxd.model.price import Market, Rates, built_in, region_of
 from devboxd.model.project import (
     Disk,
     Generation,
@@ -378,6 +380,76 @@ def test_a_spot_box_is_at_most_what_it_is_on_demand() -> None:
     box = piece(Kind.COMPUTE, "2026-05-01T10:00:00", "2026-05-01T11:00:00", what="m7g.large", spot=True)
     found = bill([box], rates, box.start, box.start + HOUR)
     assert (found.total, found.most) == (Decimal(0), Decimal("0.0978"))
+
+
+def market(zone: str, *prices: tuple[str, str]) -> Market:
+    return Market("m7g.large", zone, tuple((at(when), Decimal(price)) for when, price in prices))
+
+
+def at_market(*markets: Market) -> Callable[[str], Rates]:
+    return lambda _: replace(RATES, markets=markets)
+
+
+def test_a_spot_box_costs_what_its_market_asked_at_the_time() -> None:
+    """An hour at 0.03, two at 0.05; before the first price that is known, at most as on demand."""
+    here = market("eu-central-1a", ("2026-05-01T08:00:00", "0.03"), ("2026-05-01T11:00:00", "0.05"))
+    other = market("eu-central-1b", ("2026-05-01T08:00:00", "0.01"))
+    box = piece(
+        Kind.COMPUTE,
+        "2026-05-01T10:00:00",
+        "2026-05-01T13:00:00",
+        what="m7g.large",
+        spot=True,
+        zone="eu-central-1a",
+    )
+    found = bill([box], at_market(here, other), box.start, box.start + 3 * HOUR)
+    assert (found.total, found.most, found.unknown) == (Decimal("0.13"), Decimal("0.13"), ())
+    late = market("eu-central-1a", ("2026-05-01T12:00:00", "0.03"))
+    found = bill([box], at_market(late), box.start, box.start + 3 * HOUR)
+    assert (found.total, found.most) == (Decimal("0.03"), Decimal("0.03") + 2 * Decimal("0.0978"))
+    nowhere = replace(box, zone="")
+    found = bill([nowhere], at_market(here, other), box.start, box.start + 3 * HOUR)
+    assert (found.total, found.most) == (Decimal("0.03"), Decimal("0.13"))
+    elsewhere = replace(box, zone="eu-central-1c")
+    found = bill([elsewhere], at_market(here), box.start, box.start + 3 * HOUR)
+    assert (found.total, found.most) == (Decimal(0), 3 * Decimal("0.0978"))
+    # A type that no list has a price of is known by its market; an ordinary box never is.
+    odd = replace(here, type="z9.odd")
+    found = bill([replace(box, what="z9.odd")], at_market(odd), box.start, box.start + 3 * HOUR)
+    assert (found.total, found.unknown) == (Decimal("0.13"), ())
+    plain = replace(box, spot=False)
+    assert bill([plain], at_market(here), box.start, box.start + HOUR).total == Decimal("0.0978")
+
+
+@given(
+    begin=st.floats(0, 48),
+    length=st.floats(0.1, 48),
+    cut=st.floats(0, 1),
+    changes=st.lists(st.tuples(st.floats(-10, 60), st.integers(1, 9)), min_size=1, max_size=8),
+)
+def test_parts_of_a_time_at_the_market_are_together_the_whole(
+    begin: float, length: float, cut: float, changes: list[tuple[float, int]]
+) -> None:
+    base = at("2026-05-01T00:00:00")
+    prices = dict(sorted((round(base + hour * HOUR, 3), Decimal(cents) / 100) for hour, cents in changes))
+    one = Market("m7g.large", "eu-central-1a", tuple(prices.items()))
+    start, end = round(base + begin * HOUR, 3), round(base + (begin + length) * HOUR, 3)
+    middle = round(start + cut * (end - start), 3)
+    box = Piece(Kind.COMPUTE, "x", "uid", REGION, start, None, "m7g.large", spot=True, zone="eu-central-1a")
+    whole = bill([box], at_market(one), start, end)
+    parts = bill([box], at_market(one), start, middle).plus(bill([box], at_market(one), middle, end))
+    assert abs(whole.total - parts.total) < Decimal("0.000001")
+    assert abs(whole.most - parts.most) < Decimal("0.000001")
+    assert whole.total <= whole.most
+
+
+def test_what_is_imagined_is_priced_by_the_market_of_now() -> None:
+    here = market("eu-central-1a", ("2026-05-01T08:00:00", "0.03"), ("2026-05-01T11:00:00", "0.05"))
+    box = piece(Kind.COMPUTE, "2026-05-01T10:00:00", None, what="m7g.large", spot=True, zone="eu-central-1a")
+    found = standing([box], at_market(here))
+    assert (found.hourly.total, found.running.total) == (Decimal("0.05"), Decimal("36.00"))
+    then = otherwise([box], at_market(here), at("2026-05-02T10:00:00"), Otherwise(hours=Decimal(10)))
+    assert then.total == Decimal("0.5") + Decimal("0.05")  # ten hours, and their address
 
 
 # What it will be --------------------------------------------------------------------------------------------

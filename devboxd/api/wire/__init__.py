@@ -110,6 +110,7 @@ from devboxd.api.wire.idle import (
 )
 from devboxd.api.wire.job import Job, JobId, JobList, JobLog, JobRequest
 from devboxd.api.wire.money import (
+    Billed,
     Budget,
     BudgetList,
     BudgetName,
@@ -176,6 +177,7 @@ __all__ = [
     "AgentStatusRequest",
     "ApiCall",
     "AttachRequest",
+    "Billed",
     "Box",
     "BoxList",
     "BoxesRequest",

@@ -14,13 +14,19 @@ Figure = Annotated[str, msgspec.Meta(max_length=20, pattern=r"^[0-9]{1,9}(\.[0-9
 
 
 class PriceNote(msgspec.Struct, omit_defaults=True):
-    """Where the prices of a region come from, and of which day. ``problem``: why there are no newer ones."""
+    """Where the prices of a region come from, and of which day. ``problem``: why there are no newer ones.
+
+    ``spot``: when the prices of the spot market were asked for, where there are spot boxes; None: they are not known.
+    ``spot_problem``: why not, or why there are no newer ones.
+    """
 
     region: str
     date: str
     source: str
     built_in: bool = False
     problem: str = ""
+    spot: str | None = None
+    spot_problem: str = ""
 
 
 class CostRequest(msgspec.Struct, omit_defaults=True):
@@ -70,14 +76,31 @@ class CostDay(msgspec.Struct, omit_defaults=True):
     most: str = "0.00"
 
 
+class Billed(msgspec.Struct, omit_defaults=True):
+    """What AWS has billed of this month to one owner, ``until`` and with a day in UTC, and what we count for the same time.
+
+    ``most``: what we count at most, where the bounds differ. ``problem``: why it is not known, or not newer; ``silent``: AWS
+    shows nothing, as where the tags are not active for cost allocation.
+    """
+
+    owner: str
+    until: str = ""
+    usd: str = ""
+    counted: str = ""
+    most: str = ""
+    silent: bool = False
+    problem: str = ""
+
+
 class CostReport(msgspec.Struct, omit_defaults=True):
-    """What it all costs. ``days``: of this month, where they were asked for."""
+    """What it all costs. ``days``: of this month, where they were asked for; ``billed``: by AWS, where that is asked."""
 
     costs: list[Cost]
     total: Cost
     month: str  # as 2026-11
     days: list[CostDay] = []
     prices: list[PriceNote] = []
+    billed: list[Billed] = []
     currency: str = "USD"
     version: int = API_VERSION
 
@@ -105,7 +128,7 @@ class WhatIf(msgspec.Struct, omit_defaults=True):
 class Quote(msgspec.Struct, omit_defaults=True):
     """What a launch would cost. ``hour``: while it runs, ``running``, ``stopped``: thirty days; all with address, disks and snapshots.
 
-    ``at_most``: it is a spot box, and the price of the market may be lower. ``refused``: why a budget says no.
+    ``at_most``: it is a spot box, and the price of the market may be lower, by zone or because nobody knows it. ``refused``: why a budget says no.
     """
 
     type: str

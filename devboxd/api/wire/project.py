@@ -236,7 +236,7 @@ class LeftoverList(msgspec.Struct, omit_defaults=True):
 
 
 class PolicyRequest(Account, omit_defaults=True):
-    """For whom: connect, user, admin, box, deadman, reconciler. ``anywhere``: for every account and region."""
+    """For whom: connect, user, admin, box, bill, deadman, reconciler. ``anywhere``: for every account and region."""
 
     audience: Line = "user"
     anywhere: bool = False

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from devboxd.model.billed import Billed
 from devboxd.model.box import Account, Instance
 from devboxd.model.identity import Identity
 from devboxd.model.ledger import Change, Item, Range
 from devboxd.model.loose import Loose
 from devboxd.model.offer import Base, Ground, MachineType
-from devboxd.model.price import Rates
+from devboxd.model.price import Market, Rates
 from devboxd.model.project import Network, Project
 from devboxd.model.rebase import Progress
 from devboxd.model.seen import Hint, Observed
@@ -331,6 +332,25 @@ class PriceLists(Protocol):
 
     async def rates(self, account: Account, region: str, today: str) -> Rates:
         """Ask the Price List API. ``today`` becomes the date of what it says."""
+
+    async def markets(
+        self, account: Account, region: str, types: Sequence[str], since: float
+    ) -> tuple[Market, ...]:
+        """Ask EC2 for the spot prices of these types in every zone, from the one that held then (Unix seconds) on."""
+
+
+class BillLists(Protocol):
+    """What AWS has billed. Each call costs a cent."""
+
+    async def billed(self, account: Account, owner: str, begin: float, end: float, now: float) -> Billed:
+        """Ask Cost Explorer about what carries this owner's tag, between two midnights in UTC."""
+
+
+class BillFiles(Protocol):
+    """What was billed, as it was asked for before."""
+
+    def read(self, owner: str) -> Billed | None: ...
+    def save(self, billed: Billed) -> bool: ...
 
 
 class PriceFiles(Protocol):

@@ -14,6 +14,7 @@ from devboxd.control.base.notices import Notify
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.agents import Agents, Changes
+from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.budgets import Keeper
@@ -58,6 +59,7 @@ class Lifecycle:
         me: str,
         owner: Callable[[Account], Awaitable[str]],
         prices: Prices,
+        bills: Bills | None = None,
         used: StoreEngine = StoreEngine.SQLITE,
         is_used: Callable[[Project], bool] = lambda project: False,
         usual: Callable[[], IdlePolicy] = IdlePolicy,
@@ -75,7 +77,7 @@ class Lifecycle:
             f"{me}/{secrets.token_hex(4)}"  # a daemon that starts anew must not take over its own old turn
         )
         self._fleet = Fleet(shared, book, computes, boxes, me=start, op=new_id, is_used=is_used)
-        self.money = Money(shared, book, prices)
+        self.money = Money(shared, book, prices, bills)
         self.budgets = Keeper(self.money, notify or _nobody, self._is_busy)
         self.projects = Projects(
             shared,

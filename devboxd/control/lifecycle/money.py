@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 import msgspec
 
 from devboxd.control.base.shared import Shared
+from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.control.lifecycle.prices import Prices
@@ -33,6 +35,16 @@ class Line(msgspec.Struct, frozen=True):
     type: str = ""
 
 
+class Compared(msgspec.Struct, frozen=True):
+    """What AWS has billed to one owner up to a day, and what we count for the same time. ``problem``: why it is not known."""
+
+    owner: str
+    until: float = 0.0  # the beginning of the first day that is not in it
+    billed: Decimal | None = None
+    counted: Sum = Sum()
+    problem: str = ""
+
+
 class Report(msgspec.Struct, frozen=True):
     """Lines by name, and all of them together. ``days``: of this month. ``rates``: by region, those that were used."""
 
@@ -41,6 +53,10 @@ class Report(msgspec.Struct, frozen=True):
     total: Line
     days: tuple[tuple[str, Sum], ...]
     rates: tuple[tuple[Rates, str], ...]  # and why there are no newer ones
+    compared: tuple[Compared, ...] = ()
+    markets: Mapping[
+        str, tuple[float | None, str]
+    ] = {}  # by region: when spot prices were asked for, and why not
 
 
 class Quote(msgspec.Struct, frozen=True):
@@ -53,6 +69,7 @@ class Quote(msgspec.Struct, frozen=True):
     standing: Standing
     rates: Rates
     problem: str = ""
+    market: tuple[float | None, str] | None = None  # of a spot box: when its price was asked for, and why not
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -81,6 +98,7 @@ class Money:
     shared: Shared
     book: Book
     prices: Prices
+    bills: Bills | None = None  # what AWS has billed; None: it is not asked
 
     async def facts(self) -> Facts:
         """What is written down: one read of the store."""
@@ -109,6 +127,9 @@ class Money:
         )
         for uid, row in rows.items():
             self.prices.freshen(row.account, [facts.regions[uid]])
+            spot = [one for one in pieces[uid] if one.spot]
+            for where in {one.region for one in spot}:
+                self.prices.follow(row.account, where, [one.what for one in spot if one.region == where])
         return facts
 
     async def report(self, project: str | None = None, *, by: str = "project", days: bool = False) -> Report:
@@ -140,7 +161,27 @@ class Money:
             self._used(
                 {one.region for one in pieces} | {facts.regions[u] for u in names if u in facts.regions}
             ),
+            self._compared(facts, names, project),
+            {one.region: self.prices.market(one.region) for one in pieces if one.spot},
         )
+
+    def _compared(self, facts: Facts, names: Mapping[str, str], project: str | None) -> tuple[Compared, ...]:
+        """By owner, whose tag is what Cost Explorer goes by; ``project``: that one alone."""
+        if self.bills is None:
+            return ()
+        accounts = {row.owner: row.account for row in facts.rows.values()}
+        self.bills.freshen(accounts)
+        found = []
+        for owner in sorted({facts.owners[uid] for uid in names} & accounts.keys()):
+            billed, problem = self.bills.of(owner), self.bills.problem(owner)
+            if billed is None:
+                found += [Compared(owner, problem=problem)] if problem else []
+                continue
+            pieces = [one for uid in names if facts.owners[uid] == owner for one in facts.pieces[uid]]
+            amount = billed.total if project is None else billed.projects.get(project, Decimal(0))
+            counted = cost.bill(pieces, self.prices.of, billed.begin, billed.end)
+            found.append(Compared(owner, billed.end, amount, counted, problem))
+        return tuple(found)
 
     def _line(self, facts: Facts, uids: list[str], name: str, at: float) -> Line:
         of = self.prices.of
@@ -199,8 +240,11 @@ class Money:
         head = known.head if known is not None else None
         gib = asked.gib or (spec.root_gib if spec else None) or offer.DEFAULT_GIB
         spot = asked.spot if asked.spot is not None else bool(spec and spec.spot)
-        box = Piece(Kind.COMPUTE, "box", "quote", region, 0.0, what=type_, spot=spot)
-        address = msgspec.structs.replace(box, kind=Kind.ADDRESS, spot=False)
+        if spot:
+            self.prices.follow(account, region, [type_])
+        zone = (asked.zone or "") if spot else ""
+        box = Piece(Kind.COMPUTE, "box", "quote", region, 0.0, what=type_, spot=spot, zone=zone)
+        address = msgspec.structs.replace(box, kind=Kind.ADDRESS, spot=False, zone="")
         pieces = [box, address, *_disks(region, head, gib)]
         if known is not None:
             held = meter.held(known.project, known.run, known.generations).values()
@@ -214,6 +258,7 @@ class Money:
             standing,
             self.prices.of(region),
             self.prices.problem(region),
+            self.prices.market(region) if spot else None,
         )
 
 

@@ -91,6 +91,9 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "DescribeInstanceAttribute": _op(instances.describe_attribute, "InstanceId Attribute"),
     "DescribeInstanceTypes": _op(describe.instance_types, _PAGED + "InstanceTypes"),
     "DescribeInstanceTypeOfferings": _op(describe.offerings, _PAGED + "LocationType"),
+    "DescribeSpotPriceHistory": _op(
+        describe.spot_prices, "MaxResults NextToken InstanceTypes ProductDescriptions StartTime"
+    ),
     "DescribeVolumes": _op(describe.volumes_, _PAGED + "VolumeIds"),
     "DescribeVolumesModifications": _op(describe.modifications, _PAGED + "VolumeIds"),
     "DescribeSnapshots": _op(describe.snapshots, _PAGED + "SnapshotIds OwnerIds"),

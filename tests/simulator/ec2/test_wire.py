@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -58,6 +59,14 @@ def test_every_call_passes_both_ways_unchanged() -> None:
                  "DescribeSecurityGroups", "DescribeAddresses", "DescribeInstanceTypes"):  # fmt: skip
         ec2.call(name)
     ec2.call("DescribeInstanceTypeOfferings", LocationType="availability-zone", MaxResults=5)
+    found = ec2.call(
+        "DescribeSpotPriceHistory",
+        InstanceTypes=["t4g.small"],
+        ProductDescriptions=["Linux/UNIX"],
+        StartTime=datetime.fromtimestamp(START - 2 * 86400.0, UTC),
+    )["SpotPriceHistory"]
+    assert {one["AvailabilityZone"] for one in found} >= {"us-east-1a", "us-east-1b"}
+    assert all(0 < float(one["SpotPrice"]) < 0.0168 for one in found)
     specs = [{"ResourceType": kind, "Tags": TAGS} for kind in ("instance", "volume")]
     box = ec2.launch(
         TagSpecifications=specs, ClientToken="t", UserData=base64.b64encode(b"#!").decode(),
