@@ -297,3 +297,17 @@ async def test_an_archived_project_without_such_a_policy_can_not_be_extended(one
     assert (await verbs.extend("api", 3600.0)).ahead.at is not None
     with pytest.raises(WrongState):
         await verbs.keep_alive("api", command="true")
+
+
+@with_daemon
+async def test_a_daemon_that_has_just_started_waits_until_its_clock_is_settled(one: Bench) -> None:
+    told: Told = []
+    known = await archived(one, delete=90 * DAY)
+    driver, calendar = disuse(one, told=told), Calendar(one)
+    calendar.ahead += 80 * DAY
+    one.shared.tasks.spawn("disuse", driver.run())
+    await asyncio.sleep(590.0)
+    assert told == []
+    assert driver.ahead(known.project.uid).at is not None
+    await asyncio.sleep(60.0)
+    assert len(told) == 1

@@ -7,13 +7,13 @@ What can not be read or asked leaves the project as it is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from devboxd.control.base.bells import Bell
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.control.lifecycle.projects import Projects
@@ -71,7 +71,6 @@ class Disuse:
         self._policy = policy
         self._reached = reached
         self._disputed = disputed
-        self._bell = Bell()
         self._ahead: dict[str, Ahead] = {}
         self._looked: dict[str, float] = {}  # monotonic, of our last look
         self._told: dict[str, float] = {}  # monotonic, of our last warning
@@ -100,7 +99,7 @@ class Disuse:
         while True:
             settled = self._shared.time.monotonic() - began >= SETTLE
             await self.look(acts=settled)
-            await self._bell.wait(EVERY if settled else SETTLE)
+            await asyncio.sleep(EVERY if settled else SETTLE)
 
     async def look(self, *, acts: bool = True) -> None:
         """Look at every project once. Without ``acts`` nothing is told and nothing is deleted."""
