@@ -285,6 +285,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         notify=tell_user,
         reached=tell_user,
         schedules=AwsDeadman(callers),
+        tell=lambda: daemon.config.notify.agents,
         agents=lambda project: daemon.agent_changes(errands.box(project, project.instance or "")),
     )
     watch = LoginWatch(shared.time, shared.news, shared.logins, callers, notice)

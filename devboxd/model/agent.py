@@ -30,6 +30,14 @@ class AgentState(enum.StrEnum):
     DONE = "done"
 
 
+class Tell(enum.StrEnum):
+    """Which changes of coding agents their user wants to be told of."""
+
+    ALL = "all"  # that one waits, and that one is done
+    WAITING = "waiting"
+    NONE = "none"
+
+
 class AgentNote(msgspec.Struct, frozen=True):
     """What one agent process says of itself. ``since``, ``at``: by the clock of the box.
 
@@ -97,8 +105,19 @@ def said(notes: Iterable[AgentNote], now: float) -> str:
     return f"{_phrase(first)} since {span(now - first.since)}{more}"
 
 
+_NEWS: Final = {
+    Tell.ALL: (AgentState.WAITING, AgentState.DONE),
+    Tell.WAITING: (AgentState.WAITING,),
+    Tell.NONE: (),
+}
+
+
 def news(
-    notes: Iterable[AgentNote], told: float, seen: Mapping[tuple[str, int], float], now: float
+    notes: Iterable[AgentNote],
+    told: float,
+    seen: Mapping[tuple[str, int], float],
+    now: float,
+    tell: Tell = Tell.ALL,
 ) -> list[AgentNote]:
     """Those that have begun to wait, or are done, and nobody was told of it.
 
@@ -109,7 +128,7 @@ def news(
         for one in notes
         if one.alive
         and not one.quiet
-        and one.state is not AgentState.WORKING
+        and one.state in _NEWS[tell]
         and one.since > told
         and seen.get(one.key) != one.since
         and now - one.since < OLD

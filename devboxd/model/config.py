@@ -15,6 +15,7 @@ import msgspec
 
 from devboxd.errors import BadRequest
 from devboxd.model import idle_policy
+from devboxd.model.agent import Tell
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.idle_policy import IdlePolicy, Then
 from devboxd.model.names import is_document, is_name, is_user
@@ -152,6 +153,7 @@ class NotifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is told besides the desktop. What is secret of it lies in the keyring (``devboxctl notify set``).
 
     ``command``: a program and its arguments; title and text come behind them. ``slack``: an incoming webhook.
+    ``agents``: which changes of coding agents are told.
     """
 
     command: tuple[Text, ...] = ()
@@ -159,6 +161,7 @@ class NotifySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slack: bool = False
     sns: Annotated[str, msgspec.Meta(pattern=TOPIC)] | None = None
     sns_profile: Text | None = None
+    agents: Tell = Tell.ALL
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

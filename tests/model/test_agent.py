@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from devboxd.model.agent import NOTES_MOST, OLD, AgentNote, AgentState, news, notice, read, said, sampled
+from devboxd.model.agent import (
+    NOTES_MOST,
+    OLD,
+    AgentNote,
+    AgentState,
+    Tell,
+    news,
+    notice,
+    read,
+    said,
+    sampled,
+)
 from devboxd.model.idle import decide, judge, warn
 from tests.model.traces import RULES, START, before, sample, tool
 
@@ -69,6 +80,12 @@ def test_each_change_to_waiting_or_done_is_news_once() -> None:
         note("waiting", OLD + 1),
     ):
         assert news([quiet], 0.0, {}, NOW) == [], quiet
+
+
+def test_who_wants_to_hear_less_does() -> None:
+    notes = [note("waiting", pid=1), note("done", pid=2), note("working", pid=3)]
+    kept = {tell: [one.pid for one in news(notes, 0.0, {}, NOW, tell)] for tell in Tell}
+    assert kept == {Tell.ALL: [1, 2], Tell.WAITING: [1], Tell.NONE: []}
 
 
 def test_a_notice_names_box_session_and_question_and_is_bounded() -> None:

@@ -22,7 +22,7 @@ from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.errors import DevboxError, LoginNeeded
 from devboxd.model import agent
-from devboxd.model.agent import AgentNote
+from devboxd.model.agent import AgentNote, Tell
 from devboxd.model.project import Phase, Project
 from devboxd.text import one_line
 
@@ -61,13 +61,21 @@ class Agents:
     """``changes`` opens a stream of reports of a box; ``notify`` tells the person at this machine."""
 
     def __init__(
-        self, shared: Shared, fleet: Fleet, book: IdleBook, *, notify: Notify, changes: Changes | None = None
+        self,
+        shared: Shared,
+        fleet: Fleet,
+        book: IdleBook,
+        *,
+        notify: Notify,
+        changes: Changes | None = None,
+        tell: Callable[[], Tell] = lambda: Tell.ALL,
     ) -> None:
         self._shared = shared
         self._fleet = fleet
         self._book = book
         self._notify = notify
         self._changes = changes
+        self._tells = tell
         self._rest = Bell()  # nobody rings
         self._boxes: dict[str, _Box] = {}
 
@@ -107,7 +115,7 @@ class Agents:
             self._shared.tasks.spawn(f"tell of agents {uid}", self._tell(uid, box))
 
     def _news(self, box: _Box) -> list[AgentNote]:
-        return agent.news(box.notes, box.told or 0.0, box.seen, self._shared.time.wall())
+        return agent.news(box.notes, box.told or 0.0, box.seen, self._shared.time.wall(), self._tells())
 
     async def _tell(self, uid: str, box: _Box) -> None:
         """Tell what stands for a moment; then whatever came meanwhile."""

@@ -26,6 +26,7 @@ from devboxd.control.lifecycle.jobs import Jobs
 from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.projects import Projects
+from devboxd.model.agent import Tell
 from devboxd.model.box import Account
 from devboxd.model.idle import IDLE
 from devboxd.model.idle_policy import IdlePolicy
@@ -46,7 +47,7 @@ class Lifecycle:
     ``stores`` one is ``used``; the other one is there to move projects from and to. Nothing is asked of AWS while
     there is no project, unless the store is there. ``usual``: the idle policy of projects that have none of their
     own; ``notify`` tells the person at this machine, and ``reached`` says whether somebody heard it, too; ``agents`` opens
-    a stream of what coding agents of a box say.
+    a stream of what coding agents of a box say, ``tell`` says which of their changes are told.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Lifecycle:
         reached: Reached | None = None,
         schedules: Deadman | None = None,
         agents: Changes | None = None,
+        tell: Callable[[], Tell] = lambda: Tell.ALL,
     ) -> None:
         self._shared = shared
         self.used = used
@@ -115,7 +117,7 @@ class Lifecycle:
             disputed=self.budgets.disputed,
         )
         self.agents = Agents(
-            shared, self._fleet, self._watcher.book, notify=notify or _nobody, changes=agents
+            shared, self._fleet, self._watcher.book, notify=notify or _nobody, changes=agents, tell=tell
         )
         self.idle = IdleVerbs(shared, self.projects, self._watcher, self._disuse, short_id=_short_id, who=me)
 
