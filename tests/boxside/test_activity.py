@@ -231,7 +231,9 @@ def test_an_agent_says_how_it_is_through_its_hooks(box: Box) -> None:
     notes = box.home / ".devbox" / "agents"
     notes.mkdir()
     (notes / "a.json").write_text(json.dumps({"pid": pid, "state": "waiting", "since": CLOCK.wall() - 60}))
-    (notes / "b.json").write_text("{")
+    (notes / "b.json").write_text("[" * 4000)
+    (notes / "b2.json").write_text('{"pid": 1e999, "state": "done", "since": 1}')
+    (notes / "b3.json").write_text('{"pid": 1, "state": "done", "since": NaN}')
     os.mkfifo(notes / "c.json")  # nothing that lies there may stop the collector
     tool = box.tools(0.5)["claude"]
     assert (tool["kind"], tool["state"]) == ("agent", "waiting")

@@ -422,7 +422,16 @@ def test_a_dry_run_says_what_would_be_and_changes_nothing(box: Box) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "// comment\n{}", "[]", '{"hooks": []}', '{"hooks": {"Stop": {}}}', "\x00", '{"a": 1,}'],
+    [
+        "{",
+        "[" * 5000,
+        "// comment\n{}",
+        "[]",
+        '{"hooks": []}',
+        '{"hooks": {"Stop": {}}}',
+        "\x00",
+        '{"a": 1,}',
+    ],
 )
 def test_settings_that_can_not_be_read_are_not_written(box: Box, text: str) -> None:
     box.claude.parent.mkdir()

@@ -424,12 +424,15 @@ def test_what_agents_say_is_told_as_it_changes(near: Near) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     note = {"name": "claude", "pid": os.getpid(), "state": "working", "since": 1.5}
+    told = {**note, "text": "", "where": "", "quiet": False}
     os.mkfifo(folder / "a.json")
-    (folder / "b.json").write_text("{")
+    (folder / "b.json").write_text("[" * 4000)
+    (folder / "b3.json").write_text(json.dumps({**note, "since": float("nan")}))
+    (folder / "b2.json").write_text('{"name": "x", "pid": 1e999, "state": "done", "since": 1}')
     (folder / "c.json").write_text(json.dumps({**note, "pid": gone.pid}))
     (folder / "d.json").write_text(json.dumps({**note, "secret": "x"}))
-    near.until(lambda: last() == [note])
-    waits = {**note, "state": "waiting", "since": 2.5, "text": "may I?", "where": "main", "quiet": False}
+    near.until(lambda: last() == [told])
+    waits = {**told, "state": "waiting", "since": 2.5, "text": "may I?", "where": "main"}
     (folder / "d.json").write_text(json.dumps(waits))
     near.until(lambda: last() == [waits])
     shutil.rmtree(folder)

@@ -83,7 +83,7 @@ def load(path: str) -> "dict[str, Any]":
         with open(path) as file:
             found = json.loads(file.read(65536))
         return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
@@ -328,7 +328,7 @@ def main() -> int:
             text = sys.stdin.buffer.read(INPUT_MOST).decode("utf-8", "replace")
             try:
                 event = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 event = {}
             on_event(kind, sys.argv[2], event if isinstance(event, dict) else {})
         elif kind == "codex-notify":

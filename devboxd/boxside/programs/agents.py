@@ -126,7 +126,7 @@ def hooks(name: str, events: "tuple[str, ...]") -> "Any":
     def edit(text: "str | None", undo: bool) -> "tuple[str | None, str]":
         try:
             settings = json.loads(text) if text and text.strip() else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Refused("it is no JSON that can be read (" + str(error) + ")") from None
         if not isinstance(settings, dict) or not isinstance(settings.get("hooks", {}), dict):
             raise Refused("its hooks are not as " + name + " has them")
@@ -305,7 +305,7 @@ def forget() -> None:
                 note = json.loads(file.read(4096)) if name.endswith(".json") else {}
             if isinstance(note, dict) and note.get("id"):
                 os.unlink(path)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
     try:
         os.rmdir(folder)
@@ -348,7 +348,7 @@ def notes() -> "list[dict[str, Any]]":
             if isinstance(note, dict):
                 note["alive"] = os.path.isdir("/proc/" + str(int(note["pid"])))
                 found.append(note)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
     return found
 

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 WATCH_EVERY = 1.0  # seconds
 AGENTS_MOST = 32
 NOTE_MOST = 4096  # bytes
+TOLD = (
+    ("name", 60),
+    ("state", 16),
+    ("text", 300),
+    ("where", 64),
+)  # what is told of a note, and characters of it
 
 
 class Watch(Handler):
@@ -76,10 +82,11 @@ def agents(folder: str) -> "list[dict[str, Any]]":
                 note = json.loads(os.read(descriptor, NOTE_MOST).decode("utf-8", "replace"))
             finally:
                 os.close(descriptor)
-            if os.path.isdir("/proc/" + str(int(note["pid"]))):
-                kept = ("name", "state", "since", "pid", "text", "where", "quiet")
-                found.append({key: note[key] for key in kept if key in note})
-        except (OSError, ValueError, KeyError, TypeError):
+            pid, since = int(note["pid"]), float(note["since"])
+            if os.path.isdir("/proc/" + str(pid)) and 0 <= since < 1e11:
+                one = {key: str(note.get(key) or "")[:most] for key, most in TOLD}
+                found.append(dict(one, pid=pid, since=since, quiet=bool(note.get("quiet"))))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
     return found
 

@@ -278,7 +278,7 @@ class Look:
                     continue  # its process was of another life of the machine
                 if lease.get("pid") is not None and not os.path.isdir("/proc/" + str(int(lease["pid"]))):
                     continue
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 continue
             if lease.get("command") is not None and not self._succeeds(str(lease["command"])):
                 continue
@@ -312,7 +312,9 @@ class Look:
         for note in self._notes("agents"):
             try:
                 pid, since, state = int(note["pid"]), float(note["since"]), str(note["state"])[:16]
-            except (KeyError, TypeError, ValueError):
+                if not 0 <= since < 1e11:
+                    continue  # no number that JSON knows, among others
+            except (KeyError, TypeError, ValueError, OverflowError):
                 continue
             one = self.processes.get(pid)
             alive = one is not None and str(note.get("id") or one.id) == one.id
@@ -333,7 +335,7 @@ class Look:
             for name in names:
                 try:
                     note = json.loads(read(os.path.join(path, name), NOTE_MOST))
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
                 if isinstance(note, dict) and name.endswith(".json"):
                     yield note
