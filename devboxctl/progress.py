@@ -62,7 +62,8 @@ def after_rebase(name: str, status: int) -> int:
         return reply.show_failure(show.plain(failure))
     if found.way_back is not None and show.is_terminal() and not settings.json:
         show.say(
-            f"generation {found.way_back} is kept; to go back: devboxctl launch {word} --from {found.way_back}"
+            f"generation {found.way_back} is kept; to go back: devboxctl launch {word} --from {found.way_back}; "
+            f"to let it go in its time: devboxctl generations unpin {word} {found.way_back}"
         )
     return 0
 

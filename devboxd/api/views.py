@@ -272,6 +272,8 @@ def of_project(found: wire.Box, known: Ledger, status: Status) -> wire.Box:
     found.want = row.want.value
     found.since = rfc3339(row.since) if row.since else None
     found.saved = rfc3339(known.head.created) if known.head is not None else None
+    found.base, found.rebase = row.spec.base or None, told(row) or None
+    found.way_back = row.rebase.source if row.rebase is not None else None
     found.under_way = status.problem or row.reason or (status.why if is_pending else "") or None
     found.next = next_step(row, is_pending=is_pending)
     return found

@@ -28,6 +28,7 @@ LETTERS: Final = "ponmlkjihgf"  # of devices for volumes (EC2 User Guide: sdf to
 LET_GO_WITHIN: Final = (
     60.0  # seconds of looking until a box that does not let go of it is stopped all the same
 )
+PASSING: Final = 10.0  # seconds between looks at one that is on its way off a box that goes on
 _OFF: Final = "the copy of the old root is being detached"
 _LETTER: Final = re.compile(r"/dev/(?:sd|xvd)([a-z])\d*\Z")
 
@@ -322,7 +323,8 @@ def stray(seen: Seen) -> Step | None:
         if one.rebase is None or one.attached_to is None or is_needed(seen, one):
             continue
         box = next((found for found in seen.ec2.boxes if found.id == one.attached_to), None)
-        if one.attachment in ("detaching", "busy", "attaching"):
-            return Wait(BRISK, _OFF)
-        return TakeOff(one.id, one.attached_to, is_up=box is not None and box.is_up)
+        is_up = box is not None and box.is_up
+        if one.attachment in ("detaching", "attaching") or (one.attachment == "busy" and not is_up):
+            return Wait(PASSING, _OFF)
+        return TakeOff(one.id, one.attached_to, is_up=is_up)  # busy: it is asked again to let go of it
     return None

@@ -83,6 +83,8 @@ def test_the_home_is_on_the_new_image_though_the_daemon_was_killed_and_there_is_
     assert shell(world, "cat link; stat -c %a src/main.c; cat .bashrc").split() == ["main", "640", "mine"]
     kept = now["rebase"].rpartition(" is in ")[2].partition(";")[0]
     assert ".bashrc" in shell(world, f"ls -A {kept}")
+    shown = world.json("show", "work")
+    assert (shown["base"], shown["way_back"], shown["rebase"]) == ("debian-13", 1, now["rebase"])
     (one,) = world.json("generations", "ls", "work")["generations"]
     assert (one["number"], one["base"], one["pins"]) == (1, "ubuntu-24.04", ["user"])
     assert one["label"] == "before the rebase onto debian-13"

@@ -90,6 +90,10 @@ async def test_what_fails_on_the_box_is_told_and_the_same_command_goes_on(one: B
     assert isinstance(other, WrongState)
     assert other.hint == "devboxctl launch api --from 1 goes back first"
     image = known.project.spec.image
+    again = await one.projects.rebases.plan("api", "debian-13")
+    assert not again.is_running, "nothing has to go down for it"
+    assert [name for name, _ in again.calls][:2] == ["create_volume", "attach_volume"]
+    assert dict(again.calls)["attach_volume"]["InstanceId"] == known.project.instance
     one.runner.answers[SCRIPT] = Ran(0, DONE)
     await one.projects.rebases.rebase("api", "debian-13")
     row = (await one.until("api", is_done)).project

@@ -359,6 +359,13 @@ def test_what_nobody_needs_any_more_is_detached_marked_and_deleted(changes: dict
     assert moving(copy(garbage=AT), **changes) == DropVolume("vol-old")
 
 
+def test_a_box_that_holds_on_to_it_is_asked_again() -> None:
+    """EC2 says busy where it is mounted still; on its way off it is only looked at."""
+    given: dict[str, Any] = {"boxes": with_old(), "rebase": None}
+    assert isinstance(moving(copy("in-use", attachment="detaching"), **given), Wait)
+    assert moving(copy("in-use", attachment="busy"), **given) == TakeOff("vol-old", "i-1", is_up=True)
+
+
 def test_one_that_is_needed_is_never_swept() -> None:
     assert isinstance(moving(copy("creating")), Wait)
     seen = look(project(Phase.RUNNING, head=1, rebase=BEGUN), volumes=(copy(),))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +14,7 @@ from devboxd.model import rebase, tags, wish
 from devboxd.model.launch import begin_launch
 from devboxd.model.ledger import Ledger
 from devboxd.model.offer import ARM, Base, architecture_of, is_image_id
-from devboxd.model.project import Generation, Phase, Project, Quality, image_name
+from devboxd.model.project import Generation, Phase, Project, Quality, Run, image_name
 from devboxd.model.rebase import check_fit
 from devboxd.model.seen import Observed, Seen
 from devboxd.model.step import (
@@ -96,63 +96,57 @@ class Rebases:
         return base
 
     def _planned(self, known: Ledger, now: Project) -> RebasePlan:
-        project, calls = known.project, list[Ec2Call]()
-        compute = self._computes.compute(project.account)
-        head = next((one for one in known.generations if one.number == project.head), None)
-        is_up = now.phase not in (Phase.READY, Phase.ABSENT)
-        if is_up and known.run is not None and project.is_to_rebase:
-            number, box = project.saves + 1, project.instance or ""
-            if now.phase is Phase.RUNNING:
-                calls.append(Stop(box))
-            if now.phase is not Phase.WARM:
-                calls.append(MakeImage(box, image_name(project, number), tags.of_save(project, number)))
-                disks = tuple(replace(disk, snapshot=SAVED) for disk in known.run.disks)
-                head = Generation(
-                    project.head + 1,
-                    SAVED,
-                    project.run,
-                    number,
-                    disks,
-                    known.run.boot,
-                    Quality.CLEAN,
-                    self._time.wall(),
-                )
-            calls.append(Release(box))
-        if head is None:
-            return RebasePlan(project, ())
-        at_rest = replace(project, phase=Phase.READY, head=head.number, run=max(project.run, project.closed))
-        seen = Seen(
-            at_rest,
-            known.run,
-            (*(one for one in known.generations if one.number != head.number), head),
-            Observed(),
-            self._time.wall(),
-        )
-        if at_rest.is_to_rebase:
-            begun = rebase.begun(seen)
-            seen = replace(
-                seen, project=begun.project, generations=(*seen.generations[:-1], begun.generations[-1])
-            )
-        launched = begin_launch(seen)
-        if not isinstance(launched, Write) or launched.run is None:
-            return RebasePlan(launched.project if isinstance(launched, Write) else project, ())
-        row, run = launched.project, launched.run
-        place = run.place(0)
-        calls.append(Launch(row.token, place, run, tags.of_launch(row, run, row.token)))
-        source = next(
-            (one for one in seen.generations if row.rebase is not None and one.number == row.rebase.source),
-            None,
-        )
-        disk = rebase.root_of(source) if source is not None else None
-        if disk is not None:
-            token = rebase.token(row)
-            device = rebase.free_device([one.device for one in run.disks]) or ""
-            calls += [
-                MakeVolume(token, place.zone or "", rebase.copy_of(disk), tags.of_old_root(row, token)),
-                Attach(NEW_VOLUME, NEW_BOX, device),
-                TakeOff(NEW_VOLUME, NEW_BOX),
-                Tag((NEW_VOLUME,), tags.of_garbage(self._time.wall()), "left over"),
-                DropVolume(NEW_VOLUME),
-            ]
+        """``known``: with the wish in it; ``now``: as it was before."""
+        row, run, generations = known.project, known.run, known.generations
+        is_running = now.phase is Phase.RUNNING and row.is_to_rebase
+        calls: list[Ec2Call] = []
+        if row.is_to_rebase and run is not None and now.phase not in (Phase.READY, Phase.ABSENT):
+            saved, calls = self._saved(row, run, now)
+            if saved is not None:
+                row, generations = replace(row, head=saved.number), (*generations, saved)
+        if row.is_to_rebase or now.phase in (Phase.READY, Phase.ABSENT):
+            at = self._time.wall()
+            seen = Seen(replace(row, phase=Phase.READY), run, generations, Observed(), at)
+            if row.is_to_rebase:
+                begun = rebase.begun(seen)
+                generations = (*generations, *begun.generations[-1:])
+                seen = replace(seen, project=begun.project)
+            launched = begin_launch(seen)
+            if not isinstance(launched, Write) or launched.run is None:
+                return RebasePlan(row, ())
+            row, run = launched.project, launched.run
+            calls.append(Launch(row.token, run.place(0), run, tags.of_launch(row, run, row.token)))
+        if run is not None:
+            calls += self._copied(row, run, generations)
+        compute = self._computes.compute(row.account)
         said = tuple(request for call in calls for request in compute.requests(call))
-        return RebasePlan(row, said, is_running=now.phase is Phase.RUNNING)
+        return RebasePlan(row, said, is_running=is_running)
+
+    def _saved(self, row: Project, run: Run, now: Project) -> tuple[Generation | None, list[Ec2Call]]:
+        """The calls that save a box and let it go, and the generation that it becomes; None: it is one already."""
+        box, number = row.instance or "", row.saves + 1
+        if now.phase is Phase.WARM:
+            return None, [Release(box)]
+        image = MakeImage(box, image_name(row, number), tags.of_save(row, number))
+        disks = tuple(replace(disk, snapshot=SAVED) for disk in run.disks)
+        at = self._time.wall()
+        saved = Generation(row.head + 1, SAVED, row.run, number, disks, run.boot, Quality.CLEAN, at)
+        stop: list[Ec2Call] = [Stop(box)] if now.phase is Phase.RUNNING else []
+        return saved, [*stop, image, Release(box)]
+
+    def _copied(self, row: Project, run: Run, generations: Sequence[Generation]) -> list[Ec2Call]:
+        """The calls around the copying of homes."""
+        wanted = row.rebase.source if row.rebase is not None else None
+        source = next((one for one in reversed(generations) if one.number == wanted), None)
+        disk = rebase.root_of(source) if source is not None else None
+        if disk is None:
+            return []
+        token, zone = rebase.token(row), run.place(row.attempt).zone or ""
+        device = rebase.free_device([one.device for one in run.disks]) or ""
+        return [
+            MakeVolume(token, zone, rebase.copy_of(disk), tags.of_old_root(row, token)),
+            Attach(NEW_VOLUME, row.instance or NEW_BOX, device),
+            TakeOff(NEW_VOLUME, row.instance or NEW_BOX),
+            Tag((NEW_VOLUME,), tags.of_garbage(self._time.wall()), "left over"),
+            DropVolume(NEW_VOLUME),
+        ]

@@ -167,8 +167,9 @@ def advance(region: Region, event: Event) -> None:
     elif (place := volume.attachment) is not None and place.state == "attaching":
         region.put(replace(volume, attachment=replace(place, state="attached")))
         region.emit(VolumeShown(place.instance))
-    elif place is not None and place.state == "detaching":
+    elif place is not None and place.state in ("detaching", "busy"):
         if _is_held(region, volume):
+            region.put(replace(volume, attachment=replace(place, state="busy")))
             region.plan(region.wait("detaching"), "volume", volume.id)  # the system has it mounted
             return
         region.put(replace(volume, attachment=None, state="available"))

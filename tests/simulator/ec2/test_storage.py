@@ -526,6 +526,8 @@ def test_a_volume_is_attached_and_detached_as_ec2_allows(ec2: Account) -> None:
     assert ec2.call("DetachVolume", VolumeId=here, InstanceId=box)["State"] == "detaching"
     ec2.wait(100)
     assert ec2.model.tables.volumes[here].state == "in-use"
+    (busy,) = ec2.call("DescribeVolumes", VolumeIds=[here])["Volumes"][0]["Attachments"]
+    assert busy["State"] == "busy"
     ec2.stop(box)
     ec2.wait(20)
     assert ec2.model.tables.volumes[here].state == "available"
