@@ -242,6 +242,142 @@ def test_a_home_that_is_a_link_or_elsewhere_is_named_and_not_followed(new: Path,
     assert done.notes == ("the home of eve is a link, and not copied",)
 
 
+def test_no_link_that_was_put_in_the_place_of_a_folder_leads_anywhere(
+    new: Path, old: Path, tmp_path: Path
+) -> None:
+    """Between two tries somebody moved a folder away and left a link, or a file."""
+    here, away = new / "home/me", tmp_path / "away"
+    for folder in ("data/deep", "notes"):
+        (old / folder).mkdir(parents=True)
+        (old / folder / "passwd").write_text("of the old root")
+    copied(new)
+    away.mkdir()
+    (here / "data").rename(here / "data-before")
+    (here / "data").symlink_to(away)
+    (here / "notes").rename(here / "notes-before")
+    (here / "notes").write_text("a file now")
+    done = copied(new, token="u-2-2-1")
+    assert list(away.iterdir()) == []
+    assert (os.readlink(here / "data"), (here / "notes").read_text()) == (str(away), "a file now")
+    assert done.notes == (
+        f"what was in {here}/data and 1 more is not copied, as something else than a folder was put there since an"
+        " earlier try",
+    )
+
+
+def test_long_names_and_names_that_are_no_text_come_over_and_can_be_said(new: Path, old: Path) -> None:
+    for name in (b"x" * 255, b"y" * 250, b"\xff" * 255):
+        (old / os.fsdecode(name)).write_bytes(name)
+    assert copied(new).files == 3
+    here = new / "home/me"
+    assert sorted(os.listdir(os.fsencode(here))) == [b"x" * 255, b"y" * 250, b"\xff" * 255]
+    deep = b"/srv" + (b"/" + b"\xff" * 250) * 12
+    os.makedirs(os.fsencode(new / "mnt/sdp") + deep)
+    lines = [b"eve%d:x:%d:0::%s:/bin/sh\n" % (number, os.getuid() + 1001, deep) for number in range(25)]
+    (new / "mnt/sdp/etc/passwd").write_bytes(passwd().encode() + b"".join(lines))
+    found = copied(new, token="u-2-2-1")
+    assert (len(found.notes), found.notes[0][:27]) == (20, "the home of eve0 is /srv/??")
+
+
+def test_a_hole_that_is_larger_than_every_disk_costs_nothing(new: Path, old: Path) -> None:
+    with open(old / "holes", "wb") as file:
+        file.write(b"begin")
+        file.seek(1 << 40)
+        file.write(b"middle")
+        file.truncate(8 << 40)
+    found = copied(new)
+    assert found.bytes == 8 << 40
+    with open(new / "home/me/holes", "rb") as file:
+        assert (file.read(6), file.seek(1 << 40), file.read(7)) == (b"begin\0", 1 << 40, b"middle\0")
+    assert (new / "home/me/holes").stat().st_size == 8 << 40
+    assert (new / "home/me/holes").stat().st_blocks < 4096
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eve:x:\u00b2:1001::/home/u:/bin/sh",
+        "eve:x:" + "9" * 5000 + ":1001::/home/u:/bin/sh",
+        "eve:x:1001:-g::/home/u:/bin/sh",
+        "eve:x:1001:" + "9" * 10 + "::/home/u:/bin/sh",
+        "eve:x:1001",
+        "\0:::::::",
+    ],
+)
+def test_a_line_of_passwd_that_is_damaged_is_nobody(new: Path, line: str) -> None:
+    (new / "mnt/sdp/home/u").mkdir()
+    (new / "mnt/sdp/etc/passwd").write_text(passwd() + line + "\n")
+    assert copied(new).notes == ()
+    assert not (new / "home/u").exists()
+
+
+def test_tables_of_the_old_root_are_files_of_it_or_nothing(new: Path, old: Path, tmp_path: Path) -> None:
+    """A link would lead into this system, and nobody writes to a pipe."""
+    etc = new / "mnt/sdp/etc"
+    (old / "file").write_text("x")
+    (tmp_path / "fstab").write_text("UUID=gone /more ext4 defaults 0 2\n")
+    (etc / "fstab").symlink_to(tmp_path / "fstab")
+    (etc / "group").unlink()
+    os.mkfifo(etc / "group")
+    found = copied(new)
+    assert (found.files, found.notes) == (1, ())
+
+
+@ROOT_ONLY
+def test_of_two_names_with_one_id_neither_takes_the_files_of_the_other(new: Path) -> None:
+    """An alias is made anew under an id of its own; what is the first one's stays so."""
+    before = new / "mnt/sdp"
+    lines = "ann:x:1001:1001::/home/me:/bin/sh\nalias:x:1001:1001::/home/u:/bin/sh\n"
+    groups = "root:x:0:\nann:x:1001:\n"
+    (before / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n" + lines)
+    (before / "etc/group").write_text(groups)
+    (new / "etc/passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\n" + lines.replace("alias:x:1001", "alias:x:2000")
+    )
+    (new / "etc/group").write_text(groups)
+    (before / "home/me/file").write_text("x")
+    os.chown(before / "home/me/file", 1001, 1001)
+    assert copied(new).files == 1
+    assert (new / "home/me/file").stat().st_uid == 1001
+
+
+def test_what_a_volume_of_homes_hides_on_the_old_root_is_not_put_over_it(new: Path, old: Path) -> None:
+    """It was there before that volume was mounted, and nobody has seen it since."""
+    disks = new / "dev/disk/by-uuid"
+    disks.mkdir(parents=True)
+    (new / "dev/data-of-a-test").write_text("")
+    (disks / "here").symlink_to("../../data-of-a-test")
+    (new / "mnt/sdp/etc/fstab").write_text("UUID=here /home ext4 defaults 0 2\n")
+    (new / "home/me/work").write_text("of today")
+    (old / "work").write_text("of years ago")
+    found = copied(new)
+    assert (found.files, found.notes, (new / "home/me/work").read_text()) == (0, (), "of today")
+    (new / "mnt/sdp/etc/fstab").write_text("UUID=here /home ext4 noauto 0 2\n")
+    assert copied(new, token="u-2-2-1").files == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "is_carried"),
+    [
+        *((place, False) for place in ("/var", "/var/lib", "/var/lib/devbox", "/var/lib/devbox/rebase/x", "/usr")),
+        *((place, False) for place in ("//", "/.", "/etc", "/srv/../etc", "/etc/", "/usr/lib", "/proc", "/run/x")),
+        *((place, True) for place in ("/var/lib/docker", "/var/lib/devbox-data", "/usr/local", "/srv", "/home/me/data")),
+    ],
+)  # fmt: skip
+def test_no_volume_is_mounted_over_the_system(new: Path, place: str, *, is_carried: bool) -> None:
+    disks = new / "dev/disk/by-uuid"
+    disks.mkdir(parents=True)
+    (new / "dev/data-of-a-test").write_text("")
+    (disks / "here").symlink_to("../../data-of-a-test")
+    (new / "etc/fstab").write_text("")
+    (new / "mnt/sdp/etc/fstab").write_text(f"UUID=here {place} ext4 defaults 0 2\n")
+    found = copied(new)
+    assert (place in (new / "etc/fstab").read_text().split()) is is_carried
+    assert [note.split(",")[0] for note in found.notes] == (
+        [] if is_carried else [f"fstab: {place} is not carried over"]
+    )
+
+
 def test_what_can_not_be_is_said_in_a_sentence(new: Path, old: Path) -> None:
     (new / "mnt/sdp/etc/passwd").write_text("")
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FIRST, LAST = 1000, 60000  # user ids of people (login.defs)
 CHUNK = 1 << 20
 NOTES_MOST = 20
+SHOWN_MOST = 250  # characters of a sentence: twenty notes are less than the daemon reads
+COUNT_MOST = (1 << 62) - 1
+TABLE_MOST = 4 << 20  # characters of passwd, group and fstab
 SHOWS_WITHIN = 60.0  # seconds after which a volume that is attached has a name on the box
 BEGINS_WITHIN = 15.0
 ENDS_WITHIN = 10.0
@@ -38,7 +41,12 @@ SAID = {
     "linux_raid_member": "is a part of a RAID",
 }
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
+BESIDE = ".devbox-new"  # ends the name of a file that is being copied
+NAME_MOST = 255  # bytes of a name
+NUMBER = re.compile(r"[0-9]{1,10}\Z")
+ID_MOST = (1 << 32) - 2
 OWN = "var/lib/devbox/rebase"
+SYSTEMS = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys")
 
 
 class Refused(Exception):
@@ -98,10 +106,36 @@ def lines(path: str) -> "list[str]":
         return []
 
 
-def records(path: str, fields: int) -> "list[list[str]]":
-    """The entries of passwd or group."""
-    found = [line.split(":") for line in lines(path) if line and not line.startswith("#")]
-    return [one for one in found if len(one) >= fields and one[2].isdigit()]
+def old_lines(old: str, name: str) -> "list[str]":
+    """The lines of a file of the old root; none where it is no file there: a link may lead into this system."""
+    path = os.path.join(old, name)
+    try:
+        if os.path.realpath(path) != os.path.join(os.path.realpath(old), name):
+            return []
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return []
+        with open(path, errors="surrogateescape") as file:
+            return file.read(TABLE_MOST).splitlines()
+    except OSError:
+        return []
+
+
+def records(found: "list[str]", fields: int, ids: int = 1) -> "list[list[str]]":
+    """The entries of passwd or group that are whole. ``ids``: how many numbers are in one, from the third field on."""
+    whole = []
+    for line in found:
+        one = line.split(":")
+        if len(one) < fields or line.startswith("#") or not all(map(NUMBER.match, one[2 : 2 + ids])):
+            continue
+        one[2 : 2 + ids] = [str(int(number)) for number in one[2 : 2 + ids]]
+        if all(int(number) <= ID_MOST for number in one[2 : 2 + ids]):
+            whole.append(one)
+    return whole
+
+
+def shown(text: str) -> str:
+    """A sentence for people: names of files may be no text, and long."""
+    return text.encode("utf-8", "replace").decode()[:SHOWN_MOST]
 
 
 def held(system: System) -> bool:
@@ -172,7 +206,7 @@ def mount_old(system: System, volume: str, device: str) -> "tuple[str, str]":
             continue
         if not mount_one("/dev/" + name, kind, target):
             continue
-        is_root = os.path.isfile(os.path.join(target, "etc/passwd"))
+        is_root = bool(old_lines(target, "etc/passwd"))
         unmount(target)
         if is_root:
             rename_old(disk, sized)
@@ -226,26 +260,33 @@ def unmount(target: str) -> None:
 # Users --------------------------------------------------------------------------------------------------------
 
 
+def mapped(old: "list[list[str]]", here: "dict[str, list[str]]") -> "dict[int, int]":
+    """What ids are here. Where several names have one id, what is so for any of them stays; else the first name counts."""
+    found: dict[int, int] = {}
+    for one in old:
+        if one[0] in here:
+            before, now = int(one[2]), int(here[one[0]][2])
+            if before not in found or before == now:
+                found[before] = now
+    return found
+
+
 class Names:
     """Users and groups of the old system, and what they are here."""
 
     def __init__(self, system: System, old: str, notes: "list[str]") -> None:
         self._system, self._notes = system, notes
-        self._old_users = records(os.path.join(old, "etc/passwd"), 7)
-        self._old_groups = records(os.path.join(old, "etc/group"), 4)
+        self._old_users = records(old_lines(old, "etc/passwd"), 7, 2)
+        self._old_groups = records(old_lines(old, "etc/group"), 4)
         self.uids: dict[int, int] = {}
         self.gids: dict[int, int] = {}
         self._read()
 
     def _read(self) -> None:
-        self._users = {one[0]: one for one in records(self._system.path("etc/passwd"), 7)}
-        self._groups = {one[0]: one for one in records(self._system.path("etc/group"), 3)}
-        for one in self._old_groups:
-            if one[0] in self._groups:
-                self.gids[int(one[2])] = int(self._groups[one[0]][2])
-        for one in self._old_users:
-            if one[0] in self._users:
-                self.uids[int(one[2])] = int(self._users[one[0]][2])
+        self._users = {one[0]: one for one in records(lines(self._system.path("etc/passwd")), 7, 2)}
+        self._groups = {one[0]: one for one in records(lines(self._system.path("etc/group")), 3)}
+        self.gids = mapped(self._old_groups, self._groups)
+        self.uids = mapped(self._old_users, self._users)
 
     def people(self) -> "list[list[str]]":
         """Who has a home to keep: root, and everybody whose id is a person's. The outer homes first."""
@@ -269,7 +310,8 @@ class Names:
         if not os.access(self._system.path(shell or "/"), os.X_OK) or not shell:
             shell = "/bin/bash" if os.path.exists(self._system.path("/bin/bash")) else "/bin/sh"
             self._notes.append("the shell " + one[6] + " of " + name + " is not in this image")
-        argv = ["useradd", "-M", "-N", "-d", one[5], "-s", shell, "-g", group, "-c", one[4].replace(",", " ")]
+        comment = "".join(each if each.isprintable() and each != "," else " " for each in one[4])
+        argv = ["useradd", "-M", "-N", "-d", one[5], "-s", shell, "-g", group, "-c", comment]
         if uid not in {other[2] for other in self._users.values()}:
             argv += ["-u", uid]
         self._run(*argv, name)
@@ -302,23 +344,45 @@ class Names:
 # Volumes that are mounted -----------------------------------------------------------------------------------------
 
 
-def carry_mounts(system: System, old: str, disk: str, kept: str, notes: "list[str]") -> None:
-    """Lines of the old fstab that name volumes which are here, and mount them: homes may be on one."""
+def is_systems(place: str) -> bool:
+    """Whether a volume that is mounted there would take the place of this system, or of what is copied into it."""
+    top, _, rest = place[1:].partition("/")
+    if place != os.path.normpath(place) or not top or top in SYSTEMS:
+        return True
+    if top == "usr":
+        return rest.split("/")[0] != "local"
+    return ("/" + OWN + "/").startswith(place + "/") or (place + "/").startswith("/" + OWN + "/")
+
+
+def carry_mounts(system: System, old: str, disk: str, kept: str, notes: "list[str]") -> "list[str]":
+    """Lines of the old fstab that name volumes which are here, and mount them. Returns where: homes may be on one."""
+    over = []
     table = system.path("etc/fstab")
     here = [line.split() for line in lines(table)]
     places = {one[1] for one in here if len(one) > 1 and not one[0].startswith("#")}
     added = []
-    for line in lines(os.path.join(old, "etc/fstab")):
+    for line in old_lines(old, "etc/fstab"):
         fields = line.split()
         if len(fields) < 3 or fields[0].startswith("#"):
             continue
         spec, place, kind = fields[:3]
-        if place in places or not place.startswith("/") or kind == "swap":
+        if not place.startswith("/") or kind == "swap":
             continue
         if place == "/" or place == "/boot" or place.startswith("/boot/"):
             continue
+        if is_systems(place):
+            if place not in places:
+                notes.append(
+                    "fstab: " + place + " is not carried over, as this system has its own (" + spec + ")"
+                )
+            continue
         name = named_volume(system, spec)
-        if name is None or name == disk or name == root_disk():
+        is_here = name is not None and name not in (disk, root_disk())
+        if is_here and "noauto" not in (fields[3] if len(fields) > 3 else "").split(","):
+            over.append(place)
+        if place in places:
+            continue
+        if not is_here:
             notes.append(
                 "fstab: " + place + " is not carried over, as it names no volume of this box (" + spec + ")"
             )
@@ -328,7 +392,7 @@ def carry_mounts(system: System, old: str, disk: str, kept: str, notes: "list[st
             options.append("nofail")  # a box that waits for a disk can not be reached
         added.append((place, "\t".join([spec, place, kind, ",".join(options), "0", "2"])))
     if not added:
-        return
+        return over
     keep(table, kept, system.root, copy=True)
     text = "\n".join(lines(table) + [line for _, line in added]) + "\n"
     with open(table + ".devbox", "w", errors="surrogateescape") as file:
@@ -341,6 +405,7 @@ def carry_mounts(system: System, old: str, disk: str, kept: str, notes: "list[st
             status, said = call("mount", place)
             if status:
                 notes.append("fstab: " + place + " is carried over, and can not be mounted: " + said[:150])
+    return over
 
 
 def named_volume(system: System, spec: str) -> "str | None":
@@ -411,6 +476,7 @@ class Copy:
         self._told = 0.0
         self.files = self.bytes = 0
         self.skipped: list[str] = []
+        self.closed: list[str] = []
         self.failed: list[str] = []
 
     def home(self, source: str, target: str) -> None:
@@ -446,6 +512,9 @@ class Copy:
                 yield path, place, found
                 if is_again:
                     continue
+                here = lstat(place)
+                if here is None or not stat.S_ISDIR(here.st_mode):
+                    continue  # above all no link: it leads elsewhere
                 stack.append((path, place, True))
                 is_ours = place == os.path.join(target, ".devbox")
                 for name in sorted(os.listdir(path), reverse=True):
@@ -466,7 +535,10 @@ class Copy:
         kind = stat.S_IFMT(found.st_mode)
         here = lstat(place)
         if self._is_newer(path, place, found, here):
-            self.left += 1
+            if kind == stat.S_IFDIR:
+                self.closed.append(place)
+            else:
+                self.left += 1
             return
         if here is not None and stat.S_IFMT(here.st_mode) != kind:
             keep(place, self._kept, self._system.root)
@@ -510,18 +582,26 @@ class Copy:
     def _file(self, path: str, place: str, found: os.stat_result, here: "os.stat_result | None") -> None:
         first = self._links.get((found.st_dev, found.st_ino)) if found.st_nlink > 1 else None
         if first is not None:
-            if here is None or not os.path.samefile(first, place):
-                if here is not None:
-                    keep(place, self._kept, self._system.root)
+            if here is not None and os.path.lexists(first) and os.path.samefile(first, place):
+                return
+            if here is not None:
+                keep(place, self._kept, self._system.root)
+                here = None
+            try:
                 os.link(first, place)
-            return
+                return
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EMLINK, errno.ENOENT):
+                    raise
         if found.st_nlink > 1:
             self._links[found.st_dev, found.st_ino] = place
         self.files += 1
         self.bytes += found.st_size
         if here is not None and is_alike(path, place, found, here):
             return
-        new = place + ".devbox-new"
+        new = place + BESIDE
+        if len(os.fsencode(os.path.basename(new))) > NAME_MOST:
+            new = os.path.join(os.path.dirname(place), str(found.st_ino) + BESIDE)
         copy_data(path, new, found)
         self._describe(path, new, found)  # before it has its name: whoever is ended here leaves no half of it
         if here is not None:
@@ -590,19 +670,38 @@ def is_alike(path: str, place: str, found: os.stat_result, here: os.stat_result)
 
 
 def copy_data(path: str, new: str, found: os.stat_result) -> None:
-    """The bytes of a file; holes stay holes."""
+    """The bytes of a file; holes stay holes, and are not read: one may be larger than every disk."""
     is_sparse = found.st_blocks * 512 < found.st_size
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with open(path, "rb") as source, os.fdopen(os.open(new, flags, 0o600), "wb") as target:
-        while True:
-            data = source.read(CHUNK)
-            if not data:
-                break
-            if is_sparse and not data.strip(b"\0"):
-                target.seek(len(data), os.SEEK_CUR)
-            else:
-                target.write(data)
-        target.truncate()
+    with open(path, "rb", buffering=0) as source, os.fdopen(os.open(new, flags, 0o600), "wb") as target:
+        for at, end in parts_of(source.fileno(), found.st_size) if is_sparse else [(0, found.st_size)]:
+            source.seek(at)
+            target.seek(at)
+            while at < end:
+                data = source.read(min(CHUNK, end - at))
+                if not data:
+                    raise OSError(errno.EIO, "it is shorter than it says", path)
+                if is_sparse and not data.strip(b"\0"):
+                    target.seek(len(data), os.SEEK_CUR)
+                else:
+                    target.write(data)
+                at += len(data)
+        target.truncate(found.st_size)
+
+
+def parts_of(descriptor: int, size: int) -> "Iterator[tuple[int, int]]":
+    """Where a file has data."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # no data from here on
+                raise
+            return
+        end = os.lseek(descriptor, at, os.SEEK_HOLE)
+        yield at, min(end, size)
+        at = end
 
 
 # The worker ---------------------------------------------------------------------------------------------------
@@ -620,7 +719,7 @@ def work(system: System, asked: "dict[str, Any]") -> None:
     path = os.path.join(system.own, "state.json")
 
     def tell(files: int, count: int) -> None:
-        state.update(files=files, bytes=count)
+        state.update(files=files, bytes=min(count, COUNT_MOST))
         save(path, state)
 
     def leave(number: int, frame: object) -> None:
@@ -631,11 +730,11 @@ def work(system: System, asked: "dict[str, Any]") -> None:
     try:
         state.update(move(system, asked, tell), done=True)
     except Refused as error:
-        state["problem"] = str(error)
+        state["problem"] = shown(str(error))
     except OSError as error:
-        state["problem"] = str(error.filename or "") + ": " + str(error.strerror)
+        state["problem"] = shown(str(error.filename or "") + ": " + str(error.strerror))
     except Exception as error:  # noqa: BLE001 - else it would be begun again for ever
-        state["problem"] = "the copying failed: " + repr(error)
+        state["problem"] = shown("the copying failed: " + repr(error))
     finally:
         if not system.played:
             unmount(os.path.join(system.own, "private", "old"))
@@ -649,11 +748,21 @@ def move(system: System, asked: "dict[str, Any]", tell: "Callable[[int, int], No
     since = time.time()
     old, disk = mount_old(system, asked["volume"], asked["device"])
     names = Names(system, old, notes)
-    carry_mounts(system, old, disk, kept, notes)
+    over = carry_mounts(system, old, disk, kept, notes)
     copy = Copy(system, names, kept, tell, asked.get("first") or 0.0)
     done: list[str] = []
+    elsewhere = []
     for one in names.people():
         home = os.path.normpath(one[5])
+        if home.startswith("/home/") and any((home + "/").startswith(place + "/") for place in over):
+            # It is on a volume that is here. What the old root has below that was out of sight, and is older.
+            names.make(one)
+            elsewhere.append(home)
+            if names.uids[int(one[2])] != int(one[2]):
+                notes.append(
+                    one[0] + " has another id here: " + home + ", on a volume of its own, has the old one"
+                )
+            continue
         source = os.path.join(old, home.lstrip("/")).rstrip("/")
         if not home.startswith("/") or not os.path.isdir(source):
             continue
@@ -691,14 +800,21 @@ def move(system: System, asked: "dict[str, Any]", tell: "Callable[[int, int], No
         notes.append(
             str(copy.left) + " files were changed here since an earlier try, and are left as they are"
         )
-    if not done:
+    if copy.closed:
+        notes.append(
+            "what was in "
+            + copy.closed[0]
+            + (" and " + str(len(copy.closed) - 1) + " more" if copy.closed[1:] else "")
+            + " is not copied, as something else than a folder was put there since an earlier try"
+        )
+    if not done and not elsewhere:
         raise Refused("there is no home on the old root")
     is_kept = os.path.isdir(kept)
     return {
         "files": copy.files,
-        "bytes": copy.bytes,
+        "bytes": min(copy.bytes, COUNT_MOST),
         "kept": kept if is_kept else "",
-        "notes": notes[:NOTES_MOST],
+        "notes": [shown(note) for note in notes[:NOTES_MOST]],
     }
 
 
@@ -801,9 +917,9 @@ def main() -> None:
     try:
         answer = end_it(System(played)) if asked["verb"] == "end" else begin(System(played), asked, text)
     except Refused as error:
-        answer = {"problem": str(error)}
+        answer = {"problem": shown(str(error))}
     except OSError as error:
-        answer = {"problem": str(error.filename or "") + ": " + str(error.strerror)}
+        answer = {"problem": shown(str(error.filename or "") + ": " + str(error.strerror))}
     sys.stdout.write(json.dumps(answer) + "\n")
 
 
