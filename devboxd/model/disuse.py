@@ -24,6 +24,7 @@ from devboxd.model.seen import Seen
 
 DAY: Final = 86400.0
 LEVELS: Final = (14, 7, 1)  # days before the end at which somebody is told
+FORGOTTEN: Final = 90 * DAY  # seconds after the end that was told, after which nobody remembers that it was
 WATCHED: Final = 6 * 3600.0  # seconds that daemons were awake in the last day, and looked
 
 
@@ -117,6 +118,8 @@ def judge(known: Disuse | None, used: float, delete: float, now: float, awake: f
     state = known if known is not None and _fits(known, used, now) else Disuse(used)
     if now < used + delete - LEVELS[0] * DAY:
         return Verdict(Do.REST, used + delete, Disuse(used))  # the time was made longer
+    if state.due is not None and now > _end(state, delete) + FORGOTTEN:
+        state = Disuse(used)  # no daemon ran for months, or something forbade it
     at = _end(state, delete)
     if len(state.told) < len(LEVELS):
         days = LEVELS[len(state.told)]

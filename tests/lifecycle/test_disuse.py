@@ -252,6 +252,24 @@ async def test_another_daemon_goes_on_where_one_was_and_one_that_has_just_begun_
 
 
 @with_daemon
+async def test_warnings_of_a_policy_that_was_taken_away_count_for_nothing(one: Bench) -> None:
+    """The configuration is edited to and fro: no event of the project tells of it."""
+    told: Told = []
+    await archived(one)
+    calendar = Calendar(one)
+    await calendar.days(disuse(one, told=told, policy=POLICY), 89.9, every=2 * HOUR)
+    assert len(told) == 3
+    await disuse(one, told=told).look(acts=False)
+    calendar.ahead += 2 * DAY
+    driver = disuse(one, told=told, policy=POLICY)
+    await calendar.days(driver, 6.9)
+    assert len(told) == 4
+    await calendar.days(driver, 6.9)
+    assert len(told) == 6
+    assert (await one.projects.get("api")).project.want is Want.COLD
+
+
+@with_daemon
 async def test_a_jump_of_the_clock_in_the_last_day_is_not_that_day(one: Bench) -> None:
     told: Told = []
     await archived(one, delete=90 * DAY)

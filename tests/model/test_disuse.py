@@ -113,6 +113,16 @@ def test_a_clock_that_goes_back_begins_anew() -> None:
     assert judge(told, USED, DELETE, USED - DAY).do is Do.REST
 
 
+def test_an_end_that_was_told_half_a_year_ago_is_told_anew() -> None:
+    """The daemon was off, or something forbade it: nobody remembers a warning of that time."""
+    warned = (USED + 76 * DAY, USED + 83 * DAY, USED + 89 * DAY)
+    told = Disuse(USED, warned, USED + 89.1 * DAY, WATCHED)
+    assert judge(told, USED, DELETE, USED + 170 * DAY).do is Do.DELETE
+    verdict = judge(told, USED, DELETE, USED + 270 * DAY)
+    assert (verdict.do, verdict.days, verdict.at) == (Do.TELL, 14, USED + 284 * DAY)
+    assert verdict.after == Disuse(USED, (USED + 270 * DAY,))
+
+
 def test_use_and_a_longer_time_begin_anew() -> None:
     told = Disuse(USED, (USED + 76 * DAY, USED + 83 * DAY, USED + 89 * DAY), USED + 89.1 * DAY, WATCHED)
     at = USED + 91 * DAY

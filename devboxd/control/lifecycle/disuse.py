@@ -122,6 +122,8 @@ class Disuse:
         delete = self._policy(project).delete
         if delete is None or not disuse.is_archived(project):
             self._forget(project.uid)
+            if disuse.is_archived(project):
+                await self._begin_anew(project)
             return
         looked = await self._look(project)
         if looked is None:
@@ -139,6 +141,15 @@ class Disuse:
             self._blocked[project.uid] = await self._do(looked, verdict)
         blocked = self._blocked.get(project.uid, "")
         self._show(project, Ahead(None, blocked) if blocked else Ahead(verdict.at), looked)
+
+    async def _begin_anew(self, project: Project) -> None:
+        """No policy deletes it: should one say so later, what was told of an earlier one counts for nothing."""
+        item = await self._book.book.item(holds_key(project.uid))
+        if item is None or (notes := idle_note.read_notes(item)).disuse is None:
+            return
+        book, without = self._book.book, msgspec.structs.replace(notes, disuse=None)
+        change = Change(holds_key(project.uid), item.version, body(without))
+        await book.store.commit(book.owner, [change], book.op())
 
     async def _look(self, project: Project) -> _Looked | None:
         book = self._book.book
