@@ -133,6 +133,7 @@ def watch(
         me=me,
     )
     one.shared.tasks.spawn("idle", driver.run())
+    one.shared.tasks.spawn("lid", driver.follow_lid())
     return Watcher(driver, runner, notices)
 
 

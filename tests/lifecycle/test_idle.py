@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from devboxd.control.base.steady import steadily
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.errors import Unreachable
 from devboxd.model import lease
@@ -442,6 +443,23 @@ async def test_an_open_lid_is_a_sign_at_once() -> None:
         one.shared.bells.network.ring()
         await asyncio.sleep(0.5)
     assert watcher.box.looks <= looks + 2
+    await stop(one)
+
+
+async def test_a_loop_that_fails_again_and_again_leaves_one_that_follows_the_lid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = await start(bench())
+    watcher = watch(one, policy=LID)
+
+    async def fails(timeout: float) -> None:
+        raise RuntimeError("nobody foresaw it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.fleet, "changed", fails)
+        one.shared.tasks.spawn("again", steadily(one.shared, "again", watcher.idle.run))
+        await asyncio.sleep(600.0)
+    assert [task.get_name().rpartition(": ")[2] for task in asyncio.all_tasks()].count("lid") == 1
     await stop(one)
 
 

@@ -138,6 +138,7 @@ class Lifecycle:
         """Go on with what an earlier daemon left; ends with the daemon's tasks."""
         self._shared.tasks.spawn("fleet", steadily(self._shared, "fleet", self._fleet.run))
         self._shared.tasks.spawn("idle", steadily(self._shared, "idle", self._watcher.run))
+        self._shared.tasks.spawn("lid", steadily(self._shared, "lid", self._watcher.follow_lid))
         self._shared.tasks.spawn("disuse", steadily(self._shared, "disuse", self._disuse.run))
         self._shared.tasks.spawn("budgets", steadily(self._shared, "budgets", self.budgets.run))
         if self.used is not StoreEngine.SQLITE:

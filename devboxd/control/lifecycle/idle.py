@@ -143,7 +143,6 @@ class Idle:
 
     async def run(self) -> None:
         """Keep a loop going for every box that runs, and bring those up whose hours begin."""
-        self._shared.tasks.spawn("lid", steadily(self._shared, "lid", self._follow_lid))
         since = self._shared.time.wall()
         while True:
             since = await self._hours(since)
@@ -154,7 +153,7 @@ class Idle:
                     self._shared.tasks.spawn(f"idle {uid}", self._watched(uid))
             await self._fleet.changed(PROJECTS_EVERY)
 
-    async def _follow_lid(self) -> None:
+    async def follow_lid(self) -> None:
         """The lid was opened, or the network is back: say at once that we are here, where that matters."""
         while True:
             await self._shared.bells.network.wait(None)
