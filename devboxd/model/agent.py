@@ -14,6 +14,7 @@ from devboxd.model.names import check_session
 from devboxd.text import one_line
 
 NOTES_MOST: Final = 64  # that a box may tell of
+SEEN_MOST: Final = 4 * NOTES_MOST  # that are remembered of a box
 TEXT_MOST: Final = 300  # characters of what an agent asks
 TOLD_MOST: Final = 200  # of those in a notice
 OLD: Final = 6 * 3600.0  # seconds after which a change is no news
@@ -133,6 +134,18 @@ def news(
         and seen.get(one.key) != one.since
         and now - one.since < OLD
     ]
+
+
+def remembered(
+    seen: Mapping[tuple[str, int], float], notes: Iterable[AgentNote], now: float
+) -> dict[tuple[str, int], float]:
+    """``seen`` of ``news`` without what can not be news again. That a report lacks an agent says nothing: the collector
+    tells of fewer than the bridge. Of too many the newest stay, and before them those of this report.
+    """
+    fresh = {key: since for key, since in seen.items() if now - since < OLD}
+    there = {one.key for one in notes}
+    kept = sorted(fresh, key=lambda key: (key in there, fresh[key]))[-SEEN_MOST:]
+    return {key: fresh[key] for key in kept}
 
 
 def _is_session(name: str) -> bool:

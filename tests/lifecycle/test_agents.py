@@ -111,6 +111,22 @@ async def test_a_question_is_told_within_five_seconds_once_with_what_is_asked(on
 
 
 @with_daemon
+async def test_more_agents_than_a_look_tells_of_are_told_once(one: Bench) -> None:
+    """The collector tells of sixteen, and the bridge of more."""
+    world, project = World(one), await one.launched()
+    world.look(project, [])
+    await asyncio.sleep(1.0)
+    since = LoopClock().wall()
+    notes = [note("waiting", since, name=f"a{count}", pid=count) for count in range(1, 21)]
+    for _ in range(3):
+        world.streams[0].say(*notes)
+        await asyncio.sleep(60.0)
+        world.look(project, notes[:16])
+        await asyncio.sleep(60.0)
+    assert len(world.titles) == len(set(world.titles)) == 20
+
+
+@with_daemon
 async def test_what_is_answered_at_once_is_not_told(one: Bench) -> None:
     """Who sits at the terminal needs no notice."""
     world, project = World(one), await one.launched()

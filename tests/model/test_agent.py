@@ -9,12 +9,14 @@ import pytest
 from devboxd.model.agent import (
     NOTES_MOST,
     OLD,
+    SEEN_MOST,
     AgentNote,
     AgentState,
     Tell,
     news,
     notice,
     read,
+    remembered,
     said,
     sampled,
 )
@@ -80,6 +82,20 @@ def test_each_change_to_waiting_or_done_is_news_once() -> None:
         note("waiting", OLD + 1),
     ):
         assert news([quiet], 0.0, {}, NOW) == [], quiet
+
+
+def test_what_was_told_is_remembered_while_it_could_be_news_and_within_a_bound() -> None:
+    told = note("waiting", pid=1)
+    seen = {told.key: told.since}
+    assert remembered(seen, [], NOW) == seen, "a report that has fewer agents"
+    assert remembered(seen, [told], told.since + OLD) == {}, "too old to be news"
+    many = [note("done", float(pid), pid=pid) for pid in range(1, 2 * SEEN_MOST)]
+    everyone = {one.key: one.since for one in many}
+    kept = remembered(everyone, [], NOW)
+    assert kept == {one.key: one.since for one in many[:SEEN_MOST]}, "the newest"
+    kept = remembered(everyone, [many[-1]], NOW)
+    assert len(kept) == SEEN_MOST
+    assert many[-1].key in kept
 
 
 def test_who_wants_to_hear_less_does() -> None:

@@ -108,8 +108,7 @@ class Agents:
 
     def _take(self, uid: str, box: _Box, notes: tuple[AgentNote, ...]) -> None:
         box.notes = notes
-        there = {one.key for one in notes}
-        box.seen = {key: since for key, since in box.seen.items() if key in there}
+        box.seen = agent.remembered(box.seen, notes, self._shared.time.wall())
         if self._news(box) and not box.telling:
             box.telling = True
             self._shared.tasks.spawn(f"tell of agents {uid}", self._tell(uid, box))
