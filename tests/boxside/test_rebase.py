@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,39 @@ def test_it_ends_when_it_is_told_to_and_begins_anew(new: Path, old: Path) -> Non
     with open(lock) as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert copied(new).files == 3000
+
+
+def test_whoever_looks_at_the_lock_keeps_no_copying_from_beginning(new: Path, old: Path) -> None:
+    """The daemon, and the command of the lease at each look of the collector: they share the lock for a moment."""
+    own = new / "var/lib/devbox/rebase"
+    own.mkdir(parents=True)
+    with open(own / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        leaves = threading.Timer(0.5, fcntl.flock, (file, fcntl.LOCK_UN))
+        leaves.start()
+        ask(new)
+        leaves.join()
+    assert json.loads((own / "state.json").read_text())["token"] == "u-2-1-0"
+
+
+def test_the_command_of_the_lease_shares_the_lock() -> None:
+    assert "! flock -s -n /" in program()
+
+
+@pytest.mark.parametrize("how", [fcntl.LOCK_SH, fcntl.LOCK_EX])
+def test_no_other_process_is_ended_that_has_the_number_of_a_worker(new: Path, how: int) -> None:
+    own = new / "var/lib/devbox/rebase"
+    own.mkdir(parents=True)
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        (own / "state.json").write_text(json.dumps({"token": "u-2-1-0", "pid": other.pid}))
+        with open(own / "lock", "w") as file:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+            ask(new, "end")
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ COUNT_MOST = (1 << 62) - 1
 TABLE_MOST = 4 << 20  # characters of passwd, group and fstab
 SHOWS_WITHIN = 60.0  # seconds after which a volume that is attached has a name on the box
 BEGINS_WITHIN = 15.0
+TRIES, PAUSE = 50, 0.02  # to take the lock, which whoever looks whether it is held shares for a moment
 ENDS_WITHIN = 10.0
 LEASE = 24 * 3600.0
 READABLE = ("ext2", "ext3", "ext4", "xfs")
@@ -139,13 +140,13 @@ def shown(text: str) -> str:
 
 
 def held(system: System) -> bool:
-    """Whether the worker is at work."""
+    """Whether the worker is at work. Whoever looks shares the lock, so that no two are in each other's way."""
     try:
         lock = os.open(os.path.join(system.own, "lock"), os.O_RDONLY)
     except OSError:
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True
     finally:
@@ -707,13 +708,22 @@ def parts_of(descriptor: int, size: int) -> "Iterator[tuple[int, int]]":
 # The worker ---------------------------------------------------------------------------------------------------
 
 
+def take(lock: int) -> bool:
+    """Hold the lock alone; False where another worker does."""
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(PAUSE)
+    return False
+
+
 def work(system: System, asked: "dict[str, Any]") -> None:
     """All of it, once; what came of it is in the state."""
     lock = os.open(os.path.join(system.own, "lock"), os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return  # another one is at it
+    if not take(lock):
+        return
     state: dict[str, Any] = {"token": asked["token"], "pid": os.getpid(), "files": 0, "bytes": 0}
     state["first"] = asked.get("first") or time.time()
     path = os.path.join(system.own, "state.json")
@@ -856,22 +866,28 @@ def begin(system: System, asked: "dict[str, Any]", text: str) -> "dict[str, Any]
     return {name: state[name] for name in names if name in state}
 
 
+def is_worker(system: System, pid: int) -> bool:
+    """Whether that process is the worker: the number of one that is gone may be another's by now."""
+    try:
+        with open("/proc/" + str(pid) + "/cmdline", "rb") as file:
+            argv = file.read().split(b"\0")
+    except OSError:
+        return False
+    return argv[2:4] == [os.fsencode(os.path.join(system.own, "program.py")), b"work"]
+
+
 def end_it(system: System) -> "dict[str, Any]":
     """End the copying, and let go of the old root."""
-    pid, end, number = (
-        load(os.path.join(system.own, "state.json")).get("pid"),
-        time.time() + ENDS_WITHIN,
-        signal.SIGTERM,
-    )
-    while held(system) and isinstance(pid, int):
-        try:
-            os.kill(pid, number)
-        except OSError:
-            break
-        if time.time() > end:
-            number = signal.SIGKILL
-        if time.time() > end + ENDS_WITHIN:
-            break
+    end = time.time() + ENDS_WITHIN
+    while held(system) and time.time() < end + ENDS_WITHIN:
+        pid = load(os.path.join(system.own, "state.json")).get("pid")
+        if isinstance(pid, int):  # else it has just begun
+            if not is_worker(system, pid):
+                break
+            try:
+                os.kill(pid, signal.SIGTERM if time.time() < end else signal.SIGKILL)
+            except OSError:
+                break
         time.sleep(0.1)
     if not system.played:
         unmount(os.path.join(system.own, "private", "old"))
@@ -881,7 +897,7 @@ def end_it(system: System) -> "dict[str, Any]":
 def hold_the_box(home: str) -> None:
     """A note by which nobody takes the box for idle while it copies."""
     folder = os.path.join(home, ".devbox", "leases")
-    command = "! flock -n /" + OWN + "/lock true"
+    command = "! flock -s -n /" + OWN + "/lock true"
     lease = {
         "id": "rebase",
         "until": time.time() + LEASE,
