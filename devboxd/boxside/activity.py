@@ -55,7 +55,7 @@ def read(text: str) -> Answer | None:
         raise CollectorFailed(one_line(last.removeprefix(PROBLEM), 200))
     try:
         answer = msgspec.json.decode(last, type=Answer)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         raise CollectorFailed("the box does not say what works on it") from None
     wrong = [name for name, value in empty().items() if not _fits(answer.state.get(name), value, name)]
     if wrong or answer.state["verdict"] not in ("active", "idle", "unknown"):

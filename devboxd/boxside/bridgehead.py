@@ -51,7 +51,7 @@ def accepted_by(purpose: bytes) -> int | None:
     """The stream of the listener that accepted, of a stream that the far end opened; None: it is none of those."""
     try:
         found = msgspec.json.decode(purpose, type=_Accepted)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
     return found.of if found.kind == "accepted" else None
 

@@ -66,7 +66,7 @@ def read(text: str, kind: type[T]) -> T:
     lines = text[-ANSWER_MOST:].strip().splitlines()
     try:
         answer = msgspec.json.decode(lines[-1] if lines else "", type=kind)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         raise BoxSaysNo("the box does not say what became of its jobs") from None
     if answer.problem is not None:
         raise BoxSaysNo(one_line(answer.problem, 200))

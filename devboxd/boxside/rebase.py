@@ -41,7 +41,7 @@ def read(text: str) -> Progress:
     lines = text[-ANSWER_MOST:].strip().splitlines()
     try:
         answer = msgspec.json.decode(lines[-1] if lines else "", type=Answer)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         raise BoxSaysNo("the box does not say how far the copying of its homes is") from None
     if answer.problem is not None:
         raise BoxSaysNo(one_line(answer.problem, NOTE_MOST))

@@ -106,7 +106,7 @@ class _Talk:
             case _ if line.startswith(b"{"):
                 try:
                     note = msgspec.json.decode(line, type=Note)
-                except msgspec.MsgspecError as error:
+                except (msgspec.MsgspecError, RecursionError) as error:
                     self.problem = one_line(str(error))
                     return
                 if 0 < note.port < 65536:

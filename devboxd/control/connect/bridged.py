@@ -253,7 +253,7 @@ async def _caught(work: Coroutine[None, None, None]) -> DevboxError | None:
 def _status(text: bytes) -> int | None:
     try:
         return msgspec.json.decode(text, type=_Exit).status
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
 
 

@@ -199,5 +199,5 @@ def decoded(data: bytes) -> Parcel:
         raise Unreadable("it is damaged", pieces)
     try:
         return msgspec.msgpack.decode(body, type=Parcel)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise Unreadable(f"it cannot be understood: {error}", pieces) from None
