@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from devboxd.boxside.activity import Answer
-from devboxd.control.lifecycle.agents import AGAIN, LONGEST_LINE, SETTLE, Agents
+from devboxd.control.lifecycle.agents import AGAIN, LONGEST_LINE, NOTICES_MOST, NOTICES_WITHIN, SETTLE, Agents
 from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.errors import Unreachable
 from devboxd.model.idle import empty
@@ -244,3 +244,34 @@ async def test_a_box_that_is_taken_down_is_listened_to_no_more(one: Bench) -> No
     world.streams[0].queue.put_nowait(Unreachable("the box is off"))
     await asyncio.sleep(3600.0)
     assert world.opened == 1
+
+
+@with_daemon
+async def test_a_box_that_tells_of_changes_without_end_is_heard_so_often_and_no_more(one: Bench) -> None:
+    world, project = World(one), await one.launched()
+    world.look(project, [])
+    await asyncio.sleep(1.0)
+    (stream,) = world.streams
+    for _ in range(50):
+        now = LoopClock().wall()
+        stream.say(*(note("waiting", now, pid=number) for number in range(10)))
+        await asyncio.sleep(5.0)
+    assert len(world.notices) == NOTICES_MOST
+    stream.say()
+    await asyncio.sleep(NOTICES_WITHIN)
+    stream.say(note("waiting", LoopClock().wall()))
+    await asyncio.sleep(10.0)
+    assert len(world.notices) == NOTICES_MOST + 1
+
+
+@with_daemon
+async def test_a_change_that_is_of_the_future_hides_nothing_that_comes_until_then(one: Bench) -> None:
+    """The clock of the box was wrong, or it lies."""
+    project = await one.launched()
+    for since in (LoopClock().wall() + 1e9, 0.0):
+        world = World(one)
+        world.look(project, [])
+        await asyncio.sleep(600.0)
+        world.streams[-1].say(note("waiting", since or LoopClock().wall()))
+        await asyncio.sleep(10.0)
+        assert len(world.notices) == 1

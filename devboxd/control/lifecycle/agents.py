@@ -7,6 +7,7 @@ look of the collector says it. What was told lies in the project's notes, so tha
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -29,6 +30,9 @@ from devboxd.text import one_line
 SETTLE: Final = 2.0  # seconds that a change stands before it is told: who is at the keyboard answers at once
 AGAIN: Final = 5.0  # seconds until a stream that ended is opened again, twice as long each time
 AGAIN_MOST: Final = 300.0
+NOTICES_MOST: Final = 30  # of one box within ``NOTICES_WITHIN`` seconds: a person does not read more
+NOTICES_WITHIN: Final = 600.0
+SKEW: Final = 300.0  # seconds that the clock of a box may be ahead of ours
 LONGEST_LINE: Final = 128 << 10  # bytes of a report: 64 notes, each as long as it may be
 
 
@@ -55,6 +59,9 @@ class _Box:
     gone: bool = False  # no hooks are set up any more
     stream: Stream | None = None
     telling: bool = False
+    notices: deque[float] = field(
+        default_factory=lambda: deque(maxlen=NOTICES_MOST)
+    )  # monotonic, when they were told
 
 
 class Agents:
@@ -127,9 +134,13 @@ class Agents:
                 if status is None:
                     return
                 last = 0.0
+                ahead = self._shared.time.wall() + SKEW
                 for note in self._news(box):
                     box.seen[note.key] = note.since
-                    last = max(last, note.since)
+                    if not self._has_room(box):
+                        continue
+                    # One that is of the future must not hide what comes until then.
+                    last = max(last, min(note.since, ahead))
                     title, text = agent.notice(status.project.name, note)
                     self._shared.news.tell("agent", f"{title}: {one_line(text)}", box=status.project.name)
                     self._shared.tasks.spawn("notice", self._notice(title, text))
@@ -137,6 +148,14 @@ class Agents:
                     await self._remember(uid, last)
         finally:
             box.telling = False
+
+    def _has_room(self, box: _Box) -> bool:
+        """Whether another notice of a box may be told; then it counts."""
+        now = self._shared.time.monotonic()
+        if len(box.notices) == NOTICES_MOST and now - box.notices[0] < NOTICES_WITHIN:
+            return False
+        box.notices.append(now)
+        return True
 
     async def _told_before(self, uid: str) -> float:
         try:
@@ -189,7 +208,7 @@ class Agents:
         buffer, heard = bytearray(), False
         while data := await stream.read():
             buffer += data
-            end = buffer.rfind(b"\n")
+            end = buffer.rfind(b"\n", len(buffer) - len(data))
             if end >= 0:
                 begin = buffer.rfind(b"\n", 0, end) + 1
                 line = bytes(buffer[begin:end]) if end - begin <= LONGEST_LINE else b""
