@@ -123,6 +123,7 @@ class Daemon:
         left = self.memory.open_sessions
         accounts = {self.config.account_of(Account()), *self.memory.accounts}
         self.inherited = inherited
+        # Before the forwards, which ask for streams.
         estate = Estate(inherited, self._bridges) if inherited is not None else None
         await self.forwards.restore()
         resumed = await self._inherit(estate) if estate is not None else []
@@ -142,9 +143,19 @@ class Daemon:
 
     async def _inherit(self, estate: Estate) -> list[Resumed]:
         """Go on with what another daemon has left."""
-        found = [resumed for piece in estate.pieces if (resumed := await self._resumed(estate, piece))]
-        estate.close()
         inheritance, news = estate.inheritance, self.shared.news
+        found: list[Resumed] = []
+        for piece in estate.pieces:
+            try:
+                resumed = await self._resumed(estate, piece)
+            except (
+                Exception
+            ):  # the daemon before is gone: whatever is wrong with one must not end all of them
+                log.exception("a client of the daemon before could not be taken up")
+                inheritance.lose("the daemon failed at it")
+            else:
+                found += [] if resumed is None else [resumed]
+        estate.close()
         if inheritance.kept:
             news.tell(
                 "handed-over.kept",
@@ -160,35 +171,43 @@ class Daemon:
         inheritance = estate.inheritance
         loose = estate.loose(piece.client)
         stream = None if isinstance(piece, Rest) else estate.stream(piece.stream)
-        if loose is None:
-            if stream is not None:
-                stream.close()
-            inheritance.lose("its descriptor did not come")
-            return None
-        if isinstance(piece, Rest):
-            inheritance.kept += 1
-            return Resumed("rest of a client", loose, None, lambda: None, None)
-        if stream is None:
-            inheritance.lose("its stream did not come", loose.descriptor)
-            return None
-        if isinstance(piece, Command):
-            inheritance.kept += 1
-            control = estate.stream(piece.control)
-            return Resumed(
-                f"command on {piece.spec.box.name}",
-                loose,
-                lambda terminal: self._go_on(piece, terminal, stream, control),
-                stream.close,
-                None if piece.attach is None else 2.0,
-            )
-        try:
-            connection = await self._listeners.resumed(loose)
-        except OSError as error:
-            stream.close()
-            inheritance.lose(str(error))
-            return None
+        control = estate.stream(piece.control) if isinstance(piece, Command) else None
+
+        def give_up() -> None:
+            for one in (stream, control):
+                if one is not None:
+                    one.close()
+
+        with contextlib.ExitStack() as undone:
+            undone.callback(give_up)
+            if loose is None:
+                inheritance.lose("its descriptor did not come")
+                return None
+            if isinstance(piece, Rest):
+                inheritance.kept += 1
+                return Resumed("rest of a client", loose, None, lambda: None, None)
+            if stream is None:
+                inheritance.lose("its stream did not come", loose.descriptor)
+                return None
+            if isinstance(piece, Command):
+                undone.pop_all()
+                inheritance.kept += 1
+                return Resumed(
+                    f"command on {piece.spec.box.name}",
+                    loose,
+                    lambda terminal: self._go_on(piece, terminal, stream, control),
+                    give_up,
+                    None if piece.attach is None else 2.0,
+                )
+            try:
+                connection = await self._listeners.resumed(loose)
+            except OSError as error:
+                inheritance.lose(str(error))
+                return None
+            undone.callback(connection.reset)
+            forward = self.forwards.of(piece.forward) if piece.forward is not None else None
+            undone.pop_all()
         inheritance.kept += 1
-        forward = self.forwards.of(piece.forward) if piece.forward is not None else None
         if forward is not None and not forward.is_removed:
             forward.resume(connection, stream)
         else:
@@ -211,17 +230,23 @@ class Daemon:
         """Go on with a command of another daemon's."""
         assert self._bridges is not None
         spec = command.attach
-        if spec is None:
-            execution = BridgedExecution.resumed(self._bridges, command, terminal, stream, control)
-            self.commands += 1
-            try:
-                return await self.held(f"exec on {command.spec.box.name}", execution.go_on())
-            finally:
-                self.commands -= 1
-        bridged = BridgedTerminal(self._bridges, spec, terminal, self.shared.time)
-        async with self._joined(spec):
-            leaving = await self.held(f"terminal on {spec.box.name}", bridged.go_on(command, stream, control))
-        return leaving or Leaving()
+        try:
+            if spec is None:
+                execution = BridgedExecution.resumed(self._bridges, command, terminal, stream, control)
+                self.commands += 1
+                try:
+                    return await self.held(f"exec on {command.spec.box.name}", execution.go_on())
+                finally:
+                    self.commands -= 1
+            bridged = BridgedTerminal(self._bridges, spec, terminal, self.shared.time)
+            async with self._joined(spec):
+                name = f"terminal on {spec.box.name}"
+                leaving = await self.held(name, bridged.go_on(command, stream, control))
+            return leaving or Leaving()
+        finally:  # also where it never came to that: what was lent to it cannot be lent again, or we stop
+            stream.close()
+            if control is not None:
+                control.close()
 
     async def stop(self) -> None:
         """End all sessions at AWS's side, too; within a few seconds."""

@@ -15,6 +15,7 @@ from devboxd.aws.cloud import AwsCloud
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
+from devboxd.control.connect.handing import Inheritance
 from devboxd.control.connect.pool import IDLE_AFTER
 from devboxd.control.daemon import Daemon
 from devboxd.model.config import Config
@@ -66,6 +67,7 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
         bridge_secret: Any = None,
         idle_after: float = IDLE_AFTER,
         listeners: Listeners | None = None,
+        inherited: Inheritance | None = None,
         **config: Any,
     ) -> Daemon:
         for name, value in sim.environment().items():
@@ -89,7 +91,7 @@ async def make_daemon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeDaem
             idle_after=idle_after,
             bridge_secret=bridge_secret,
         )
-        await daemon.start()
+        await daemon.start(inherited)
         stack.push_async_callback(daemon.stop)
         return daemon
 

@@ -133,7 +133,7 @@ class HeldBridge:
 
     def thaw(self, held: HeldOver) -> dict[int, BridgeStream]:
         """Go on with the streams of another daemon, by number; those of which it left no word are reset."""
-        self.streams = Streams(
+        streams = Streams(
             self.box.name,
             self._shared.time,
             self._flush,
@@ -141,9 +141,8 @@ class HeldBridge:
             life=held.life,
             end=thaw(held.end),
         )
-        self._note, self._lane_count, self._was_up = held.note, held.lanes, True
         resumed = {
-            one.stream: self.streams.resumed(
+            one.stream: streams.resumed(
                 one.stream,
                 one.waiting,
                 one.received,
@@ -153,7 +152,10 @@ class HeldBridge:
             )
             for one in held.unread
         }
-        self.streams.give_up_others()
+        # Only now, and all at once: whatever fails above leaves this bridge as if nothing had been.
+        self.streams = streams
+        self._note, self._lane_count, self._was_up = held.note, held.lanes, True
+        streams.give_up_others()
         self.keep()
         return resumed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,6 +17,7 @@ from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.parcel import (
     Client,
     Connection,
+    HeldOver,
     OverBridge,
     Packing,
     Parcel,
@@ -30,6 +32,8 @@ from devboxd.control.connect.stream import Duplex
 from devboxd.control.connect.terminal import Portable, Terminal
 from devboxd.model.loose import Loose
 from devboxd.model.terminal import Leaving
+
+log = logging.getLogger(__name__)
 
 
 def carried(
@@ -144,7 +148,7 @@ class Estate:
         self.pieces: list[Piece] = parcel.pieces if parcel is not None else []
         self._streams: list[dict[int, BridgeStream]] = []
         if parcel is not None and bridges is not None:
-            self._streams = [bridges.thaw(held) for held in parcel.bridges]
+            self._streams = [_thawed(bridges, held) for held in parcel.bridges]
 
     def loose(self, client: Client) -> Loose | None:
         """A client's connection, which is the caller's from now on."""
@@ -155,16 +159,29 @@ class Estate:
         return None if descriptor is None else Loose(descriptor, client.read, client.unsent)
 
     def stream(self, over: OverBridge | None) -> BridgeStream | None:
-        """A stream of a bridge."""
+        """A stream of a bridge, which is the caller's from now on."""
         if over is None or not 0 <= over.bridge < len(self._streams):
             return None
-        return self._streams[over.bridge].get(over.number)
+        return self._streams[over.bridge].pop(over.number, None)
 
     def close(self) -> None:
         """All was taken up: what nobody wanted is closed."""
+        for streams in self._streams:
+            for stream in streams.values():
+                stream.close()
+            streams.clear()
         close(self.inheritance.descriptors)
         self.inheritance.descriptors.clear()
         self.inheritance.parcel = None
+
+
+def _thawed(bridges: Bridges, held: HeldOver) -> dict[int, BridgeStream]:
+    """The streams of a bridge; none where it cannot be gone on with, so that its clients are cut and no others."""
+    try:
+        return bridges.thaw(held)
+    except Exception:  # see Daemon._inherit
+        log.exception("the bridge to %s of the daemon before could not be taken up", held.box.name)
+        return {}
 
 
 def close(descriptors: Sequence[int | None]) -> None:
