@@ -8,6 +8,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
+import stat
 import subprocess
 import threading
 from pathlib import Path
@@ -391,6 +393,44 @@ def test_what_can_not_be_is_said_in_a_sentence(new: Path, old: Path) -> None:
     assert until(refused, "it was refused") == "there is no home on the old root"
     (new / "mnt/sdp/etc/passwd").write_text(passwd())
     assert copied(new, token="u-2-2-1").done
+
+
+@pytest.mark.parametrize(("many", "said"), [(2, "2 of 3"), (1001, "1000 or more of 1002")])
+def test_a_file_that_can_not_be_copied_counts_once(new: Path, old: Path, many: int, said: str) -> None:
+    """The copying of it fails, and then it is not there."""
+    for number in range(many):
+        with open(old / f"large-{number:04}", "wb") as file:
+            file.write(b"x")
+            file.truncate(2 << 20)
+    (old / "small").write_text("x")
+
+    def refused() -> str:
+        try:
+            return "" if not ask(new).done else "done"
+        except BoxSaysNo as error:
+            return error.message
+
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        found = until(refused, "it was refused")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    first = new / "home/me/large-0000"
+    assert found == f"{said} files are not copied, first {first}: File too large"
+
+
+@ROOT_ONLY
+def test_device_nodes_are_counted_and_nothing_else_comes_of_them(new: Path, old: Path) -> None:
+    """Overlays leave thousands of them, one for each file that was deleted."""
+    try:
+        for number in range(3):
+            os.mknod(old / f"gone-{number}", 0o600 | stat.S_IFCHR, os.makedev(0, 0))
+    except PermissionError:
+        pytest.skip("no device nodes can be made here")
+    found = copied(new)
+    assert (found.files, found.notes) == (0, ("3 device nodes are not copied",))
+    assert list((new / "home/me").iterdir()) == []
 
 
 def test_it_ends_when_it_is_told_to_and_begins_anew(new: Path, old: Path) -> None:

@@ -27,6 +27,7 @@ CHUNK = 1 << 20
 NOTES_MOST = 20
 SHOWN_MOST = 250  # characters of a sentence: twenty notes are less than the daemon reads
 COUNT_MOST = (1 << 62) - 1
+FAILED_MOST = 1000  # places that are told apart
 TABLE_MOST = 4 << 20  # characters of passwd, group and fstab
 SHOWS_WITHIN = 60.0  # seconds after which a volume that is attached has a name on the box
 BEGINS_WITHIN = 15.0
@@ -463,6 +464,9 @@ def keep(path: str, kept: str, root: str, copy: bool = False) -> None:
             call("rm", "-rf", "--", path)
 
 
+KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO)  # what is copied
+
+
 class Copy:
     """Homes, copied one after the other. ``tell`` is told how far it is."""
 
@@ -476,9 +480,9 @@ class Copy:
         self._links: dict[tuple[int, int], str] = {}
         self._told = 0.0
         self.files = self.bytes = 0
-        self.skipped: list[str] = []
+        self.skipped = 0
         self.closed: list[str] = []
-        self.failed: list[str] = []
+        self.failed: dict[str, str] = {}
 
     def home(self, source: str, target: str) -> None:
         """One home with all that is in it."""
@@ -492,7 +496,7 @@ class Copy:
                         + str(self.files)
                         + " files: devboxctl resize makes it larger"
                     ) from None
-                self.failed.append(place + ": " + str(error.strerror))
+                self._fail(place, str(error.strerror))
             if time.time() - self._told > 1.0:
                 self._tell(self.files, self.bytes)
                 self._told = time.time()
@@ -523,7 +527,12 @@ class Copy:
                         continue  # the rest is of the life of a box: what runs on this one has its own
                     stack.append((os.path.join(path, name), os.path.join(place, name), False))
             except OSError as error:
-                self.failed.append(place + ": " + str(error.strerror))
+                self._fail(place, str(error.strerror))
+
+    def _fail(self, place: str, why: str) -> None:
+        """A place counts once, with what was wrong first."""
+        if len(self.failed) < FAILED_MOST:
+            self.failed.setdefault(place, why)
 
     def _is_foreign(self, place: str, target: str) -> bool:
         """Another file system here, or what is ours: not a part of the home."""
@@ -556,7 +565,7 @@ class Copy:
                 os.mkfifo(place, 0o600)
         else:
             if kind != stat.S_IFSOCK:
-                self.skipped.append(place)
+                self.skipped += 1
             return
         self._describe(path, place, found)
 
@@ -633,11 +642,11 @@ class Copy:
     def compare(self, source: str, target: str, since: float) -> None:
         """Look at all of it once more. What was changed here since the copying began is somebody's work."""
         for path, place, found in self._walk(source, target):
-            if stat.S_IFMT(found.st_mode) == stat.S_IFSOCK or place in self.skipped:
+            if stat.S_IFMT(found.st_mode) not in KINDS:
                 continue
             here = lstat(place)
             if here is None:
-                self.failed.append(place + ": it is not there")
+                self._fail(place, "it is not there")
                 continue
             if here.st_mtime > since and here.st_mtime_ns != found.st_mtime_ns:
                 continue
@@ -647,7 +656,7 @@ class Copy:
             elif is_same and stat.S_ISLNK(found.st_mode):
                 is_same = os.readlink(path) == os.readlink(place)
             if not is_same or here.st_uid != self._names.uids.get(found.st_uid, found.st_uid):
-                self.failed.append(place + ": it is not as it was")
+                self._fail(place, "it is not as it was")
 
 
 def lstat(path: str) -> "os.stat_result | None":
@@ -794,15 +803,11 @@ def move(system: System, asked: "dict[str, Any]", tell: "Callable[[int, int], No
         copy.compare(source, target, asked.get("first") or since)
     os.sync()
     if copy.failed:
-        raise Refused(
-            str(len(copy.failed))
-            + " of "
-            + str(copy.files)
-            + " files are not copied, first "
-            + copy.failed[0]
-        )
+        count = str(len(copy.failed)) if len(copy.failed) < FAILED_MOST else str(FAILED_MOST) + " or more"
+        place, why = next(iter(copy.failed.items()))
+        raise Refused(count + " of " + str(copy.files) + " files are not copied, first " + place + ": " + why)
     if copy.skipped:
-        notes.append(str(len(copy.skipped)) + " device nodes are not copied")
+        notes.append(str(copy.skipped) + " device nodes are not copied")
     before, now = names.first()
     if before and now and before != now:
         notes.append("the first user of this image is " + now + ": devboxctl attach --user " + before)
