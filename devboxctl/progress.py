@@ -52,13 +52,12 @@ def after_rebase(name: str, status: int) -> int:
         return status
     found = ask.ask(routes.SHOW_PROJECT, wire.ProjectName(name))
     word = reply.shell_word(name)
-    if found.reason:
+    if found.rebase_problem:
         hint = f"devboxctl rebase {word} --onto {found.base} goes on"
         if found.way_back is not None:
             hint += f"; devboxctl launch {word} --from {found.way_back} goes back"
-        failure = wire.Failure(
-            "not-rebased", f"{name} is not rebased: {found.reason.partition('; devboxctl')[0]}", hint
-        )
+        why = f"the homes of generation {found.way_back} are not copied: {found.rebase_problem}"
+        failure = wire.Failure("not-rebased", f"{name} is not rebased: {why}", hint)
         return reply.show_failure(show.plain(failure))
     if found.way_back is not None and show.is_terminal() and not settings.json:
         show.say(
@@ -161,7 +160,8 @@ def show_project(found: wire.Project) -> None:
 
 def _for_a_person(fields: dict[str, Any]) -> dict[str, Any]:
     """What a person wants to know of a project that was just acted on: state, place, size, what is saved."""
-    shown = {name: value for name, value in fields.items() if name not in ("id", "pending", "want", "base")}
+    hidden = ("id", "pending", "want", "base", "rebase_problem")  # which ``rebase`` says, too
+    shown = {name: value for name, value in fields.items() if name not in hidden}
     if shown["waits"] == shown["phase"]:
         del shown["waits"]
     shown["generation"] = shown["generation"] or "none yet"

@@ -299,6 +299,7 @@ def project(value: Status) -> wire.Project:
         disk=row.spec.root_gib,
         base=row.spec.base or None,
         rebase=told(row),
+        rebase_problem=row.rebase.problem if row.rebase is not None else "",
         way_back=row.rebase.source if row.rebase is not None else None,
         profile=row.account.profile,
         region=row.account.region,

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from devboxd.api import wire
 from devboxd.errors import LoginNeeded
 from devboxd.model.box import Account
-from devboxd.model.project import Phase, Project, Want
+from devboxd.model.project import Boot, Phase, Project, Rebase, Want
 from devboxd.simulator.world import Simulator
 from tests.api.conftest import Server, box_id
 from tests.model.scenes import project
@@ -43,6 +43,15 @@ def offline(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         raise LoginNeeded("the login has expired", hint="devboxctl login")
 
     monkeypatch.setattr(server.daemon.boxes, "all", refused)
+
+
+@pytest.mark.parametrize("why", ["", "no room"])
+async def test_why_homes_are_not_copied_stands_in_a_field_of_its_own(server: Server, why: str) -> None:
+    rebase = Rebase("other", "ami-new", (), Boot(), source=1, problem=why, done="" if why else "3 files")
+    await write(server, project(Phase.READY, name="work", reason="no image was made", rebase=rebase))
+    status, data = await server.ask("GET", "projects/work")
+    assert status == 200, data
+    assert msgspec.json.decode(data, type=wire.Project).rebase_problem == why
 
 
 async def test_a_saved_project_is_in_the_list_and_can_be_looked_at(server: Server) -> None:

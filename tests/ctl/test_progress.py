@@ -56,16 +56,23 @@ def rebased(daemon: FakeDaemon, end: dict[str, Any], *, running: bool = False) -
     daemon.routes["GET projects/work"] = end
 
 
+@pytest.mark.parametrize("why", ["no room", "no room; devboxctl resize makes it larger"])
 def test_homes_that_did_not_come_over_are_a_failure_with_both_ways_on(
-    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], why: str
 ) -> None:
     """The box runs, and that is not what was asked for."""
-    reason = "the homes of generation 4 are not copied: no room; devboxctl rebase work --onto other goes on"
-    rebased(daemon, project("running", reason=reason, rebase="not here", base="other", way_back=4))
+    found = project("running", rebase="not here", rebase_problem=why, base="other", way_back=4)
+    rebased(daemon, found)
     assert run(["rebase", "work", "--onto", "other"]) == 1
     err = capsys.readouterr().err
-    assert "work is not rebased: the homes of generation 4 are not copied: no room\n" in err
+    assert f"work is not rebased: the homes of generation 4 are not copied: {why}\n" in err
     assert "devboxctl rebase work --onto other goes on; devboxctl launch work --from 4 goes back" in err
+
+
+def test_another_reason_does_not_say_that_the_homes_are_not_here(daemon: FakeDaemon) -> None:
+    reason = "no snapshot was made: the image is failed"
+    rebased(daemon, project("running", reason=reason, rebase="here", base="other", way_back=4))
+    assert run(["rebase", "work", "--onto", "other"]) == 0
 
 
 def test_a_launch_from_the_new_image_that_comes_to_nothing_says_the_way_back(

@@ -35,6 +35,7 @@ class Project(msgspec.Struct, omit_defaults=True):
     disk: int | None = None  # GiB of the root volume
     base: str | None = None
     rebase: str = ""  # how a rebase stands: what was copied, or why not
+    rebase_problem: str = ""  # why the homes are not copied; a person has to ask again
     way_back: int | None = None  # the generation that it goes back to
     profile: str | None = None
     region: str | None = None
