@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from devboxd.control.lifecycle.disuse import Disuse
+from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.errors import Unreachable, WrongState
 from devboxd.model.disuse import DAY
@@ -302,6 +303,30 @@ async def test_a_lease_that_is_taken_at_the_same_moment_wins(
     await calendar.days(driver, 2.0)
     assert len(asked) == 1
     assert (await one.projects.get("api")).project.want is Want.COLD
+
+
+@with_daemon
+async def test_what_was_asked_is_done_where_the_loop_looks_at_the_same_moment(
+    one: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = await archived(one, delete=90 * DAY)
+    driver, calendar = disuse(one), Calendar(one)
+    await calendar.days(driver, 80.0, every=2 * HOUR)
+    watcher = watch(one)
+    verbs = IdleVerbs(one.shared, one.projects, watcher.idle, driver, short_id=lambda: "x", who="me")
+    book = IdleBook(one.book)
+    assert (await book.notes(known.project.uid)).disuse is not None
+    met = []
+
+    async def meanwhile(uid: str) -> str:
+        await book.change(uid, lambda notes: replace(notes, seen=notes.seen + 1.0))
+        met.append(uid)
+        return "the budget of api is used up"
+
+    monkeypatch.setattr(driver, "_disputed", meanwhile)
+    assert (await verbs.why("api")).project.name == "api"
+    assert len(met) == 1
+    assert (await book.notes(known.project.uid)).disuse is not None, "what the loop wrote stays"
 
 
 @with_daemon

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,13 +86,12 @@ class Disuse:
         """Somebody says that it is in use: its time begins anew. Errors: those of the store."""
         now = self._shared.time.wall()
         await self._book.change(project.uid, lambda known: idle_note.used(known, now))
-        await self.again(project.uid)
+        await self.again(project)
 
-    async def again(self, uid: str) -> None:
-        """Something was changed: what is ahead now."""
-        known = await self._book.book.load(uid)
-        if known is not None:
-            await self._one(known.project, acts=False)
+    async def again(self, project: Project) -> None:
+        """Something was changed: what is ahead now. Errors: those of the store."""
+        with suppress(Conflict):  # the loop looks at it just now, and shows what it finds
+            await self._one(project, acts=False)
 
     async def run(self) -> None:
         """Look for ever."""

@@ -86,7 +86,7 @@ class IdleVerbs:
             project.phase is Phase.RUNNING
         ):  # one that is being taken down answers nobody, and would be waited for
             await self._watcher.look_now(project.uid, LOOK_AGAIN)
-        await self._disuse.again(project.uid)
+        await self._disuse.again(project)
         return await self.show(name, decisions=True)
 
     def look_soon(self, name: str) -> None:
@@ -125,7 +125,7 @@ class IdleVerbs:
 
         project = await self._projects.settle(name, decide)
         self._watcher.wake(project.uid)
-        await self._disuse.again(project.uid)
+        await self._disuse.again(project)
         return await self.show(name)
 
     async def keep_alive(
