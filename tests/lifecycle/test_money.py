@@ -10,12 +10,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.errors import Unreachable
+from devboxd.host.bills import BillFiles
 from devboxd.host.prices import PriceFiles
 from devboxd.model import cost
+from devboxd.model.billed import Billed
 from devboxd.model.box import Account
 from devboxd.model.cost import Kind, Otherwise, Piece, Sum
 from devboxd.model.price import Market, Rates
@@ -161,6 +164,32 @@ async def test_a_project_is_asked_for_in_any_case_and_its_month_is_billed_once(
     assert len(billed) == 3, "of each project, and of both"
     assert [line.name for line in (await bill.report("API")).lines] == ["api"]
     assert (await bill.what_if("API", Otherwise(down="stopped"))).then.total == Decimal("8.00")
+
+
+class NobodyAsks:
+    """Cost Explorer, which costs a cent."""
+
+    async def billed(self, account: Account, owner: str, begin: float, end: float, now: float) -> Billed:
+        raise AssertionError("what was billed is known")
+
+
+@pytest.mark.parametrize("asked", ["api", "API", "Api"])
+@with_daemon
+async def test_what_aws_has_billed_to_a_project_is_told_in_any_case(
+    one: Bench, tmp_path: Path, asked: str
+) -> None:
+    await one.launched("api")
+    now = LoopClock().wall()
+    begin, owner = cost.month_bounds(now)[0], (await one.projects.get("api")).project.owner
+    amounts = {"api": Decimal("1.50"), "API": Decimal("0.25"), "web": Decimal(40)}  # renamed, once
+    files = BillFiles(tmp_path)
+    files.save(Billed(owner, begin, cost.day_begins(now), now, Decimal("41.75"), amounts))
+    bill = money(one)
+    bill.bills = Bills(one.shared, NobodyAsks(), files, lambda: True)
+    (compared,) = (await bill.report(asked)).compared
+    assert (compared.owner, compared.billed) == (owner, Decimal("1.75"))
+    (compared,) = (await bill.report()).compared
+    assert compared.billed == Decimal("41.75")
 
 
 @with_daemon

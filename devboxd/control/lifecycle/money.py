@@ -178,7 +178,10 @@ class Money:
                 found += [Compared(owner, problem=problem)] if problem else []
                 continue
             pieces = [one for uid in names if facts.owners[uid] == owner for one in facts.pieces[uid]]
-            amount = billed.total if project is None else billed.projects.get(project, Decimal(0))
+            amount = billed.total
+            if project is not None:
+                same = [usd for name, usd in billed.projects.items() if is_same(name, project)]
+                amount = sum(same, Decimal(0))
             counted = cost.bill(pieces, self.prices.of, billed.begin, billed.end)
             found.append(Compared(owner, billed.end, amount, counted, problem))
         return tuple(found)
