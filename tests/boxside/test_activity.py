@@ -239,6 +239,14 @@ def test_an_agent_says_how_it_is_through_its_hooks(box: Box) -> None:
     assert (tool["kind"], tool["state"]) == ("agent", "waiting")
     rows = {row[0]: row for row in box.look()["state"]["evidence"]}
     assert rows["claude"][1:] == ["waits for you, since 1 min", False]
+    emoji = "\N{PILE OF POO}" * 300
+    asks = {"pid": pid, "state": "working", "since": CLOCK.wall(), "text": emoji, "doing": emoji}
+    (notes / "a.json").write_text(json.dumps(asks))
+    (agent,) = box.look()["sample"]["agents"]
+    assert (agent["name"], agent["alive"], agent["text"]) == ("claude", True, emoji)
+    (notes / "a.json").write_text(json.dumps({**asks, "id": f"{pid}-1"}))
+    (agent,) = box.look()["sample"]["agents"]
+    assert not agent["alive"], "another process has its number"
 
 
 # Leases ----------------------------------------------------------------------------------------------------

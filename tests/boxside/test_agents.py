@@ -261,6 +261,34 @@ def test_the_note_of_an_agent_that_was_killed_goes_with_the_next_session(box: Bo
     second.end()
 
 
+def test_a_note_of_emoji_is_told_and_taken_away(box: Box) -> None:
+    """Each is twelve bytes of JSON: of such texts a note is longer than any other."""
+    box.set_up("claude", "generic")
+    agent, emoji = Agent(box, "claude"), "\N{PILE OF POO}" * 400
+    agent.fire("PreToolUse", tool_name="Bash", tool_input={"command": emoji})
+    agent.fire("Notification", message=emoji, notification_type="permission_prompt")
+    (path,) = (box.home / ".devbox" / "agents").glob("*.json")
+    (found,) = box.ask(verb="status")["agents"]
+    assert (found["state"], found["text"], found["alive"]) == ("waiting", emoji[:300], True)
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps({**note, "doing": emoji[:300]}))
+    box.set_up(undo=True)
+    assert not path.exists()
+    agent.end()
+
+
+def test_a_note_of_a_process_whose_number_is_another_ones_is_of_none(box: Box) -> None:
+    box.set_up("claude")
+    folder = box.home / ".devbox" / "agents"
+    note = {"name": "claude", "pid": os.getpid(), "id": f"{os.getpid()}-1", "state": "done", "since": 1.0}
+    (folder / "claude-1.json").write_text(json.dumps(note))
+    assert [one["alive"] for one in box.ask(verb="status")["agents"]] == [False]
+    agent = Agent(box, "claude")
+    agent.fire("SessionStart", source="resume")
+    assert [one["pid"] for one in box.notes] == [agent.process.pid]
+    agent.end()
+
+
 def test_any_other_agent_says_it_with_a_command(box: Box) -> None:
     box.set_up("generic")
     agent = Agent(box, "aider")

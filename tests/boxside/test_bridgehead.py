@@ -432,6 +432,11 @@ def test_what_agents_say_is_told_as_it_changes(near: Near) -> None:
     (folder / "c.json").write_text(json.dumps({**note, "pid": gone.pid}))
     (folder / "d.json").write_text(json.dumps({**note, "secret": "x"}))
     near.until(lambda: last() == [told])
+    # A process that has the number of one that is gone, and what a hook writes where the texts are emoji.
+    (folder / "c2.json").write_text(json.dumps({**note, "id": f"{os.getpid()}-1"}))
+    emoji = "\N{PILE OF POO}" * 300
+    (folder / "d.json").write_text(json.dumps({**note, "text": emoji, "doing": emoji}))
+    near.until(lambda: last() == [{**told, "text": emoji}])
     waits = {**told, "state": "waiting", "since": 2.5, "text": "may I?", "where": "main"}
     (folder / "d.json").write_text(json.dumps(waits))
     near.until(lambda: last() == [waits])

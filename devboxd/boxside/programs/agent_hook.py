@@ -24,6 +24,8 @@ import time
 import tty
 from typing import TYPE_CHECKING
 
+from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in, read_note
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -77,16 +79,6 @@ def agent(name: str) -> "tuple[int, str]":
     return found, stat(found)[2]
 
 
-def load(path: str) -> "dict[str, Any]":
-    """A note; empty where it is not there, or damaged."""
-    try:
-        with open(path) as file:
-            found = json.loads(file.read(65536))
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
 def where() -> str:
     """The session of the multiplexer that it runs in."""
     if os.environ.get("ZELLIJ_SESSION_NAME"):
@@ -114,7 +106,7 @@ class Note:
     def __init__(self, name: str, pid: int, started: str) -> None:
         self.pid = pid
         self.path = os.path.join(FOLDER, name + "-" + str(pid) + ".json")
-        self.was = load(self.path)
+        self.was = read_note(self.path)
         if self.was.get("id") != str(pid) + "-" + started:
             self.was = {}  # of a process that had this number before
         self.now = {"name": name, "pid": pid, "id": str(pid) + "-" + started}  # type: dict[str, Any]
@@ -149,17 +141,10 @@ class Note:
 
 def tidy() -> None:
     """Take away the notes of agents that are not there any more."""
-    for name in sorted(os.listdir(FOLDER))[: NOTES_MOST * 4]:
-        note = load(os.path.join(FOLDER, name)) if name.endswith(".json") else {}
-        pid, _, started = str(note.get("id") or "").partition("-")
-        if not pid.isdigit():
-            continue  # not ours
-        try:
-            alive = stat(int(pid))[2] == started
-        except (OSError, ValueError, IndexError):
-            alive = False
-        if not alive:
-            os.unlink(os.path.join(FOLDER, name))
+    for path, note in notes_in(FOLDER, NOTES_MOST * 4):
+        is_ours = str(note.get("id") or "").partition("-")[0].isdigit()
+        if is_ours and not is_alive(note):
+            os.unlink(path)
 
 
 def doing(event: "dict[str, Any]") -> str:

@@ -10,6 +10,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in, told_of
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -17,6 +19,7 @@ REQUEST_MOST = 256 << 10  # bytes
 FILE_MOST = 4 << 20  # bytes of somebody's settings
 NOTES_MOST = 64
 HOME = os.path.expanduser("~")
+NOTES = os.path.join(HOME, ".devbox", "agents")
 PROGRAM = os.path.join(HOME, ".devbox", "agent-hook.py")
 MARK = ".devbox/agent-hook.py"
 BEFORE = ".before-devbox"
@@ -290,25 +293,21 @@ def program(text: str, undo: bool, dry: bool) -> "dict[str, Any]":
             forget()
         else:
             write(PROGRAM, text, 0o700)
-            os.makedirs(os.path.join(HOME, ".devbox", "agents"), exist_ok=True)
+            os.makedirs(NOTES, exist_ok=True)
     said = "is taken away" if undo else "the program that hooks run" if changed else "is set up"
     return {"agent": "generic", "file": PROGRAM, "said": said, "changed": changed, "problem": False}
 
 
 def forget() -> None:
     """Take away what agents have said; what somebody else has put there stays."""
-    folder = os.path.join(HOME, ".devbox", "agents")
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        path = os.path.join(folder, name)
-        try:
-            with open(path) as file:
-                note = json.loads(file.read(4096)) if name.endswith(".json") else {}
-            if isinstance(note, dict) and note.get("id"):
+    for path, note in notes_in(NOTES):
+        if note.get("id"):
+            try:
                 os.unlink(path)
-        except (OSError, ValueError, RecursionError):
-            continue
+            except OSError:
+                continue
     try:
-        os.rmdir(folder)
+        os.rmdir(NOTES)
     except OSError:
         pass  # there is none, or it is not ours alone
 
@@ -340,17 +339,8 @@ def set_up(asked: "dict[str, Any]") -> "list[dict[str, Any]]":
 
 def notes() -> "list[dict[str, Any]]":
     """What agents say of themselves."""
-    folder, found = os.path.join(HOME, ".devbox", "agents"), []  # type: str, list[dict[str, Any]]
-    for name in sorted(os.listdir(folder))[:NOTES_MOST] if os.path.isdir(folder) else ():
-        try:
-            with open(os.path.join(folder, name)) as file:
-                note = json.loads(file.read(4096)) if name.endswith(".json") else None
-            if isinstance(note, dict):
-                note["alive"] = os.path.isdir("/proc/" + str(int(note["pid"])))
-                found.append(note)
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue
-    return found
+    found = [(told_of(note), is_alive(note)) for _, note in notes_in(NOTES, NOTES_MOST)]
+    return [dict(one, alive=alive) for one, alive in found if one is not None]
 
 
 def main() -> None:

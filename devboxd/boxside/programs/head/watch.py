@@ -5,6 +5,7 @@ import os
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.head.pipe import Handler
+from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in, told_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
 
 WATCH_EVERY = 1.0  # seconds
 AGENTS_MOST = 32
-NOTE_MOST = 4096  # bytes
-TOLD = (
-    ("name", 60),
-    ("state", 16),
-    ("text", 300),
-    ("where", 64),
-)  # what is told of a note, and characters of it
 
 
 class Watch(Handler):
@@ -69,26 +63,9 @@ class Agents(Handler):
 
 
 def agents(folder: str) -> "list[dict[str, Any]]":
-    """The notes of agents whose process is there. What lies there may be anybody's: a pipe is not waited for."""
-    found = []
-    try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
-    except OSError:
-        names = []  # no hooks are set up
-    for name in names[:AGENTS_MOST]:
-        try:
-            descriptor = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NONBLOCK)
-            try:
-                note = json.loads(os.read(descriptor, NOTE_MOST).decode("utf-8", "replace"))
-            finally:
-                os.close(descriptor)
-            pid, since = int(note["pid"]), float(note["since"])
-            if os.path.isdir("/proc/" + str(pid)) and 0 <= since < 1e11:
-                one = {key: str(note.get(key) or "")[:most] for key, most in TOLD}
-                found.append(dict(one, pid=pid, since=since, quiet=bool(note.get("quiet"))))
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue
-    return found
+    """The notes of agents whose process is there."""
+    found = [told_of(note) for _, note in notes_in(folder, AGENTS_MOST) if is_alive(note)]
+    return [one for one in found if one is not None]
 
 
 def listening(user: int) -> "list[int]":

@@ -1,10 +1,10 @@
 """One look at the machine: a sample as ``devboxd/model/idle.py`` takes it."""
 
-import json
 import os
 import subprocess
 from typing import TYPE_CHECKING
 
+from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in, told_of
 from devboxd.boxside.programs.watch.machine import TICK, Process, below, processes, read, said, terminals
 from devboxd.boxside.programs.watch.names import EDITORS, IDES, NEVER, SHELLS, UPDATES, kind_of
 
@@ -16,7 +16,6 @@ GRAIN = 8.0  # seconds: the times of terminals are rounded so
 OLDEST = 72 * 3600.0  # seconds that a note of a program may claim
 NOTES_MOST = 64
 AGENTS_MOST = 16  # of which the answer tells all that they say
-NOTE_MOST = 4096  # bytes
 COMMAND_LIMIT = 5.0  # seconds that the command of a lease may take
 CONTAINERS = ("docker", "containerd", "libpod", "kubepods", "lxc")
 SESSIONS = ("user.slice", "amazon-ssm-agent", "session-", "user@")
@@ -310,35 +309,23 @@ class Look:
             if os.path.isdir(os.path.join(home, ".devbox", "agents")):
                 self.agents = []
         for note in self._notes("agents"):
-            try:
-                pid, since, state = int(note["pid"]), float(note["since"]), str(note["state"])[:16]
-                if not 0 <= since < 1e11:
-                    continue  # no number that JSON knows, among others
-            except (KeyError, TypeError, ValueError, OverflowError):
+            told = told_of(note)
+            if told is None:
                 continue
-            one = self.processes.get(pid)
-            alive = one is not None and str(note.get("id") or one.id) == one.id
-            told = {key: str(note.get(key) or "")[:200] for key in ("name", "text", "where")}
-            told["name"] = told["name"][:60] or (one.name if one is not None else "agent")
-            known = dict(told, pid=pid, state=state, since=since, alive=alive, quiet=bool(note.get("quiet")))  # type: dict[str, Any]
+            one = self.processes.get(told["pid"])
+            name = told["name"] or (one.name if one is not None else "agent")
+            known = dict(told, name=name, alive=is_alive(note))
             if self.agents is not None and len(self.agents) < AGENTS_MOST:
                 self.agents.append(known)
-            if alive:
-                found[pid] = known
+            if known["alive"]:
+                found[known["pid"]] = known
         return found
 
     def _notes(self, folder: str) -> "Iterator[dict[str, Any]]":
         """Small JSON files of programs in their users' ~/.devbox."""
         for home in self._homes():
-            path = os.path.join(home, ".devbox", folder)
-            names = sorted(os.listdir(path))[:NOTES_MOST] if os.path.isdir(path) else []
-            for name in names:
-                try:
-                    note = json.loads(read(os.path.join(path, name), NOTE_MOST))
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(note, dict) and name.endswith(".json"):
-                    yield note
+            for _, note in notes_in(os.path.join(home, ".devbox", folder), NOTES_MOST):
+                yield note
 
     def _homes(self) -> "set[str]":
         """Where programs leave notes."""
