@@ -317,14 +317,29 @@ def off_before_stop(seen: Seen, box: Box) -> Step | None:
     return step
 
 
+def off_before_image(seen: Seen, box: Box) -> Step | None:
+    """The same before an image of the running box, which is given up where the box does not let go of it."""
+    step = off(seen, box)
+    if isinstance(step, Wait) and seen.waited_for(step.why) >= LAG:
+        reason = "no snapshot was made: the copy of the old root does not come off the box"
+        return Write("snapshot", replace(seen.project, snap=None, reason=reason), reason)
+    return step
+
+
 def stray(seen: Seen) -> Step | None:
-    """A copy of an old root that nobody needs and that is attached still: a call that came late."""
+    """A copy of an old root that nobody needs and that is attached still: a call that came late.
+
+    Where ``off`` waits for it, so that it counts how long, it is not asked again what EC2 calls busy.
+    """
+    project = seen.project
+    is_waited_for = project.phase in (Phase.SAVING, Phase.STARTING) or project.snap is not None
     for one in seen.ec2.volumes:
         if one.rebase is None or one.attached_to is None or is_needed(seen, one):
             continue
         box = next((found for found in seen.ec2.boxes if found.id == one.attached_to), None)
         is_up = box is not None and box.is_up
-        if one.attachment in ("detaching", "attaching") or (one.attachment == "busy" and not is_up):
+        is_asked_again = is_up and not is_waited_for
+        if one.attachment in ("detaching", "attaching") or (one.attachment == "busy" and not is_asked_again):
             return Wait(PASSING, _OFF)
         return TakeOff(one.id, one.attached_to, is_up=is_up)  # busy: it is asked again to let go of it
     return None

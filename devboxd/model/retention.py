@@ -40,15 +40,27 @@ _NOTHING: Final = "nothing of it shows any more"
 
 
 def sweep(seen: Seen) -> Step | None:
-    """The next chore; None where there is none. A Wait says when the next one is due."""
-    return (
+    """The next chore; None where there is none. A Wait says when the next one is due.
+
+    The copy of an old root comes last: a detach may never end, and nothing else waits for it.
+    """
+    chore = (
         reap(seen)
-        or rebase.stray(seen)
         or _own_at_last(seen)
         or retire(seen)
         or _forgotten(seen)
         or _collected(seen, _garbage(seen))
     )
+    if chore is not None and not isinstance(chore, Wait):
+        return chore
+    last = rebase.stray(seen)
+    if isinstance(chore, Wait) and isinstance(last, Wait):
+        return min(chore, last, key=_seconds)
+    return last or chore
+
+
+def _seconds(wait: Wait) -> float:
+    return wait.seconds
 
 
 def _own_at_last(seen: Seen) -> Step | None:

@@ -50,7 +50,7 @@ def running(seen: Seen) -> Step:
     if not project.is_wanted_up:
         return begin(seen, "asked to stop" if project.want is not Want.UP else "it is to come back changed")
     if project.snap is not None:
-        return rebase.off(seen, box) or live_image(seen, run, box)
+        return rebase.off_before_image(seen, box) or live_image(seen, run, box)
     if project.is_moving:
         return rebase.moving(seen, box)
     return Wait(CALM, "running")

@@ -366,6 +366,51 @@ def test_a_box_that_holds_on_to_it_is_asked_again() -> None:
     assert moving(copy("in-use", attachment="busy"), **given) == TakeOff("vol-old", "i-1", is_up=True)
 
 
+@pytest.mark.parametrize("attachment", ["attached", "detaching", "busy", "attaching"])
+def test_nothing_else_waits_for_one_that_does_not_come_off(attachment: str) -> None:
+    """What is due now is done first; what is due later is not waited for."""
+    given: dict[str, Any] = {
+        "boxes": with_old(),
+        "volumes": (*volumes(), copy("in-use", attachment=attachment)),
+    }
+    many = tuple(replace(generation(n), created=AT - 400 * 86400.0 + n) for n in range(1, 9))
+    gone = write(decide(project(Phase.RUNNING, head=8), generations=many, **given), "16")
+    assert [one.number for one in gone.generations] == [1]
+    spent = replace(volumes("available", garbage=AT - 299.0)[0], id="vol-spent", token="uid-1-1")
+    given["volumes"] = (*given["volumes"], spent)
+    row = project(Phase.RUNNING, head=1, attempt=2, bound=("uid-1-0", "uid-1-2"))
+    step = decide(row, generations=(generation(1),), **given)
+    calls = {"attached", "busy"}
+    expected = TakeOff("vol-old", "i-1", is_up=True) if attachment in calls else Wait(2.0, "running")
+    assert step == expected
+
+
+def test_an_image_of_the_running_box_is_given_up_where_the_old_root_does_not_come_off() -> None:
+    why = "the copy of the old root is being detached"
+    for attachment in ("detaching", "busy"):
+        given: dict[str, Any] = {
+            "boxes": with_old(),
+            "volumes": (*volumes(), copy("in-use", attachment=attachment)),
+        }
+        row = project(Phase.RUNNING, head=1, rebase=BEGUN, snap=1, saves=1)
+        assert decide(row, generations=(generation(1),), waited=(why, 299.0), **given) == Wait(2.0, why)
+        step = write(decide(row, generations=(generation(1),), waited=(why, 300.0), **given), "snapshot")
+        assert step.project.snap is None
+        assert (
+            step.project.reason == "no snapshot was made: the copy of the old root does not come off the box"
+        )
+
+
+def test_how_long_a_box_holds_on_to_it_is_counted_before_a_stop() -> None:
+    """A call is no wait: one that is made again and again would put the stop off for ever."""
+    row = project(Phase.SAVING, rebase=BEGUN, head=1)
+    busy = (*volumes(), copy("in-use", attachment="busy"))
+    given: dict[str, Any] = {"generations": (generation(1),), "hooked": True, "boxes": with_old()}
+    why = "the copy of the old root is being detached"
+    assert decide(row, volumes=busy, **given) == Wait(2.0, why)
+    assert decide(row, volumes=busy, waited=(why, 61.0), **given) == Stop("i-1")
+
+
 def test_one_that_is_needed_is_never_swept() -> None:
     assert isinstance(moving(copy("creating")), Wait)
     seen = look(project(Phase.RUNNING, head=1, rebase=BEGUN), volumes=(copy(),))
