@@ -147,7 +147,8 @@ def _handed_over(path: str, held: _Held) -> bool:
                 "another devboxctl is starting a daemon just now", "try again in a moment"
             )
         deadline = time.monotonic() + STOP_TIMEOUT
-        while starting.is_alive(held.pid):
+        # Once another has its lock, it has left everything: only its interpreter takes its time to end.
+        while starting.process_id(path) in (None, held.pid) and starting.is_alive(held.pid):
             is_late = time.monotonic() > deadline
             if (is_late or not new.alive()) and _goes_on():
                 raise _not_started(new, "the daemon that runs goes on, and nothing was cut")
