@@ -381,7 +381,7 @@ async def _run(
         for resumed in await daemon.start(inheritance):
             shared.tasks.spawn(resumed.name, go_on(resumed, shared.handing))
         parts.lifecycle.start()
-        async with serving(build(context), listening.socket):
+        async with serving(build(context), listening.socket) as let_in_no_more:
             for name, work in _watches(parts, environment, notifier).items():
                 shared.tasks.spawn(name, steadily(shared, name, work))
             notifier.ready(f"serving {paths.socket}")
@@ -389,6 +389,7 @@ async def _run(
             log.info("devboxd %s serves %s", __version__, paths.socket)
             await ending.begun.wait()
             if ending.link is not None or (notifier.slots and not ending.is_final):
+                await let_in_no_more()  # there is a next daemon: new clients are its own
                 ending.pack(daemon)
             if ending.is_for(notifier) and ending.left is not None and not notifier.leave(*ending.left):
                 log.error("the service manager did not take what was left for the next daemon: it is cut")

@@ -243,8 +243,14 @@ class _Clients:
 
 
 @asynccontextmanager
-async def serving(application: web.Application, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve on an already bound socket until the block ends."""
+async def serving(
+    application: web.Application, listener: socket.socket
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Serve on an already bound socket until the block ends.
+
+    Yields what lets nobody else in: who comes after that waits for whoever listens next, or hears at the end that
+    nobody has read what it asked. Who is in goes on.
+    """
     runner = web.AppRunner(
         application,
         access_log=None,
@@ -265,7 +271,7 @@ async def serving(application: web.Application, listener: socket.socket) -> Asyn
         assert server is not None, "setup makes it"
         clients = _Clients(server)
         accepting.spawn("accept", accept_all(listener, clients.take, clients.hang_up_on_idle))
-        yield
+        yield accepting.stop
     finally:
         await accepting.stop()
         listener.close()

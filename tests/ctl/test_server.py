@@ -89,6 +89,33 @@ async def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N
         yield
 
 
+async def test_who_comes_too_late_hears_that_nobody_has_read_what_it_asked(home: Path) -> None:
+    """So it can ask the next daemon (``client.lost``). Who is in is answered."""
+    path = client.socket_path()
+    os.makedirs(os.path.dirname(path), mode=0o700)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    context: Any = None
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as early, socket.socket(socket.AF_UNIX) as late:
+        async with serving(build(context), listener) as let_in_no_more:
+            for one in (early, late):
+                one.setblocking(False)
+            asked = client.request_bytes("GET", "/v1/nothing").replace(b"close", b"keep-alive")
+            await loop.sock_connect(early, path)
+            await loop.sock_sendall(early, asked)
+            assert b" 404 " in await loop.sock_recv(early, 4096)
+            await let_in_no_more()
+            await loop.sock_sendall(early, asked)
+            assert b" 404 " in await loop.sock_recv(early, 4096)
+            await loop.sock_connect(late, path)
+            await loop.sock_sendall(late, client.request_bytes("GET", "/v1/nothing"))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(loop.sock_recv(late, 4096), 0.3)
+        with pytest.raises(ConnectionResetError):
+            await loop.sock_recv(late, 4096)
+
+
 async def ctl(
     *words: str, typed: bytes = b"", stdout: int = asyncio.subprocess.PIPE
 ) -> tuple[int, bytes, bytes]:

@@ -205,6 +205,16 @@ class World:
         """Break something; returns how many things were touched."""
         return int(self._far("fault", {"fault": name, **parameters})["touched"])
 
+    @contextlib.contextmanager
+    def silent_simulator(self) -> Iterator[None]:
+        """Until the block ends, AWS answers nothing."""
+        assert self._simulator is not None
+        self._simulator.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._simulator.send_signal(signal.SIGCONT)
+
     def far_sessions(self) -> list[dict[str, Any]]:
         """The sessions that are open at the far end."""
         return [one for one in self._far("state")["sessions"] if one["state"] != "Terminated"]

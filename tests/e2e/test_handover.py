@@ -281,6 +281,21 @@ def test_new_connections_wait_for_the_new_daemon_and_are_not_refused(world: Worl
     assert not refused
 
 
+def test_commands_that_begin_while_the_old_daemon_ends_are_run_by_the_new_one(world: World) -> None:
+    """It has left everything by then, and takes its time: AWS does not answer, so its sessions do not end."""
+    assert world.ok("exec", "api", "--", "echo", "here") == "here\n"
+    begun: list[subprocess.Popen[bytes]] = []
+    with world.silent_simulator(), world.start("daemon", "restart", stderr=subprocess.DEVNULL) as restarting:
+        while restarting.poll() is None:
+            line = ("exec", "api", "--", "echo", "here")
+            begun.append(world.start(*line, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+            time.sleep(0.5)
+    assert restarting.returncode == 0
+    for one in begun:
+        out, told = one.communicate(timeout=60)
+        assert (one.returncode, out) == (0, b"here\n"), told
+
+
 def fails(world: World, tmp_path: Path, program: str) -> subprocess.CompletedProcess[bytes]:
     """``daemon restart`` where the new daemon is this program."""
     stand_in = tmp_path / "python"
