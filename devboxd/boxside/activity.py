@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from devboxd.boxside.said import UNREADABLE
 from devboxd.errors import Unreachable
 from devboxd.model.idle import LAPTOPS_MOST, empty
 from devboxd.text import one_line
@@ -55,7 +56,7 @@ def read(text: str) -> Answer | None:
         raise CollectorFailed(one_line(last.removeprefix(PROBLEM), 200))
     try:
         answer = msgspec.json.decode(last, type=Answer)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         raise CollectorFailed("the box does not say what works on it") from None
     wrong = [name for name, value in empty().items() if not _fits(answer.state.get(name), value, name)]
     if wrong or answer.state["verdict"] not in ("active", "idle", "unknown"):

@@ -7,10 +7,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from devboxd.boxside.script import load, load_program, squeeze
+from devboxd.boxside import said
+from devboxd.boxside.script import in_python, load_program
 from devboxd.model.agent import AgentNote, Set, read
-from devboxd.model.answer import BoxSaysNo
-from devboxd.text import one_line
 
 ANSWER_MOST: Final = 60 << 10  # bytes of an answer
 FILES_MOST: Final = 20  # that a box may tell of
@@ -31,7 +30,7 @@ class Answer(msgspec.Struct):
 
 def argv() -> list[str]:
     """The command; its request comes on standard input."""
-    return ["sh", "-c", squeeze(load("find_python.sh", common=False)), "devbox", load_program("agents"), ""]
+    return in_python("agents", "")
 
 
 def set_up(which: Sequence[str], *, undo: bool, dry_run: bool) -> bytes:
@@ -54,14 +53,5 @@ def answer(output: bytes) -> Answer:
     Raises:
         BoxSaysNo: with what it says, or that it says nothing that can be read.
     """
-    said = output[-ANSWER_MOST:].strip().splitlines()
-    line = said[-1] if said else b""
-    if line.startswith(b"problem "):
-        raise BoxSaysNo(one_line(line[8:].decode("utf-8", "replace"), 200))
-    try:
-        found = msgspec.json.decode(line, type=Answer)
-    except (msgspec.MsgspecError, RecursionError):
-        raise BoxSaysNo("the box does not say what became of the hooks") from None
-    if found.problem is not None:
-        raise BoxSaysNo(one_line(found.problem, 200))
-    return found
+    line = said.last_line(output, ANSWER_MOST)
+    return said.answer(line, Answer, "the box does not say what became of the hooks")

@@ -13,6 +13,8 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from devboxd.boxside.said import UNREADABLE
+
 PROGRAM: Final = "bridgehead"
 GREETING: Final = struct.Struct(">4s16sI32s")
 MAGIC: Final = b"DBX1"
@@ -51,7 +53,7 @@ def accepted_by(purpose: bytes) -> int | None:
     """The stream of the listener that accepted, of a stream that the far end opened; None: it is none of those."""
     try:
         found = msgspec.json.decode(purpose, type=_Accepted)
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return None
     return found.of if found.kind == "accepted" else None
 

@@ -6,10 +6,9 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
+from devboxd.boxside import said
 from devboxd.boxside.script import load_program
-from devboxd.model.answer import BoxSaysNo
 from devboxd.model.job import JOBS_MOST, READ_MOST, Job
-from devboxd.text import one_line
 
 ANSWER_MOST: Final = 256 << 10  # characters of an answer
 T = TypeVar("T", bound="Answer")
@@ -63,11 +62,5 @@ def read(text: str, kind: type[T]) -> T:
     Raises:
         BoxSaysNo: with what it says, or that it says nothing that can be read.
     """
-    lines = text[-ANSWER_MOST:].strip().splitlines()
-    try:
-        answer = msgspec.json.decode(lines[-1] if lines else "", type=kind)
-    except (msgspec.MsgspecError, RecursionError):
-        raise BoxSaysNo("the box does not say what became of its jobs") from None
-    if answer.problem is not None:
-        raise BoxSaysNo(one_line(answer.problem, 200))
-    return answer
+    line = said.last_line(text, ANSWER_MOST)
+    return said.answer(line, kind, "the box does not say what became of its jobs")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
-from devboxd.boxside.script import load, load_program, squeeze
-from devboxd.model.answer import BoxSaysNo
+from devboxd.boxside.said import answer, decoded, last_line
+from devboxd.boxside.script import in_python
 from devboxd.model.names import check_session
 from devboxd.model.pane import SESSIONS_MOST, Key, MuxSession, Pane
 from devboxd.model.states import Mux
-from devboxd.text import one_line
 
 ANSWER_MOST: Final = 64 << 10  # bytes of an answer
+SAYS_NOT: Final = "the box does not say what its panes show"
 
 
 class Missing(msgspec.Struct):
@@ -23,13 +23,14 @@ class Missing(msgspec.Struct):
     sessions: Annotated[list[MuxSession], msgspec.Meta(max_length=SESSIONS_MOST)]
 
 
-class _Problem(msgspec.Struct):
-    problem: str
+class _Head(msgspec.Struct):
+    problem: str | None = None
+    missing: Any = None
 
 
 def argv() -> list[str]:
     """The command; its request comes on standard input."""
-    return ["sh", "-c", squeeze(load("find_python.sh", common=False)), "devbox", load_program("panes"), ""]
+    return in_python("panes", "")
 
 
 def peek(*, session: str | None, mux: Mux | None, lines: int, color: bool) -> bytes:
@@ -54,16 +55,7 @@ def read(output: bytes) -> Pane | Missing:
     Raises:
         BoxSaysNo: with what it says, or that it says nothing that can be read.
     """
-    said = output[-ANSWER_MOST:].strip().splitlines()
-    line = said[-1] if said else b""
-    if line.startswith(b"problem "):
-        raise BoxSaysNo(one_line(line[8:].decode("utf-8", "replace"), 200))
-    try:
-        keys = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        if "problem" in keys:
-            raise BoxSaysNo(one_line(msgspec.json.decode(line, type=_Problem).problem, 200))
-        if "missing" in keys:
-            return msgspec.json.decode(line, type=Missing)
-        return msgspec.json.decode(line, type=Pane)
-    except (msgspec.MsgspecError, RecursionError):
-        raise BoxSaysNo("the box does not say what its panes show") from None
+    line = last_line(output, ANSWER_MOST)
+    if answer(line, _Head, SAYS_NOT).missing is not None:
+        return decoded(line, Missing, SAYS_NOT)
+    return decoded(line, Pane, SAYS_NOT)

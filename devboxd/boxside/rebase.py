@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from devboxd.boxside import said
 from devboxd.boxside.script import load_program
-from devboxd.model.answer import BoxSaysNo
 from devboxd.model.rebase import Progress
 from devboxd.text import one_line
 
@@ -38,12 +38,9 @@ def read(text: str) -> Progress:
     Raises:
         BoxSaysNo: with what it says, or that it says nothing that can be read.
     """
-    lines = text[-ANSWER_MOST:].strip().splitlines()
-    try:
-        answer = msgspec.json.decode(lines[-1] if lines else "", type=Answer)
-    except (msgspec.MsgspecError, RecursionError):
-        raise BoxSaysNo("the box does not say how far the copying of its homes is") from None
-    if answer.problem is not None:
-        raise BoxSaysNo(one_line(answer.problem, NOTE_MOST))
+    line = said.last_line(text, ANSWER_MOST)
+    answer = said.answer(
+        line, Answer, "the box does not say how far the copying of its homes is", most=NOTE_MOST
+    )
     notes = tuple(one_line(note, NOTE_MOST) for note in answer.notes)
     return Progress(answer.done, answer.files, answer.bytes, one_line(answer.kept, NOTE_MOST), notes)

@@ -33,6 +33,7 @@ from typing import Any, Final
 
 import msgspec
 
+from devboxd.boxside.said import UNREADABLE
 from devboxd.boxside.script import load, load_program, wrap
 from devboxd.errors import DevboxError
 
@@ -301,7 +302,7 @@ class RelayReader:
     def _greet(self, rest: bytes) -> RelayReady:
         try:
             greeting: dict[str, Any] = msgspec.json.decode(rest, type=dict[str, Any])
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except UNREADABLE as error:
             raise RelayError(f"the relay's greeting does not parse: {error}") from None
         self.kind = str(greeting.get("relay"))
         return RelayReady(self.kind)

@@ -37,6 +37,18 @@ def load_program(name: str) -> str:
     return load(f"{name}.min", common=False)
 
 
+def in_python(name: str, *arguments: str) -> list[str]:
+    """The command that runs a Python program of this package with the box's own Python; its input is the program's."""
+    return [
+        "sh",
+        "-c",
+        squeeze(load("find_python.sh", common=False)),
+        "devbox",
+        load_program(name),
+        *arguments,
+    ]
+
+
 @cache
 def packed(name: str) -> str:
     """A Python program of this package in one line, for a script that keeps it on the box under its digest."""

@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from devboxd.boxside import bridgehead
-from devboxd.boxside.script import digest, load, load_program, packed, squeeze
+from devboxd.boxside.said import UNREADABLE
+from devboxd.boxside.script import digest, in_python, packed
 from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import DevboxError, Kind, Unreachable
@@ -106,7 +107,7 @@ class _Talk:
             case _ if line.startswith(b"{"):
                 try:
                     note = msgspec.json.decode(line, type=Note)
-                except (msgspec.MsgspecError, RecursionError) as error:
+                except UNREADABLE as error:
                     self.problem = one_line(str(error))
                     return
                 if 0 < note.port < 65536:
@@ -146,14 +147,7 @@ async def start(
     """
     request = msgspec.json.encode({"id": name, "secret": secret.hex()}) + b"\n"
     talk = _Talk(packed(bridgehead.PROGRAM).encode() + b"\n", request)
-    argv = [
-        "sh",
-        "-c",
-        squeeze(load("find_python.sh", common=False)),
-        "devbox",
-        load_program("bridge_start"),
-        digest(bridgehead.PROGRAM),
-    ]
+    argv = in_python("bridge_start", digest(bridgehead.PROGRAM))
     try:
         async with asyncio.timeout(START_TIME):
             leaving = await run(ExecSpec(box=box, argv=argv, user=user), talk)

@@ -17,6 +17,7 @@ from typing import Final, Self
 import msgspec
 
 from devboxd.boxside import bridgehead
+from devboxd.boxside.said import UNREADABLE
 from devboxd.control.base.handing import Kind, Offer
 from devboxd.control.connect.bridge_streams import BridgeStream
 from devboxd.control.connect.bridges import Bridges
@@ -253,7 +254,7 @@ async def _caught(work: Coroutine[None, None, None]) -> DevboxError | None:
 def _status(text: bytes) -> int | None:
     try:
         return msgspec.json.decode(text, type=_Exit).status
-    except (msgspec.MsgspecError, RecursionError):
+    except UNREADABLE:
         return None
 
 

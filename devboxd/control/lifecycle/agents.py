@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from devboxd.boxside.activity import Answer
+from devboxd.boxside.said import UNREADABLE
 from devboxd.control.base.bells import Bell
 from devboxd.control.base.notices import Notify
 from devboxd.control.base.shared import Shared
@@ -215,7 +216,7 @@ class Agents:
                 del buffer[: end + 1]
                 try:
                     notes = agent.read(msgspec.json.decode(line))
-                except (msgspec.DecodeError, RecursionError):
+                except UNREADABLE:
                     continue
                 heard = True
                 self._take(uid, box, notes)
