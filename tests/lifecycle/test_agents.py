@@ -82,7 +82,10 @@ class World:
 
 
 @with_daemon
-async def test_a_question_is_told_within_five_seconds_once_with_what_is_asked(one: Bench) -> None:
+async def test_a_question_is_told_within_five_seconds_once_with_what_is_asked(
+    one: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     world, project = World(one), await one.launched()
     world.look(project, [])
     await asyncio.sleep(1.0)
@@ -101,6 +104,9 @@ async def test_a_question_is_told_within_five_seconds_once_with_what_is_asked(on
     assert text.startswith("may I? — devboxctl peek")
     assert world.agents.said("api") == "claude waits for you since 10 s"
     assert [event.kind for event in one.shared.news.events() if event.kind == "agent"] == ["agent"]
+    assert title in caplog.text
+    assert "may I?" not in caplog.text, "what it asks may hold a secret"
+    assert not [event for event in one.shared.news.events() if "may I?" in event.text]
     stream.say(asks, note("working", began, name="codex", pid=8))
     world.look(project, [asks])
     await asyncio.sleep(600.0)

@@ -26,7 +26,6 @@ from devboxd.errors import DevboxError, LoginNeeded
 from devboxd.model import agent
 from devboxd.model.agent import AgentNote, Tell
 from devboxd.model.project import Phase, Project
-from devboxd.text import one_line
 
 SETTLE: Final = 2.0  # seconds that a change stands before it is told: who is at the keyboard answers at once
 AGAIN: Final = 5.0  # seconds until a stream that ended is opened again, twice as long each time
@@ -143,7 +142,8 @@ class Agents:
                     # One that is of the future must not hide what comes until then.
                     last = max(last, min(note.since, ahead))
                     title, text = agent.notice(status.project.name, note)
-                    self._shared.news.tell("agent", f"{title}: {one_line(text)}", box=status.project.name)
+                    # What an agent asks is often a command, maybe with a secret: it is in no log.
+                    self._shared.news.tell("agent", title, box=status.project.name)
                     self._shared.tasks.spawn("notice", self._notice(title, text))
                 if last:
                     await self._remember(uid, last)
