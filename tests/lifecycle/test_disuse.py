@@ -212,6 +212,28 @@ async def test_who_can_not_be_told_loses_nothing(one: Bench) -> None:
 
 
 @with_daemon
+async def test_a_desktop_that_hangs_reaches_nobody_and_stops_no_loop(
+    one: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: Told = []
+    known = await archived(one, delete=90 * DAY)
+    driver, calendar = disuse(one, told=told), Calendar(one)
+    await calendar.days(driver, 75.0, every=6 * HOUR)
+
+    async def hangs(title: str, text: str) -> bool:
+        await asyncio.sleep(1e6)
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "_reached", hangs)
+        async with asyncio.timeout(DAY):
+            await calendar.days(driver, 2.0, every=6 * HOUR)
+        assert driver.ahead(known.project.uid).why.startswith("nobody could be told")
+    await calendar.days(driver, 0.1)
+    assert [title.split(",")[0] for _, title in told] == ["api is deleted in 14 d 0 h"]
+
+
+@with_daemon
 async def test_a_store_or_an_aws_that_does_not_answer_deletes_nothing(
     one: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

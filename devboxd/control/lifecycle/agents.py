@@ -6,7 +6,6 @@ look of the collector says it. What was told lies in the project's notes, so tha
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from msgspec.structs import replace
 from devboxd.boxside.activity import Answer
 from devboxd.boxside.said import UNREADABLE
 from devboxd.control.base.bells import Bell
-from devboxd.control.base.notices import Notify
+from devboxd.control.base.notices import Notify, tell_later
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idlebook import IdleBook
@@ -26,9 +25,10 @@ from devboxd.errors import DevboxError, LoginNeeded
 from devboxd.model import agent
 from devboxd.model.agent import AgentNote, Tell
 from devboxd.model.project import Phase, Project
+from devboxd.model.retry import Backoff
 
 SETTLE: Final = 2.0  # seconds that a change stands before it is told: who is at the keyboard answers at once
-AGAIN: Final = 5.0  # seconds until a stream that ended is opened again, twice as long each time
+AGAIN: Final = 5.0  # seconds until a stream that ended is opened again at the latest, twice as long each time
 AGAIN_MOST: Final = 300.0
 NOTICES_MOST: Final = 30  # of one box within ``NOTICES_WITHIN`` seconds: a person does not read more
 NOTICES_WITHIN: Final = 600.0
@@ -144,7 +144,7 @@ class Agents:
                     title, text = agent.notice(status.project.name, note)
                     # What an agent asks is often a command, maybe with a secret: it is in no log.
                     self._shared.news.tell("agent", title, box=status.project.name)
-                    self._shared.tasks.spawn("notice", self._notice(title, text))
+                    tell_later(self._shared.tasks, self._notify, title, text)
                 if last:
                     await self._remember(uid, last)
         finally:
@@ -170,14 +170,9 @@ class Agents:
         except DevboxError:
             return  # the next daemon tells it once more
 
-    async def _notice(self, title: str, text: str) -> None:
-        """Nobody waits for a desktop."""
-        async with asyncio.timeout(30.0):
-            await self._notify(title, text)
-
     async def _watch(self, changes: Changes, uid: str, box: _Box) -> None:
         """Be told by the box for as long as it runs; without a bridge the next look tries again."""
-        failures = 0
+        delays = Backoff(self._shared.time.dice, first=AGAIN, longest=AGAIN_MOST)
         try:
             while True:
                 status = self._fleet.status(uid)
@@ -189,7 +184,7 @@ class Agents:
                         return
                     try:
                         if await self._read(uid, box, stream):
-                            failures = 0
+                            delays.begin_again()
                     finally:
                         box.stream = None
                         stream.close()
@@ -198,9 +193,8 @@ class Agents:
                     continue
                 except DevboxError:
                     pass  # it is opened again
-                failures += 1
                 if not box.gone:
-                    await self._rest.wait(min(AGAIN_MOST, AGAIN * 2.0 ** min(failures - 1, 6)))
+                    await self._rest.wait(delays.wait())
         finally:
             box.watched = False
 

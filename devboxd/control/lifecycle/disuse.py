@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from devboxd.control.base.notices import PATIENCE, tell_later
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.control.lifecycle.projects import Projects
@@ -198,12 +199,20 @@ class Disuse:
             return ""  # a clock that jumps to and fro is no reason to warn every hour
         title, text = disuse.said(project, verdict.at, looked.used, looked.now)
         self._shared.news.tell("disuse", f"{title}: {text}", box=project.name)
-        if not await self._reached(title, text):
+        if not await self._reaches(title, text):
             return "nobody could be told: no notice reaches you (devboxctl notify try)"
         self._told[project.uid] = now
         await self._note(looked, verdict)
         await self._book.note(project.uid, Decision(looked.now, Did.DISUSED, title))
         return ""
+
+    async def _reaches(self, title: str, text: str) -> bool:
+        """Tell it; a way that does not come back reaches nobody, and holds up no other project."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._reached(title, text)
+        except TimeoutError:
+            return False
 
     async def _delete(self, looked: _Looked, verdict: Verdict) -> str:
         """As anybody would, unless the project or what keeps it has changed since it was read."""
@@ -214,12 +223,8 @@ class Disuse:
             return ""  # somebody was faster
         title, text = disuse.done(looked.known, looked.used, looked.now)
         self._shared.news.tell("disuse", f"{title}: {text}", box=project.name)
-        self._shared.tasks.spawn("notice", self._notice(title, text))
+        tell_later(self._shared.tasks, self._reached, title, text)
         return ""
-
-    async def _notice(self, title: str, text: str) -> None:
-        """Nobody waits for it any more."""
-        await self._reached(title, text)
 
     # The store
 

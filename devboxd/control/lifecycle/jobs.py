@@ -28,11 +28,12 @@ from devboxd.model.answer import BoxSaysNo
 from devboxd.model.job import READ_MOST, WAIT_MOST, Job, JobNotFound, check_id, checked
 from devboxd.model.names import check_session
 from devboxd.model.project import Phase, Project
+from devboxd.model.retry import Backoff
 from devboxd.text import one_line
 
 ASK_LIMIT: Final = 45.0  # seconds for a question that does not wait
 WATCH: Final = 120.0  # seconds that the question for the next end waits on the box
-AGAIN: Final = 5.0  # seconds until it is asked again after it failed, twice as long each time
+AGAIN: Final = 5.0  # seconds until it is asked again after it failed, at the latest, twice as long each time
 AGAIN_MOST: Final = 300.0
 NOTICE_COMMAND: Final = 80  # characters of a command in a notice
 
@@ -128,7 +129,7 @@ class Jobs:
 
     async def _watch(self, uid: str, has_jobs: bool) -> None:
         told: list[str] = []
-        failures = 0
+        delays = Backoff(self._shared.time.dice, first=AGAIN, longest=AGAIN_MOST)
         try:
             while True:
                 status = self._fleet.status(uid)
@@ -143,10 +144,10 @@ class Jobs:
                 except DevboxError as error:
                     if isinstance(error, BoxSaysNo) and not has_jobs:
                         return
-                    failures += 1
-                    await self._rest.wait(min(AGAIN_MOST, AGAIN * 2.0 ** min(failures - 1, 6)))
+                    await self._rest.wait(delays.wait())
                     continue
-                failures, has_jobs = 0, True
+                delays.begin_again()
+                has_jobs = True
                 fresh = [one for one in found.ended if one.id not in told]
                 for one in fresh:
                     self._tell(status.project, one)
