@@ -157,7 +157,9 @@ NEW_BUILTINS = {"aiter", "anext", "ExceptionGroup", "BaseExceptionGroup", "Encod
 
 
 def source(name: str) -> str:
-    folder = {"bridgehead": FOLDER / "head", "activity": FOLDER / "watch"}.get(name)
+    folder = {"bridgehead": FOLDER / "head", "activity": FOLDER / "watch", "rebase": FOLDER / "moving"}.get(
+        name
+    )
     parts = [FOLDER / f"{name}.py", *(sorted(folder.glob("*.py")) if folder is not None else ())]
     return "\n".join(path.read_text("utf-8") for path in parts)
 
@@ -200,9 +202,16 @@ def test_what_travels_is_made_of_what_is_written() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_parts_of_a_program_have_no_name_twice() -> None:
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [ROOT / "devboxd/model/idle.py", FOLDER / "activity.py", *sorted((FOLDER / "watch").glob("*.py"))],
+        [FOLDER / "parts/note.py", FOLDER / "rebase.py", *sorted((FOLDER / "moving").glob("*.py"))],
+    ],
+    ids=["activity", "rebase"],
+)
+def test_the_parts_of_a_program_have_no_name_twice(parts: list[Path]) -> None:
     """They travel as one text: the later of two functions of one name would take the place of the other."""
-    parts = [ROOT / "devboxd/model/idle.py", FOLDER / "activity.py", *sorted((FOLDER / "watch").glob("*.py"))]
     defined = [
         node.name
         for path in parts
