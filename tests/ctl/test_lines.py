@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from devboxctl import app, ask, progress
+from devboxctl import app, ask, options, progress
 from devboxctl.fast import reply
 from devboxctl.fast.lines import wrapped
 from devboxd.api import wire
@@ -103,6 +103,7 @@ def test_who_waits_is_told_that_something_goes_on(
 ) -> None:
     """Once, on a terminal; an answer that comes at once says nothing of it."""
     said: list[str] = []
+    monkeypatch.setattr(options.settings, "json", False)  # whatever the command before wanted
     monkeypatch.setattr(ask, "SLOW", 0.01)
     monkeypatch.setattr(reply, "say", said.append)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

@@ -27,7 +27,10 @@ WORKERS: Final = 16  # connections at a time
 ANSWER: Final = 20.0  # seconds for an answer to a whole request
 LEAVES: Final = 0.3  # seconds after which we leave a request that takes its time
 HANGS_UP: Final = 0.05  # seconds that we wait on a request that we did not finish
-TAKES_TIME: Final = (routes.PING, routes.DOCTOR, routes.DOCTOR_BOX, routes.SSH, routes.PROXY, routes.LOGIN)
+TAKES_TIME: Final = (
+    routes.PING, routes.DOCTOR, routes.DOCTOR_BOX, routes.SSH, routes.PROXY, routes.LOGIN,
+    routes.PEEK, routes.SAY, routes.SET_UP_AGENTS, routes.SHOW_AGENTS,
+)  # fmt: skip
 SLOW: Final = 3.0  # seconds; what takes longer is printed
 LISTENS: Final = 0.02  # seconds that a stream is listened to before we leave
 
