@@ -19,7 +19,7 @@ import pytest
 
 from devboxctl.entry import run
 from devboxctl.fast.reply import escape
-from devboxd.api import wire
+from devboxd.api import starting, wire
 from devboxd.api.routes import ROUTES, Route, Shape
 from devboxd.text import printable
 from tests.ctl.fake_daemon import FakeDaemon, Peer
@@ -126,6 +126,12 @@ COMMANDS = [
     ["daemon", "start"],
     ["daemon", "stop"],
 ]
+RESTART = ["daemon", "restart", "--yes"]  # with ``no_daemon`` in place of another one that would run
+
+
+def no_daemon(log_path: str, link: int | None = None) -> tuple[int, int]:
+    """A daemon that was started, as far as its starter can tell."""
+    return GONE, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def filled(kind: Any) -> Any:
@@ -216,6 +222,21 @@ def test_no_failure_reaches_the_terminal_unfiltered(hostile: FakeDaemon, words: 
     check_in_a_pipe(words, dict(os.environ))
 
 
+def test_what_became_of_clients_over_a_restart_reaches_the_terminal_filtered(
+    hostile: FakeDaemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Why some were cut is told by the next daemon."""
+    monkeypatch.setattr(starting, "_spawn", no_daemon)
+    for kept in (True, False):
+        if not kept:
+            hostile.routes["POST hand-over"] = (409, {**filled(wire.Failure), "exit_status": 5})
+        run(RESTART)
+        output = capsys.readouterr()
+        assert "were cut: x ]0;owned" in output.err
+        check(output.out)
+        check(output.err)
+
+
 def test_the_trial_reaches_every_route(hostile: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new route is tried, too, or says here why not."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDTEST")  # to be lent
@@ -226,7 +247,8 @@ def test_the_trial_reaches_every_route(hostile: FakeDaemon, monkeypatch: pytest.
         "DELETE /v1/sessions/{id}",
         "POST /v1/attach",
     }  # a file, bytes, by api only, on a terminal only (tests/ctl/test_attach.py)
-    for words in COMMANDS:
+    monkeypatch.setattr(starting, "_spawn", no_daemon)
+    for words in [*COMMANDS, RESTART]:
         if words[0] == "ssh":  # becomes ssh
             line = [sys.executable, "-m", "devboxctl", *words]
             subprocess.run(line, capture_output=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
