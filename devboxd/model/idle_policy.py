@@ -206,6 +206,11 @@ def signs_every(policy: IdlePolicy) -> float | None:
     return policy.follows / 3 if policy.follows is not None else None
 
 
+def sign_holds(policy: IdlePolicy) -> float | None:
+    """Seconds that a sign of a laptop says that it is here: until the next one, and some more; None: as ``signs_every``."""
+    return policy.follows / 2 if policy.follows is not None else None
+
+
 def next_start(policy: IdlePolicy, now: float) -> float | None:
     """When the hours begin next, where the box is to be brought up then."""
     if policy.hours is None or not policy.starts:

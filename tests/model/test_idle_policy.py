@@ -16,6 +16,8 @@ from devboxd.model.idle_policy import (
     duration,
     next_start,
     rules,
+    sign_holds,
+    signs_every,
     when,
     window,
 )
@@ -174,3 +176,9 @@ def test_leases_are_few_and_those_that_ended_are_forgotten() -> None:
     for missing in ("y", "3"):
         with pytest.raises(LeaseNotFound, match="no lease"):
             dropped(known, missing, 110.0)
+
+
+def test_a_sign_holds_until_the_next_one_and_ends_before_the_box_goes() -> None:
+    follows = IdlePolicy(after=8 * 3600.0, lid=900.0)
+    assert (signs_every(follows), sign_holds(follows)) == (300.0, 450.0)
+    assert (signs_every(IdlePolicy()), sign_holds(IdlePolicy())) == (None, None)

@@ -313,8 +313,8 @@ class Idle:
 
     def _sign(self, project: Project) -> float:
         """Seconds that our look says that we are here: until the next one, and some more."""
-        follows = self.policy(project).follows
-        return follows / 2 if follows is not None else LOOK_MOST + 2 * LOOK_LIMIT
+        holds = idle_policy.sign_holds(self.policy(project))
+        return holds if holds is not None else LOOK_MOST + 2 * LOOK_LIMIT
 
     def _rest(self, policy: IdlePolicy, answer: Answer, decision: dict[str, Any]) -> float:
         """Until something can be due. The deadline of a box moves only away from us, so nobody looks before."""
