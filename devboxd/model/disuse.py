@@ -136,6 +136,14 @@ def judge(known: Disuse | None, used: float, delete: float, now: float, awake: f
     return Verdict(Do.WATCH if after != state else Do.REST, at, after)
 
 
+def may_tell(told: float | None, now: float) -> bool:
+    """Whether a warning may follow the last one: a clock that jumps to and fro is no reason to warn every hour.
+
+    Both by a clock that does not jump; None: this daemon has warned of nothing.
+    """
+    return told is None or now - told >= DAY
+
+
 def _fits(known: Disuse, used: float, now: float) -> bool:
     """Whether what was written down is of this time without use, and not of a clock that was wrong."""
     return known.used == used and used <= now and all(at <= now for at in (*known.told, known.due or 0.0))

@@ -204,6 +204,7 @@ async def test_who_can_not_be_told_loses_nothing(one: Bench) -> None:
     assert (await one.projects.get("api")).project.want is Want.COLD
     assert driver.ahead(known.project.uid).why.startswith("nobody could be told")
     events = [event.kind for event in one.shared.news.events()]
+    assert "disuse" not in events, "what nobody heard is not told every hour"
     assert events.count("condition.project-disused") <= 1
     reaches[0] = True
     await calendar.days(driver, 12.5)

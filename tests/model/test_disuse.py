@@ -11,7 +11,19 @@ from msgspec.structs import replace
 
 from devboxd.errors import BadRequest
 from devboxd.model import idle_policy, lease, wish
-from devboxd.model.disuse import DAY, LEVELS, WATCHED, Do, done, is_archived, judge, kept_by, last_used, said
+from devboxd.model.disuse import (
+    DAY,
+    LEVELS,
+    WATCHED,
+    Do,
+    done,
+    is_archived,
+    judge,
+    kept_by,
+    last_used,
+    may_tell,
+    said,
+)
 from devboxd.model.idle_note import Disuse, IdleNotes, used
 from devboxd.model.idle_policy import IdlePolicy
 from devboxd.model.ledger import Ledger
@@ -235,3 +247,8 @@ def test_less_than_a_month_is_refused(span: str) -> None:
         idle_policy.checked(IdlePolicy(delete=idle_policy.duration(span)))
     assert IdlePolicy().delete is None
     assert Project("u", "n", "o").policy.idle is None
+
+
+def test_a_warning_follows_the_last_one_after_a_day() -> None:
+    assert may_tell(None, 5.0)
+    assert [may_tell(100.0, 100.0 + seconds) for seconds in (0.0, DAY - 1, DAY)] == [False, False, True]

@@ -195,13 +195,13 @@ class Disuse:
     async def _tell(self, looked: _Looked, verdict: Verdict) -> str:
         """Warn, and write down that somebody was reached: a crash in between warns twice."""
         project, now = looked.known.project, self._shared.time.monotonic()
-        if now - self._told.get(project.uid, -DAY) < DAY:
-            return ""  # a clock that jumps to and fro is no reason to warn every hour
+        if not disuse.may_tell(self._told.get(project.uid), now):
+            return ""
         title, text = disuse.said(project, verdict.at, looked.used, looked.now)
-        self._shared.news.tell("disuse", f"{title}: {text}", box=project.name)
         if not await self._reaches(title, text):
             return "nobody could be told: no notice reaches you (devboxctl notify try)"
         self._told[project.uid] = now
+        self._shared.news.tell("disuse", f"{title}: {text}", box=project.name)
         await self._note(looked, verdict)
         await self._book.note(project.uid, Decision(looked.now, Did.DISUSED, title))
         return ""
