@@ -245,6 +245,22 @@ def abandon(known: Ledger, at: float) -> Write:
     return Write("abandon", changed, f"went back to generation {project.head}; what came later is given up")
 
 
+def check_reboot(project: Project) -> str:
+    """The instance, if it can be rebooted now.
+
+    Raises:
+        WrongState: it does not run, or its homes are being copied.
+    """
+    if project.phase is not Phase.RUNNING or project.instance is None:
+        raise WrongState(f"{project.name} is {project.phase}: there is nothing to reboot")
+    if project.is_moving:
+        raise WrongState(
+            f"the homes of {project.name} are being copied: a reboot would find the old root beside the new one",
+            hint=f"devboxctl ops ls says when it is done; devboxctl stop {project.name} stops it all the same",
+        )
+    return project.instance
+
+
 # Generations -----------------------------------------------------------------------------------------------
 
 

@@ -260,17 +260,10 @@ class Projects:
         """Reboot the box: same instance, same volumes.
 
         Raises:
-            WrongState: it does not run.
+            WrongState: it does not run, or its homes are being copied.
         """
         project = (await self.get(name)).project
-        if project.phase is not Phase.RUNNING or project.instance is None:
-            raise WrongState(f"{name} is {project.phase}: there is nothing to reboot")
-        if project.is_moving:
-            raise WrongState(
-                f"the homes of {name} are being copied: a reboot would find the old root beside the new one",
-                hint=f"devboxctl ops ls says when it is done; devboxctl stop {name} stops it all the same",
-            )
-        await self._computes.compute(project.account).act(Reboot(project.instance))
+        await self._computes.compute(project.account).act(Reboot(wish.check_reboot(project)))
         return project
 
     async def delete(self, name: str, *, force: bool = False) -> Project:
