@@ -239,6 +239,32 @@ async def test_a_line_that_never_ends_ends_the_stream(one: Bench) -> None:
 
 
 @with_daemon
+async def test_a_box_that_does_not_run_is_forgotten_and_one_that_runs_again_is_told_of_once(
+    one: Bench,
+) -> None:
+    world, project, other = World(one), await one.launched(), await one.launched("web")
+    world.look(project, [note("working", LoopClock().wall())])
+    world.look(other, [note("working", LoopClock().wall(), name="codex")])
+    await asyncio.sleep(1.0)
+    assert world.agents.told() == {"api": "claude works since 1 s", "web": "codex works since 1 s"}
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    world.look(other, [])
+    await asyncio.sleep(1.0)
+    assert (world.streams[0].closed, world.streams[1].closed) == (True, False)
+    assert world.agents.told() == {}
+    await one.projects.up("api")
+    again = (await one.until("api", Phase.RUNNING)).project
+    asks = note("waiting", LoopClock().wall())
+    world.look(again, [asks])
+    await asyncio.sleep(1.0)
+    world.streams[-1].say(asks)
+    await asyncio.sleep(600.0)
+    assert world.titles == ["api: claude waits for you"]
+    assert world.opened == 3
+
+
+@with_daemon
 async def test_a_box_that_is_taken_down_is_listened_to_no_more(one: Bench) -> None:
     world, project = World(one), await one.launched()
     world.look(project, [note("working", LoopClock().wall())])

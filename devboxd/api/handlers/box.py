@@ -96,8 +96,9 @@ async def boxes(context: Context, asked: wire.BoxesRequest) -> wire.BoxList:
                     forwards=forwards[target],
                 )
             )
+    agents = context.agents.told()
     for box in found:
-        box.agents = context.agents.said(box.project) or None if box.project else None
+        box.agents = agents.get(box.project) if box.project else None
     found.sort(key=lambda box: (box.name, box.id))
     return wire.BoxList(found, conditions, rfc3339(since) if since is not None else None)
 

@@ -56,7 +56,7 @@ class _Box:
     seen: dict[tuple[str, int], float] = field(default_factory=dict)  # since when each is as it was told
     told: float | None = None  # what an earlier daemon told; None: not read yet
     watched: bool = False
-    gone: bool = False  # no hooks are set up any more
+    gone: bool = False  # no hooks are set up any more, or it does not run
     stream: Stream | None = None
     telling: bool = False
     notices: deque[float] = field(
@@ -92,26 +92,38 @@ class Agents:
         found = [(one.name, self._boxes[one.uid].notes) for one in running if one.uid in self._boxes]
         return sorted((name, notes) for name, notes in found if notes)
 
+    def told(self) -> dict[str, str]:
+        """By name of the project what matters most about its agents, in a few words, where there is any."""
+        now = self._shared.time.wall()
+        said = {name: agent.said(notes, now) for name, notes in self.known()}
+        return {name: words for name, words in said.items() if words}
+
     def said(self, name: str) -> str:
-        """What matters most about the agents of a project, in a few words; or nothing."""
-        notes = dict(self.known()).get(name, ())
-        return agent.said(notes, self._shared.time.wall())
+        """What matters most about the agents of one project, in a few words; or nothing."""
+        return self.told().get(name, "")
 
     def looked(self, project: Project, answer: Answer) -> None:
         """The collector has looked. Where hooks are set up, each change is told from then on."""
+        running = {one.project.uid for one in self._fleet.statuses() if one.project.phase is Phase.RUNNING}
+        for uid in self._boxes.keys() - running:
+            self._forget(uid)
         notes = agent.sampled(answer.sample)
         if notes is None:
-            gone = self._boxes.pop(project.uid, None)
-            if gone is not None:
-                gone.gone = True
-                if gone.stream is not None:
-                    gone.stream.close()
+            self._forget(project.uid)
             return
         box = self._boxes.setdefault(project.uid, _Box())
         self._take(project.uid, box, notes)
         if self._changes is not None and not box.watched:
             box.watched = True
             self._shared.tasks.spawn(f"agents {project.uid}", self._watch(self._changes, project.uid, box))
+
+    def _forget(self, uid: str) -> None:
+        """Its box does not run, or has no hooks any more. Who still listens to it ends."""
+        box = self._boxes.pop(uid, None)
+        if box is not None:
+            box.gone = True
+            if box.stream is not None:
+                box.stream.close()
 
     def _take(self, uid: str, box: _Box, notes: tuple[AgentNote, ...]) -> None:
         box.notes = notes
