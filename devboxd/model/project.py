@@ -346,16 +346,17 @@ class Usage(msgspec.Struct, frozen=True):
     limit: str | None = None
 
 
+def to_make(disk: Disk) -> Disk:
+    """The volume to make out of a saved one: as large, as fast and under the same key."""
+    return replace(disk, volume=None, snapshot=None, source=disk.snapshot or disk.source, stored=None)
+
+
 def as_ordered(disks: tuple[Disk, ...], root_gib: int | None, root: str | None) -> tuple[Disk, ...]:
     """The volumes to make, out of those that were saved. ``root_gib`` never makes one smaller."""
     return tuple(
         replace(
-            disk,
+            to_make(disk),
             size_gib=max(disk.size_gib, root_gib or 0) if disk.device == root else disk.size_gib,
-            volume=None,
-            snapshot=None,
-            source=disk.snapshot or disk.source,
-            stored=None,
         )
         for disk in disks
     )

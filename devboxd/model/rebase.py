@@ -19,7 +19,7 @@ from devboxd.errors import BadRequest
 from devboxd.model import tags
 from devboxd.model.change import BRISK
 from devboxd.model.offer import Base, MachineType
-from devboxd.model.project import Boot, Disk, Generation, Phase, Project, Spec, Want
+from devboxd.model.project import Boot, Disk, Generation, Phase, Project, Spec, Want, to_make
 from devboxd.model.seen import LAG, Box, Seen, Volume
 from devboxd.model.step import Attach, MakeVolume, MoveIn, Reach, Step, TakeOff, Wait, Write
 
@@ -109,38 +109,25 @@ def ordered(spec: Spec, head: Generation) -> tuple[tuple[Disk, ...], tuple[str, 
     root, old = spec.boot.root_device, root_of(head)
     disks = []
     for disk in spec.disks:
+        made = to_make(disk)
         if disk.device == root and old is not None:
-            disk = replace(
-                disk,
+            made = replace(
+                made,
                 size_gib=max(disk.size_gib, old.size_gib, spec.root_gib or 0),
                 type=old.type or disk.type,
                 iops=old.iops,
                 throughput=old.throughput,
                 kms=old.kms,
             )
-        disks.append(
-            replace(disk, source=disk.snapshot or disk.source, volume=None, snapshot=None, stored=None)
-        )
+        disks.append(made)
     carried = []
     for disk in head.disks:
         if disk.device == head.boot.root_device:
             continue
-        device = disk.device if _letter(disk.device) not in {_letter(one.device) for one in disks} else None
-        if device is None or device in {one.device for one in disks}:
-            device = (
-                free_device([*(one.device for one in disks), *(one.device for one in head.disks)])
-                or disk.device
-            )
-        disks.append(
-            replace(
-                disk,
-                device=device,
-                source=disk.snapshot or disk.source,
-                volume=None,
-                snapshot=None,
-                stored=None,
-            )
-        )
+        device, taken = disk.device, [one.device for one in disks]
+        if _letter(device) in {_letter(one) for one in taken}:
+            device = free_device([*taken, *(one.device for one in head.disks)]) or device
+        disks.append(replace(to_make(disk), device=device))
         carried.append(device)
     return tuple(disks), tuple(carried)
 
@@ -199,10 +186,14 @@ def moving(seen: Seen, box: Box) -> Step:
     if not seen.reached:
         return Reach(box.id)
     wanted = token(project)
-    copies = [one for one in seen.ec2.volumes if one.rebase == wanted]
-    if not copies:
+    volume = next((one for one in seen.ec2.volumes if one.rebase == wanted), None)
+    if volume is None:
         return MakeVolume(wanted, box.zone, copy_of(disk), tags.of_old_root(project, wanted))
-    volume = copies[0]
+    return _attached(seen, box, volume) or MoveIn(box.id, volume.id, volume.disk.device, wanted)
+
+
+def _attached(seen: Seen, box: Box, volume: Volume) -> Step | None:
+    """(B3) the next thing to do until this copy of the old root is on the box; None: it is."""
     if not volume.is_there or volume.garbage is not None:
         return again(seen, "the copy of the old root came to nothing")
     if volume.state == "creating":
@@ -216,7 +207,7 @@ def moving(seen: Seen, box: Box) -> Step:
         return Attach(volume.id, box.id, device)
     if volume.attachment != "attached":
         return Wait(BRISK, f"the old root is {volume.attachment}")
-    return MoveIn(box.id, volume.id, volume.disk.device, wanted)
+    return None
 
 
 def copy_of(disk: Disk) -> Disk:
