@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +46,14 @@ EXAMPLES = (
     "devboxctl forward api 8080:80",
     "devboxctl doctor api",
 )
+
+_NUMBERS = (
+    ("int range", "a whole number"),
+    ("int", "a whole number"),
+    ("float range", "a number"),
+    ("float", "a number"),
+)
+_EXTRA = re.compile(r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)\.?", re.DOTALL)
 
 app = typer.Typer(
     name="devboxctl",
@@ -135,12 +144,22 @@ def _path(words: list[str]) -> str:
     return " ".join(path)
 
 
+def _in_our_words(message: str) -> str:
+    """What the parser says, without the names of its types."""
+    for named, thing in _NUMBERS:
+        message = message.replace(f" is not a valid {named}.", f" is not {thing}.")
+    if extra := _EXTRA.fullmatch(message):
+        words = extra[1]
+        return f"unexpected extra argument{'s' if ' ' in words else ''}: {words}"
+    return message
+
+
 def _misunderstood(error: Any, words: list[str]) -> int:
     """Say what is wrong with a command line, and where to look."""
     context = getattr(error, "ctx", None)
     if context is not None and hasattr(context.command, "commands") and "--json" in words:
         settings.json = True  # behind a word that names no command, so nobody has read it
     path = context.command_path if context is not None else _path(words)
-    message = str(error.format_message())
+    message = _in_our_words(str(error.format_message()))
     usage = reply.UsageError(message[:1].lower() + message[1:].removesuffix("."), f"{path} --help")
     return reply.show_failure(reply.usage_failure(usage))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 import msgspec
+import typer
 
 from devboxctl.fast import folder, reply
 from devboxctl.options import default_box, is_box_missing_fatal, missing_box, settings
@@ -123,6 +124,15 @@ def chosen(given: str | None) -> str:
     return _pick(boxes().boxes)
 
 
+def agreed(question: str) -> bool:
+    """Ask a person yes or no; the question is broken between words where the terminal is too narrow for it.
+
+    Raises:
+        typer.Abort: neither was said (Ctrl-C, or the end of the input).
+    """
+    return typer.confirm(reply.fitted(f"{printable(question)} [y/N]"), show_default=False, err=True)
+
+
 def _pick(known: list[wire.Box]) -> str:
     """Let a person pick a box by number or by the beginning of its name."""
     if not known:
@@ -137,6 +147,7 @@ def _pick(known: list[wire.Box]) -> str:
         sys.stderr.flush()
         answer = sys.stdin.readline()
         if not answer:
+            sys.stderr.write("\n")
             raise missing_box()
         word = answer.strip()
         if word.isdigit() and 0 < int(word) <= len(known):

@@ -106,7 +106,10 @@ def idle(
     warm: saved and kept stopped for a while; cold: saved and gone; notify: only said. Before anything is deleted you
     are told 14, 7 and 1 days ahead.
     """
-    if not reset and after is warn is then is max_run is lid is delete is None and never is None:
+    is_changed = not (after is warn is then is max_run is lid is delete is None and never is None)
+    if reset and is_changed:
+        raise UsageError("--reset leaves nothing as you say", "first --reset, then what is to be different")
+    if not reset and not is_changed:
         _print(ask.ask(routes.SHOW_IDLE, wire.ProjectName(project)))
         return
     request = wire.IdleChange(

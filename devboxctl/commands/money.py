@@ -82,7 +82,7 @@ def cost(
     """
     if what_if:
         if project is None:
-            raise UsageError("of which project? PROJECT is missing")
+            raise UsageError("of which project? PROJECT is missing", "devboxctl cost PROJECT --what-if …")
         _print_what_if(ask.ask(routes.WHAT_IF, _change(project, what_if)))
         return
     found = ask.ask(routes.COST, wire.CostRequest(project or "", by))

@@ -228,9 +228,7 @@ def up(
                 raise UsageError(
                     f"there is no project {project} yet", f"--launch makes it; or: devboxctl launch {project}"
                 )
-            if not typer.confirm(
-                f"there is no project {project} yet. Launch it with your defaults?", err=True
-            ):
+            if not ask.agreed(f"there is no project {project} yet. Launch it with your defaults?"):
                 return 1
             launch_ = True
     if launch_ and not _is_known(project):
@@ -335,7 +333,7 @@ def rebase(
             what = f"the box of {project} is stopped and saved, and comes back on {onto} with its homes"
             if settings.json or not sys.stdin.isatty():
                 raise UsageError(what, "--yes says that you mean it")
-            if not typer.confirm(f"{what}. Go on?", err=True):
+            if not ask.agreed(f"{what}. Go on?"):
                 show.say("nothing was changed")
                 return 1
     found = ask.ask(routes.REBASE, request, timeout=LOOK)

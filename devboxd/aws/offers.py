@@ -10,7 +10,7 @@ from devboxd.aws.calls import Calls
 from devboxd.aws.look import PAGE, image
 from devboxd.aws.store import plain
 from devboxd.errors import BadRequest, Missing
-from devboxd.model.offer import Base, Ground, MachineType, Parameter, Subnet, is_image_id, where
+from devboxd.model.offer import NAMES, Base, Ground, MachineType, Parameter, Subnet, is_image_id, where
 from devboxd.model.project import Network, Place
 
 TYPES_PAGE: Final = {"PageSize": 100}  # the most (API: DescribeInstanceTypes)
@@ -35,7 +35,10 @@ class OffersApi:
         else:
             found = await self._named(name, architecture)
         if not found:
-            raise BadRequest(f"there is no image {name} for {architecture} in this region")
+            raise BadRequest(
+                f"there is no image {name} for {architecture} in this region",
+                hint=f"an image id, or another one of: {', '.join(NAMES)}",
+            )
         newest = max(found, key=lambda one: str(one.get("CreationDate", "")))
         shown = image(newest)
         if shown.boot.architecture != architecture:

@@ -125,6 +125,13 @@ def test_help_explains_commands_of_groups_too(capsys: Capture) -> None:
         (["ls", "--jsn"], "no such option"),
         (["help", "ls", "x"], "has no commands of its own"),
         (["show", "a", "b"], "unexpected extra argument"),
+        (["show", "a", "b"], "error: unexpected extra argument: b\n"),
+        (["show", "a", "b", "c"], "error: unexpected extra arguments: b c\n"),
+        (["peek", "a", "--lines", "x"], "'x' is not a whole number\n"),
+        (["ping", "a", "--timeout", "x"], "'x' is not a number\n"),
+        (["generations", "show", "a", "x"], "'x' is not a whole number\n"),
+        (["cost", "--what-if", "archived"], "of which project?"),
+        (["idle", "a", "--reset", "--lid", "15m"], "--reset leaves nothing as you say"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
