@@ -69,7 +69,8 @@ def print_table(
     texts = [[text or "-" for text in row] for row in texts]
     kept = list(range(len(headers))) if wide else table.fitting(headers, texts, columns(), dispensable)
     if kept is None:
-        write("".join(line + "\n" for line in table.listed(headers, texts)))
+        under = max(map(table.cells, headers[1:]), default=0) + 2 * table.GAP
+        write("".join(_broken(line, under) + "\n" for line in table.listed(headers, texts)))
         return
     first, *others = table.aligned(headers, texts, kept)
     write("".join(line + "\n" for line in (bold(first), *others)))
@@ -102,7 +103,12 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
         write("".join(f"{name}\t{text}\n" for name, text in shown))
         return
     width = max((len(name) for name, _ in shown), default=0)
-    write("".join(f"{name:<{width}}  {text}\n" for name, text in shown))
+    write("".join(_broken(f"{name:<{width}}  {text}", width + table.GAP) + "\n" for name, text in shown))
+
+
+def _broken(line: str, under: int) -> str:
+    """A line of names and texts, broken between words; the text goes on below itself where there is room for that."""
+    return reply.fitted(line, " " * (under if columns() > 2 * under + 20 else table.GAP), descriptor=1)
 
 
 def cell(value: object) -> str:

@@ -16,6 +16,9 @@ from devboxd.api import client, routes, wire
 DOCTOR = 180.0  # seconds for all checks
 
 
+TIMES = ("launched", "since", "saved", "deletes")  # of a box
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     look, account = grammar.LOOK, grammar.ACCOUNT
@@ -130,7 +133,10 @@ def show_box(
     plain = show.plain(found)
     show.print_fields(
         [
-            (name.replace("_", " "), field(plain, name))
+            (
+                name.replace("_", " "),
+                show.moment(plain[name]) if plain[name] and name in TIMES else field(plain, name),
+            )
             for name in found.__struct_fields__
             if name not in ("tags", "bridges")
         ]

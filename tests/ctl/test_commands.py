@@ -192,6 +192,34 @@ def test_ls_on_a_terminal_is_a_table(daemon: FakeDaemon) -> None:
     assert b"\x1b]0;" not in tty.screen
 
 
+def on_a_terminal(words: list[str], columns: int) -> list[str]:
+    """The lines of the screen."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    with Tty(words, {**environment, "NO_COLOR": "1"}, size=(columns, 60)) as tty:
+        assert tty.wait() == 0
+    return [line.rstrip() for line in tty.screen.decode().split("\r\n")]
+
+
+def test_a_narrow_terminal_shows_one_thing_with_no_word_cut(daemon: FakeDaemon) -> None:
+    daemon.routes["GET boxes/gpu"] = {
+        **GPU,
+        "launched": "2026-11-26T19:52:32.000Z",
+        "base": "debian-13",
+        "next": "devboxctl terminate gpu saves it, and lets its instance go",
+    }
+    lines = on_a_terminal(["show", "gpu"], 40)
+    assert max(map(len, lines)) <= 40
+    at = lines.index("next")
+    assert lines[at + 1 : at + 3] == ["  devboxctl terminate gpu saves it, and", "  lets its instance go"]
+    wider = on_a_terminal(["show", "gpu"], 50)
+    at = wider.index("next        devboxctl terminate gpu saves it, and")
+    assert wider[at + 1] == "            lets its instance go", "below itself, where there is room"
+    assert any(line.split() == ["base", "debian-13"] for line in lines)
+    (launched,) = [line.split()[1:] for line in lines if line.startswith("launched")]
+    assert len(launched) == 2, "a day and a time of this machine's clock, as everywhere"
+    assert "T" not in "".join(launched)
+
+
 LONG = {
     "name": "a-box-with-a-long-name",
     "id": "i-0123456789abcdef0",
