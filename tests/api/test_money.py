@@ -92,7 +92,7 @@ async def test_what_if(server: Server) -> None:
     found = await get(server, "/v1/projects/paid/what-if?type=t4g.medium&hours=100")
     assert found["then"] == "4.34"
     assert found["saves"] == f"{float(found['now']) - 4.34:.2f}"
-    for query in ("", "?down=asleep", "?hours=-1", "?hours=1e9"):
+    for query in ("", "?down=asleep", "?hours=-1", "?hours=1e9", "?hours=745"):
         await get(server, "/v1/projects/paid/what-if" + query, 400)
     await get(server, "/v1/projects/other/what-if?down=stopped", 404)
 

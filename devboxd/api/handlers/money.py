@@ -15,6 +15,7 @@ from devboxd.model.price import Wanted, matching
 
 BY = ("project", "owner", "day")
 DOWN = ("", "stopped", "archived")
+MONTH_MOST = 31 * 24  # hours
 
 
 @answers(routes.COST)
@@ -35,6 +36,8 @@ async def what_if(context: Context, asked: wire.WhatIfRequest) -> wire.WhatIf:
     if not (asked.type or asked.hours or asked.down):
         raise BadRequest("nothing was asked for", hint="name a type, hours a month, stopped or archived")
     hours = Decimal(asked.hours) if asked.hours is not None else None
+    if hours is not None and hours > MONTH_MOST:
+        raise BadRequest(f"no month has {asked.hours} hours", hint=f"{MONTH_MOST} at most, as 176h or 8x22")
     found = await context.money.what_if(asked.project, Otherwise(asked.type, hours, asked.down))
     now, then = found.now.total, found.then.total
     unknown = list(dict.fromkeys([*found.now.unknown, *found.then.unknown]))
