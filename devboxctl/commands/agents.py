@@ -12,6 +12,7 @@ from devboxctl.options import default_box, settings
 from devboxd.api import routes, wire
 
 ASK: Final = 75.0  # seconds
+SET_UP: Final = "is set up"  # what the program on the box says of a file
 
 
 def add_to(app: typer.Typer) -> None:
@@ -114,7 +115,10 @@ def status(
             ("box", "agent", "state", "since", "session", "says"), rows, dispensable=("says", "session")
         )
     elif show.is_terminal():
-        show.say("no agent says anything of itself; devboxctl agent setup BOX installs the hooks for it")
+        if found.files and all(one.said == SET_UP for one in found.files):
+            show.say("no agent says anything of itself: they read their hooks when they start")
+        else:
+            show.say("no agent says anything of itself; devboxctl agent setup BOX installs the hooks for it")
 
 
 def _print_files(found: wire.AgentReport, verb: str) -> None:
