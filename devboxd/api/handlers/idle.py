@@ -147,7 +147,7 @@ def _view(found: IdleView) -> wire.Idle:
         view.why, view.watchdog = str(moment.decision["why"]), moment.answer.timer
         view.evidence = [wire.Evidence(*row) for row in moment.rows]
         view.laptops = _laptops(state)
-        if (lid := moment.unattended) is not None:
+        if policy.lid is not None and (lid := moment.unattended) is not None:  # not of a look before
             view.lid_stops, view.lid_why = _time(lid["at"]), str(lid["why"])
             if not moment.answer.timer:
                 view.lid_stops, view.lid_why = None, "the box has no watchdog, which would stop it"
