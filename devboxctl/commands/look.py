@@ -217,7 +217,8 @@ def events(
         if settings.json:
             show.print_json(event, line=True)
         else:
-            box = f"{event.box}: " if event.box else ""
+            is_said = not event.box or event.text.startswith(f"{event.box}: ")  # notices begin with it
+            box = "" if is_said else f"{event.box}: "
             when, kind, text = map(show.cell, (show.moment(event.time), event.kind, box + event.text))
             if show.is_terminal():
                 show.write_line(f"{when}  {kind:<14}  {text}", " " * 6)

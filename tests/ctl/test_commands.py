@@ -870,3 +870,12 @@ def test_help_and_version_need_no_daemon(home: Path, capsys: Capture) -> None:
     assert run(["version", "--json"]) == 0
     assert run(["forward", "--help"]) == 0
     assert "[LOCAL:][HOST:]PORT" in capsys.readouterr().out
+
+
+def test_an_event_names_its_box_once(daemon: FakeDaemon, capsys: Capture) -> None:
+    event = {"time": "2026-11-26T19:52:32Z", "kind": "agent", "box": "gpu"}
+    texts = ["gpu: claude waits for you", "claude waits for you", "gpu-2: claude waits for you"]
+    daemon.routes["GET events"] = [{**event, "sequence": at, "text": text} for at, text in enumerate(texts)]
+    assert run(["events"]) == 0
+    said = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["gpu: claude waits for you"] * 2 + ["gpu: gpu-2: claude waits for you"]
