@@ -35,15 +35,13 @@ class BillFiles:
             return None
         return found if found.owner == owner else None
 
-    def save(self, billed: Billed) -> bool:
-        """Keep it; says whether that could be done."""
+    def save(self, billed: Billed) -> None:
+        """Keep it. What can not be kept is asked for again by the next daemon."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(self._path(billed.owner), msgspec.json.encode(billed))
         except OSError as error:
             log.warning("the bill can not be kept: %s", error)
-            return False
-        return True
 
     def _path(self, owner: str) -> Path:
         return self.folder / f"billed-{hashlib.sha256(owner.encode()).hexdigest()[:16]}.json"

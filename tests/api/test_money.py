@@ -162,8 +162,7 @@ async def test_what_aws_has_billed_stands_beside_what_we_count(server: Server) -
         def read(self, owner: str) -> Billed:
             return Billed(owner, *span, now, Decimal("12.34"), {"paid": Decimal("2.5")})
 
-        def save(self, billed: Billed) -> bool:
-            return True
+        def save(self, billed: Billed) -> None: ...
 
     class Nobody:
         async def billed(self, *_: object) -> Billed:

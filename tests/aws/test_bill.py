@@ -199,11 +199,13 @@ async def test_a_refusal_is_not_asked_again_on_that_day(tmp_path: Path) -> None:
     await shared.tasks.stop()
 
 
-def test_a_file_that_is_none_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+def test_a_file_that_is_none_is_as_if_it_were_not_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     files = BillFiles(tmp_path / "bills")
     assert files.read("me") is None
     kept = Billed("me", BEGIN, END, NOW, Decimal("1.10"), {"api": Decimal("1.10")})
-    assert files.save(kept)
+    files.save(kept)
     assert files.read("me") == kept
     assert files.read("you") is None
     (path,) = (tmp_path / "bills").iterdir()
@@ -212,4 +214,6 @@ def test_a_file_that_is_none_is_as_if_it_were_not_there(tmp_path: Path) -> None:
         path.write_text(text)
         assert files.read("me") is None
     (tmp_path / "file").write_text("")
-    assert not BillFiles(tmp_path / "file").save(kept)
+    assert "can not be kept" not in caplog.text
+    BillFiles(tmp_path / "file").save(kept)
+    assert "the bill can not be kept" in caplog.text
