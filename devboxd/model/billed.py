@@ -11,9 +11,8 @@ from typing import Final
 
 import msgspec
 
-from devboxd.model.cost import day_begins, month_bounds
+from devboxd.model.cost import DAY, day_begins, month_bounds
 
-DAY: Final = 86400.0
 NOTABLE: Final = Decimal("0.50")  # dollars that we count, above which it is said that AWS shows nothing
 
 

@@ -1,9 +1,10 @@
 """When an archived project that nobody uses is deleted, where its policy says so at all.
 
 Slow on purpose. Somebody has to have been told at fourteen, seven and one days before, each time so long ahead: a
-warning that comes late moves the end away. Then a day has to go by, of which a daemon was awake for hours: a clock that
-jumps brings nothing nearer than the next warning. Whatever anybody does with the project begins all of it anew, and so
-does a clock that is found to have gone back.
+warning that comes late moves the end away. The last day begins at the look after the last warning, and daemons have to
+be awake, and look, for six hours of it: a clock that jumps ahead brings the next warning nearer, and in the last day the
+end, but not before those hours are over. Whatever anybody does with the project begins all of it anew, and so do a clock
+that is found to have gone back, a policy that deletes later, and an end that is three months past.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from devboxd.model.cost import DAY
 from devboxd.model.idle import span
-from devboxd.model.idle_note import Disuse, IdleNotes
+from devboxd.model.idle_note import DisuseNote, IdleNotes
 from devboxd.model.idle_policy import utc
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import Phase, Project, Want
 from devboxd.model.retention import is_spent, is_unwanted_image, is_unwanted_snapshot
 from devboxd.model.seen import Seen
 
-DAY: Final = 86400.0
 LEVELS: Final = (14, 7, 1)  # days before the end at which somebody is told
 FORGOTTEN: Final = 90 * DAY  # seconds after the end that was told, after which nobody remembers that it was
 WATCHED: Final = 6 * 3600.0  # seconds that daemons were awake in the last day, and looked
@@ -44,7 +45,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     do: Do
     at: float
-    after: Disuse
+    after: DisuseNote
     days: int = 0
 
 
@@ -106,7 +107,7 @@ def stray(seen: Seen) -> str:
     return f"{found[0]} belongs to it, and is in no generation (devboxctl gc)" if found else ""
 
 
-def judge(known: Disuse | None, used: float, delete: float, now: float, awake: float = 0.0) -> Verdict:
+def judge(known: DisuseNote | None, used: float, delete: float, now: float, awake: float = 0.0) -> Verdict:
     """What is due for a project that nothing keeps.
 
     Args:
@@ -115,11 +116,11 @@ def judge(known: Disuse | None, used: float, delete: float, now: float, awake: f
         delete: seconds without use after which it goes.
         awake: seconds since this daemon's last look, as far as the machine was awake.
     """
-    state = known if known is not None and _fits(known, used, now) else Disuse(used)
+    state = known if known is not None and _fits(known, used, now) else DisuseNote(used)
     if now < used + delete - LEVELS[0] * DAY:
-        return Verdict(Do.REST, used + delete, Disuse(used))  # the time was made longer
+        return Verdict(Do.REST, used + delete, DisuseNote(used))  # the time was made longer
     if state.due is not None and now > _end(state, delete) + FORGOTTEN:
-        state = Disuse(used)  # no daemon ran for months, or something forbade it
+        state = DisuseNote(used)  # no daemon ran for months, or something forbade it
     at = _end(state, delete)
     if len(state.told) < len(LEVELS):
         days = LEVELS[len(state.told)]
@@ -144,12 +145,12 @@ def may_tell(told: float | None, now: float) -> bool:
     return told is None or now - told >= DAY
 
 
-def _fits(known: Disuse, used: float, now: float) -> bool:
+def _fits(known: DisuseNote, used: float, now: float) -> bool:
     """Whether what was written down is of this time without use, and not of a clock that was wrong."""
     return known.used == used and used <= now and all(at <= now for at in (*known.told, known.due or 0.0))
 
 
-def _end(state: Disuse, delete: float) -> float:
+def _end(state: DisuseNote, delete: float) -> float:
     """The earliest end: each warning gives as many days as it says, and the last look one more."""
     warned = [at + days * DAY for at, days in zip(state.told, LEVELS, strict=False)]
     return max([state.used + delete, *warned, *([state.due + DAY] if state.due is not None else [])])

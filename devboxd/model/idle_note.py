@@ -45,7 +45,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     unsaved: tuple[str, ...] = ()  # git work that was on the box only
 
 
-class Disuse(msgspec.Struct, frozen=True, omit_defaults=True):
+class DisuseNote(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far an archived project is on its way to be deleted, see ``model.disuse``. Unix seconds.
 
     ``used``: when it was used last; ``told``: when each of the warnings reached somebody; ``due``: when its last day began;
@@ -72,7 +72,7 @@ class IdleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
     seen: float = 0.0
     shown: float = 0.0
     kept: float = 0.0
-    disuse: Disuse | None = None
+    disuse: DisuseNote | None = None
     agents: float = 0.0
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from devboxd.model import rebase, tags
 from devboxd.model.change import BRISK
+from devboxd.model.cost import DAY
 from devboxd.model.ledger import Ledger
 from devboxd.model.probe import is_probe
 from devboxd.model.project import Generation, GenerationState, Phase, Policy, Project, Quality, read_token
@@ -32,7 +33,6 @@ from devboxd.model.step import (
     Write,
 )
 
-DAY: Final = 86400.0
 NEVER_FEWER: Final = 2  # generations
 GONE_AFTER: Final = 60.0  # seconds of looking at nothing before the rows of a deleted project are dropped
 _UNDONE: Final = ("pending", "transient")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from devboxd.control.base.needs import Deadman
-from devboxd.control.lifecycle.disuse import Disuse
+from devboxd.control.lifecycle.disuse import DisuseLoop
 from devboxd.control.lifecycle.idle import Idle
 from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.model.idle import decide, empty, judge, signed, warn
@@ -144,7 +144,7 @@ def disuse(
     told: list[tuple[float, str]] | None = None,
     reaches: Callable[[], bool] = lambda: True,
     disputed: Callable[[], str] = lambda: "",
-) -> Disuse:
+) -> DisuseLoop:
     """The driver that deletes what nobody uses; its loop is not started. ``told``: its notices, with their time."""
 
     async def reached(title: str, text: str) -> bool:
@@ -155,7 +155,7 @@ def disuse(
     async def budget(uid: str) -> str:
         return disputed()
 
-    return Disuse(
+    return DisuseLoop(
         one.shared,
         one.projects,
         IdleBook(one.book),

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from devboxd.control.lifecycle.disuse import Disuse
+from devboxd.control.lifecycle.disuse import DisuseLoop
 from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.errors import Unreachable, WrongState
-from devboxd.model.disuse import DAY
+from devboxd.model.cost import DAY
 from devboxd.model.idle_policy import IdlePolicy
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import Phase, Want
@@ -35,7 +35,7 @@ class Calendar:
         one.shared.time.wall = lambda: self.clock.wall() + self.ahead
         one.shared.time.monotonic = lambda: self.clock.monotonic() + self.ahead - self.slept
 
-    async def days(self, driver: Disuse, count: float, *, every: float = HOUR) -> None:
+    async def days(self, driver: DisuseLoop, count: float, *, every: float = HOUR) -> None:
         """Look at every hour of so many days."""
         end = self.ahead + count * DAY
         while self.ahead < end:

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from devboxd.errors import BadRequest
 from devboxd.model import idle_policy, lease, wish
+from devboxd.model.cost import DAY
 from devboxd.model.disuse import (
-    DAY,
     LEVELS,
     WATCHED,
     Do,
@@ -24,7 +24,7 @@ from devboxd.model.disuse import (
     may_tell,
     said,
 )
-from devboxd.model.idle_note import Disuse, IdleNotes, used
+from devboxd.model.idle_note import DisuseNote, IdleNotes, used
 from devboxd.model.idle_policy import IdlePolicy
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import GenerationState, Phase, Project, Want
@@ -37,7 +37,7 @@ Happened = list[tuple[float, Do, int]]  # when, what, and days of a warning
 
 
 def looks(
-    hours: list[tuple[float, float]], *, delete: float = DELETE, start: Disuse | None = None
+    hours: list[tuple[float, float]], *, delete: float = DELETE, start: DisuseNote | None = None
 ) -> Happened:
     """What happens at looks: ``(wall clock since the last use, seconds awake since the last look)``."""
     known = start
@@ -94,7 +94,7 @@ def test_each_warning_gives_the_days_that_it_says_also_where_looks_are_rare() ->
 
 
 def test_the_last_day_counts_only_where_a_daemon_was_awake() -> None:
-    told = Disuse(USED, tuple(USED + at * DAY for at in (76, 83, 89)))
+    told = DisuseNote(USED, tuple(USED + at * DAY for at in (76, 83, 89)))
     asleep = looks(every(HOUR, 89.1 * DAY, 120 * DAY, awake=0.0), start=told)
     assert asleep == []
     (found,) = looks(every(HOUR, 89.1 * DAY, 120 * DAY, awake=HOUR / 8), start=told)
@@ -119,7 +119,7 @@ def test_a_clock_that_jumps_ahead_deletes_nothing_by_that(jump: float, after: fl
 
 
 def test_a_clock_that_goes_back_begins_anew() -> None:
-    told = Disuse(USED, (USED + 76 * DAY, USED + 83 * DAY, USED + 89 * DAY), USED + 89.1 * DAY, WATCHED)
+    told = DisuseNote(USED, (USED + 76 * DAY, USED + 83 * DAY, USED + 89 * DAY), USED + 89.1 * DAY, WATCHED)
     verdict = judge(told, USED, DELETE, USED + 80 * DAY)
     assert (verdict.do, len(verdict.after.told), verdict.after.due) == (Do.TELL, 1, None)
     assert judge(told, USED, DELETE, USED - DAY).do is Do.REST
@@ -128,19 +128,19 @@ def test_a_clock_that_goes_back_begins_anew() -> None:
 def test_an_end_that_was_told_half_a_year_ago_is_told_anew() -> None:
     """The daemon was off, or something forbade it: nobody remembers a warning of that time."""
     warned = (USED + 76 * DAY, USED + 83 * DAY, USED + 89 * DAY)
-    told = Disuse(USED, warned, USED + 89.1 * DAY, WATCHED)
+    told = DisuseNote(USED, warned, USED + 89.1 * DAY, WATCHED)
     assert judge(told, USED, DELETE, USED + 170 * DAY).do is Do.DELETE
     verdict = judge(told, USED, DELETE, USED + 270 * DAY)
     assert (verdict.do, verdict.days, verdict.at) == (Do.TELL, 14, USED + 284 * DAY)
-    assert verdict.after == Disuse(USED, (USED + 270 * DAY,))
+    assert verdict.after == DisuseNote(USED, (USED + 270 * DAY,))
 
 
 def test_use_and_a_longer_time_begin_anew() -> None:
-    told = Disuse(USED, (USED + 76 * DAY, USED + 83 * DAY, USED + 89 * DAY), USED + 89.1 * DAY, WATCHED)
+    told = DisuseNote(USED, (USED + 76 * DAY, USED + 83 * DAY, USED + 89 * DAY), USED + 89.1 * DAY, WATCHED)
     at = USED + 91 * DAY
     assert judge(told, USED, DELETE, at).do is Do.DELETE
     assert judge(told, USED + 60.0, DELETE, at).do is Do.TELL
-    assert judge(told, USED, 2 * DELETE, at).after == Disuse(USED)
+    assert judge(told, USED, 2 * DELETE, at).after == DisuseNote(USED)
     assert used(IdleNotes(disuse=told), at) == IdleNotes(kept=at)
 
 
@@ -155,7 +155,7 @@ def test_whatever_the_clock_does_three_warnings_come_first_each_so_long_ahead(
     steps: list[tuple[float, float, bool]], delete: float
 ) -> None:
     """By the clocks that the looks have read: steps of it, seconds awake, and whether a notice reached somebody."""
-    known: Disuse | None = None
+    known: DisuseNote | None = None
     now, told = USED, list[float]()
     for step, awake, reached in steps:
         now += step

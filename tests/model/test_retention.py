@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from devboxd.model.cost import DAY
 from devboxd.model.project import GenerationState, Phase, Policy, Quality, Want
-from devboxd.model.retention import DAY, kept
+from devboxd.model.retention import kept
 from devboxd.model.step import DropImage, DropSnapshot, DropVolume, Erase, Release, Tag, Wait, Write
 from tests.model.scenes import (
     AT,

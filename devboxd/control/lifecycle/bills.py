@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from devboxd.control.base.needs import BillFiles, BillLists
 from devboxd.control.base.shared import Shared
@@ -13,8 +12,7 @@ from devboxd.errors import DevboxError
 from devboxd.model import billed
 from devboxd.model.billed import Billed
 from devboxd.model.box import Account
-
-DAY: Final = 86400.0
+from devboxd.model.cost import DAY
 
 
 @dataclass(slots=True)

@@ -21,7 +21,8 @@ from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import Conflict, DevboxError
 from devboxd.model import disuse, idle_note
-from devboxd.model.disuse import DAY, LEVELS, Do, Verdict
+from devboxd.model.cost import DAY
+from devboxd.model.disuse import LEVELS, Do, Verdict
 from devboxd.model.idle import span
 from devboxd.model.idle_note import Decision, Did, IdleNotes
 from devboxd.model.idle_policy import IdlePolicy, utc
@@ -54,7 +55,7 @@ class _Looked:
     now: float
 
 
-class Disuse:
+class DisuseLoop:
     """The loop. ``policy``: the one in force; ``disputed``: why a budget speaks against it, empty where none does."""
 
     def __init__(
@@ -103,7 +104,11 @@ class Disuse:
             await asyncio.sleep(EVERY if settled else SETTLE)
 
     async def look(self, *, acts: bool = True) -> None:
-        """Look at every project once. Without ``acts`` nothing is told and nothing is deleted."""
+        """Look at every project once. Without ``acts`` nothing is told and nothing is deleted.
+
+        Also then it is written down when a project was used last, and that what was told counts no more where something
+        keeps it.
+        """
         try:
             found = await self._projects.all()
         except DevboxError:

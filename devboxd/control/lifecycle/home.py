@@ -18,7 +18,7 @@ from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.budgets import Keeper
-from devboxd.control.lifecycle.disuse import Disuse, Reached
+from devboxd.control.lifecycle.disuse import DisuseLoop, Reached
 from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idle import Idle
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
@@ -108,7 +108,7 @@ class Lifecycle:
             seen=self._seen,
             me=me,
         )
-        self._disuse = Disuse(
+        self._disuse = DisuseLoop(
             shared,
             self.projects,
             self._watcher.book,

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from devboxd.control.base.shared import Shared
-from devboxd.control.lifecycle.disuse import Ahead, Disuse
+from devboxd.control.lifecycle.disuse import Ahead, DisuseLoop
 from devboxd.control.lifecycle.idle import Idle, Moment
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import DevboxError, WrongState
@@ -44,7 +44,7 @@ class IdleVerbs:
         shared: Shared,
         projects: Projects,
         watcher: Idle,
-        disuse: Disuse,
+        disuse: DisuseLoop,
         *,
         short_id: Callable[[], str],
         who: str,
