@@ -390,6 +390,7 @@ async def _run(
             await ending.begun.wait()
             if ending.link is not None or (notifier.slots and not ending.is_final):
                 await let_in_no_more()  # there is a next daemon: new clients are its own
+                await daemon.settle()
                 ending.pack(daemon)
             if ending.is_for(notifier) and ending.left is not None and not notifier.leave(*ending.left):
                 log.error("the service manager did not take what was left for the next daemon: it is cut")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -27,7 +28,7 @@ from devboxd.control.connect.forwards import Forwards
 from devboxd.control.connect.handing import Estate, Inheritance, Resumed, carried
 from devboxd.control.connect.hooks import Hooks
 from devboxd.control.connect.panes import Panes
-from devboxd.control.connect.parcel import Command, Left, Packing, Piece, Rest
+from devboxd.control.connect.parcel import Command, Left, Opening, Packing, Piece, Rest
 from devboxd.control.connect.ping import Pinged, ping, ping_bridge
 from devboxd.control.connect.pool import IDLE_AFTER
 from devboxd.control.connect.pools import Pools
@@ -45,10 +46,12 @@ from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config
 from devboxd.model.identity import Identity
+from devboxd.model.loose import Loose
 from devboxd.model.states import InstanceState
 from devboxd.model.terminal import Leaving
 from devboxd.text import one_line
 
+SETTLES: Final = 100  # turns of the loop that a connection which is being accepted has, before it is cut
 AGENTS_WAIT: Final = 60.0  # seconds for the stream of a box's agents to open
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -132,6 +135,14 @@ class Daemon:
         self.shared.tasks.spawn("warm ports", self.pools.keep_warm())
         return resumed
 
+    async def settle(self) -> None:
+        """Before ``leave``: accept nothing more, and have what was accepted come to where it can be handed over."""
+        for _ in range(SETTLES):
+            is_quiet = self.forwards.pause()
+            await asyncio.sleep(0)  # what was accepted begins to be served
+            if is_quiet:
+                return
+
     def leave(self) -> Left:
         """Leave to another daemon what can be, here and now; ``stop`` after this."""
         packing = Packing()
@@ -170,7 +181,7 @@ class Daemon:
         """Take up one client. None: it is seen to, or it could not be."""
         inheritance = estate.inheritance
         loose = estate.loose(piece.client)
-        stream = None if isinstance(piece, Rest) else estate.stream(piece.stream)
+        stream = None if isinstance(piece, Rest | Opening) else estate.stream(piece.stream)
         control = estate.stream(piece.control) if isinstance(piece, Command) else None
 
         def give_up() -> None:
@@ -186,6 +197,9 @@ class Daemon:
             if isinstance(piece, Rest):
                 inheritance.kept += 1
                 return Resumed("rest of a client", loose, None, lambda: None, None)
+            if isinstance(piece, Opening):
+                await self._begin(piece, loose, inheritance)
+                return None
             if stream is None:
                 inheritance.lose("its stream did not come", loose.descriptor)
                 return None
@@ -213,6 +227,20 @@ class Daemon:
         else:
             self.shared.tasks.spawn("connection of another daemon", self._carry(connection, stream))
         return None
+
+    async def _begin(self, piece: Opening, loose: Loose, inheritance: Inheritance) -> None:
+        """Serve a connection that waited for its stream."""
+        forward = self.forwards.of(piece.forward)
+        if forward is None or forward.is_removed:
+            inheritance.lose("its forward is not there any more", loose.descriptor)
+            return
+        try:
+            connection = await self._listeners.resumed(loose)
+        except OSError as error:
+            inheritance.lose(str(error))
+            return
+        inheritance.kept += 1
+        forward.begin(connection)
 
     async def _carry(self, connection: LocalConnection, stream: BridgeStream) -> None:
         """A connection of the daemon before us that no forward of ours has."""

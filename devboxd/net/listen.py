@@ -97,6 +97,8 @@ class Listener:
         self._file = _identity(path) if path is not None else None
         self._room = ROOM
         self._closed = False
+        self._paused = False
+        self._accepting = False
         self._waiting: asyncio.Future[None] | None = None
         for one in self.sockets:
             one.setblocking(False)
@@ -110,6 +112,11 @@ class Listener:
     def is_closed(self) -> bool:
         """Whether it listens no more."""
         return self._closed
+
+    def pause(self) -> bool:
+        """Accept nothing more until it is closed: who connects waits. Whether nothing is being accepted now."""
+        self._paused = True
+        return not self._accepting
 
     def leave_to_another(self) -> list[int]:
         """Stop listening here, and leave the bound sockets to another process: who connects waits for it.
@@ -147,6 +154,8 @@ class Listener:
         """
         while True:
             await self._room.wait()
+            if self._paused and not self._closed:
+                await self._woken()
             if self._closed:
                 raise ListenerClosed(self.address if self.path else "closed")
             for one in self.sockets:
@@ -159,6 +168,7 @@ class Listener:
                         self._room.ran_out()
                     continue  # else: the peer gave up while it was waiting
                 self._room.seen(accepted.fileno())
+                self._accepting = True
                 try:
                     return await _connection(accepted, address)
                 except OSError:  # reset before we looked (macOS: EINVAL): the next ones are none the worse
@@ -166,7 +176,12 @@ class Listener:
                 except BaseException:
                     accepted.close()
                     raise
-            await self._readable()
+                finally:
+                    self._accepting = False
+                if self._paused:
+                    break
+            else:
+                await self._readable()
 
     def close(self) -> None:
         """Stop listening. Connections that were accepted live on."""
@@ -190,6 +205,14 @@ class Listener:
             await waiting
         finally:
             self._stop_watching()
+            self._waiting = None
+
+    async def _woken(self) -> None:
+        """Wait until it is closed."""
+        self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiting
+        finally:
             self._waiting = None
 
     def _stop_watching(self) -> None:

@@ -216,6 +216,34 @@ def test_connections_of_other_kinds_of_forwards_go_on(world: World) -> None:
         client.wait(20)
 
 
+def test_a_connection_that_waits_for_its_stream_gets_one_of_the_new_daemon(world: World) -> None:
+    """It was accepted, and nothing answers on the box yet: nobody sees a reset for that."""
+    with socket.socket() as server, contextlib.ExitStack() as held:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        first = [held.enter_context(socket.socket()) for _ in range(2)]
+        for one in first:  # no more get in until somebody accepts them
+            one.setblocking(False)
+            one.connect_ex(server.getsockname())
+        [address] = world.forward(f"0:{server.getsockname()[1]}")
+        connection = held.enter_context(socket.create_connection(address, 30))
+        connection.sendall(b"early words")
+        until(lambda: world.json("forward", "ls")["forwards"][0]["connections"], "it was accepted")
+        for _ in range(2):
+            assert "1 connection or command went on" in restart(world)
+        for one in first:
+            one.close()
+        words = b""
+        while not words:  # what the first ones, and a stream of an earlier daemon, have left is empty
+            one = held.enter_context(server.accept()[0])
+            one.settimeout(30)
+            with contextlib.suppress(ConnectionError):
+                words = one.recv(100)
+        assert words == b"early words"
+        one.sendall(b"answer")
+        assert connection.recv(100) == b"answer"
+
+
 @pytest.mark.parametrize("words", [("proxy", "api"), ("exec", "api", "--", "python3", "-c", BY_PIPES)])
 def test_what_goes_through_a_programs_pipes_goes_on(world: World, words: tuple[str, ...]) -> None:
     """The stream of ``ssh`` without a descriptor, and a command with a long input and output, and its status."""

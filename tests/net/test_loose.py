@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from devboxd.errors import ListenerClosed
 from devboxd.model.loose import Loose
 from devboxd.net.listen import Connection, Listeners, listen_tcp, listen_unix
 from devboxd.net.loose import Tail
@@ -161,6 +162,31 @@ async def test_a_listener_that_is_left_refuses_nobody_and_keeps_its_file(tmp_pat
         assert listener.is_closed
         with socket.socket(family) as client:
             client.connect(address)
+            for descriptor in descriptors:
+                with socket.socket(fileno=descriptor) as again:
+                    again.settimeout(5)
+                    again.accept()[0].close()
+
+
+async def test_a_listener_that_is_paused_gives_out_what_it_accepted_and_nothing_more(tmp_path: Path) -> None:
+    """Who connects before is served here, who connects later by whoever the sockets are left to."""
+    for listener in (await listen_tcp(), listen_unix(tmp_path / "p")):
+        address, family = listener.sockets[0].getsockname(), listener.sockets[0].family
+        with socket.socket(family) as early, socket.socket(family) as late:
+            early.connect(address)
+            accepting = asyncio.ensure_future(listener.accept())  # noqa: TID251 - awaited below
+            await asyncio.sleep(0)
+            assert not listener.pause(), "it is in the middle of it"
+            late.connect(address)
+            connection = await accepting
+            assert listener.pause()
+            connection.reset()
+            waiting = asyncio.ensure_future(listener.accept())  # noqa: TID251 - awaited below
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            descriptors = listener.leave_to_another()
+            with pytest.raises(ListenerClosed):
+                await waiting
             for descriptor in descriptors:
                 with socket.socket(fileno=descriptor) as again:
                     again.settimeout(5)

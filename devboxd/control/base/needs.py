@@ -176,6 +176,9 @@ class Listener(Protocol):
     async def accept(self) -> LocalConnection:
         """Raises ``ListenerClosed``."""
 
+    def pause(self) -> bool:
+        """Accept nothing more until it is closed: who connects waits. Whether nothing is being accepted now."""
+
     def leave_to_another(self) -> Sequence[int]:
         """Stop listening, and leave the sockets to another process: their descriptors. Raises OSError."""
 

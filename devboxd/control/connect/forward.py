@@ -16,7 +16,7 @@ import msgspec
 from devboxd.control.base.needs import Listener, Listeners, LocalConnection
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
-from devboxd.control.connect.handing import carried
+from devboxd.control.connect.handing import carried, opening
 from devboxd.control.connect.pool import PortPool
 from devboxd.control.connect.port import PortTarget
 from devboxd.control.connect.socks import OK, Buffered, SocksError, accept, answer_to, reply
@@ -120,6 +120,10 @@ class Forward:
         """Whether it was stopped; for good."""
         return self._removed
 
+    def pause(self) -> bool:
+        """Accept nothing more. Whether nothing is being accepted now."""
+        return self._listener is None or self._removed or self._listener.pause()
+
     def leave_listener(self) -> Sequence[int]:
         """Leave the bound local end to another daemon: its descriptors; none where that cannot be."""
         if self._listener is None or self._removed:
@@ -175,16 +179,21 @@ class Forward:
                 connection = await listener.accept()
             except ListenerClosed:
                 return
-            self.total += 1
-            serve = self._serve_socks if self.spec.dynamic else self._serve
-            self._tasks.spawn(f"connection {self.total}", serve(connection))
+            self.begin(connection)
+
+    def begin(self, connection: LocalConnection) -> None:
+        """Serve a connection that was accepted here, by us or by the daemon before us."""
+        self.total += 1
+        serve = self._serve_socks if self.spec.dynamic else self._serve
+        self._tasks.spawn(f"connection {self.total}", serve(connection))
 
     async def _serve(self, connection: LocalConnection) -> None:
         self._open += 1
         try:
             assert self._pool is not None
             try:
-                stream = await self._connect(self._pool, connection)
+                with opening(self._shared.handing, connection, self.id):
+                    stream = await self._connect(self._pool, connection)
             except TimeoutError:
                 connection.reset()
                 return

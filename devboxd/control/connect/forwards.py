@@ -247,6 +247,14 @@ class Forwards:
                 facts += [mirror.facts() for _, mirror in sorted(forward.forwards.items())]
         return facts + [facts_of(lost) for lost in self._memory.unusable]
 
+    def pause(self) -> bool:
+        """Accept nothing more where the local end can be left to another daemon. Whether nothing is being accepted now."""
+        is_quiet = True
+        for one in self._all.values():
+            if isinstance(one, Forward) and one.id not in self._ephemeral:
+                is_quiet = one.pause() and is_quiet
+        return is_quiet
+
     def leave_listeners(self) -> dict[str, Sequence[int]]:
         """Leave the local ends of those that are kept to another daemon: descriptors, by the names they are taken by."""
         found = {

@@ -18,6 +18,7 @@ from devboxd.control.connect.parcel import (
     Client,
     Connection,
     HeldOver,
+    Opening,
     OverBridge,
     Packing,
     Parcel,
@@ -57,6 +58,16 @@ def carried(
         packing.pieces.append(Connection(client, packing.stream(below), forward))
 
     return handing.offered(Offer(Kind.CONNECTION, pack, lambda: below.is_whole or below.is_over))
+
+
+def opening(handing: Handing, connection: LocalConnection, forward: str) -> AbstractContextManager[None]:
+    """Offer a connection while it waits for its stream: the next daemon opens one, as if it had accepted it."""
+
+    def pack(packing: Packing) -> None:
+        if (loose := connection.let_go()) is not None:
+            packing.pieces.append(Opening(packing.client(loose), forward))
+
+    return handing.offered(Offer(Kind.CONNECTION, pack, lambda: True))
 
 
 def rest_of(terminal: Portable) -> Offer:

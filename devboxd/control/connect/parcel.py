@@ -25,7 +25,7 @@ from devboxd.model.box import BoxRef
 from devboxd.model.frozen import FrozenBridge
 from devboxd.model.loose import Loose
 
-FORM: Final = 1
+FORM: Final = 2
 MAGIC: Final = b"DBXPARCL"
 HEAD: Final = struct.Struct(">8sHIQ32s")  # magic, form, pieces, bytes of what follows, their SHA-256
 
@@ -85,6 +85,13 @@ class Connection(msgspec.Struct, frozen=True, tag=True):
     forward: str | None = None
 
 
+class Opening(msgspec.Struct, frozen=True, tag=True):
+    """A connection that a forward has accepted, and that waits for its stream still."""
+
+    client: Client
+    forward: str
+
+
 class Command(msgspec.Struct, frozen=True, tag=True):
     """A command, and how far its records have been read both ways: see ``bridged.BridgedExecution``."""
 
@@ -110,7 +117,7 @@ class Rest(msgspec.Struct, frozen=True, tag=True):
     client: Client
 
 
-Piece = Connection | Command | Rest
+Piece = Connection | Opening | Command | Rest
 
 
 class Parcel(msgspec.Struct, frozen=True):

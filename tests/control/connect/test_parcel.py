@@ -109,7 +109,7 @@ def test_another_form_has_another_number() -> None:
     found = structs(Parcel, {})
     assert {"Parcel", "HeldOver", "FrozenStream", "Command", "ExecSpec", "BoxRef", "Marks"} <= found.keys()
     made = json.dumps(found, sort_keys=True)
-    assert (FORM, hashlib.sha256(made.encode()).hexdigest()[:16]) == (1, "11921e0377ad1e40")
+    assert (FORM, hashlib.sha256(made.encode()).hexdigest()[:16]) == (2, "d6cb6148606bcce8")
 
 
 def pairs(count: int) -> list[tuple[socket.socket, socket.socket]]:
