@@ -41,10 +41,10 @@ from devboxd.control.base.notices import Notices
 from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
-from devboxd.control.connect.handing import Inheritance, by_inode, close, from_link
-from devboxd.control.connect.parcel import Left
+from devboxd.control.connect.handing import Inheritance, by_inode, from_link
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Doctor
+from devboxd.control.ending import Ending
 from devboxd.control.errand import Errands
 from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.deploy import deploy
@@ -112,7 +112,7 @@ def main() -> int:
         starter.failed(error.message, error.hint, again=again)
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return NO_DAEMON
-    ending = _Ending()
+    ending = Ending(leave)
     try:
         asyncio.run(
             _run(
@@ -149,60 +149,6 @@ def _inheritance(
     found = left(files, inherited)
     notifier.forget_left()  # before a byte is moved: what is left to us is left once
     return None if found is None else by_inode(*found)
-
-
-class _Ending:
-    """How the daemon ends: told to, to be started again, or leaving what it holds to the one at the end of a link."""
-
-    def __init__(self) -> None:
-        self.begun = asyncio.Event()
-        self.link: socket.socket | None = None
-        self.starts_again = False
-        self.is_final = False  # nothing is left to anybody
-        self.left: Left | None = None
-
-    def end(self) -> None:
-        """For good."""
-        self.is_final = True
-        self.begun.set()
-
-    def hand_over(self, link: socket.socket | None) -> None:
-        """To go on in another daemon: at the other end of ``link``, or started by the service manager."""
-        if self.begun.is_set():
-            if link is not None:
-                link.close()
-            return
-        self.link, self.starts_again = link, link is None
-        self.begun.set()
-
-    def pack(self, daemon: Daemon) -> None:
-        """Take out of the daemon what is left to the next one."""
-        try:
-            self.left = daemon.leave()
-        except Exception:
-            log.exception(
-                "what could be left to the next daemon is cut"
-            )  # its clients see that, and we end in order
-
-    def is_for(self, notifier: Notifier) -> bool:
-        """Whether the service manager is to keep what is left; nobody waits for it where there is nothing."""
-        if self.link is not None or self.left is None or not notifier.slots:
-            return False
-        return self.starts_again or bool(self.left.descriptors)
-
-    def leave(self) -> None:
-        """The last act: give it away, once nothing of ours is in the way of the other daemon."""
-        if self.link is not None:
-            with self.link:
-                if self.left is not None:
-                    listeners = [one for descriptors in self.left.listeners.values() for one in descriptors]
-                    if not leave(self.link, self.left.data, [*self.left.descriptors, *listeners]):
-                        log.error("the next daemon did not take what was left to it: it is cut")
-        if self.left is not None:
-            close(self.left.descriptors)
-            for descriptors in self.left.listeners.values():
-                close(descriptors)
-            self.left = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +267,7 @@ async def _run(
     listeners: Listeners,
     starter: Starter,
     inheritance: Inheritance | None,
-    ending: _Ending,
+    ending: Ending,
 ) -> None:
     parts = _join(paths, environment, listeners)
     shared, daemon = parts.shared, parts.daemon
@@ -388,11 +334,12 @@ async def _run(
             starter.done()
             log.info("devboxd %s serves %s", __version__, paths.socket)
             await ending.begun.wait()
-            if ending.link is not None or (notifier.slots and not ending.is_final):
+            if ending.has_heir(notifier.slots):
                 await let_in_no_more()  # there is a next daemon: new clients are its own
                 await daemon.settle()
                 ending.pack(daemon)
-            if ending.is_for(notifier) and ending.left is not None and not notifier.leave(*ending.left):
+            kept = ending.for_manager(notifier.slots)
+            if kept is not None and not notifier.leave(*kept):
                 log.error("the service manager did not take what was left for the next daemon: it is cut")
             notifier.stopping("ending sessions")
             await daemon.stop()
