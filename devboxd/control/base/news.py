@@ -31,10 +31,19 @@ class News:
     # Events -----------------------------------------------------------------------------------------
 
     def tell(
-        self, kind: str, text: str, *, box: str | None = None, **data: str | int | float | bool | None
+        self,
+        kind: str,
+        text: str,
+        *,
+        box: str | None = None,
+        secret: str = "",
+        **data: str | int | float | bool | None,
     ) -> None:
-        """Record that something happened, in the log and for ``devboxctl events``."""
-        event = Event(next(self._sequence), self._time.wall(), kind, text, box, data)
+        """Record that something happened, in the log and for ``devboxctl events``.
+
+        ``secret``: more of the text, which is in no log.
+        """
+        event = Event(next(self._sequence), self._time.wall(), kind, text + secret, box, data)
         self._events.append(event)
         log.info("%s: %s", kind, text, extra={"box": box})
         self._told.ring()

@@ -26,6 +26,7 @@ from devboxd.model import agent
 from devboxd.model.agent import AgentNote, Tell
 from devboxd.model.project import Phase, Project
 from devboxd.model.retry import Backoff
+from devboxd.text import one_line
 
 SETTLE: Final = 2.0  # seconds that a change stands before it is told: who is at the keyboard answers at once
 AGAIN: Final = 5.0  # seconds until a stream that ended is opened again at the latest, twice as long each time
@@ -154,8 +155,9 @@ class Agents:
                     # One that is of the future must not hide what comes until then.
                     last = max(last, min(note.since, ahead))
                     title, text = agent.notice(status.project.name, note)
-                    # What an agent asks is often a command, maybe with a secret: it is in no log.
-                    self._shared.news.tell("agent", title, box=status.project.name)
+                    # What an agent asks is often a command, maybe with a secret.
+                    asked, name = f": {one_line(text)}", status.project.name
+                    self._shared.news.tell("agent", title, box=name, secret=asked)
                     tell_later(self._shared.tasks, self._notify, title, text)
                 if last:
                     await self._remember(uid, last)
