@@ -146,7 +146,8 @@ def say(
     if settings.json:
         show.print_json(found)
         return
-    parts = [f"{one_line(words, SHOWN)!r}"] if words else []
+    lines = words.count("\n") + 1
+    parts = [f"{one_line(words, SHOWN)!r}{f' ({lines} lines)' if lines > 1 else ''}"] if words else []
     show.write_line(f"typed {', '.join(parts + found.keys)} into {_place(found)} of {found.box}")
 
 

@@ -879,3 +879,11 @@ def test_an_event_names_its_box_once(daemon: FakeDaemon, capsys: Capture) -> Non
     assert run(["events"]) == 0
     said = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
     assert said == ["gpu: claude waits for you"] * 2 + ["gpu: gpu-2: claude waits for you"]
+
+
+def test_what_was_typed_says_how_many_lines_it_had(daemon: FakeDaemon, capsys: Capture) -> None:
+    typed = {"box": "gpu", "mux": "tmux", "session": "main", "window": "0:bash", "keys": ["Enter"]}
+    daemon.routes["POST boxes/gpu/pane"] = typed
+    for text, said in (("one\ntwo", "'one two' (2 lines)"), ("one", "'one'")):
+        assert run(["say", "gpu", text]) == 0
+        assert capsys.readouterr().out == f"typed {said}, Enter into main (tmux, window 0:bash) of gpu\n"
