@@ -124,7 +124,7 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
         Edit("model/launch.py", "    if (step := rebase.off(seen, box)) is not None:\n        return step\n", ""),
         Edit("model/save.py", "    if (step := rebase.off(seen, box)) is not None:\n        return step\n", ""),
         Edit("model/save.py", "    if (step := rebase.off_before_stop(seen, box)) is not None:\n        return step\n", ""),
-        Edit("model/retention.py", "        or rebase.stray(seen)\n", ""),
+        Edit("model/retention.py", "    last = rebase.stray(seen)\n", "    last = None\n"),
     ),
     "imaged-with-the-old-root": (
         Edit("model/save.py", "    if (step := rebase.off(seen, box)) is not None:\n        return step\n", ""),
