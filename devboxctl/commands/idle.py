@@ -108,7 +108,8 @@ def idle(
     """
     is_changed = not (after is warn is then is max_run is lid is delete is None and never is None)
     if reset and is_changed:
-        raise UsageError("--reset leaves nothing as you say", "first --reset, then what is to be different")
+        hint = f"devboxctl idle {project} --reset first, then what is to be different"
+        raise UsageError("--reset leaves nothing as you say", hint)
     if not reset and not is_changed:
         _print(ask.ask(routes.SHOW_IDLE, wire.ProjectName(project)))
         return

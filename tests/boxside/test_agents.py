@@ -346,7 +346,8 @@ def test_an_agent_without_hooks_is_heard_when_it_rings(box: Box, sent: str, text
     os.close(slave)
 
     def state() -> tuple[str, str]:
-        return (box.notes[0]["state"], box.notes[0]["text"]) if box.notes else ("", "")
+        notes = box.notes  # each time another look
+        return (notes[0]["state"], notes[0]["text"]) if notes else ("", "")
 
     try:
         seen = b""
@@ -361,6 +362,7 @@ def test_an_agent_without_hooks_is_heard_when_it_rings(box: Box, sent: str, text
         assert box.notes == []
     finally:
         running.kill()
+        running.wait()
         os.close(master)
 
 

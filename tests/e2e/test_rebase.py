@@ -55,7 +55,7 @@ def test_the_home_is_on_the_new_image_though_the_daemon_was_killed_and_there_is_
     asked = world.run("rebase", "work", "--onto", "debian-13")
     assert (asked.returncode, b"--yes says that you mean it" in asked.stderr) == (2, True), asked
     with world.terminal("rebase", "work", "--onto", "debian-13") as terminal:
-        terminal.until(r"comes back on debian-13 with its homes. Go on\? \[y/N\]")
+        terminal.until(r"comes back on debian-13 with its\s+homes\. Go on\? \[y/N\]")
         terminal.line("n")
         assert terminal.wait() == 1
     nothing = world.run("rebase", "work", "--onto", "no-such-image", "--yes")

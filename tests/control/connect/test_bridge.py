@@ -294,7 +294,8 @@ async def test_a_box_without_python_goes_todays_way(
 ) -> None:
     """Nothing that works today may stop working; and it is said once."""
     monkeypatch.setattr(
-        "devboxd.control.connect.bridge_start.load", lambda name, common: "echo problem no python3"
+        "devboxd.control.connect.bridge_start.in_python",
+        lambda *_: ["sh", "-c", "echo problem no python3"],
     )
     daemon = await make_daemon(sim, bridge_secret=secret)
     async with echo() as port:
@@ -484,7 +485,8 @@ async def test_a_box_that_can_have_no_bridge_is_asked_again_after_it_was_given_u
 ) -> None:
     """What comes then waits for the answer: it was given a stream that nothing ever carried."""
     monkeypatch.setattr(
-        "devboxd.control.connect.bridge_start.load", lambda name, common: "echo problem no python3"
+        "devboxd.control.connect.bridge_start.in_python",
+        lambda *_: ["sh", "-c", "echo problem no python3"],
     )
     daemon = await make_daemon(sim, bridge_secret=secret)
     assert (await run(daemon, "echo", "hi"))[1] == b"hi\n"
