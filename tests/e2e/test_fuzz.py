@@ -132,7 +132,12 @@ async def _judged(
 ) -> str:
     status = int(head.split(b" ", 2)[1])
     if status == 100:
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (
+            asyncio.IncompleteReadError
+        ) as error:  # as before it: only what is no whole request may go unanswered
+            return f"! hung up ({error})" if attempt.is_http and attempt.is_whole else "hung up"
         status = int(head.split(b" ", 2)[1])
     if status in (101, 200):
         with contextlib.suppress(TimeoutError):
