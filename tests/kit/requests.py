@@ -86,6 +86,7 @@ HEADERS: Final[Sequence[bytes]] = (
     *(b"Host: ", b"Host: a b", b"Host: [", b"X: \xff\xfe", b"X:", b"X: " + b"y" * 6000, b"If-Match: *", b"Authorization: x"),
     *(b"Sec-WebSocket-Key: x", b"Transfer-Encoding: identity", b"Origin: http://evil.example", b"Forwarded: for=\"", b"Date: x"),
 )  # fmt: skip
+ENDING: Final = (routes.STOP, routes.HAND_OVER)  # nobody else is answered while a daemon ends
 BROKEN: Final[Sequence[bytes]] = (
     *(b"", b"\r\n\r\n", b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\n\n", b"\x16\x03\x01\x02\x00"),
     *(b"GET /v1/status HTTP/1.1\r\nHost\r\n\r\n", b"GET /v1/status HTTP/1.1\r\n: x\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
@@ -114,10 +115,10 @@ class Requests:
             return Attempt(dice.choice(BROKEN), route, is_http=False, is_whole=False)
         fields: dict[str, Any] = self._struct(msgspec.inspect.type_info(route.request))
         whole = dice.random() < (STREAMS_VALID if route.shape in (Shape.FRAMES, Shape.BYTES) else 0.2)
-        if route is routes.STOP or not whole:
+        if route in ENDING or not whole:
             for _ in range(dice.choice((1, 1, 1, 2, 3))):
                 self._spoil(fields)
-        if route is routes.STOP:
+        if route in ENDING:
             return self._sent(route, fields, b"{")  # carried out, it would be the end of the test
         return self._sent(route, fields, None)
 
