@@ -20,10 +20,10 @@ from devboxd.control.lifecycle.projects import is_at_rest
 from devboxd.errors import DevboxError, exit_status
 from devboxd.host.config import Loaded
 from devboxd.host.ssh_config import SshConfigState, SshFiles
-from devboxd.model.billed import day, is_silent
+from devboxd.model.billed import is_silent
 from devboxd.model.box import Account, Instance
 from devboxd.model.budget import ALL, percent
-from devboxd.model.cost import DAY, Kind, Sum, month_of
+from devboxd.model.cost import DAY, Kind, Sum, day_of, month_of
 from devboxd.model.folder import InFolder
 from devboxd.model.forward import Facts
 from devboxd.model.health import Condition, Event
@@ -399,7 +399,7 @@ def compared(value: Compared) -> wire.Billed:
         return wire.Billed(value.owner, problem=value.problem)
     return wire.Billed(
         value.owner,
-        day(value.until - DAY),
+        day_of(value.until - DAY),
         dollars(value.billed),
         dollars(value.counted.total),
         dollars(value.counted.most),

@@ -15,8 +15,9 @@ from devboxd.aws.calls import Calls
 from devboxd.aws.clients import Callers
 from devboxd.errors import DevboxError
 from devboxd.model import tags
-from devboxd.model.billed import Billed, day
+from devboxd.model.billed import Billed
 from devboxd.model.box import Account
+from devboxd.model.cost import day_of
 
 HOME: Final = "us-east-1"
 PAGES_MOST: Final = 3  # of one answer: three cents
@@ -60,7 +61,7 @@ class BillApi:
 def request(owner: str, begin: float, end: float) -> dict[str, Any]:
     """The request, without its token."""
     return {
-        "TimePeriod": {"Start": day(begin), "End": day(end)},
+        "TimePeriod": {"Start": day_of(begin), "End": day_of(end)},
         "Granularity": "MONTHLY",
         "Metrics": [_METRIC],
         "Filter": {

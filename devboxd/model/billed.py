@@ -5,7 +5,6 @@ Cost Explorer lags about a day, and knows a tag only from when it was activated 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
@@ -40,11 +39,6 @@ def period(now: float) -> tuple[float, float] | None:
 def is_due(known: Billed | None, now: float) -> bool:
     """Say whether it may be asked again: once a day at most, also by a clock that has gone back a month."""
     return period(now) is not None and (known is None or not -31 * DAY < now - known.asked < DAY)
-
-
-def day(at: float) -> str:
-    """A day in UTC, as ``2026-11-26``."""
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
 
 
 def is_silent(billed: Decimal, counted: Decimal) -> bool:

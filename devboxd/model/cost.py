@@ -97,6 +97,11 @@ def month_of(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m}"
 
 
+def day_of(at: float) -> str:
+    """The day of a moment, as ``2026-11-26``."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+
+
 def month_bounds(at: float) -> tuple[float, float]:
     """Beginning and end of the month that a moment is in."""
     day = datetime.fromtimestamp(at, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -216,7 +221,7 @@ def by_day(pieces: Iterable[Piece], rates_of: RatesOf, since: float, until: floa
     begin = day_begins(since)
     while begin < until:
         end = min(begin + DAY, until)
-        days.append((f"{datetime.fromtimestamp(begin, UTC):%Y-%m-%d}", bill(known, rates_of, begin, end)))
+        days.append((day_of(begin), bill(known, rates_of, begin, end)))
         begin += DAY
     return days
 

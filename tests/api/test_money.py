@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.money import Money, Report
 from devboxd.model import cost
-from devboxd.model.billed import Billed, day
+from devboxd.model.billed import Billed
 from devboxd.model.box import Account
 from devboxd.model.project import Place, Project, Run, Span, Spec
 from tests.api.conftest import Server
@@ -179,7 +179,7 @@ async def test_what_aws_has_billed_stands_beside_what_we_count(server: Server) -
         return
     (one,) = found["billed"]
     assert (one["owner"], one["usd"]) == ("me", "12.34")
-    assert one["until"] == day(span[1] - 1.0)
+    assert one["until"] == cost.day_of(span[1] - 1.0)
     assert Decimal(one["counted"]) <= Decimal(one["most"])
     (one,) = (await get(server, "/v1/cost?project=paid"))["billed"]
     assert one["usd"] == "2.50"

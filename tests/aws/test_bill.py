@@ -16,8 +16,9 @@ from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.bills import Bills
 from devboxd.errors import Denied, DevboxError
 from devboxd.host.bills import SIZE_MAX, BillFiles
-from devboxd.model.billed import Billed, day, is_due, is_silent, period
+from devboxd.model.billed import Billed, is_due, is_silent, period
 from devboxd.model.box import Account
+from devboxd.model.cost import day_of
 from tests.aws.fake import FakeAws, error
 from tests.simulator.client import until
 
@@ -117,7 +118,7 @@ def test_the_time_that_is_over_by_days() -> None:
     assert period(NOW) == (BEGIN, END)
     assert period(datetime(2026, 11, 1, 23, 59, tzinfo=UTC).timestamp()) is None
     assert period(datetime(2026, 11, 2, tzinfo=UTC).timestamp()) == (BEGIN, BEGIN + DAY)
-    assert day(END - 1) == "2026-11-25"
+    assert day_of(END - 1) == "2026-11-25"
     known = Billed("me", BEGIN, END, NOW, Decimal(0))
     assert is_due(None, NOW)
     assert [is_due(known, NOW + seconds) for seconds in (0.0, DAY - 1, DAY, -3600.0, -40 * DAY)] == [

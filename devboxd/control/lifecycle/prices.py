@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -14,6 +13,7 @@ from devboxd.control.base.needs import PriceFiles, PriceLists
 from devboxd.control.base.shared import Shared
 from devboxd.errors import DevboxError
 from devboxd.model.box import Account
+from devboxd.model.cost import day_of
 from devboxd.model.price import Market, Rates, built_in
 
 FRESH_FOR: Final = 86400.0  # seconds: prices are asked for once a day at most, answered or not
@@ -115,7 +115,7 @@ class Prices:
 
     async def _fetched(self, account: Account, region: str) -> None:
         now = self.shared.time.wall()
-        found = await self.lists.rates(account, region, f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}")
+        found = await self.lists.rates(account, region, day_of(now))
         if not found.types:
             self._problems[region] = f"the Price List API knows no prices of {region}"
             return
