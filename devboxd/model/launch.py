@@ -217,12 +217,21 @@ def _not_launched(seen: Seen, run: Run) -> Step:
         return give_up(seen, "cancelled", want=project.want)
     if (vanished := _vanished(seen, run)) is not None:
         return vanished
-    return Launch(
-        token=project.token,
-        place=run.place(project.attempt),
-        run=run,
-        tags=tags.of_launch(project, run, project.token),
-    )
+    return _call(project, run)
+
+
+def _call(project: Project, run: Run) -> Launch:
+    """(L2) This run, at the place whose turn it is."""
+    token = project.token
+    return Launch(token, run.place(project.attempt), run, tags.of_launch(project, run, token))
+
+
+def planned(seen: Seen) -> tuple[Project, Launch] | None:
+    """A project as its next launch would find it, were it down, and the call; None: it can not be launched."""
+    begun = begin_launch(replace(seen, project=replace(seen.project, phase=Phase.READY)))
+    if not isinstance(begun, Write) or begun.run is None:
+        return None
+    return begun.project, _call(begun.project, begun.run)
 
 
 def _vanished(seen: Seen, run: Run) -> Step | None:

@@ -6,8 +6,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from devboxd.model import rebase, tags
-from devboxd.model.launch import begin_launch
+from devboxd.model import launch, rebase, tags
 from devboxd.model.ledger import Ledger
 from devboxd.model.offer import ARM, MachineType, architecture_of
 from devboxd.model.project import Boot, Generation, Phase, Project, Quality, image_name
@@ -23,7 +22,6 @@ from devboxd.model.step import (
     Stop,
     Tag,
     TakeOff,
-    Write,
 )
 
 NEW_VOLUME: Final = "(the copy of the old root)"
@@ -52,8 +50,8 @@ def planned(known: Ledger, now: Project, at: float) -> tuple[Project, Calls]:
         launched = launching(known, at)
         if launched is None:
             return known.project, ()
-        known, launch = launched
-        calls = (*calls, launch)
+        known, call = launched
+        calls = (*calls, call)
     return known.project, (*calls, *moving_in(known, at))
 
 
@@ -76,17 +74,16 @@ def saving(known: Ledger, now: Project, at: float) -> tuple[Ledger, Calls]:
 def launching(known: Ledger, at: float) -> tuple[Ledger, Launch] | None:
     """It is launched from the image that is wanted; None where it can not be."""
     row, generations = known.project, known.generations
-    seen = Seen(replace(row, phase=Phase.READY), known.run, generations, Observed(), at)
+    seen = Seen(row, known.run, generations, Observed(), at)
     if row.is_to_rebase:
         begun = rebase.begun(seen)
         generations = (*generations, *begun.generations[-1:])
         seen = replace(seen, project=begun.project)
-    launched = begin_launch(seen)
-    if not isinstance(launched, Write) or launched.run is None:
+    launched = launch.planned(seen)
+    if launched is None:
         return None
-    row, run = launched.project, launched.run
-    call = Launch(row.token, run.place(0), run, tags.of_launch(row, run, row.token))
-    return replace(known, project=row, run=run, generations=generations), call
+    row, call = launched
+    return replace(known, project=row, run=call.run, generations=generations), call
 
 
 def moving_in(known: Ledger, at: float) -> Calls:

@@ -21,10 +21,10 @@ from devboxd.control.lifecycle.moves import Moves
 from devboxd.control.lifecycle.order import LaunchWish, ordered
 from devboxd.control.lifecycle.rebases import Rebases
 from devboxd.errors import AlreadyExists, BadRequest, Conflict, WrongState
-from devboxd.model import disuse, tags, wish
+from devboxd.model import disuse, wish
 from devboxd.model.box import Account
 from devboxd.model.change import found
-from devboxd.model.launch import begin_launch
+from devboxd.model.launch import planned
 from devboxd.model.ledger import Change, Event, Ledger
 from devboxd.model.leftover import Leftover, leftovers
 from devboxd.model.meter import region
@@ -32,7 +32,7 @@ from devboxd.model.price import Rates, built_in
 from devboxd.model.project import Generation, Phase, Policy, Project, Run, Want
 from devboxd.model.seen import Hint, Observed, Seen, hint
 from devboxd.model.states import StoreEngine
-from devboxd.model.step import Launch, Reboot, Write
+from devboxd.model.step import Reboot, Write
 from devboxd.model.unsaved import NotSaved, Unsaved
 from devboxd.model.wish import ProjectNotFound
 
@@ -219,13 +219,11 @@ class Projects:
             spec = await ordered(known, asked, self._computes.offers(known.project.account))
             step = wish.up(known, spec=spec)
             known = Ledger(step.project if step else known.project, known.run, known.generations)
-        ready = msgspec.structs.replace(known.project, phase=Phase.READY)
-        seen = Seen(ready, known.run, known.generations, Observed(), self._shared.time.wall())
-        begun = begin_launch(seen)
-        if not isinstance(begun, Write) or begun.run is None:
+        seen = Seen(known.project, known.run, known.generations, Observed(), self._shared.time.wall())
+        launch = planned(seen)
+        if launch is None:
             raise WrongState(f"{name} can not be launched: {known.project.reason}")
-        run, row = begun.run, begun.project
-        call = Launch(row.token, run.place(0), run, tags.of_launch(row, run, row.token))
+        row, call = launch
         return Plan(row, tuple(self._computes.compute(row.account).requests(call)))
 
     async def up(self, name: str) -> Project:
