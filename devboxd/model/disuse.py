@@ -172,8 +172,7 @@ def said(project: Project, at: float, used: float, now: float) -> tuple[str, str
 
 def done(known: Ledger, used: float, now: float) -> tuple[str, str]:
     """Title and text when it was deleted."""
-    head = next((one for one in known.generations if one.number == known.project.head), None)
-    image = f" (the last image was {head.image})" if head is not None else ""
+    image = f" (the last image was {known.head.image})" if known.head is not None else ""
     text = (
         f"nobody used it for {span(now - used)}. Where the account has rules for the Recycle Bin of EC2, its images and"
         f" snapshots are in there for some days{image}"
