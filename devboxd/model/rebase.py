@@ -28,7 +28,11 @@ LETTERS: Final = "ponmlkjihgf"  # of devices for volumes (EC2 User Guide: sdf to
 LET_GO_WITHIN: Final = (
     60.0  # seconds of looking until a box that does not let go of it is stopped all the same
 )
-PASSING: Final = 10.0  # seconds between looks at one that is on its way off a box that goes on
+PASSING: Final = 10.0  # seconds between looks at what takes its time, or is on its way off a box that goes on
+SOON: Final = 60.0  # seconds of looking at each moment, while it may be there any time
+ASKED_EVERY: Final = (
+    60.0  # seconds between two times that a box is asked to let go: each opens a session to it
+)
 _OFF: Final = "the copy of the old root is being detached"
 _LETTER: Final = re.compile(r"/dev/(?:sd|xvd)([a-z])\d*\Z")
 
@@ -197,7 +201,7 @@ def _attached(seen: Seen, box: Box, volume: Volume) -> Step | None:
     if not volume.is_there or volume.garbage is not None:
         return again(seen, "the copy of the old root came to nothing")
     if volume.state == "creating":
-        return Wait(BRISK, "a volume is being made of the old root")
+        return _soon(seen, "a volume is being made of the old root")
     if volume.attached_to not in (None, box.id):
         return TakeOff(volume.id, volume.attached_to or "")
     if volume.attached_to is None:
@@ -206,8 +210,13 @@ def _attached(seen: Seen, box: Box, volume: Volume) -> Step | None:
             return failed(seen, "no device is free for the old root: detach a volume")
         return Attach(volume.id, box.id, device)
     if volume.attachment != "attached":
-        return Wait(BRISK, f"the old root is {volume.attachment}")
+        return _soon(seen, f"the old root is {volume.attachment}")
     return None
+
+
+def _soon(seen: Seen, why: str) -> Wait:
+    """Wait for EC2, which promises no bound: after a while with fewer looks."""
+    return Wait(BRISK if seen.waited_for(why) < SOON else PASSING, why)
 
 
 def copy_of(disk: Disk) -> Disk:
@@ -329,7 +338,8 @@ def stray(seen: Seen) -> Step | None:
             continue
         box = next((found for found in seen.ec2.boxes if found.id == one.attached_to), None)
         is_up = box is not None and box.is_up
-        is_asked_again = is_up and not is_waited_for
+        # Whatever else is waited for: it counts how long this has been looked at.
+        is_asked_again = is_up and not is_waited_for and seen.waited[1] % ASKED_EVERY < PASSING
         if one.attachment in ("detaching", "attaching") or (one.attachment == "busy" and not is_asked_again):
             return Wait(PASSING, _OFF)
         return TakeOff(one.id, one.attached_to, is_up=is_up)  # busy: it is asked again to let go of it

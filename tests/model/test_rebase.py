@@ -366,6 +366,39 @@ def test_a_box_that_holds_on_to_it_is_asked_again() -> None:
     assert moving(copy("in-use", attachment="busy"), **given) == TakeOff("vol-old", "i-1", is_up=True)
 
 
+def test_a_box_that_holds_on_to_it_for_long_is_asked_once_a_minute() -> None:
+    """Each time opens a session to it, and all that EC2 shows in between is that it is busy."""
+    row, busy = project(Phase.RUNNING, head=1), (*volumes(), copy("in-use", attachment="busy"))
+    given: dict[str, Any] = {"generations": (generation(1),), "boxes": with_old(), "volumes": busy}
+    took_off = TakeOff("vol-old", "i-1", is_up=True)
+    found = {
+        at: decide(row, waited=("running", at), **given) for at in (10.0, 59.0, 60.0, 61.0, 70.0, 3601.0)
+    }
+    rests = Wait(10.0, "running")
+    assert list(found.values()) == [rests, rests, took_off, took_off, rests, took_off]
+
+
+@pytest.mark.parametrize(
+    ("volume", "why"),
+    [
+        (copy("creating"), "a volume is being made of the old root"),
+        (copy("in-use", attachment="attaching"), "the old root is attaching"),
+        (copy("in-use", attachment="detaching"), "the old root is detaching"),
+    ],
+)
+def test_what_ec2_takes_long_for_is_looked_at_less_often(volume: Volume, why: str) -> None:
+    """A look is a call for each kind of thing that a project has: one every two seconds is for a minute."""
+    given: dict[str, Any] = {
+        "generations": (generation(1),),
+        "boxes": with_old(),
+        "volumes": (*volumes(), volume),
+        "reached": True,
+    }
+    row = project(Phase.RUNNING, head=1, rebase=BEGUN)
+    assert decide(row, waited=(why, 59.0), **given) == Wait(2.0, why)
+    assert decide(row, waited=(why, 60.0), **given) == Wait(10.0, why)
+
+
 @pytest.mark.parametrize("attachment", ["attached", "detaching", "busy", "attaching"])
 def test_nothing_else_waits_for_one_that_does_not_come_off(attachment: str) -> None:
     """What is due now is done first; what is due later is not waited for."""
