@@ -89,9 +89,8 @@ class Agents:
 
     def known(self) -> list[tuple[str, tuple[AgentNote, ...]]]:
         """The agents of every box that runs, by name of the project, as they were seen last."""
-        running = (one.project for one in self._fleet.statuses() if one.project.phase is Phase.RUNNING)
-        found = [(one.name, self._boxes[one.uid].notes) for one in running if one.uid in self._boxes]
-        return sorted((name, notes) for name, notes in found if notes)
+        found = ((self._running(uid), box.notes) for uid, box in self._boxes.items())
+        return sorted((project.name, notes) for project, notes in found if project is not None and notes)
 
     def told(self) -> dict[str, str]:
         """By name of the project what matters most about its agents, in a few words, where there is any."""
@@ -105,8 +104,7 @@ class Agents:
 
     def looked(self, project: Project, answer: Answer) -> None:
         """The collector has looked. Where hooks are set up, each change is told from then on."""
-        running = {one.project.uid for one in self._fleet.statuses() if one.project.phase is Phase.RUNNING}
-        for uid in self._boxes.keys() - running:
+        for uid in [one for one in self._boxes if self._running(one) is None]:
             self._forget(uid)
         notes = agent.sampled(answer.sample)
         if notes is None:
@@ -117,6 +115,11 @@ class Agents:
         if self._changes is not None and not box.watched:
             box.watched = True
             self._shared.tasks.spawn(f"agents {project.uid}", self._watch(self._changes, project.uid, box))
+
+    def _running(self, uid: str) -> Project | None:
+        """The project, while its box runs."""
+        status = self._fleet.status(uid)
+        return status.project if status is not None and status.project.phase is Phase.RUNNING else None
 
     def _forget(self, uid: str) -> None:
         """Its box does not run, or has no hooks any more. Who still listens to it ends."""
@@ -189,11 +192,11 @@ class Agents:
         delays = Backoff(self._shared.time.dice, first=AGAIN, longest=AGAIN_MOST)
         try:
             while True:
-                status = self._fleet.status(uid)
-                if box.gone or status is None or status.project.phase is not Phase.RUNNING:
+                project = self._running(uid)
+                if box.gone or project is None:
                     return
                 try:
-                    stream = box.stream = await changes(status.project)
+                    stream = box.stream = await changes(project)
                     if stream is None:
                         return
                     try:
@@ -203,7 +206,7 @@ class Agents:
                         box.stream = None
                         stream.close()
                 except LoginNeeded as error:
-                    await self._shared.logins.wait(status.project.account, error, AGAIN_MOST)
+                    await self._shared.logins.wait(project.account, error, AGAIN_MOST)
                     continue
                 except DevboxError:
                     pass  # it is opened again
