@@ -155,6 +155,7 @@ def note_key(month: str, uid: str, op: str) -> str:
 
 EVERY_ROW: Final = Range("M#")
 EVERY_NOTE: Final = Range("C#")
+EVERY_HOLD: Final = Range(holds_key(""))
 
 
 def notes_of(month: str) -> Range:

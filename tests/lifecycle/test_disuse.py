@@ -14,7 +14,7 @@ from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.errors import Unreachable, WrongState
 from devboxd.model.cost import DAY
 from devboxd.model.idle_policy import IdlePolicy
-from devboxd.model.ledger import Ledger
+from devboxd.model.ledger import Item, Ledger, Range
 from devboxd.model.project import Phase, Want
 from tests.control.fakes import LoopClock
 from tests.lifecycle.idlebox import disuse, watch
@@ -113,6 +113,26 @@ async def test_nothing_is_deleted_where_no_policy_says_so(one: Bench) -> None:
     await calendar.days(driver, 2000.0, every=10 * DAY)
     assert told == []
     assert left(one)
+
+
+@with_daemon
+async def test_a_look_at_what_no_policy_deletes_asks_the_store_for_all_at_once(
+    one: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made at each start and each hour, of however many archived projects."""
+    known, driver, reads = await archived(one), disuse(one), []
+    for number in range(5):
+        await one.book.create(replace(known.project, uid=f"uid{number}", name=f"old{number}"), "made")
+    real = one.store.read
+
+    async def read(owner: str, *ranges: Range) -> list[Item]:
+        reads.append(ranges)
+        return await real(owner, *ranges)
+
+    await one.shared.tasks.stop()
+    monkeypatch.setattr(one.store, "read", read)
+    await driver.look(acts=False)
+    assert [[one.prefix for one in ranges] for ranges in reads] == [["M#"], ["I#"]]
 
 
 @pytest.mark.parametrize("how", ["up", "extend", "keep-alive", "label", "policy"])

@@ -17,7 +17,7 @@ import msgspec
 
 from devboxd.control.base.notices import PATIENCE, tell_later
 from devboxd.control.base.shared import Shared
-from devboxd.control.lifecycle.idlebook import IdleBook
+from devboxd.control.lifecycle.idlebook import IdleBook, put_notes
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import Conflict, DevboxError
 from devboxd.model import disuse, idle_note
@@ -26,7 +26,7 @@ from devboxd.model.disuse import LEVELS, Do, Verdict
 from devboxd.model.idle import span
 from devboxd.model.idle_note import Decision, Did, IdleNotes
 from devboxd.model.idle_policy import IdlePolicy, utc
-from devboxd.model.ledger import ABSENT, Change, Ledger, body, holds_key
+from devboxd.model.ledger import Item, Ledger
 from devboxd.model.project import Project
 
 SETTLE: Final = (
@@ -50,7 +50,7 @@ class _Looked:
 
     known: Ledger
     notes: IdleNotes
-    version: int  # of the notes
+    item: Item | None  # that the notes are in
     used: float
     now: float
 
@@ -93,7 +93,7 @@ class DisuseLoop:
     async def again(self, project: Project) -> None:
         """Something was changed: what is ahead now. Errors: those of the store."""
         with suppress(Conflict):  # the loop looks at it just now, and shows what it finds
-            await self._one(project, acts=False)
+            await self._one(project, await self._book.item(project.uid), acts=False)
 
     async def run(self) -> None:
         """Look for ever."""
@@ -110,12 +110,12 @@ class DisuseLoop:
         keeps it.
         """
         try:
-            found = await self._projects.all()
+            found, items = await self._projects.all(), await self._book.items()
         except DevboxError:
             return  # who needs the store is told; this can wait
         for project in found:
             try:
-                await self._one(project, acts=acts)
+                await self._one(project, items.get(project.uid), acts=acts)
             except Conflict:
                 continue  # somebody was faster: an hour later is as good
             except DevboxError as error:
@@ -124,12 +124,13 @@ class DisuseLoop:
         for uid in self._ahead.keys() - {project.uid for project in found}:
             self._forget(uid)
 
-    async def _one(self, project: Project, *, acts: bool) -> None:
+    async def _one(self, project: Project, item: Item | None, *, acts: bool) -> None:
+        """``item``: the notes about it, as they were a moment ago."""
         delete = self._policy(project).delete
         if delete is None or not disuse.is_archived(project):
             self._forget(project.uid)
             if disuse.is_archived(project):
-                await self._begin_anew(project)
+                await self._begin_anew(project, item)
             return
         looked = await self._look(project)
         if looked is None:
@@ -148,25 +149,22 @@ class DisuseLoop:
         blocked = self._blocked.get(project.uid, "")
         self._show(project, Ahead(None, blocked) if blocked else Ahead(verdict.at), looked)
 
-    async def _begin_anew(self, project: Project) -> None:
+    async def _begin_anew(self, project: Project, item: Item | None) -> None:
         """No policy deletes it: should one say so later, what was told of an earlier one counts for nothing."""
-        item = await self._book.book.item(holds_key(project.uid))
-        if item is None or (notes := idle_note.read_notes(item)).disuse is None:
-            return
-        book, without = self._book.book, msgspec.structs.replace(notes, disuse=None)
-        change = Change(holds_key(project.uid), item.version, body(without))
-        await book.store.commit(book.owner, [change], book.op())
+        notes = idle_note.read_notes(item)
+        if notes.disuse is not None:
+            await self._book.put(project.uid, item, msgspec.structs.replace(notes, disuse=None))
 
     async def _look(self, project: Project) -> _Looked | None:
         book = self._book.book
         known = await book.load(project.uid)
         if known is None:
             return None
-        item = await book.item(holds_key(project.uid))
+        item = await self._book.item(project.uid)
         notes, now = idle_note.read_notes(item), self._shared.time.wall()
         events = await book.events(project.uid, 1)
         used = disuse.last_used(known.project, events[-1].at if events else None, notes)
-        looked = _Looked(known, notes, item.version if item is not None else ABSENT, used, now)
+        looked = _Looked(known, notes, item, used, now)
         if used > max(notes.kept, known.project.since) or used <= 0.0:
             # An event is forgotten after a while, and a row that was made anew from tags knows no time.
             kept = msgspec.structs.replace(notes, kept=used if used > 0.0 else now, disuse=None)
@@ -222,7 +220,9 @@ class DisuseLoop:
     async def _delete(self, looked: _Looked, verdict: Verdict) -> str:
         """As anybody would, unless the project or what keeps it has changed since it was read."""
         project = looked.known.project
-        beside = self._change(looked, msgspec.structs.replace(looked.notes, disuse=verdict.after))
+        beside = put_notes(
+            project.uid, looked.item, msgspec.structs.replace(looked.notes, disuse=verdict.after)
+        )
         why = f"nobody used it for {span(looked.now - looked.used)}"
         if not await self._projects.delete_disused(looked.known, why, [beside]):
             return ""  # somebody was faster
@@ -238,11 +238,7 @@ class DisuseLoop:
 
     async def _write(self, looked: _Looked, notes: IdleNotes) -> None:
         """Raises Conflict where somebody changed them meanwhile: a lease was taken, or it was kept."""
-        book = self._book.book
-        await book.store.commit(book.owner, [self._change(looked, notes)], book.op())
-
-    def _change(self, looked: _Looked, notes: IdleNotes) -> Change:
-        return Change(holds_key(looked.known.project.uid), looked.version, body(notes))
+        await self._book.put(looked.known.project.uid, looked.item, notes)
 
     # What people see
 
