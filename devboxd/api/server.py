@@ -135,10 +135,18 @@ async def understood(request: web.Request, route: Route[RequestT, Any]) -> Reque
 
 
 async def _body(request: web.Request) -> bytes:
-    """All of it, within ``BODY_TIMEOUT``: a client that never sends it must not hold a connection for ever."""
+    """All of it, within ``BODY_TIMEOUT``: a client that never sends it must not hold a connection for ever.
+
+    Raises: BadRequest; Unreachable where the daemon ends first.
+    """
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             return await request.read()
+    except asyncio.CancelledError:
+        if (me := asyncio.current_task()) is not None and me.cancelling():
+            raise  # its client is gone
+        # aiohttp's word for: what comes is not read any more. Nothing was done yet, and that can be said.
+        raise Unreachable("devboxd is stopping") from None
     except TimeoutError:
         raise BadRequest(f"the request's body did not come within {BODY_TIMEOUT:g} s") from None
     except web.RequestPayloadError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +19,7 @@ from devboxd.api import server as server_module
 from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.routes import Route
+from devboxd.api.server import build, serving
 from devboxd.control.connect.ssh import Access
 from devboxd.errors import (
     BadRequest,
@@ -30,11 +33,13 @@ from devboxd.errors import (
     exit_status,
 )
 from devboxd.model.box import BoxRef
+from devboxd.net.listen import bind_unix
 from devboxd.net.unix import PeerDenied
 from devboxd.simulator.world import Simulator
 from tests.api.conftest import MakeServer, Server, box_id, request
 from tests.control.conftest import MakeDaemon
 from tests.kit.sim import MakeSimulator
+from tests.kit.tasks import beside
 
 T = TypeVar("T")
 
@@ -284,6 +289,33 @@ async def test_a_stream_without_an_upgrade_is_refused(server: Server, path: str)
     assert "upgrade" in failure.message
     status, failure = await refused(server, "POST", path, body)
     assert status == 400
+
+
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
+async def test_a_daemon_that_ends_before_it_has_the_whole_body_says_so(
+    server: Server, tmp_path: Path, expect: str
+) -> None:
+    """What comes then is not read any more; but nothing was done, and nobody has to wonder whether it was."""
+    async with AsyncExitStack() as served:
+        ending = Server(tmp_path / "s", server.daemon, server.context)
+        await served.enter_async_context(serving(build(server.context), bind_unix(ending.path)))
+        whole = request("POST", "stop", {"restart": False}, headers=expect)
+        reader, writer = await ending.raw(whole[:-3])
+        if expect:
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        else:
+            await asyncio.sleep(0.1)
+        stopped = beside(served.aclose())
+        await asyncio.sleep(0.1)
+        writer.write(whole[-3:])
+        async with asyncio.timeout(10):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            await stopped
+    assert head.startswith(b"HTTP/1.1 503 "), head
+    told = msgspec.json.decode(body, type=wire.Failure)
+    assert (told.code, told.message) == ("unreachable", "devboxd is stopping")
+    assert server.stops == 0
+    writer.close()
 
 
 async def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
