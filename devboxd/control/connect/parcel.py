@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from devboxd.boxside.said import UNREADABLE
 from devboxd.control.connect.bridge_start import Note
 from devboxd.control.connect.bridge_streams import BridgeStream, Streams
 from devboxd.control.connect.execute import ExecSpec
@@ -206,5 +207,5 @@ def decoded(data: bytes) -> Parcel:
         raise Unreadable("it is damaged", pieces)
     try:
         return msgspec.msgpack.decode(body, type=Parcel)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Unreadable(f"it cannot be understood: {error}", pieces) from None

@@ -19,6 +19,7 @@ from devboxd.control.connect.handing import by_inode, from_link
 from devboxd.control.connect.parcel import (
     FORM,
     HEAD,
+    MAGIC,
     Client,
     Command,
     Connection,
@@ -89,6 +90,15 @@ def test_one_of_another_version_says_so_and_how_much_it_holds() -> None:
         Unreadable, match=f"another version of devboxd made it .form {FORM + 1}, not {FORM}"
     ) as raised:
         decoded(other)
+    assert raised.value.pieces == 3
+
+
+def test_one_with_a_text_that_is_none_is_unreadable() -> None:
+    """As every other that cannot be understood: it must not end the daemon that was to go on with it."""
+    body = msgspec.msgpack.encode(parcel([1, 2, 3])).replace(b"i-0123", b"i-012\xff")
+    head = HEAD.pack(MAGIC, FORM, 3, len(body), hashlib.sha256(body).digest())
+    with pytest.raises(Unreadable, match="cannot be understood") as raised:
+        decoded(head + body)
     assert raised.value.pieces == 3
 
 
