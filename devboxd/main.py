@@ -146,8 +146,8 @@ def _inheritance(
         with link:
             given = ask_for(link)
         return None if given is None else from_link(given.data, given.descriptors, inherited)
+    notifier.forget_left()  # before anything is done with it: what is left to us is left once, also if we fail at it
     found = left(files, inherited)
-    notifier.forget_left()  # before a byte is moved: what is left to us is left once
     return None if found is None else by_inode(*found)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from devboxd import main
 from devboxd.control.connect.bridge_start import Note
 from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.execute import ExecSpec
@@ -162,3 +165,17 @@ async def test_a_bridge_that_cannot_be_gone_on_with_costs_its_own_clients_only(
     assert "the bridge to web of the daemon before could not be taken up" in caplog.text
     with pairs[1][1], socket.socket(fileno=resumed.loose.descriptor):
         pass
+
+
+def test_what_a_daemon_fails_at_is_not_left_to_the_one_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started again by its service manager, it would fail at it again, and so on."""
+    forgotten = list[bool]()
+    notifier: Any = SimpleNamespace(forget_left=lambda: forgotten.append(True))
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(main, "left", fails)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main._inheritance(None, notifier, {}, {})
+    assert forgotten == [True]
