@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -31,3 +32,18 @@ def test_a_job_that_tmux_does_not_begin_is_none(tmp_path: Path) -> None:
     assert answer == {"problem": "tmux: no server"}
     assert ask(tmp_path, verb="jobs") == {"jobs": []}
     assert ask(tmp_path, verb="wait", seconds=0) == {"ended": [], "running": 0}
+
+
+def test_a_job_that_has_ended_does_not_run_because_somebody_else_looks(tmp_path: Path) -> None:
+    """The list, the log and whoever waits look at the same time."""
+    job = tmp_path / ".devbox" / "jobs" / "abc123"
+    job.mkdir(parents=True)
+    (job / "job.json").write_text(json.dumps({"command": ["true"], "since": 1.0}))
+    (job / "status.json").write_text(json.dumps({"status": 0, "at": 2.0}))
+    (job / "lock").touch()
+    with open(job / "lock") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        assert [one["runs"] for one in ask(tmp_path, verb="jobs")["jobs"]] == [False]
+    with open(job / "lock", "w") as supervised:
+        fcntl.flock(supervised, fcntl.LOCK_EX)
+        assert [one["runs"] for one in ask(tmp_path, verb="jobs")["jobs"]] == [True]

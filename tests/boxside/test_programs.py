@@ -156,12 +156,21 @@ LONGEST = {
 NEW_BUILTINS = {"aiter", "anext", "ExceptionGroup", "BaseExceptionGroup", "EncodingWarning", "breakpoint"}
 
 
+def parts(path: Path, seen: list[Path] | None = None) -> list[Path]:
+    """A program, and all of ours that travels with it."""
+    seen = [] if seen is None else seen
+    if path not in seen:
+        seen.append(path)
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("devboxd."):
+                parts(ROOT / f"{str(node.module).replace('.', '/')}.py", seen)
+    return seen
+
+
 def source(name: str) -> str:
-    folder = {"bridgehead": FOLDER / "head", "activity": FOLDER / "watch", "rebase": FOLDER / "moving"}.get(
-        name
+    return "\n".join(
+        path.read_text("utf-8") for path in parts(FOLDER / f"{name}.py") if FOLDER in path.parents
     )
-    parts = [FOLDER / f"{name}.py", *(sorted(folder.glob("*.py")) if folder is not None else ())]
-    return "\n".join(path.read_text("utf-8") for path in parts)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -202,19 +211,12 @@ def test_what_travels_is_made_of_what_is_written() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [ROOT / "devboxd/model/idle.py", FOLDER / "activity.py", *sorted((FOLDER / "watch").glob("*.py"))],
-        [FOLDER / "parts/note.py", FOLDER / "rebase.py", *sorted((FOLDER / "moving").glob("*.py"))],
-    ],
-    ids=["activity", "rebase"],
-)
-def test_the_parts_of_a_program_have_no_name_twice(parts: list[Path]) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parts_of_a_program_have_no_name_twice(name: str) -> None:
     """They travel as one text: the later of two functions of one name would take the place of the other."""
     defined = [
         node.name
-        for path in parts
+        for path in parts(FOLDER / f"{name}.py")
         for node in ast.parse(path.read_text("utf-8")).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     ]

@@ -23,6 +23,7 @@ import termios
 import time
 from typing import TYPE_CHECKING
 
+from devboxd.boxside.programs.parts.lock import is_held
 from devboxd.boxside.programs.parts.note import load, save
 
 if TYPE_CHECKING:
@@ -205,17 +206,7 @@ def names() -> "list[str]":
 
 def runs(name: str) -> bool:
     """Whether somebody supervises it."""
-    try:
-        lock = os.open(os.path.join(JOBS, name, "lock"), os.O_WRONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+    return is_held(os.path.join(JOBS, name, "lock"))
 
 
 def extent(name: str) -> "tuple[int, int]":

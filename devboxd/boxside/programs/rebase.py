@@ -20,6 +20,7 @@ from devboxd.boxside.programs.moving.mounts import carry_mounts
 from devboxd.boxside.programs.moving.oldroot import mount_old, unmount
 from devboxd.boxside.programs.moving.system import OWN, Refused, System, call, shown
 from devboxd.boxside.programs.moving.users import Names
+from devboxd.boxside.programs.parts.lock import is_held
 from devboxd.boxside.programs.parts.note import load, save
 
 if TYPE_CHECKING:
@@ -36,18 +37,8 @@ STATE_MOST = 1 << 20  # characters of our own note that are read
 
 
 def held(system: System) -> bool:
-    """Whether the worker is at work. Whoever looks shares the lock, so that no two are in each other's way."""
-    try:
-        lock = os.open(os.path.join(system.own, "lock"), os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+    """Whether the worker is at work."""
+    return is_held(os.path.join(system.own, "lock"))
 
 
 # The worker ---------------------------------------------------------------------------------------------------
