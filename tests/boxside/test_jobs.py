@@ -47,3 +47,14 @@ def test_a_job_that_has_ended_does_not_run_because_somebody_else_looks(tmp_path:
     with open(job / "lock", "w") as supervised:
         fcntl.flock(supervised, fcntl.LOCK_EX)
         assert [one["runs"] for one in ask(tmp_path, verb="jobs")["jobs"]] == [True]
+
+
+def test_a_job_is_begun_by_the_tmux_that_an_attach_would_use(tmp_path: Path) -> None:
+    """One that its user has installed comes first: the system's may not fit the server of that."""
+    (tmp_path / ".local").mkdir()
+    for folder, says in ((tmp_path / ".local" / "bin", "its own"), (tmp_path / "bin", "the system's")):
+        folder.mkdir()
+        (folder / "tmux").write_text(f"#!/bin/sh\necho {says!r} >&2\nexit 1\n")
+        (folder / "tmux").chmod(0o755)
+    answer = ask(tmp_path, verb="run", id="abc123", session="devbox", command=["true"])
+    assert answer == {"problem": "tmux: its own"}

@@ -24,6 +24,7 @@ import time
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.parts.lock import is_held
+from devboxd.boxside.programs.parts.mux import call, find
 from devboxd.boxside.programs.parts.note import load, save
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ FILE_MOST = 64 << 10  # bytes of a note of ours that are read
 WAIT_MOST = 600.0  # seconds
 POLL = 0.5
 SHOWN = 120  # characters of a command that are told
-LIMIT = 10.0  # seconds for a command of tmux
+BEGINS_WITHIN = 10.0  # seconds
 POSIX = ("sh", "bash", "dash", "ksh", "zsh")
 HOME = os.path.expanduser("~")
 JOBS = os.path.join(HOME, ".devbox", "jobs")
@@ -47,35 +48,6 @@ LEASES = os.path.join(HOME, ".devbox", "leases")
 
 class Refused(Exception):
     """It can not be done; the sentence says why."""
-
-
-def tmux() -> "str | None":
-    """The tmux of this box."""
-    more = [
-        HOME + "/.local/bin",
-        HOME + "/.nix-profile/bin",
-        "/usr/local/bin",
-        "/opt/homebrew/bin",
-        "/usr/bin",
-    ]
-    return shutil.which("tmux", path=os.pathsep.join([os.environ.get("PATH", ""), *more]))
-
-
-def call(argv: "list[str]", data: bytes = b"") -> "tuple[int, bytes]":
-    """Run a program; its status and what it said."""
-    try:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-    except OSError as error:
-        return 127, str(error).encode()
-    try:
-        said = process.communicate(data, timeout=LIMIT)[0]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return 124, b"it does not answer"
-    return process.returncode, said
 
 
 # A job ------------------------------------------------------------------------------------------------------
@@ -256,7 +228,7 @@ def run(asked: "dict[str, Any]", text: str) -> "dict[str, Any]":
         with open(program + ".new", "w") as file:
             file.write(text)
         os.rename(program + ".new", program)
-    name, path = asked["id"], tmux()
+    name, path = asked["id"], find("tmux")
     folder = os.path.join(JOBS, name)
     os.mkdir(folder)
     window = asked["session"] + ":job-" + name if path else None
@@ -271,7 +243,7 @@ def run(asked: "dict[str, Any]", text: str) -> "dict[str, Any]":
         else:
             null = subprocess.DEVNULL
             subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, start_new_session=True)
-        end = time.time() + LIMIT
+        end = time.time() + BEGINS_WITHIN
         while not runs(name) and not os.path.exists(os.path.join(folder, "status.json")):
             if time.time() > end:
                 raise Refused("the job did not begin")
@@ -291,7 +263,7 @@ def begin_window(path: str, session: str, name: str, argv: "list[str]") -> None:
     else:
         status, said = call([path, "-u", "new-session", "-d", "-s", session, "-n", name, *argv])
     if status:
-        raise Refused("tmux: " + said.decode("utf-8", "replace").strip()[:200])
+        raise Refused("tmux: " + said.strip()[:200])
 
 
 def read_log(asked: "dict[str, Any]") -> "dict[str, Any]":

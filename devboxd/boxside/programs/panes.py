@@ -7,16 +7,15 @@ of processes; one line of JSON goes out. zellij takes what it types from its arg
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
+from devboxd.boxside.programs.parts.mux import LIMIT, call, find
+
 if TYPE_CHECKING:
     from typing import Any
 
-LIMIT = 10.0  # seconds for a command of a multiplexer
 REQUEST_MOST = 256 << 10  # bytes
 SCREEN_MOST = 40 << 10  # bytes of lines in an answer
 SESSIONS_MOST = 50
@@ -43,20 +42,7 @@ class Mux:
 
     def call(self, *words: str, data: bytes = b"") -> "tuple[int, str]":
         """Run it; its status and what it said."""
-        pipe = subprocess.PIPE
-        try:
-            process = subprocess.Popen(
-                self.argv + list(words), stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=self.env
-            )
-        except OSError as error:
-            return 127, str(error)
-        try:
-            said = process.communicate(data, timeout=LIMIT)[0]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            return 124, "it does not answer"
-        return process.returncode, said.decode("utf-8", "replace")
+        return call(self.argv + list(words), data, self.env)
 
     def ask(self, *words: str, data: bytes = b"") -> str:
         """The same; what it says. Raises Refused where it fails."""
@@ -73,13 +59,6 @@ class Mux:
         status, said = self.call("list-sessions")
         lines = [COLORS.sub("", line) for line in said.splitlines()] if status == 0 else []
         return [line.split()[0] for line in lines if line.strip() and "EXITED" not in line]
-
-
-def find(name: str) -> "str | None":
-    """A program, also where the service's path does not look."""
-    own = [HOME + "/" + one for one in (".local/bin", "bin", ".cargo/bin", ".nix-profile/bin", ".pixi/bin")]
-    system = ["/usr/local/bin", "/opt/homebrew/bin", "/run/current-system/sw/bin", "/usr/bin", "/snap/bin"]
-    return shutil.which(name, path=os.pathsep.join([*own, os.environ.get("PATH", ""), *system]))
 
 
 def servers(wanted: "str | None") -> "list[Mux]":
