@@ -261,6 +261,37 @@ def test_the_note_of_an_agent_that_was_killed_goes_with_the_next_session(box: Bo
     second.end()
 
 
+def test_two_sessions_that_begin_at_once_do_not_mind_that_the_other_tidies(box: Box) -> None:
+    """What both want to take away is there for one of them only."""
+    box.set_up("claude")
+    first = Agent(box, "claude")
+    first.fire("UserPromptSubmit", prompt="x")
+    first.process.kill()
+    first.end()
+    script = (
+        "import os, sys; unlink = os.unlink\n"
+        "def twice(path): unlink(path); unlink(path)\n"
+        "os.unlink = twice; sys.argv[0:1] = []; exec(open(sys.argv[0]).read())"
+    )
+    subprocess.run(
+        [box.bin / "python3", "-c", script, box.home / ".devbox" / "agent-hook.py", "claude", "SessionStart"],
+        input=b"{}", env=box.env, timeout=20, check=True,
+    )  # fmt: skip
+    assert [one["pid"] for one in box.notes] == [os.getpid()]
+
+
+def test_an_agent_without_hooks_runs_where_nothing_can_be_written(box: Box) -> None:
+    box.set_up("generic")
+    (box.home / ".devbox" / "agents").rmdir()
+    (box.home / ".devbox" / "agents").touch()
+    program = box.home / ".devbox" / "agent-hook.py"
+    command = ["run", "sh", "-c", "printf a; exit 7"]
+    done = subprocess.run(
+        [box.bin / "python3", program, *command], env=box.env, input=b"", capture_output=True, timeout=20, check=False
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"a", b"")
+
+
 def test_a_note_of_emoji_is_told_and_taken_away(box: Box) -> None:
     """Each is twelve bytes of JSON: of such texts a note is longer than any other."""
     box.set_up("claude", "generic")

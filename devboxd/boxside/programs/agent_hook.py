@@ -24,7 +24,8 @@ import time
 import tty
 from typing import TYPE_CHECKING
 
-from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in, read_note
+from devboxd.boxside.programs.parts.agent_note import forget, is_alive, notes_in, process_stat, read_note
+from devboxd.boxside.programs.parts.terminal import show, some, take
 
 if TYPE_CHECKING:
     from typing import Any
@@ -42,12 +43,9 @@ NOTICE = re.compile(
 )
 
 
-def stat(pid: int) -> "tuple[str, int, str]":
-    """Name, parent and start of a process. Raises OSError or ValueError where there is none."""
-    with open("/proc/" + str(pid) + "/stat") as file:
-        name, _, rest = file.read(4096).partition("(")[2].rpartition(")")
-    fields = rest.split()
-    return name, int(fields[1]), fields[19]
+def started(pid: int) -> str:
+    """When a process began. Raises OSError where there is none."""
+    return process_stat(pid)[1][19]
 
 
 def words(pid: int) -> "list[str]":
@@ -62,7 +60,8 @@ def agent(name: str) -> "tuple[int, str]":
     at, found = os.getppid(), 0
     for _ in range(12):
         try:
-            called, parent, _ = stat(at)
+            called, fields = process_stat(at)
+            parent = int(fields[1])
             if called == name or name in words(at):
                 found = at
                 break
@@ -76,7 +75,7 @@ def agent(name: str) -> "tuple[int, str]":
             break
         at = parent
     found = found or os.getppid()
-    return found, stat(found)[2]
+    return found, started(found)
 
 
 def where() -> str:
@@ -103,13 +102,17 @@ def where() -> str:
 class Note:
     """The file of one agent process."""
 
-    def __init__(self, name: str, pid: int, started: str) -> None:
-        self.pid = pid
+    def __init__(self, name: str, pid: int, since: str) -> None:
         self.path = os.path.join(FOLDER, name + "-" + str(pid) + ".json")
+        self.now = {"name": name, "pid": pid, "id": str(pid) + "-" + since}  # type: dict[str, Any]
+        self.look()
+
+    def look(self) -> "Note":
+        """Read what was said last."""
         self.was = read_note(self.path)
-        if self.was.get("id") != str(pid) + "-" + started:
+        if self.was.get("id") != self.now["id"]:
             self.was = {}  # of a process that had this number before
-        self.now = {"name": name, "pid": pid, "id": str(pid) + "-" + started}  # type: dict[str, Any]
+        return self
 
     @property
     def state(self) -> str:
@@ -119,7 +122,7 @@ class Note:
     def say(
         self, state: str, text: str = "", quiet: bool = False, doing: str = "", asked: bool = False
     ) -> None:
-        """Write it, all or nothing; the same state goes on."""
+        """Write it, all or nothing, if that can be; the same state goes on."""
         now = time.time()
         goes_on = state == self.state and (not text or text == self.was.get("text"))
         self.now.update(state=state, at=now, since=self.was.get("since", now) if goes_on else now)
@@ -129,14 +132,16 @@ class Note:
         self.now.update(quiet=quiet, asked=asked, doing=" ".join(doing.split())[:TEXT_MOST])
         self.now["where"] = str(self.was.get("where") or "") or (where() if state != "working" else "")
         new = self.path + "." + str(os.getpid())
-        with open(new, "w") as file:
-            file.write(json.dumps(self.now))
-        os.rename(new, self.path)
+        try:
+            with open(new, "w") as file:
+                file.write(json.dumps(self.now))
+            os.rename(new, self.path)
+        except OSError:
+            forget(new)  # the disk is full
 
     def gone(self) -> None:
         """It has ended."""
-        if os.path.exists(self.path):
-            os.unlink(self.path)
+        forget(self.path)
 
 
 def tidy() -> None:
@@ -144,7 +149,7 @@ def tidy() -> None:
     for path, note in notes_in(FOLDER, NOTES_MOST * 4):
         is_ours = str(note.get("id") or "").partition("-")[0].isdigit()
         if is_ours and not is_alive(note):
-            os.unlink(path)
+            forget(path)
 
 
 def doing(event: "dict[str, Any]") -> str:
@@ -220,16 +225,13 @@ def run(argv: "list[str]") -> int:
         termios.tcsetattr(slave, termios.TCSANOW, before)
     child = os.fork()
     if child == 0:
-        os.setsid()
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-        for number in (0, 1, 2):
-            os.dup2(slave, number)
+        take(slave)
         try:
             os.execvp(argv[0], argv)
         except OSError:
             os._exit(127)
     os.close(slave)
-    note = Note(os.path.basename(argv[0])[:40], child, stat(child)[2])
+    note = Note(os.path.basename(argv[0])[:40], child, started(child))
     note.say("working")
     signal.signal(
         signal.SIGWINCH,
@@ -262,38 +264,25 @@ def carry(master: int, note: Note) -> None:
                 os.write(master, keys)
             else:
                 sources.remove(0)
-            if b"\r" in keys or b"\n" in keys:
-                note = Note(str(note.now["name"]), note.pid, str(note.now["id"]).partition("-")[2])
-                if note.state != "working":
-                    note.say("working")
+            if (b"\r" in keys or b"\n" in keys) and note.look().state != "working":
+                note.say("working")
         if master in ready:
             data = some(master)
             if not data:
                 return
-            try:
-                os.write(1, data)
-            except OSError:
-                pass  # the window is gone, and the agent will hear of it
+            show(data)
             held = hear(held + data, note)
-
-
-def some(source: int) -> bytes:
-    """What is there; nothing at its end."""
-    try:
-        return os.read(source, 16384)
-    except OSError:
-        return b""
 
 
 def hear(data: bytes, note: Note) -> bytes:
     """Take what says that it waits; returns what may be the beginning of more."""
-    end = 0
+    end, text = 0, None
     for match in NOTICE.finditer(data):
         end = match.end()
         if match.group(1) is not None or match.group(2):
-            text = (match.group(1) or b"").decode("utf-8", "replace").replace(";", ": ")
-            fresh = Note(str(note.now["name"]), note.pid, str(note.now["id"]).partition("-")[2])
-            fresh.say("waiting", text)
+            text = (match.group(1) or b"").decode("utf-8", "replace").replace(";", ": ") or text or ""
+    if text is not None:
+        note.look().say("waiting", text)  # once: all that is printed may be bells
     start = data.rfind(b"\x1b", end)
     return data[start:] if start >= 0 and len(data) - start < HELD_MOST else b""
 
@@ -322,8 +311,8 @@ def main() -> int:
                 Note("codex", *agent("codex")).say("done", str(event.get("last-assistant-message") or ""))
         elif kind == "state":
             name = os.environ.get("DEVBOX_AGENT") or ""
-            pid, started = agent(name)
-            note = Note(name or (words(pid) or ["agent"])[0], pid, started)
+            pid, since = agent(name)
+            note = Note(name or (words(pid) or ["agent"])[0], pid, since)
             if sys.argv[2] == "gone":
                 note.gone()
             elif sys.argv[2] in ("working", "waiting", "done"):

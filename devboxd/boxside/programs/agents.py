@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in, told_of
+from devboxd.boxside.programs.parts.agent_note import forget, is_alive, notes_in, told_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -290,7 +290,7 @@ def program(text: str, undo: bool, dry: bool) -> "dict[str, Any]":
     if changed and not dry:
         if undo:
             os.unlink(PROGRAM)
-            forget()
+            forget_all()
         else:
             write(PROGRAM, text, 0o700)
             os.makedirs(NOTES, exist_ok=True)
@@ -298,14 +298,11 @@ def program(text: str, undo: bool, dry: bool) -> "dict[str, Any]":
     return {"agent": "generic", "file": PROGRAM, "said": said, "changed": changed, "problem": False}
 
 
-def forget() -> None:
+def forget_all() -> None:
     """Take away what agents have said; what somebody else has put there stays."""
     for path, note in notes_in(NOTES):
         if note.get("id"):
-            try:
-                os.unlink(path)
-            except OSError:
-                continue
+            forget(path)
     try:
         os.rmdir(NOTES)
     except OSError:

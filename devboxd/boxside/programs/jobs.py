@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from devboxd.boxside.programs.parts.lock import is_held
 from devboxd.boxside.programs.parts.mux import call, find
 from devboxd.boxside.programs.parts.note import load, save
+from devboxd.boxside.programs.parts.terminal import show, some, take
 
 if TYPE_CHECKING:
     from typing import Any
@@ -85,10 +86,7 @@ def begin(slave: int, command: "list[str]") -> None:
     """In the child: become the command, on its own terminal. A login shell gives it the user's environment."""
     for each in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(each, signal.SIG_DFL)
-    os.setsid()
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-    for number in (0, 1, 2):
-        os.dup2(slave, number)
+    take(slave)
     os.chdir(HOME)
     shell = os.environ.get("SHELL") or "/bin/sh"
     if os.path.basename(shell) not in POSIX or not os.access(shell, os.X_OK):
@@ -130,23 +128,6 @@ def carry(master: int, child: int, folder: str) -> int:
         if ended is not None and master not in ready:
             break
     return os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else 128 + os.WTERMSIG(ended)
-
-
-def some(source: int) -> bytes:
-    """What is there; nothing at its end."""
-    try:
-        return os.read(source, 16384)
-    except OSError:
-        return b""
-
-
-def show(data: bytes) -> None:
-    """To the window, as long as there is one."""
-    try:
-        while data:
-            data = data[os.write(1, data) :]
-    except OSError:
-        pass
 
 
 def log(folder: str, written: int, data: bytes) -> int:

@@ -53,12 +53,26 @@ def told_of(note: "dict[str, Any]") -> "dict[str, Any] | None":
     return found if 0 <= found["since"] < 1e11 else None  # which may be no number that JSON knows
 
 
+def process_stat(pid: int) -> "tuple[str, list[str]]":
+    """Name of a process, and what its line of /proc has behind that. Raises OSError or ValueError where there is none."""
+    with open("/proc/" + str(pid) + "/stat", errors="replace") as file:
+        name, _, rest = file.read(4096).partition("(")[2].rpartition(")")
+    return name, rest.split()
+
+
+def forget(path: str) -> None:
+    """Take a note away; somebody else may have done so."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
 def is_alive(note: "dict[str, Any]") -> bool:
     """Whether the process that a note is of is there: one of its number that began when its ``id`` says, if it says that."""
     try:
-        pid = str(int(note["pid"]))
-        with open("/proc/" + pid + "/stat", errors="replace") as file:
-            fields = file.read(4096).rpartition(")")[2].split()
-        return fields[0] not in ("Z", "X") and note.get("id") in (None, "", pid + "-" + fields[19])
+        pid = int(note["pid"])
+        fields = process_stat(pid)[1]
+        return fields[0] not in ("Z", "X") and note.get("id") in (None, "", str(pid) + "-" + fields[19])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, IndexError):
         return False
