@@ -58,11 +58,6 @@ class Pane(msgspec.Struct, frozen=True):
         window = f", window {one_line(self.window, 60)}" if self.window else ""
         return f"{one_line(self.session, 64)} ({one_line(self.mux, 20)}{window})"
 
-    @property
-    def others(self) -> list[str]:
-        """The other sessions of the box."""
-        return [one.name for one in self.sessions if (one.mux, one.name) != (self.mux, self.session)]
-
 
 class Key(msgspec.Struct, frozen=True):
     """A key: its name for people and for tmux, and the bytes that a terminal sends for it."""
