@@ -103,14 +103,13 @@ def check_session(name: str) -> str:
     return name
 
 
-def check_mux(text: str) -> Mux:
-    """The multiplexer of that name. Raises BadRequest."""
-    try:
-        return Mux(text)
-    except ValueError:
+def check_mux(text: str, known: Sequence[Mux] = tuple(Mux)) -> Mux:
+    """The multiplexer of that name, which is one of ``known``. Raises BadRequest."""
+    if text not in known:
         raise BadRequest(
-            f"{text[:64]!r} is no multiplexer that devbox knows", hint=f"one of: {', '.join(Mux)}"
-        ) from None
+            f"{text[:64]!r} is no multiplexer that devbox knows", hint=f"one of: {', '.join(known)}"
+        )
+    return Mux(text)
 
 
 def host_key(line: str) -> str | None:

@@ -9,6 +9,7 @@ from devboxd.control.base.news import News
 from devboxd.control.connect.ask import Execute, ask
 from devboxd.errors import BadRequest
 from devboxd.model import pane
+from devboxd.model.attach import MUXES_THAT_STAY
 from devboxd.model.box import BoxRef
 from devboxd.model.names import check_mux
 from devboxd.model.pane import Key, Pane
@@ -70,7 +71,6 @@ class Panes:
 
 def _mux(name: str | None) -> Mux | None:
     """Raises BadRequest."""
-    found = check_mux(name) if name is not None else None
-    if found is Mux.NONE:
+    if name == Mux.NONE:
         raise BadRequest("without a multiplexer there is no session", hint="zellij or tmux")
-    return found
+    return check_mux(name, MUXES_THAT_STAY) if name is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
 
@@ -77,6 +78,15 @@ async def test_bad_input_never_reaches_the_box() -> None:
         with pytest.raises(BadRequest):
             await work
     assert box.specs == []
+
+
+async def test_the_hint_about_a_mux_names_what_can_be_asked_for() -> None:
+    """Not ``none``, which attach takes: there is no session to look at."""
+    for name in ("screen", "none"):
+        with pytest.raises(BadRequest) as caught:
+            await Box().panes.peek(BOX, None, mux=name)
+        assert caught.value.hint is not None
+        assert {"zellij", "tmux"} == set(re.findall(r"zellij|tmux|none", caught.value.hint))
 
 
 async def test_a_box_without_the_session_says_which_there_are() -> None:
