@@ -168,9 +168,13 @@ def is_several(given: Words) -> bool:
 
 
 def pair(text: str) -> tuple[str, str]:
-    """Read ``NAME=VALUE``; ``NAME`` alone takes our own value. Raises ValueError."""
+    """Read ``NAME=VALUE``; ``NAME`` alone takes our own value. Raises ValueError.
+
+    A name begins with a letter or ``_``: ``env`` on the box takes ``-i=1`` for options of its own.
+    """
     name, equals, value = text.partition("=")
-    if not name or (not equals and name not in os.environ):
+    is_name = name[:1] == "_" or (name[:1].isascii() and name[:1].isalpha())
+    if not is_name or (not equals and name not in os.environ):
         raise ValueError(text)
     return name, value if equals else os.environ[name]
 

@@ -22,7 +22,7 @@ from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.routes import ROUTES, Route, Shape
 from devboxd.api.views import failure
-from devboxd.api.wire.common import Line, Text
+from devboxd.api.wire.common import Line, Text, Variable
 from devboxd.api.wire.money import Figure, Month
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.errors import BadRequest, DevboxError, Unreachable, http_status
@@ -47,6 +47,7 @@ _EXPECTED: Final = {
     for kind, what in (
         (Line, "text without control characters"),
         (Text, "text without control characters"),
+        (Variable, "a variable's name, with a letter or _ first"),
         (Figure, "an amount, as 40 or 12.50"),
         (Month, "a month, as 2026-12"),
     )

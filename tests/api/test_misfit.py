@@ -9,6 +9,16 @@ from devboxd.api import wire
 from devboxd.api.server import _misfit
 
 
+@pytest.mark.parametrize("name", ["", "1", "-i", "--chdir", "a=b", "a\nb"])
+def test_a_name_that_is_no_variable_is_refused(name: str) -> None:
+    """``env`` on the box would take some of them for its own options."""
+    good = {"box": "api", "argv": ["true"], "env": {"_": "1", "a.b": "=", "HOME": "/"}}
+    assert msgspec.convert(good, wire.ExecRequest).env == good["env"]
+    with pytest.raises(msgspec.ValidationError) as error:
+        msgspec.convert({"box": "api", "argv": ["true"], "env": {name: "x"}}, wire.ExecRequest)
+    assert _misfit(error.value) == "Expected a variable's name, with a letter or _ first - at `key` in `$.env`"
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [

@@ -303,6 +303,8 @@ def test_failures_become_a_line_a_hint_and_a_status(
         ["ping", "gpu", "--count", "many"],
         ["exec", "gpu"],
         ["exec", "gpu", "--env", "=x", "--", "true"],
+        ["exec", "gpu", "--env", "1=2", "--", "true"],
+        ["exec", "gpu", "--env", "--chdir=/etc", "--", "true"],
         ["attach", "gpu", "--escape", "long"],
         ["attach", "gpu", "--mux", "screen"],
         ["forward", "gpu"],

@@ -13,6 +13,8 @@ FOLDER_MAX: Final = 8192  # characters of a devbox.toml
 # business in a name, an address or a path. (A look-ahead, because both Python and JSON Schema know it.)
 Line = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^(?![\s\S]*[\x00-\x1f\x7f])")]
 Text = Annotated[str, msgspec.Meta(pattern=r"^(?![\s\S]*\x00)")]
+# Of an environment: ``env`` on the box would take another name for an option, or for none.
+Variable = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[A-Za-z_](?![\s\S]*[\x00-\x1f\x7f=])")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 LocalPort = Annotated[int, msgspec.Meta(ge=0, le=65535)]  # 0: any free one
 Cells = Annotated[int, msgspec.Meta(ge=0, le=65535)]  # columns or rows

@@ -19,6 +19,7 @@ from devboxd.api.wire.common import (
     Seconds,
     Target,
     Text,
+    Variable,
 )
 
 # A stream frame: type, payload length, payload.
@@ -81,7 +82,7 @@ class ExecRequest(Target, omit_defaults=True):
     stdin: bool = True  # False: the command reads end of file at once
     user: Line | None = None
     cwd: Text | None = None
-    env: dict[Line, Text] = msgspec.field(default_factory=dict)
+    env: dict[Variable, Text] = msgspec.field(default_factory=dict)
     columns: Cells = 80
     rows: Cells = 24
     term: Line = "xterm-256color"
