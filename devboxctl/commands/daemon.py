@@ -85,11 +85,12 @@ def stop() -> None:
 def restart(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is cut.")] = False,
 ) -> None:
-    """Start the daemon anew, with this shell's environment.
+    """Start the daemon anew.
 
     Commands (exec), plain shells and connections (ssh, forwards) that go over a bridge go on in the new daemon, attached
     terminals join again, and forwards come back by themselves. What has to be cut is said, and on a terminal it
-    asks. If the new daemon cannot be started, the one that runs goes on.
+    asks. Where systemd does not start it, the new daemon gets this shell's environment, and the one that runs goes on if
+    the new one cannot be started.
     """
     path = client.socket_path()
     held = _held(path)
