@@ -185,9 +185,9 @@ def minute(text: str | None) -> str:
         return text
 
 
-def count(number: int, thing: str) -> str:
-    """Say how many of a thing there are, in its plural where that is right."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+def count(number: int, thing: str, several: str = "") -> str:
+    """Say how many of a thing there are, in its plural where that is right: ``several``, or with an s."""
+    return f"{number} {thing if number == 1 else several or f'{thing}s'}"
 
 
 def holding(found: wire.Status) -> str:

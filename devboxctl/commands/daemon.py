@@ -78,7 +78,7 @@ def stop() -> None:
     show.say("devboxd has stopped")
     if waiting:
         show.say(
-            f"{_count(waiting, 'terminal')} wait{'s' if waiting == 1 else ''} for it: devboxctl daemon start"
+            f"{show.count(waiting, 'terminal')} wait{'s' if waiting == 1 else ''} for it: devboxctl daemon start"
         )
 
 
@@ -120,10 +120,10 @@ def restart(
         )
         return
     if handed.kept:
-        show.say(f"{_count(handed.kept, *CLIENTS)} went on")
+        show.say(f"{show.count(handed.kept, *CLIENTS)} went on")
     if handed.cut:
         was = "was" if handed.cut == 1 else "were"
-        show.say(printable(f"{_count(handed.cut, *CLIENTS)} {was} cut: {handed.why}"))
+        show.say(f"{show.count(handed.cut, *CLIENTS)} {was} cut: {handed.why}")
     show.say(f"devboxd {found.daemon_version} is running (pid {found.pid})")
 
 
@@ -183,7 +183,7 @@ def _wait_for(path: str, new: starting.Starting, held: _Held) -> None:
         if not new.alive() or time.monotonic() > deadline:
             lost = held.kept()
             raise _not_started(
-                new, f"{_count(lost, *CLIENTS)} ended with the daemon before it" if lost else ""
+                new, f"{show.count(lost, *CLIENTS)} ended with the daemon before it" if lost else ""
             )
         time.sleep(0.02)
 
@@ -219,15 +219,11 @@ class _Held:
             (self.shells - kept.shells, "plain shell"),
             (self.connections - kept.connections, "connection"),
         )
-        return ", ".join(_count(number, what) for number, what in found if number > 0)
+        return ", ".join(show.count(number, what) for number, what in found if number > 0)
 
     def kept(self) -> int:
         """How many a restart does not cut."""
         return self.goes_on.connections + self.goes_on.commands + self.goes_on.shells
-
-
-def _count(number: int, what: str, several: str = "") -> str:
-    return f"{number} " + (what if number == 1 else several or f"{what}s")
 
 
 def _held(path: str) -> _Held:
