@@ -100,12 +100,10 @@ def status(
         show.print_json(found)
         return
     if found.files:
-        for one in found.files:
-            one.said = "not set up" if one.changed else one.said
-            one.changed = False
-        _print_files(found, "")
-    if found.agents and found.files:
-        show.write("\n")
+        files = [(one.agent, one.file, "not set up" if one.changed else one.said) for one in found.files]
+        show.print_table(("agent", "file", "what"), files)
+        if found.agents:
+            show.write("\n")
     if found.agents:
         rows = [
             (one.box, one.name, one.state, show.minute(one.since), one.where, one.text)
@@ -125,8 +123,5 @@ def _print_files(found: wire.AgentReport, verb: str) -> None:
     def became(one: wire.AgentFile) -> str:
         return "problem" if one.problem else verb if one.changed else "as it is"
 
-    if verb:
-        rows = [(one.agent, became(one), one.file, one.said) for one in found.files]
-        show.print_table(("agent", "file is", "file", "what"), rows)
-    else:
-        show.print_table(("agent", "file", "what"), [(one.agent, one.file, one.said) for one in found.files])
+    rows = [(one.agent, became(one), one.file, one.said) for one in found.files]
+    show.print_table(("agent", "file is", "file", "what"), rows)
