@@ -76,10 +76,9 @@ async def plan(context: Context, asked: wire.LaunchRequest) -> wire.LaunchPlan:
     """Only look."""
     wish = await launch_wish(context, asked)
     found = await context.projects.plan(asked.project, wish)
-    calls = [wire.ApiCall(_called(operation), parameters) for operation, parameters in found.calls]
     known = await context.projects.find(asked.project)
     price = await quoted(context, known, wish, found.project.account)
-    return wire.LaunchPlan(_view(context, found.project), calls, price)
+    return wire.LaunchPlan(_view(context, found.project), _calls(found.calls), price)
 
 
 async def quoted(context: Context, known: Ledger | None, wish: LaunchWish, where: Account) -> wire.Quote:
@@ -136,10 +135,9 @@ async def resize(context: Context, asked: wire.ResizeRequest) -> wire.Project:
 async def plan_rebase(context: Context, asked: wire.RebaseRequest) -> wire.RebasePlan:
     """Only look."""
     found = await context.projects.rebases.plan(asked.project, _onto(asked))
-    calls = [wire.ApiCall(_called(operation), parameters) for operation, parameters in found.calls]
     known = await context.projects.get(asked.project)
     price = await quoted(context, known, LaunchWish(), found.project.account)
-    return wire.RebasePlan(_view(context, found.project), calls, found.is_running, price)
+    return wire.RebasePlan(_view(context, found.project), _calls(found.calls), found.is_running, price)
 
 
 @answers(routes.REBASE)
@@ -256,9 +254,12 @@ async def show_policy(context: Context, asked: wire.PolicyRequest) -> dict[str, 
 # --------------------------------------------------------------------------------------------------------
 
 
-def _called(operation: str) -> str:
-    """``run_instances`` as AWS writes it."""
-    return "".join(part.capitalize() for part in operation.split("_"))
+def _calls(planned: Iterable[tuple[str, dict[str, Any]]]) -> list[wire.ApiCall]:
+    """Each operation as AWS writes it, ``RunInstances`` for ``run_instances``."""
+    return [
+        wire.ApiCall("".join(part.capitalize() for part in operation.split("_")), parameters)
+        for operation, parameters in planned
+    ]
 
 
 def _view(context: Context, project: Project) -> wire.Project:
