@@ -145,6 +145,18 @@ def conditions(found: Sequence[wire.Condition]) -> None:
             say(f"hint: {condition.hint}")
 
 
+_MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED ", "skipped": "skipped"}
+
+
+def check(found: wire.Check) -> None:
+    """Write what one check found, and what mends it."""
+    took = f" ({found.seconds:.2f} s)" if found.seconds is not None else ""
+    mark = _MARKS.get(found.result, cell(found.result))
+    write_line(f"{mark}  {found.name}: {found.text}{took}", " " * 9)
+    if found.hint and found.result != "ok":
+        write_line(f"         hint: {found.hint}", " " * 9)
+
+
 def deletes(project: str, at: str | None) -> None:
     """Warn of the end of a project that nobody uses. None: it has none."""
     if at is not None:

@@ -37,9 +37,6 @@ def add_to(app: typer.Typer) -> None:
     )
 
 
-_MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED ", "skipped": "skipped"}
-
-
 def user(
     create_profile: Annotated[
         bool,
@@ -78,7 +75,7 @@ def user(
         if settings.json:
             show.print_json(step, line=True)
         elif step.check is not None:
-            _tell(step.check)
+            show.check(step.check)
         if step.check is not None and step.check.result == "failed":
             status = 1
         if step.done:
@@ -86,13 +83,6 @@ def user(
                 show.say("all is there: devboxctl launch PROJECT" if not dry_run else "nothing was changed")
             return status
     raise client.DaemonLost("devboxd ended in the middle; devboxctl init user looks again")
-
-
-def _tell(check: wire.Check) -> None:
-    mark = _MARKS.get(check.result, show.cell(check.result))
-    show.write_line(f"{mark}  {check.name}: {check.text}", " " * 9)
-    if check.hint:
-        show.write_line(f"         hint: {check.hint}", " " * 9)
 
 
 def account(

@@ -226,9 +226,6 @@ def events(
                 show.write(f"{when}\t{kind}\t{text}\n")
 
 
-_MARKS = {"ok": "ok     ", "warning": "WARNING", "failed": "FAILED ", "skipped": "skipped"}
-
-
 def doctor(
     box: options.Box = None,
     profile: options.Profile = None,
@@ -253,11 +250,7 @@ def doctor(
         show.print_json(found)
     else:
         for check in found.checks:
-            took = f" ({check.seconds:.2f} s)" if check.seconds is not None else ""
-            mark = _MARKS.get(check.result, show.cell(check.result))
-            show.write_line(f"{mark}  {check.name}: {check.text}{took}", " " * 9)
-            if check.hint and check.result != "ok":
-                show.write_line(f"         hint: {check.hint}", " " * 9)
+            show.check(check)
     return 1 if any(check.result == "failed" for check in found.checks) else 0
 
 
