@@ -16,7 +16,9 @@ def test_a_name_that_is_no_variable_is_refused(name: str) -> None:
     assert msgspec.convert(good, wire.ExecRequest).env == good["env"]
     with pytest.raises(msgspec.ValidationError) as error:
         msgspec.convert({"box": "api", "argv": ["true"], "env": {name: "x"}}, wire.ExecRequest)
-    assert _misfit(error.value) == "Expected a variable's name, with a letter or _ first - at `key` in `$.env`"
+    assert (
+        _misfit(error.value) == "Expected a variable's name, with a letter or _ first - at `key` in `$.env`"
+    )
 
 
 @pytest.mark.parametrize(
