@@ -11,11 +11,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.parts.agent_note import forget, is_alive, notes_in, told_of
+from devboxd.boxside.programs.parts.request import Refused, requested
 
 if TYPE_CHECKING:
     from typing import Any
 
-REQUEST_MOST = 256 << 10  # bytes
 FILE_MOST = 4 << 20  # bytes of somebody's settings
 NOTES_MOST = 64
 HOME = os.path.expanduser("~")
@@ -37,11 +37,8 @@ CLAUDE = (
     "SubagentStop",
     "SessionEnd",
 )
+AGENTS = ["claude", "codex"]  # whose settings are known
 CODEX = ("SessionStart", "UserPromptSubmit", "PreToolUse", "PermissionRequest", "PostToolUse", "Stop")
-
-
-class Refused(Exception):
-    """It can not be done; the sentence says why."""
 
 
 def read(path: str) -> "str | None":
@@ -141,18 +138,15 @@ def hooks(name: str, events: "tuple[str, ...]") -> "Any":
             groups = []
             for group in known[event]:
                 inner = group.get("hooks") if isinstance(group, dict) else None
-                if isinstance(inner, list) and any(is_ours(one) for one in inner):
-                    right = [
-                        one for one in inner if is_ours(one) and one.get("command") == command(name, event)
-                    ]
-                    if right and not undo and event in events:
-                        there.add(event)
-                        groups.append(group)
+                inner = inner if isinstance(inner, list) else []
+                ours = [one for one in inner if is_ours(one)]
+                is_right = any(one["command"] == command(name, event) for one in ours)
+                if is_right and not undo and event in events:
+                    there.add(event)
+                elif ours:
+                    group = dict(group, hooks=[one for one in inner if not is_ours(one)])
+                    if not group["hooks"]:
                         continue
-                    rest = [one for one in inner if not is_ours(one)]
-                    if rest:
-                        groups.append(dict(group, hooks=rest))
-                    continue
                 groups.append(group)
             known[event] = groups
             if not groups:
@@ -295,6 +289,10 @@ def program(text: str, undo: bool, dry: bool) -> "dict[str, Any]":
             write(PROGRAM, text, 0o700)
             os.makedirs(NOTES, exist_ok=True)
     said = "is taken away" if undo else "the program that hooks run" if changed else "is set up"
+    return of_program(said, changed)
+
+
+def of_program(said: str, changed: bool = False) -> "dict[str, Any]":
     return {"agent": "generic", "file": PROGRAM, "said": said, "changed": changed, "problem": False}
 
 
@@ -323,12 +321,9 @@ def set_up(asked: "dict[str, Any]") -> "list[dict[str, Any]]":
     for name, path, edit in edits(which):
         found.append(dict(change(path, edit, undo, dry), agent=name))
     if undo and "generic" in which:
-        left = [one for one, path, edit in edits(["claude", "codex"]) if is_in(path, edit)] if not dry else []
+        left = [one for one, path, edit in edits(AGENTS) if is_in(path, edit)] if not dry else []
         if left:
-            said = "stays: hooks of " + left[0] + " run it"
-            found.append(
-                {"agent": "generic", "file": PROGRAM, "said": said, "changed": False, "problem": False}
-            )
+            found.append(of_program("stays: hooks of " + left[0] + " run it"))
         else:
             found.append(program("", True, dry))
     return found
@@ -344,19 +339,10 @@ def main() -> None:
     """Read the request, and answer it."""
     os.umask(0o077)
     try:
-        text = sys.stdin.buffer.read(REQUEST_MOST)
-        if not text:
-            raise Refused("nothing can be passed to a program of this box (see devboxctl doctor BOX)")
-        asked = json.loads(text.decode())
-        if asked["verb"] == "setup":
-            found = {"done": set_up(asked), "agents": notes()}  # type: dict[str, Any]
-        else:
-            known = [program(str(asked["program"]), False, True)]
-            known += [
-                dict(change(path, edit, False, True), agent=name)
-                for name, path, edit in edits(["claude", "codex"])
-            ]
-            found = {"done": known, "agents": notes()}
+        asked = requested()
+        if asked["verb"] != "setup":
+            asked.update({"for": AGENTS, "undo": False, "dry": True})
+        found = {"done": set_up(asked), "agents": notes()}  # type: dict[str, Any]
     except (Refused, OSError, ValueError) as error:
         found = {"problem": str(error)[:300]}
     sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")

@@ -12,11 +12,11 @@ import time
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.parts.mux import LIMIT, call, find
+from devboxd.boxside.programs.parts.request import Refused, requested
 
 if TYPE_CHECKING:
     from typing import Any
 
-REQUEST_MOST = 256 << 10  # bytes
 SCREEN_MOST = 40 << 10  # bytes of lines in an answer
 SESSIONS_MOST = 50
 PAUSE = (
@@ -26,10 +26,6 @@ COLORS = re.compile(r"\x1b\[[0-9;:]*m")
 HOME = os.path.expanduser("~")
 USER = os.getuid()
 BRACKETS = ("27 91 50 48 48 126", "27 91 50 48 49 126")  # begin and end of a paste, as zellij wants bytes
-
-
-class Refused(Exception):
-    """It can not be done; the sentence says why."""
 
 
 class Mux:
@@ -261,10 +257,7 @@ def main() -> None:
     """Read the request, and answer it."""
     os.umask(0o077)
     try:
-        text = sys.stdin.buffer.read(REQUEST_MOST)
-        if not text:
-            raise Refused("nothing can be passed to a program of this box (see devboxctl doctor BOX)")
-        found = answer(json.loads(text.decode()))
+        found = answer(requested())
     except (Refused, OSError, ValueError) as error:
         found = {"problem": str(error)[:300]}
     sys.stdout.buffer.write(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
