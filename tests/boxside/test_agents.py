@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import resource
 import shutil
 import stat
 import subprocess
@@ -502,6 +503,20 @@ def test_settings_that_can_not_be_read_are_not_written(box: Box, text: str) -> N
     assert done["said"].endswith("nothing of it was changed")
     assert box.claude.read_text() == text
     assert [path.name for path in box.claude.parent.iterdir()] == ["settings.json"]
+
+
+def test_settings_that_do_not_fit_leave_nothing_beside_them(box: Box) -> None:
+    box.claude.parent.mkdir()
+    box.claude.write_text(json.dumps({"long": "x" * (128 << 10)}))
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    try:
+        done = box.set_up("claude")["settings.json"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    assert done["problem"]
+    assert done["said"].startswith("it can not be written: ")
+    assert [one.name for one in box.claude.parent.iterdir()] == ["settings.json"]
 
 
 def test_settings_that_are_a_link_stay_one(box: Box) -> None:

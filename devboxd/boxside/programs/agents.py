@@ -72,6 +72,7 @@ def write(path: str, text: str, mode: int = 0o600) -> None:
         os.chmod(new, mode)
         os.rename(new, path)
     except OSError as error:
+        forget(new)
         raise Refused("it can not be written: " + str(error.strerror)) from None
 
 
