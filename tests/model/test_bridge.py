@@ -239,6 +239,37 @@ def test_a_lane_may_die_after_every_byte(near_first: bool) -> None:
         short_talk(Talk(), dies_after=byte, near_first=near_first)
 
 
+def all_arrives(
+    talk: Talk,
+    numbers: list[int],
+    sent: dict[tuple[bool, int], bytes],
+    finished: set[tuple[bool, int]],
+    reset: set[int],
+) -> None:
+    """Finish what is open: every byte has arrived once and in order, and nothing is left. Ends are named by whether they are near."""
+    talk.lane()
+    for is_near, end in ((True, talk.near), (False, talk.far)):
+        for number in list(end.bridge.streams):
+            end.bridge.finish(number)
+            finished.add((is_near, number))
+    talk.settle()
+    for number in numbers:
+        for is_near, other in ((True, talk.far), (False, talk.near)):
+            if number in reset or number in talk.near.resets or number in talk.far.resets:
+                assert sent[is_near, number].startswith(bytes(other.got[number]))
+            else:
+                assert sent[is_near, number] == bytes(other.got[number])
+                if (is_near, number) in finished and number in other.purposes:
+                    assert number in other.ended
+    # An end that was never told of a stream cannot end it: finish those, and nothing is left.
+    for end in (talk.near, talk.far):
+        for number in list(end.bridge.streams):
+            end.bridge.finish(number)
+    talk.settle()
+    assert not talk.near.bridge._streams, "the near end keeps something for ever"
+    assert not talk.far.bridge._streams, "the far end keeps something for ever"
+
+
 @pytest.mark.parametrize("seed", range(150))
 def test_every_byte_arrives_once_and_in_order(seed: int) -> None:
     """Lanes come, die, stand still and are cut anywhere; streams open, end and are reset meanwhile."""
@@ -291,27 +322,7 @@ def test_every_byte_arrives_once_and_in_order(seed: int) -> None:
     for lane in list(talk.flying):
         if lane in stuck:
             talk.cut(lane)
-    talk.lane()
-    for is_near, end in ((True, talk.near), (False, talk.far)):
-        for number in list(end.bridge.streams):
-            end.bridge.finish(number)
-            finished.add((is_near, number))
-    talk.settle()
-    for number in numbers:
-        for is_near, other in ((True, talk.far), (False, talk.near)):
-            if number in reset or number in talk.near.resets or number in talk.far.resets:
-                assert sent[is_near, number].startswith(bytes(other.got[number]))
-            else:
-                assert sent[is_near, number] == bytes(other.got[number])
-                if (is_near, number) in finished and number in other.purposes:
-                    assert number in other.ended
-    # An end that was never told of a stream cannot end it: finish those, and nothing is left.
-    for end in (talk.near, talk.far):
-        for number in list(end.bridge.streams):
-            end.bridge.finish(number)
-    talk.settle()
-    assert not talk.near.bridge._streams, "the near end keeps something for ever"
-    assert not talk.far.bridge._streams, "the far end keeps something for ever"
+    all_arrives(talk, numbers, sent, finished, reset)
 
 
 def test_a_lane_that_stands_still_is_noticed_and_its_bytes_go_over_another() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from devboxd.model.bridge.wire import SEND_MOST
 from devboxd.model.frozen import FrozenBridge, freeze, thaw
-from tests.model.test_bridge import End, Talk, ready
+from tests.model.test_bridge import End, Talk, all_arrives, ready
 
 
 def move(talk: Talk, end: End) -> None:
@@ -126,26 +126,7 @@ def test_whatever_happens_every_byte_arrives_once_and_in_order(steps: list[tuple
         for lane in list(talk.flying):
             for way in (0, 1):
                 talk.arrive(lane, way, (1, 1000, 50_000)[size % 3])
-    talk.lane()
-    for is_near, end in ((True, talk.near), (False, talk.far)):
-        for number in list(end.bridge.streams):
-            end.bridge.finish(number)
-            finished.add((is_near, number))
-    talk.settle()
-    for number in numbers:
-        for is_near, other in ((True, talk.far), (False, talk.near)):
-            if number in reset or number in talk.near.resets or number in talk.far.resets:
-                assert sent[is_near, number].startswith(bytes(other.got[number]))
-            else:
-                assert sent[is_near, number] == bytes(other.got[number])
-                if (is_near, number) in finished and number in other.purposes:
-                    assert number in other.ended
-    for end in (talk.near, talk.far):
-        for number in list(end.bridge.streams):
-            end.bridge.finish(number)
-    talk.settle()
-    assert not talk.near.bridge._streams, "the near end keeps something for ever"
-    assert not talk.far.bridge._streams, "the far end keeps something for ever"
+    all_arrives(talk, numbers, sent, finished, reset)
 
 
 def test_who_waits_for_room_is_told_by_the_end_that_goes_on() -> None:
