@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from devboxd.boxside.script import squeeze
+from devboxd.control.connect.ask import Execute, status_of
 from devboxd.control.connect.audience import Capture
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.terminal import Terminal
 from devboxd.errors import Unreachable
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.model.project import Project
-from devboxd.model.terminal import Leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Ran:
 class Errands:
     """``control.base.needs.RunOnBox``."""
 
-    execute: Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
+    execute: Execute
     config: Callable[[], Config]
 
     def box(self, project: Project, instance: str) -> BoxRef:
@@ -44,15 +42,10 @@ class Errands:
         argv = ["sh", "-c", squeeze(script), "devbox", *arguments]
         spec = ExecSpec(box=self.box(project, instance), argv=argv, stdin=False, wait=timeout)
         try:
-            async with asyncio.timeout(timeout):
-                leaving = await self.execute(spec, terminal)
+            status = await status_of(self.execute, spec, terminal, timeout)
         except TimeoutError:
             raise Unreachable(f"nothing ran on {project.name} within {timeout:.0f} s") from None
-        if leaving.error is not None:
-            raise leaving.error
-        if leaving.status is None:
-            raise Unreachable(f"what ran on {project.name} was cut off: {leaving.reason}")
         output = terminal.stdout.decode("utf-8", "replace")
-        if leaving.status != 0:
+        if status != 0:
             output += terminal.stderr.decode("utf-8", "replace")
-        return Ran(leaving.status, output)
+        return Ran(status, output)

@@ -31,15 +31,26 @@ async def ask(execute: Execute, box: BoxRef, argv: list[str], request: bytes, us
     terminal = Capture(request)
     spec = ExecSpec(box=box, argv=argv, user=user, wait=WAIT)
     try:
-        async with asyncio.timeout(LIMIT):
-            leaving = await execute(spec, terminal)
+        status = await status_of(execute, spec, terminal, LIMIT)
     except TimeoutError:
         raise Unreachable(f"{box.name} did not answer within {LIMIT:.0f} s") from None
+    if status != 0:
+        said = one_line(bytes(terminal.stderr[-1000:]).decode("utf-8", "replace"), 200)
+        raise BoxSaysNo(f"a program of devbox failed on {box.name}: {said or status}")
+    return bytes(terminal.stdout)
+
+
+async def status_of(execute: Execute, spec: ExecSpec, terminal: Terminal, limit: float) -> int:
+    """Run a command to its end, for ``limit`` seconds at most: its exit status.
+
+    Raises:
+        TimeoutError: it took longer.
+        DevboxError: the box could not be reached, or the command was cut off.
+    """
+    async with asyncio.timeout(limit):
+        leaving = await execute(spec, terminal)
     if leaving.error is not None:
         raise leaving.error
     if leaving.status is None:
-        raise Unreachable(f"what ran on {box.name} was cut off: {leaving.reason}")
-    if leaving.status != 0:
-        said = one_line(bytes(terminal.stderr[-1000:]).decode("utf-8", "replace"), 200)
-        raise BoxSaysNo(f"a program of devbox failed on {box.name}: {said or leaving.status}")
-    return bytes(terminal.stdout)
+        raise Unreachable(f"what ran on {spec.box.name} was cut off: {leaving.reason}")
+    return leaving.status
