@@ -94,6 +94,24 @@ async def run_on(
     return leaving, bytes(terminal.stdout), bytes(terminal.stderr)
 
 
+async def end_lanes(daemon: Daemon) -> None:
+    """End the sessions under all bridges."""
+    await asyncio.gather(*(session.stop() for session in daemon.sessions()))
+
+
+async def lose_lanes(daemon: Daemon) -> None:
+    """The same, and wait until that is known."""
+    await end_lanes(daemon)
+    while any(lane.is_up for lane in daemon.bridges()[0].lanes):
+        await asyncio.sleep(0.01)
+
+
+async def never(*_: object) -> PortStream:
+    """A lane that does not open."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 async def test_a_connection_half_closes_and_gets_its_answer(bridged: Daemon) -> None:
     """``echo … | nc`` loses its answer over smux; not over a bridge."""
     async with echo() as port:
@@ -155,7 +173,7 @@ async def test_a_stream_outlives_its_sessions(bridged: Daemon) -> None:
     async with echo() as port:
         stream = await bridged.connect(await api(bridged), port, None, 30)
         for turn in range(4):
-            await asyncio.gather(*(session.stop() for session in bridged.sessions()))
+            await end_lanes(bridged)
             await stream.write(b"turn %d" % turn)
             got = b""
             async with asyncio.timeout(30):
@@ -280,7 +298,7 @@ async def test_a_command_outlives_its_session(bridged: Daemon) -> None:
         running = tasks.create_task(run(bridged, "sh", "-c", script))
         for _ in range(4):
             await asyncio.sleep(0.5)
-            await asyncio.gather(*(session.stop() for session in bridged.sessions()))
+            await end_lanes(bridged)
     assert running.result() == (Leaving(status=9), b"1\n2\n3\n4\n5\n6\n", b"")
 
 
@@ -381,19 +399,13 @@ async def test_who_waits_while_a_bridge_is_given_up_gets_the_next_one(
 ) -> None:
     """Nobody else may ask for it, and so nobody would begin it."""
 
-    async def never(*_: object) -> PortStream:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     monkeypatch.setattr("devboxd.control.daemon.load", lambda name, common: "true")
     async with echo() as port:
         box = await api(bridged)
         (await bridged.connect(box, port, None, 30)).close()
         with monkeypatch.context() as patched:
             patched.setattr(Lane, "open", never)
-            await asyncio.gather(*(session.stop() for session in bridged.sessions()))
-            while any(lane.is_up for lane in bridged.bridges()[0].lanes):
-                await asyncio.sleep(0.01)
+            await lose_lanes(bridged)
             waiting = beside(bridged.connect(box, port, None, 60))
             await asyncio.sleep(0.1)
             assert not waiting.done()
@@ -445,7 +457,7 @@ async def test_a_lane_that_cannot_be_encrypted_is_no_box_that_is_gone(
         await stream.write(b"x")
         assert await stream.read() == b"x"
         monkeypatch.setattr(Lane, "open", open_later)
-        await asyncio.gather(*(session.stop() for session in bridged.sessions()))
+        await end_lanes(bridged)
         async with asyncio.timeout(30):
             await stream.write(b"y")
             assert await stream.read() == b"y"
@@ -458,19 +470,13 @@ async def test_a_signal_that_no_lane_carries_does_not_hold_up_its_client(
 ) -> None:
     """Whoever presses Ctrl-C and then leaves is gone at once, also without a network."""
 
-    async def never(*_: object) -> PortStream:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     class Client(Capture):
         async def receive(self) -> ClientMessage | None:
             while not self.stdout:
                 await asyncio.sleep(0.01)
             if not said:
                 monkeypatch.setattr(Lane, "open", never)
-                await asyncio.gather(*(session.stop() for session in bridged.sessions()))
-                while bridged.bridges()[0].lanes and any(lane.is_up for lane in bridged.bridges()[0].lanes):
-                    await asyncio.sleep(0.01)
+                await lose_lanes(bridged)
             said.append(Signal(2))
             return said[-1] if len(said) == 1 else None
 
