@@ -174,6 +174,24 @@ async def test_a_forward_goes_to_the_box_of_a_project_whatever_its_instance_is_c
         assert {one.target for one in server.daemon.forwards.list()} == {box_id(sim)}
 
 
+async def test_a_forward_of_a_stopped_project_goes_to_no_other_box_of_its_name(
+    server: Server, sim: Simulator
+) -> None:
+    await write(
+        server,
+        project(Phase.WARM, name="work", uid="u1", instance=box_id(sim)),
+        project(Phase.WARM, name="web", uid="u2", instance=box_id(sim)),
+        project(Phase.READY, name="db", uid="u3"),
+    )
+    for name in ("work", "web"):
+        body = {"box": name, "forwards": [{"local_port": 0, "port": 7}]}
+        status, data = await server.ask("POST", "forwards", body)
+        assert status == 200, data
+        assert {one.target for one in server.daemon.forwards.list()} == {box_id(sim)}
+    status, data = await server.ask("POST", "forwards", {**body, "box": "db"})
+    assert msgspec.json.decode(data, type=wire.Failure).code == "project-down", (status, data)
+
+
 async def test_a_forward_waits_for_the_box_of_a_project_that_is_stopped(
     server: Server, sim: Simulator
 ) -> None:

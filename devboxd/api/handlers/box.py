@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from devboxd.api import routes, views, wire
-from devboxd.api.handlers.context import Context, account, may_be, resolved
+from devboxd.api.handlers.context import Context, account, box_of, may_be, resolved
 from devboxd.api.handlers.table import answers
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BoxNotFound, Denied, DevboxError, Unreachable
@@ -139,7 +139,7 @@ async def show(context: Context, asked: wire.Target) -> wire.Box:
             at = context.idle.ahead(row.uid).at
             alone.deletes = rfc3339(at) if at is not None else None
             return alone
-        box = daemon.settings.for_aws().box_ref(row.name, row.instance, row.account)
+        box = box_of(context, row, row.instance)
     instance = await daemon.boxes.instance(box) or Instance(box.target)
     called = box.name if box.name != box.target else instance.name or box.target
     found = views.box(

@@ -29,7 +29,7 @@ from devboxd.model.config import Merged
 from devboxd.model.folder import in_folder
 from devboxd.model.login import Login
 from devboxd.model.notice import Way
-from devboxd.model.project import Phase
+from devboxd.model.project import Phase, Project
 from devboxd.model.states import StoreEngine
 from devboxd.model.wish import ProjectDown
 
@@ -118,7 +118,12 @@ async def _resolved(context: Context, name: str, of: Account) -> BoxRef:
     if project.phase is not Phase.RUNNING or project.instance is None:
         raise ProjectDown(project)
     daemon.memory.used(project.account)
-    return daemon.settings.for_aws().box_ref(project.name, project.instance, project.account)
+    return box_of(context, project, project.instance)
+
+
+def box_of(context: Context, project: Project, instance: str) -> BoxRef:
+    """The instance of a project, running or not, by the project's name and in its own account."""
+    return context.daemon.settings.for_aws().box_ref(project.name, instance, project.account)
 
 
 def may_be(asked: Account, own: Account) -> bool:

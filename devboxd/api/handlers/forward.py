@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from devboxd.api import routes, views, wire
-from devboxd.api.handlers.context import Context, account, resolved
+from devboxd.api.handlers.context import Context, box_of, resolved
 from devboxd.api.handlers.table import answers, frames
 from devboxd.api.stream import StreamTerminal
 from devboxd.api.upgrade import Framed
@@ -66,11 +66,16 @@ async def hold(context: Context, asked: wire.ForwardRequest) -> Framed:
 
 
 async def _box(context: Context, asked: wire.ForwardRequest) -> BoxRef:
-    """The box that is meant; also one that is stopped: a forward waits for it."""
+    """The box that is meant; also one that is stopped: a forward waits for it.
+
+    Raises: ProjectDown where a project has none at all; else as ``resolved``.
+    """
     try:
         return await resolved(context, asked)
-    except ProjectDown:
-        return await context.daemon.boxes.resolve(asked.box, account(asked))
+    except ProjectDown as down:
+        if down.project.instance is None:
+            raise
+        return box_of(context, down.project, down.project.instance)
 
 
 async def _leaves(terminal: StreamTerminal) -> None:
