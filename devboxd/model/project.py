@@ -338,6 +338,16 @@ class Project(msgspec.Struct, frozen=True):
         return self.want is Want.UP and not self.is_cycle
 
 
+def needed(project: Project, run: Run | None) -> frozenset[int | None]:
+    """Generations that stay: the newest one, and what a rollback, a rebase or a launch is made of."""
+    found = {project.head, project.rollback}
+    if project.rebase is not None and not project.rebase.done:
+        found.add(project.rebase.source)
+    if project.phase is Phase.LAUNCHING and run is not None:
+        found.add(run.source)
+    return frozenset(found)
+
+
 class Usage(msgspec.Struct, frozen=True):
     """Seconds that boxes of a type ran in a month, and the limit in force, in US dollars."""
 

@@ -17,7 +17,16 @@ from devboxd.model.change import BRISK
 from devboxd.model.cost import DAY
 from devboxd.model.ledger import Ledger
 from devboxd.model.probe import is_probe
-from devboxd.model.project import Generation, GenerationState, Phase, Policy, Project, Quality, read_token
+from devboxd.model.project import (
+    Generation,
+    GenerationState,
+    Phase,
+    Policy,
+    Project,
+    Quality,
+    needed,
+    read_token,
+)
 from devboxd.model.seen import Image, Seen, Snapshot, Volume, can_never_be_bound
 from devboxd.model.states import InstanceState
 from devboxd.model.step import (
@@ -122,11 +131,7 @@ def unpinned(ledger: Ledger, number: int, pin: str) -> Write | None:
 def retire(seen: Seen) -> Step | None:
     """(16) one generation too many. The row comes first; the image goes when no reader can still want it."""
     project = seen.project
-    keep = kept(seen.generations, project.policy, seen.at) | {project.head, project.rollback}
-    if project.rebase is not None and not project.rebase.done:
-        keep |= {project.rebase.source}
-    if project.phase is Phase.LAUNCHING and seen.run is not None:
-        keep |= {seen.run.source}
+    keep = kept(seen.generations, project.policy, seen.at) | needed(project, seen.run)
     for one in seen.generations:
         if one.is_ok and one.number not in keep:
             gone = replace(one, state=GenerationState.DELETING)

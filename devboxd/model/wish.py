@@ -32,6 +32,7 @@ from devboxd.model.project import (
     Span,
     Spec,
     Want,
+    needed,
 )
 from devboxd.model.seen import Box
 from devboxd.model.step import Write
@@ -328,15 +329,10 @@ def drop(known: Ledger, number: int, *, force: bool = False) -> Write:
     """Delete a generation before its time.
 
     Raises:
-        WrongState: it is the newest, a launch or a rollback needs it, or it is pinned (not with ``force``).
+        WrongState: it is the newest, a launch, a rollback or a rebase needs it, or it is pinned (not with ``force``).
     """
     project, one = known.project, generation(known, number)
-    needed = {project.head, project.rollback}
-    if project.rebase is not None and not project.rebase.done:
-        needed.add(project.rebase.source)
-    if project.phase is Phase.LAUNCHING and known.run is not None:
-        needed.add(known.run.source)
-    if one.number in needed:
+    if one.number in needed(project, known.run):
         raise WrongState(f"generation {one.number} of {project.name} is in use")
     if one.pins and not force:
         raise WrongState(f"generation {one.number} of {project.name} is pinned", hint="unpin it first")

@@ -116,7 +116,8 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
         Edit("model/rescue.py", "if waited >= NOTHING_LEFT_AFTER and", "if False and"),
     ),
     "retire-what-is-launched-from": (
-        Edit("model/retention.py", "seen.at) | {project.head, project.rollback}", "seen.at) - {project.head}"),
+        Edit("model/retention.py", "seen.at) | needed(", "seen.at) - {project.head} | needed("),
+        Edit("model/project.py", "    found = {project.head, project.rollback}\n", "    found = set()\n"),
     ),
     # An old root beside the new one.
     "old-root-is-a-volume-of-the-box": (Edit("model/change.py", "if by_id[one.volume].rebase is None]", "]"),),
@@ -138,7 +139,7 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
     ),
     "way-back-is-retired": (
         Edit("model/rebase.py", "pins=head.pins if KEPT in head.pins else (*head.pins, KEPT),", "pins=head.pins,"),
-        Edit("model/retention.py", "        keep |= {project.rebase.source}\n", "        pass\n"),
+        Edit("model/project.py", "        found.add(project.rebase.source)\n", "        pass\n"),
     ),
     "homes-of-what-was-saved-last": (
         Edit("model/rebase.py", "source = seen.generation(rebase.source)", "source = seen.head"),
