@@ -117,8 +117,8 @@ def live_image(seen: Seen, run: Run, box: Box) -> Step:
     disks = saved_disks(run, seen.ec2.snapshots, image, project.snap)
     if image.state == "available" and isinstance(disks, str) and seen.waited_for(disks) < LAG:
         return Wait(IMAGING, disks)
-    is_whole = image.state == "available" and not isinstance(disks, str)
-    if not is_whole or isinstance(disks, str) or strange(run, image) or unlike(run.boot, image.boot):
+    is_another = bool(strange(run, image) or unlike(run.boot, image.boot))
+    if image.state != "available" or isinstance(disks, str) or is_another:
         reason = f"no snapshot was made: the image is {image.state}"
         return Write("snapshot", replace(project, snap=None, reason=reason), reason)
     return commit(seen, run, image, disks, quality=Quality.CRASH, phase=Phase.RUNNING)
