@@ -6,8 +6,9 @@ that was written is in the newest generation, and nothing is left over.
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from devboxd.model.project import Phase, Want
 from tests.lifecycle.memory import MemoryStore
 from tests.lifecycle.oracle import Oracle
-from tests.lifecycle.world import Daemon, Fate, Request, World
+from tests.lifecycle.world import Fate, World
 
 UID = "p1"
 DEADLY = [Fate.DIES_BEFORE, Fate.DIES_AFTER, Fate.REQUEST_LOST, Fate.ANSWER_LOST, Fate.ARRIVES_LATE]
@@ -32,6 +33,16 @@ def watched(world: World, *uids: str, lenient: Sequence[str] = ()) -> Iterator[O
         raise AssertionError(f"{error}\n" + "\n".join(world.trace[-80:])) from error
     finally:
         world.close()
+
+
+@contextmanager
+def fated(fates: Mapping[int, Fate], *, seed: int = 1) -> Iterator[tuple[World, Oracle]]:
+    """A world that is watched, with these fates for the numbered mutations; in the end it knows how many there were."""
+    world, numbers = World(MemoryStore(), seed=seed), itertools.count(1)
+    world.fate = lambda daemon, request: fates.get(next(numbers), Fate.ARRIVES)
+    with watched(world) as oracle:
+        yield world, oracle
+    world.mutations = next(numbers) - 1
 
 
 def phase(world: World, wanted: Phase) -> Callable[[], bool]:
@@ -72,22 +83,12 @@ def two_lives(world: World) -> None:
 
 def run(fates: dict[int, Fate], *, seed: int = 1) -> World:
     """The script, with these fates for the numbered mutations."""
-    world = World(MemoryStore(), seed=seed)
-    count = 0
-
-    def fate(daemon: Daemon, request: Request) -> Fate:
-        nonlocal count
-        count += 1
-        return fates.get(count, Fate.ARRIVES)
-
-    world.fate = fate
-    with watched(world) as oracle:
+    with fated(fates, seed=seed) as (world, oracle):
         two_lives(world)
         assert oracle.settled(UID)
         oracle.ends_well(UID)
         assert len(oracle.newest) == 2
         assert all(content > 0 for content in oracle.newest.values()), "nothing was written"
-    world.mutations = count
     return world
 
 

@@ -12,22 +12,13 @@ from devboxd.model.project import Phase, Project, Want
 from devboxd.simulator.ec2.faults import Fault
 from devboxd.simulator.ec2.records import Instance, Volume
 from tests.lifecycle.memory import MemoryStore
-from tests.lifecycle.test_crashes import DEADLY, UID, phase, watched, work
+from tests.lifecycle.scenarios import up
+from tests.lifecycle.test_crashes import DEADLY, UID, fated, phase, watched, work
 from tests.lifecycle.test_refusals import PASSING
-from tests.lifecycle.world import Daemon, Fate, Request, World
+from tests.lifecycle.world import Fate, World
 
 BASE: Final = 2  # of the catalogue; its root device is called as that of the first one
 OTHER_ROOT: Final = 4  # one whose root device has another name
-
-
-def running(world: World) -> None:
-    """A project whose box runs and has written."""
-    world.create(UID)
-    world.daemon(UID)
-    world.want(UID, Want.UP)
-    world.run_until(phase(world, Phase.RUNNING))
-    world.run_for(30)
-    work(world)
 
 
 def done(world: World) -> Callable[[], bool]:
@@ -54,7 +45,7 @@ def copies(world: World) -> list[Volume]:
 
 def whole(world: World) -> None:
     """Up, onto another base, work, down, up again, work, down."""
-    running(world)
+    up(world)
     world.rebase(UID)
     world.run_until(done(world), most=8000)
     work(world)
@@ -71,20 +62,11 @@ def whole(world: World) -> None:
 
 def play(fates: dict[int, Fate], *, script: Callable[[World], None] = whole, seed: int = 1) -> World:
     """A script, with these fates for the numbered mutations."""
-    world, count = World(MemoryStore(), seed=seed), 0
-
-    def fate(daemon: Daemon, request: Request) -> Fate:
-        nonlocal count
-        count += 1
-        return fates.get(count, Fate.ARRIVES)
-
-    world.fate = fate
-    with watched(world) as oracle:
+    with fated(fates, seed=seed) as (world, oracle):
         script(world)
         assert oracle.settled(UID)
         oracle.ends_well(UID)
         assert not copies(world), "a copy of the old root is left"
-    world.mutations = count
     return world
 
 
@@ -98,7 +80,7 @@ def test_the_homes_come_over_and_the_rest_is_the_other_image() -> None:
     """The root of the image, the data volume of before, and the generation of before is pinned and labelled."""
     world = World(MemoryStore(), seed=1)
     with watched(world) as oracle:
-        running(world)
+        up(world)
         first, data = (
             box(world),
             next(v for v in world.model.tables.volumes_of(box(world).id) if v.size == 20),
@@ -138,7 +120,7 @@ def test_the_homes_come_over_and_the_rest_is_the_other_image() -> None:
 def test_a_root_by_another_name_is_no_problem() -> None:
     world = World(MemoryStore(), seed=1)
     with watched(world) as oracle:
-        running(world)
+        up(world)
         world.rebase(UID, line=OTHER_ROOT, root="/dev/xvda")
         world.run_until(done(world), most=8000)
         work_at(world, "/dev/xvda")
@@ -164,7 +146,7 @@ def test_any_one_thing_may_go_wrong(fate: Fate, mutations: int) -> None:
 
 def back(world: World) -> None:
     """Onto another base, and back while the homes are being copied."""
-    running(world)
+    up(world)
     world.copy_takes = 300.0
     world.rebase(UID)
     world.run_until(lambda: bool(world.copying), most=8000)
@@ -179,7 +161,7 @@ def back(world: World) -> None:
 
 def stopped_meanwhile(world: World) -> None:
     """The box goes down while the homes are being copied, and they are copied when it is up again."""
-    running(world)
+    up(world)
     world.copy_takes = 300.0
     world.rebase(UID)
     world.run_until(lambda: bool(world.copying), most=8000)
@@ -197,7 +179,7 @@ def stopped_meanwhile(world: World) -> None:
 
 def powered_off_meanwhile(world: World) -> None:
     """The same by a hand on the box, which asks nobody."""
-    running(world)
+    up(world)
     world.copy_takes = 300.0
     world.rebase(UID)
     world.run_until(lambda: bool(world.copying), most=8000)
@@ -214,7 +196,7 @@ def powered_off_meanwhile(world: World) -> None:
 
 def snapshot_meanwhile(world: World) -> None:
     """An image of the running box has no old root in it."""
-    running(world)
+    up(world)
     world.copy_takes = 120.0
     world.rebase(UID)
     world.run_until(lambda: bool(world.copying), most=8000)
@@ -230,7 +212,7 @@ def snapshot_meanwhile(world: World) -> None:
 
 def ended_meanwhile(world: World) -> None:
     """Terminated in the console while it copies: rescued without the old root, and copied on the next box."""
-    running(world)
+    up(world)
     world.copy_takes = 300.0
     world.rebase(UID)
     world.run_until(lambda: bool(world.copying), most=8000)
@@ -265,7 +247,7 @@ def test_a_box_that_does_not_let_go_is_stopped_all_the_same() -> None:
     """The system holds on to the old root and can not be reached: going down, it lets go."""
     world = World(MemoryStore(), seed=1)
     with watched(world) as oracle:
-        running(world)
+        up(world)
         world.copy_takes = 1e9
         world.rebase(UID)
         world.run_until(lambda: bool(world.copying), most=8000)
@@ -326,7 +308,7 @@ def test_what_only_a_person_can_mend_leaves_the_box_up_and_says_how_to_go_on(
     world = World(MemoryStore(), seed=4)
     fault = world.model.faults.add(Fault("refuse", operation=operation, code=code))
     with watched(world) as oracle:
-        running(world)
+        up(world)
         world.rebase(UID)
         world.run_until(failed(world), most=8000)
         project: Project = world.project(UID)
@@ -346,7 +328,7 @@ def test_what_only_a_person_can_mend_leaves_the_box_up_and_says_how_to_go_on(
 def test_a_launch_without_room_leaves_the_way_back_and_goes_on_when_asked_again() -> None:
     world = World(MemoryStore(), seed=4)
     with watched(world) as oracle:
-        running(world)
+        up(world)
         fault = world.model.faults.add(Fault("no-capacity", what="*/*"))
         world.rebase(UID)
         world.run_until(lambda: phase(world, Phase.READY)() and world.project(UID).want is Want.COLD)
