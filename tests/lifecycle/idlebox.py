@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from devboxd.control.base.needs import Deadman
-from devboxd.control.lifecycle.disuse import DisuseLoop
+from devboxd.control.lifecycle.disuse import Disputed, DisuseLoop
 from devboxd.control.lifecycle.idle import Idle
 from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.model.idle import decide, empty, judge, signed, warn
@@ -144,6 +144,7 @@ def disuse(
     told: list[tuple[float, str]] | None = None,
     reaches: Callable[[], bool] = lambda: True,
     disputed: Callable[[], str] = lambda: "",
+    budgets: Disputed | None = None,
 ) -> DisuseLoop:
     """The driver that deletes what nobody uses; its loop is not started. ``told``: its notices, with their time."""
 
@@ -152,8 +153,8 @@ def disuse(
             told.append((one.shared.time.wall(), title))
         return reaches()
 
-    async def budget(uid: str) -> str:
-        return disputed()
+    async def disputes() -> Callable[[str], str]:
+        return lambda uid: disputed()
 
     return DisuseLoop(
         one.shared,
@@ -161,5 +162,5 @@ def disuse(
         IdleBook(one.book),
         lambda project: project.policy.idle or policy or IdlePolicy(),
         reached=reached,
-        disputed=budget,
+        disputed=budgets or disputes,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from msgspec.structs import replace
 from devboxd.control.lifecycle.disuse import DisuseLoop
 from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
+from devboxd.control.lifecycle.money import Facts, Money
 from devboxd.errors import Unreachable, WrongState
 from devboxd.model.cost import DAY
 from devboxd.model.idle_policy import IdlePolicy
@@ -19,6 +22,7 @@ from devboxd.model.project import Phase, Want
 from tests.control.fakes import LoopClock
 from tests.lifecycle.idlebox import disuse, watch
 from tests.lifecycle.kit import Bench, bench, start, with_daemon
+from tests.lifecycle.test_budgets import Desk, keeper, launched
 
 pytestmark = pytest.mark.looptime
 HOUR = 3600.0
@@ -133,6 +137,38 @@ async def test_a_look_at_what_no_policy_deletes_asks_the_store_for_all_at_once(
     monkeypatch.setattr(one.store, "read", read)
     await driver.look(acts=False)
     assert [[one.prefix for one in ranges] for ranges in reads] == [["M#"], ["I#"]]
+
+
+@with_daemon
+async def test_budgets_are_read_once_for_a_look_and_not_at_all_where_nothing_needs_them(
+    one: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To say what is spent, all is read that there ever was to bill."""
+    await launched(one, "api")
+    await asyncio.sleep(4 * HOUR)
+    await one.projects.terminate("api")
+    await one.until("api", lambda row: row.phase is Phase.READY and row.want is Want.COLD)
+    known, desk = await one.projects.get("api"), keeper(one, Desk())
+    for number in range(3):
+        await one.book.create(replace(known.project, uid=f"uid{number}", name=f"old{number}"), "made")
+    await desk.put(None, Decimal("0.01"), hard=True, month=None, grace=None)
+    real, asked = desk.money.facts, 0
+
+    async def facts() -> Facts:
+        nonlocal asked
+        asked += 1
+        return await real()
+
+    monkeypatch.setattr(Money, "facts", lambda self: facts())
+    await one.shared.tasks.stop()
+    driver = disuse(one, budgets=desk.disputed)
+    await driver.look()
+    assert asked == 0
+    driver = disuse(one, policy=POLICY, budgets=desk.disputed)
+    await driver.look()
+    assert asked == 1
+    whys = {driver.ahead(uid).why for uid in (known.project.uid, "uid0", "uid1", "uid2")}
+    assert whys == {"the budget of all is used up: nobody could use it"}
 
 
 @pytest.mark.parametrize("how", ["up", "extend", "keep-alive", "label", "policy"])
@@ -359,12 +395,12 @@ async def test_what_was_asked_is_done_where_the_loop_looks_at_the_same_moment(
     verbs = IdleVerbs(one.shared, one.projects, watcher.idle, driver, short_id=lambda: "x", who="me")
     book = IdleBook(one.book)
     assert (await book.notes(known.project.uid)).disuse is not None
-    met = []
+    uid, met = known.project.uid, []
 
-    async def meanwhile(uid: str) -> str:
+    async def meanwhile() -> Callable[[str], str]:
         await book.change(uid, lambda notes: replace(notes, seen=notes.seen + 1.0))
         met.append(uid)
-        return "the budget of api is used up"
+        return lambda uid: "the budget of api is used up"
 
     monkeypatch.setattr(driver, "_disputed", meanwhile)
     assert (await verbs.why("api")).project.name == "api"

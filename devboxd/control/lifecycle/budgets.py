@@ -74,17 +74,23 @@ class Keeper:
         changed = replace(budgets, launches=budgets.launches + 1)
         return [Change(KEY, version, body(changed))]
 
-    async def disputed(self, uid: str) -> str:
-        """Why it is not a project's own fault that nobody uses it: a hard budget has nothing left for it. Empty: none."""
+    async def disputed(self) -> Callable[[str], str]:
+        """What says of a project why it is not its own fault that nobody uses it: a hard budget has nothing left for it.
+
+        It says nothing where none does. All is read once, for however many projects it is asked of.
+        """
         budgets, _ = await self._read()
-        hard = [
-            one for one in rules.over(rules.in_force(budgets, cost.month_of(self._now())), uid) if one.hard
-        ]
-        if not hard:
-            return ""
-        facts = await self.money.facts()
-        spent = [one for one in hard if self._spent(facts, one) >= one.limit]
-        return f"the budget of {spent[0].name} is used up: nobody could use it" if spent else ""
+        hard = [one for one in rules.in_force(budgets, cost.month_of(self._now())) if one.hard]
+        spent: list[Budget] = []
+        if hard:
+            facts = await self.money.facts()
+            spent = [one for one in hard if self._spent(facts, one) >= one.limit]
+
+        def says(uid: str) -> str:
+            over = rules.over(spent, uid)
+            return f"the budget of {over[0].name} is used up: nobody could use it" if over else ""
+
+        return says
 
     async def would_refuse(self, known: Project | None, type_: str, where: str) -> str:
         """Why a launch of this type would be refused; empty: it would not."""

@@ -35,6 +35,9 @@ SETTLE: Final = (
 EVERY: Final = 3600.0
 
 Reached = Callable[[str, str], Awaitable[bool]]  # title, text: whether it reached somebody, on any way
+Disputed = Callable[
+    [], Awaitable[Callable[[str], str]]
+]  # says of a uid why not; empty: nothing speaks against it
 
 
 class Ahead(msgspec.Struct, frozen=True):
@@ -55,8 +58,22 @@ class _Looked:
     now: float
 
 
+class _Budgets:
+    """Why a budget speaks against it: all of them are read once for a look, where a project needs it."""
+
+    def __init__(self, disputed: Disputed) -> None:
+        self._disputed = disputed
+        self._says: Callable[[str], str] | None = None
+
+    async def why(self, uid: str) -> str:
+        """Empty where none does."""
+        if self._says is None:
+            self._says = await self._disputed()
+        return self._says(uid)
+
+
 class DisuseLoop:
-    """The loop. ``policy``: the one in force; ``disputed``: why a budget speaks against it, empty where none does."""
+    """The loop. ``policy``: the one in force; ``disputed``: what says why a budget speaks against it."""
 
     def __init__(
         self,
@@ -66,7 +83,7 @@ class DisuseLoop:
         policy: Callable[[Project], IdlePolicy],
         *,
         reached: Reached,
-        disputed: Callable[[str], Awaitable[str]],
+        disputed: Disputed,
     ) -> None:
         self._shared = shared
         self._projects = projects
@@ -93,7 +110,8 @@ class DisuseLoop:
     async def again(self, project: Project) -> None:
         """Something was changed: what is ahead now. Errors: those of the store."""
         with suppress(Conflict):  # the loop looks at it just now, and shows what it finds
-            await self._one(project, await self._book.item(project.uid), acts=False)
+            item = await self._book.item(project.uid) if disuse.is_archived(project) else None
+            await self._one(project, item, _Budgets(self._disputed), acts=False)
 
     async def run(self) -> None:
         """Look for ever."""
@@ -113,9 +131,10 @@ class DisuseLoop:
             found, items = await self._projects.all(), await self._book.items()
         except DevboxError:
             return  # who needs the store is told; this can wait
+        budgets = _Budgets(self._disputed)
         for project in found:
             try:
-                await self._one(project, items.get(project.uid), acts=acts)
+                await self._one(project, items.get(project.uid), budgets, acts=acts)
             except Conflict:
                 continue  # somebody was faster: an hour later is as good
             except DevboxError as error:
@@ -124,7 +143,7 @@ class DisuseLoop:
         for uid in self._ahead.keys() - {project.uid for project in found}:
             self._forget(uid)
 
-    async def _one(self, project: Project, item: Item | None, *, acts: bool) -> None:
+    async def _one(self, project: Project, item: Item | None, budgets: _Budgets, *, acts: bool) -> None:
         """``item``: the notes about it, as they were a moment ago."""
         delete = self._policy(project).delete
         if delete is None or not disuse.is_archived(project):
@@ -135,7 +154,7 @@ class DisuseLoop:
         looked = await self._look(project)
         if looked is None:
             return
-        if why := await self._kept_by(looked):
+        if why := disuse.kept_by(looked.known, looked.notes, looked.now) or await budgets.why(project.uid):
             if looked.notes.disuse is not None:
                 await self._write(looked, msgspec.structs.replace(looked.notes, disuse=None))
             self._show(project, Ahead(None, why), looked)
@@ -171,10 +190,6 @@ class DisuseLoop:
             await self._write(looked, kept)
             return await self._look(project)
         return looked
-
-    async def _kept_by(self, looked: _Looked) -> str:
-        project = looked.known.project
-        return disuse.kept_by(looked.known, looked.notes, looked.now) or await self._disputed(project.uid)
 
     def _awake(self, uid: str) -> float:
         """Seconds since our last look, as far as this machine was awake."""
