@@ -154,6 +154,17 @@ class Transfer:
         assert not self.problem, self.problem
 
 
+@contextlib.contextmanager
+def transferring(world: World, seed: int) -> Iterator[Transfer]:
+    """A transfer over a connection of a forward, and it runs."""
+    with mirror() as port:
+        [address] = world.forward(f"0:{port}")
+        with socket.create_connection(address, 30) as connection:
+            transfer = Transfer.over(connection, seed)
+            until(lambda: transfer.got > 100_000, "it runs")
+            yield transfer
+
+
 def restart(world: World) -> str:
     before = world.daemon_pid()
     done = world.run("daemon", "restart")
@@ -343,77 +354,59 @@ def fails(world: World, tmp_path: Path, program: str) -> subprocess.CompletedPro
 
 def test_a_daemon_that_cannot_start_leaves_the_one_that_runs_as_it_was(world: World, tmp_path: Path) -> None:
     pid = world.daemon_pid()
-    with mirror() as port:
-        [address] = world.forward(f"0:{port}")
-        with socket.create_connection(address, 30) as connection:
-            transfer = Transfer.over(connection, 9)
-            until(lambda: transfer.got > 100_000, "it runs")
-            done = fails(world, tmp_path, "#!/bin/sh\necho no such module >&2; exit 3\n")
-            assert done.returncode == 69
-            assert b"devboxd could not be started: no such module" in done.stderr, done.stderr
-            assert b"the daemon that runs goes on, and nothing was cut" in done.stderr
-            assert world.daemon_pid() == pid
-            transfer.finish()
+    with transferring(world, 9) as transfer:
+        done = fails(world, tmp_path, "#!/bin/sh\necho no such module >&2; exit 3\n")
+        assert done.returncode == 69
+        assert b"devboxd could not be started: no such module" in done.stderr, done.stderr
+        assert b"the daemon that runs goes on, and nothing was cut" in done.stderr
+        assert world.daemon_pid() == pid
+        transfer.finish()
 
 
 def test_a_daemon_that_ends_before_it_took_up_what_was_left_cuts_it_and_that_is_said(
     world: World, tmp_path: Path
 ) -> None:
     """And what is cut is reset: nobody takes it for a file that has ended."""
-    with mirror() as port:
-        [address] = world.forward(f"0:{port}")
-        with socket.create_connection(address, 30) as connection:
-            connection.settimeout(30)
-            transfer = Transfer.over(connection, 10)
-            until(lambda: transfer.got > 100_000, "it runs")
-            program = f"#!{sys.executable}\nimport os, time\nfd = int(os.environ['DEVBOX_HAND_OVER_FD'])\n"
-            program += "os.write(fd, b'R'); time.sleep(0.2)\nraise SystemExit('it broke')\n"
-            done = fails(world, tmp_path, program)
-            assert done.returncode == 69, done.stderr
-            assert b"devboxd could not be started: it broke" in done.stderr
-            assert b"1 connection or command ended with the daemon before it" in done.stderr, done.stderr
-            transfer.limit = SIZE
-            until(lambda: transfer.problem, "it is cut")
-            assert "ConnectionReset" in str(transfer.problem) or "BrokenPipe" in str(transfer.problem), (
-                transfer.problem
-            )
+    with transferring(world, 10) as transfer:
+        program = f"#!{sys.executable}\nimport os, time\nfd = int(os.environ['DEVBOX_HAND_OVER_FD'])\n"
+        program += "os.write(fd, b'R'); time.sleep(0.2)\nraise SystemExit('it broke')\n"
+        done = fails(world, tmp_path, program)
+        assert done.returncode == 69, done.stderr
+        assert b"devboxd could not be started: it broke" in done.stderr
+        assert b"1 connection or command ended with the daemon before it" in done.stderr, done.stderr
+        transfer.limit = SIZE
+        until(lambda: transfer.problem, "it is cut")
+        assert "ConnectionReset" in str(transfer.problem) or "BrokenPipe" in str(transfer.problem), (
+            transfer.problem
+        )
     world.ensure_daemon()
 
 
 def test_a_daemon_of_another_form_cuts_what_it_cannot_read_and_says_how_much(
     world: World, tmp_path: Path
 ) -> None:
-    with mirror() as port:
-        [address] = world.forward(f"0:{port}")
-        with socket.create_connection(address, 30) as connection:
-            connection.settimeout(30)
-            transfer = Transfer.over(connection, 12)
-            until(lambda: transfer.got > 100_000, "it runs")
-            program = f"#!{sys.executable}\nimport sys\nfrom devboxd.control.connect import parcel\nparcel.FORM += 1\nsys.argv[1:] = []\n"
-            done = fails(world, tmp_path, program + "from devboxd.__main__ import entry\nsys.exit(entry())\n")
-            assert done.returncode == 0, done.stderr
-            assert b"1 connection or command was cut: another version of devboxd made it" in done.stderr
-            transfer.limit = SIZE
-            until(lambda: transfer.problem, "it is cut")
-            assert "ConnectionReset" in transfer.problem or "BrokenPipe" in transfer.problem
+    with transferring(world, 12) as transfer:
+        program = f"#!{sys.executable}\nimport sys\nfrom devboxd.control.connect import parcel\nparcel.FORM += 1\nsys.argv[1:] = []\n"
+        done = fails(world, tmp_path, program + "from devboxd.__main__ import entry\nsys.exit(entry())\n")
+        assert done.returncode == 0, done.stderr
+        assert b"1 connection or command was cut: another version of devboxd made it" in done.stderr
+        transfer.limit = SIZE
+        until(lambda: transfer.problem, "it is cut")
+        assert "ConnectionReset" in transfer.problem or "BrokenPipe" in transfer.problem
     assert "handed-over.cut" in world.ok("events")
     world.stop_daemon()  # others shall have one of this form
     world.ensure_daemon()
 
 
 def test_what_cannot_be_handed_over_is_counted_and_asked_about(bare_world: World) -> None:
-    with mirror() as port:
-        [address] = bare_world.forward(f"0:{port}")
-        with socket.create_connection(address, 30) as connection:
-            transfer = Transfer.over(connection, 11)
-            until(lambda: transfer.got > 100_000, "it runs")
-            with bare_world.terminal("daemon", "restart") as terminal:
-                terminal.until("a restart cuts 1 connection")
-                terminal.until("go on")
-                terminal.type(b"n\r")
-                assert terminal.wait() == 130
-            seen, transfer.limit = transfer.got, SIZE * 2 // 3
-            until(lambda: transfer.got > seen + 100_000, "it goes on")
+    with transferring(bare_world, 11) as transfer:
+        with bare_world.terminal("daemon", "restart") as terminal:
+            terminal.until("a restart cuts 1 connection")
+            terminal.until("go on")
+            terminal.type(b"n\r")
+            assert terminal.wait() == 130
+        seen, transfer.limit = transfer.got, SIZE * 2 // 3
+        until(lambda: transfer.got > seen + 100_000, "it goes on")
 
 
 def test_what_is_handed_over_is_on_no_disk_and_in_no_log(world: World) -> None:
@@ -555,14 +548,10 @@ def test_systemd_keeps_connections_and_commands(world: World, systemd: ServiceMa
 
 
 def test_what_systemd_does_not_keep_is_cut_and_that_is_said(world: World, systemd: ServiceManager) -> None:
-    with mirror() as port:
-        [address] = world.forward(f"0:{port}")
-        with socket.create_connection(address, 30) as connection:
-            transfer = Transfer.over(connection, 23)
-            until(lambda: transfer.got > 100_000, "it runs")
-            systemd.keeps = False
-            done = world.run("daemon", "restart")
-            assert done.returncode == 0
-            assert b"1 connection or command was cut: the new daemon was left nothing" in done.stderr
-            transfer.limit = SIZE
-            until(lambda: transfer.problem, "it is cut")
+    with transferring(world, 23) as transfer:
+        systemd.keeps = False
+        done = world.run("daemon", "restart")
+        assert done.returncode == 0
+        assert b"1 connection or command was cut: the new daemon was left nothing" in done.stderr
+        transfer.limit = SIZE
+        until(lambda: transfer.problem, "it is cut")
