@@ -96,35 +96,9 @@ def move(system: System, asked: "dict[str, Any]", tell: "Callable[[int, int], No
     names = Names(system, old, notes)
     over = carry_mounts(system, old, disk, kept, notes)
     copy = Copy(system, names, kept, tell, asked.get("first") or 0.0)
-    done: list[str] = []
-    elsewhere = []
-    for one in names.people():
-        home = os.path.normpath(one[5])
-        if home.startswith("/home/") and any((home + "/").startswith(place + "/") for place in over):
-            # It is on a volume that is here. What the old root has below that was out of sight, and is older.
-            names.make(one)
-            elsewhere.append(home)
-            if names.uids[int(one[2])] != int(one[2]):
-                notes.append(
-                    one[0] + " has another id here: " + home + ", on a volume of its own, has the old one"
-                )
-            continue
-        source = os.path.join(old, home.lstrip("/")).rstrip("/")
-        if not home.startswith("/") or not os.path.isdir(source):
-            continue
-        if not (home == "/root" or home.startswith("/home/") or (home == "/" and system.played)):
-            notes.append(
-                "the home of " + one[0] + " is " + home + ", which is not below /home, and not copied"
-            )
-            continue
-        if os.path.realpath(source) != os.path.realpath(old) + ("" if home == "/" else home):
-            notes.append("the home of " + one[0] + " is a link, and not copied")
-            continue
-        names.make(one)
-        if not any(home == other or home.startswith(other.rstrip("/") + "/") for other in done):
-            done.append(home)
-    for home in done:
-        source, target = os.path.join(old, home.lstrip("/")).rstrip("/"), system.path(home).rstrip("/")
+    found, elsewhere = homes(system, names, old, over, notes)
+    for home in found:
+        source, target = below_old(old, home), system.path(home).rstrip("/")
         os.makedirs(os.path.dirname(target), exist_ok=True)
         copy.home(source, target)
         copy.compare(source, target, asked.get("first") or since)
@@ -133,24 +107,9 @@ def move(system: System, asked: "dict[str, Any]", tell: "Callable[[int, int], No
         count = str(len(copy.failed)) if len(copy.failed) < FAILED_MOST else str(FAILED_MOST) + " or more"
         place, why = next(iter(copy.failed.items()))
         raise Refused(count + " of " + str(copy.files) + " files are not copied, first " + place + ": " + why)
-    if copy.skipped:
-        notes.append(str(copy.skipped) + " device nodes are not copied")
-    before, now = names.first()
-    if before and now and before != now:
-        notes.append("the first user of this image is " + now + ": devboxctl attach --user " + before)
-    if copy.left:
-        notes.append(
-            str(copy.left) + " files were changed here since an earlier try, and are left as they are"
-        )
-    if copy.closed:
-        notes.append(
-            "what was in "
-            + copy.closed[0]
-            + (" and " + str(len(copy.closed) - 1) + " more" if copy.closed[1:] else "")
-            + " is not copied, as something else than a folder was put there since an earlier try"
-        )
-    if not done and not elsewhere:
+    if not found and not elsewhere:
         raise Refused("there is no home on the old root")
+    notes += remarks(copy, names)
     is_kept = os.path.isdir(kept)
     return {
         "files": copy.files,
@@ -158,6 +117,76 @@ def move(system: System, asked: "dict[str, Any]", tell: "Callable[[int, int], No
         "kept": kept if is_kept else "",
         "notes": [shown(note) for note in notes[:NOTES_MOST]],
     }
+
+
+def homes(
+    system: System, names: Names, old: str, over: "list[str]", notes: "list[str]"
+) -> "tuple[list[str], bool]":
+    """Make the users of the old system. Returns the homes to copy, and whether there are some on volumes that are here."""
+    found: list[str] = []
+    elsewhere = False
+    for one in names.people():
+        home = os.path.normpath(one[5])
+        if home.startswith("/home/") and is_below(home, over):
+            # It is on a volume that is here. What the old root has below that was out of sight, and is older.
+            names.make(one)
+            elsewhere = True
+            if names.uids[int(one[2])] != int(one[2]):
+                notes.append(
+                    one[0] + " has another id here: " + home + ", on a volume of its own, has the old one"
+                )
+            continue
+        if not home.startswith("/") or not os.path.isdir(below_old(old, home)):
+            continue
+        why = why_not(system, old, home)
+        if why:
+            notes.append("the home of " + one[0] + why + ", and not copied")
+            continue
+        names.make(one)
+        if not is_below(home, found):
+            found.append(home)
+    return found, elsewhere
+
+
+def below_old(old: str, home: str) -> str:
+    """Where a home is on the old root."""
+    return os.path.join(old, home.lstrip("/")).rstrip("/")
+
+
+def is_below(home: str, places: "list[str]") -> bool:
+    """Whether it is one of those places, or in one."""
+    return any((home + "/").startswith(place.rstrip("/") + "/") for place in places)
+
+
+def why_not(system: System, old: str, home: str) -> str:
+    """Why a home is not copied; empty: it is."""
+    if not (home == "/root" or home.startswith("/home/") or (home == "/" and system.played)):
+        return " is " + home + ", which is not below /home"
+    is_link = os.path.realpath(below_old(old, home)) != os.path.realpath(old) + ("" if home == "/" else home)
+    return " is a link" if is_link else ""
+
+
+def remarks(copy: Copy, names: Names) -> "list[str]":
+    """What is to be said of homes that are copied."""
+    found = []
+    if copy.skipped:
+        found.append(str(copy.skipped) + " device nodes are not copied")
+    before, now = names.first()
+    if before and now and before != now:
+        found.append("the first user of this image is " + now + ": devboxctl attach --user " + before)
+    if copy.left:
+        found.append(
+            str(copy.left) + " files were changed here since an earlier try, and are left as they are"
+        )
+    if copy.closed:
+        more = " and " + str(copy.closed - 1) + " more" if copy.closed > 1 else ""
+        found.append(
+            "what was in "
+            + copy.first_closed
+            + more
+            + " is not copied, as something else than a folder was put there since an earlier try"
+        )
+    return found
 
 
 # What is asked ------------------------------------------------------------------------------------------------

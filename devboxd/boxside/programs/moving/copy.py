@@ -56,7 +56,8 @@ class Copy:
         self._told = 0.0
         self.files = self.bytes = 0
         self.skipped = 0
-        self.closed: list[str] = []
+        self.closed = 0  # folders that are not copied, as something else is in their place
+        self.first_closed = ""
         self.failed: dict[str, str] = {}
 
     def home(self, source: str, target: str) -> None:
@@ -121,7 +122,8 @@ class Copy:
         here = lstat(place)
         if self._is_newer(path, place, found, here):
             if kind == stat.S_IFDIR:
-                self.closed.append(place)
+                self.closed += 1
+                self.first_closed = self.first_closed or place
             else:
                 self.left += 1
             return

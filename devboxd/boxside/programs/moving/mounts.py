@@ -1,10 +1,14 @@
 """Volumes that the old system mounted and that are here, too."""
 
 import os
+from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.moving.copy import keep
 from devboxd.boxside.programs.moving.oldroot import old_lines
 from devboxd.boxside.programs.moving.system import OWN, System, call, lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SYSTEMS = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys")
 
@@ -22,10 +26,37 @@ def is_systems(place: str) -> bool:
 def carry_mounts(system: System, old: str, disk: str, kept: str, notes: "list[str]") -> "list[str]":
     """Lines of the old fstab that name volumes which are here, and mount them. Returns where: homes may be on one."""
     over = []
-    table = system.path("etc/fstab")
-    here = [line.split() for line in lines(table)]
+    here = [line.split() for line in lines(system.path("etc/fstab"))]
     places = {one[1] for one in here if len(one) > 1 and not one[0].startswith("#")}
     added = []
+    for spec, place, kind, options in old_mounts(old):
+        if is_systems(place):
+            if place not in places:
+                notes.append(
+                    "fstab: " + place + " is not carried over, as this system has its own (" + spec + ")"
+                )
+            continue
+        name = named_volume(system, spec)
+        is_here = name is not None and name not in (disk, root_disk())
+        if is_here and "noauto" not in options:
+            over.append(place)
+        if place in places:
+            continue
+        if not is_here:
+            notes.append(
+                "fstab: " + place + " is not carried over, as it names no volume of this box (" + spec + ")"
+            )
+            continue
+        if "nofail" not in options:
+            options.append("nofail")  # a box that waits for a disk can not be reached
+        added.append((place, "\t".join([spec, place, kind, ",".join(options), "0", "2"])))
+    if added:
+        add(system, added, kept, notes)
+    return over
+
+
+def old_mounts(old: str) -> "Iterator[tuple[str, str, str, list[str]]]":
+    """What the old fstab mounts besides the system itself: volume, place, kind, options."""
     for line in old_lines(old, "etc/fstab"):
         fields = line.split()
         if len(fields) < 3 or fields[0].startswith("#"):
@@ -35,29 +66,12 @@ def carry_mounts(system: System, old: str, disk: str, kept: str, notes: "list[st
             continue
         if place == "/" or place == "/boot" or place.startswith("/boot/"):
             continue
-        if is_systems(place):
-            if place not in places:
-                notes.append(
-                    "fstab: " + place + " is not carried over, as this system has its own (" + spec + ")"
-                )
-            continue
-        name = named_volume(system, spec)
-        is_here = name is not None and name not in (disk, root_disk())
-        if is_here and "noauto" not in (fields[3] if len(fields) > 3 else "").split(","):
-            over.append(place)
-        if place in places:
-            continue
-        if not is_here:
-            notes.append(
-                "fstab: " + place + " is not carried over, as it names no volume of this box (" + spec + ")"
-            )
-            continue
-        options = (fields[3] if len(fields) > 3 else "defaults").split(",")
-        if "nofail" not in options:
-            options.append("nofail")  # a box that waits for a disk can not be reached
-        added.append((place, "\t".join([spec, place, kind, ",".join(options), "0", "2"])))
-    if not added:
-        return over
+        yield spec, place, kind, (fields[3] if len(fields) > 3 else "defaults").split(",")
+
+
+def add(system: System, added: "list[tuple[str, str]]", kept: str, notes: "list[str]") -> None:
+    """Add lines to the fstab of this system, whose old text is kept, and mount the places that they are of."""
+    table = system.path("etc/fstab")
     keep(table, kept, system.root, copy=True)
     text = "\n".join(lines(table) + [line for _, line in added]) + "\n"
     with open(table + ".devbox", "w", errors="surrogateescape") as file:
@@ -70,7 +84,6 @@ def carry_mounts(system: System, old: str, disk: str, kept: str, notes: "list[st
             status, said = call("mount", place)
             if status:
                 notes.append("fstab: " + place + " is carried over, and can not be mounted: " + said[:150])
-    return over
 
 
 def named_volume(system: System, spec: str) -> "str | None":
