@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from devboxd.boxside.said import UNREADABLE
+from devboxd.boxside.said import PROBLEM, PROBLEM_MOST, UNREADABLE, last_line
 from devboxd.errors import Unreachable
 from devboxd.model.idle import LAPTOPS_MOST, empty
 from devboxd.text import one_line
@@ -17,7 +17,6 @@ from devboxd.text import one_line
 PROGRAM: Final = "activity"
 ANSWER_MOST: Final = 256 << 10  # characters of an answer
 NEED: Final = "need"
-PROBLEM: Final = "problem "
 
 
 class CollectorFailed(Unreachable):
@@ -48,12 +47,11 @@ def read(text: str) -> Answer | None:
     Raises:
         CollectorFailed: with what the box says, or that it says nothing that can be read.
     """
-    lines = text[-ANSWER_MOST:].strip().splitlines()
-    last = lines[-1].strip() if lines else ""
+    last = last_line(text, ANSWER_MOST).strip()
     if last == NEED:
         return None
     if last.startswith(PROBLEM):
-        raise CollectorFailed(one_line(last.removeprefix(PROBLEM), 200))
+        raise CollectorFailed(one_line(last.removeprefix(PROBLEM), PROBLEM_MOST))
     try:
         answer = msgspec.json.decode(last, type=Answer)
     except UNREADABLE:

@@ -57,10 +57,6 @@ class Agents(Handler):
             self.head.bridge.write(self.number, line)
         self.head.later(self, WATCH_EVERY)
 
-    def close(self, reset: bool) -> None:
-        """Stop looking."""
-        self.head.timers.pop(self, None)
-
 
 def agents(folder: str) -> "list[dict[str, Any]]":
     """The notes of agents whose process is there."""
