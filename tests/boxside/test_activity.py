@@ -464,51 +464,55 @@ def test_on_the_instance_a_timer_or_a_loop_looks_every_minute(tmp_path: Path, ha
         os.kill(pid, 9)
 
 
+def watched(folder: Path, instance: str, given: dict[str, Any], aged: str) -> list[dict[str, Any]]:
+    """What a machine that does nothing says, which looks, has its state aged, and is looked at by its watchdog.
+
+    ``aged``: what is done to ``state``. What the watchdog has called is in the file ``kept``, with what follows in ``called``.
+    """
+    alone = ["unshare", "-pfnm", "--mount-proc"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces here")
+    stub, rules = folder / "bin", json.dumps(given)
+    stub.mkdir()
+    (stub / "systemctl").write_text(f"#!/bin/sh\necho systemctl $* >>{folder}/called\n")
+    (stub / "systemctl").chmod(0o755)
+    (folder / "program.py").write_text(load_program("activity"))
+    age = (
+        "import json, sys; path = sys.argv[1]; known = json.load(open(path)); state = known['state'];"
+        f"{aged}; json.dump(known, open(path, 'w'))"
+    )
+    script = f"""
+    export PATH={stub}:$PATH
+    mount -t tmpfs none /var/lib; mkdir -p /var/lib/cloud/data; echo {instance} >/var/lib/cloud/data/instance-id
+    run() {{ {sys.executable} -I {folder}/program.py {folder}/state "$@"; }}
+    run look '{rules}'; sleep 1; run look '{rules}'
+    {sys.executable} -c "{age}" {folder}/state/idle.json
+    rm -f {folder}/called
+    run minute
+    cp {folder}/called {folder}/kept 2>/dev/null
+    run look '{rules}'
+    """
+    done = subprocess.run(
+        [*alone, "sh", "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    looks = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [look["state"]["verdict"] for look in looks[1:]] == ["idle", "idle"], done.stderr
+    return looks
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")
 @pytest.mark.parametrize("instance", ["i-0123", "i-9999"])
 def test_the_watchdog_powers_off_the_instance_it_was_installed_for_and_no_other(
     tmp_path: Path, instance: str
 ) -> None:
     """Ten minutes after the deadline, with the user's hooks before it; the reason is kept for the next daemon."""
-    if subprocess.run(
-        ["unshare", "-pfnm", "--mount-proc", "true"], capture_output=True, check=False
-    ).returncode:
-        pytest.skip("no namespaces here")
-    stub, hooks = tmp_path / "bin", tmp_path / ".config" / "devbox" / "pre-stop.d"
-    stub.mkdir()
-    hooks.mkdir(parents=True)
-    for path, text in (
-        (stub / "systemctl", f"echo systemctl $* >>{tmp_path}/called"),
-        (hooks / "10-save", f"echo hook >>{tmp_path}/called"),
-    ):
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-    (tmp_path / "program.py").write_text(load_program("activity"))
-    rules = json.dumps({**RULES, "after": 300.0, "warn": 60.0, "instance": "i-0123", "home": str(tmp_path)})
-    age = (
-        "import json, sys; path = sys.argv[1]; known = json.load(open(path)); state = known['state'];"
-        "state['idle_since'] -= 1200; state['warned'] = [state['at'] - 1000, 'idle'];"
-        "json.dump(known, open(path, 'w'))"
-    )
-    script = f"""
-    export PATH={stub}:$PATH
-    mount -t tmpfs none /var/lib; mkdir -p /var/lib/cloud/data; echo {instance} >/var/lib/cloud/data/instance-id
-    run() {{ {sys.executable} -I {tmp_path}/program.py {tmp_path}/state "$@"; }}
-    run look '{rules}'; sleep 1; run look '{rules}'
-    {sys.executable} -c "{age}" {tmp_path}/state/idle.json
-    rm -f {tmp_path}/called
-    run minute
-    run look '{rules}'
-    """
-    done = subprocess.run(
-        ["unshare", "-pfnm", "--mount-proc", "sh", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    looks = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [look["state"]["verdict"] for look in looks[1:]] == ["idle", "idle"], done.stderr
+    hook = tmp_path / ".config" / "devbox" / "pre-stop.d" / "10-save"
+    hook.parent.mkdir(parents=True)
+    hook.write_text(f"#!/bin/sh\necho hook >>{tmp_path}/called\n")
+    hook.chmod(0o755)
+    rules = {**RULES, "after": 300.0, "warn": 60.0, "instance": "i-0123", "home": str(tmp_path)}
+    aged = "state['idle_since'] -= 1200; state['warned'] = [state['at'] - 1000, 'idle']"
+    looks = watched(tmp_path, instance, rules, aged)
     called = (tmp_path / "called").read_text().splitlines() if (tmp_path / "called").exists() else []
     if instance == "i-0123":
         assert called[:2] == ["hook", "systemctl poweroff"]
@@ -522,45 +526,14 @@ def test_the_watchdog_powers_off_the_instance_it_was_installed_for_and_no_other(
 @pytest.mark.parametrize("is_here", [True, False])
 def test_the_watchdog_follows_the_lid_without_a_margin(tmp_path: Path, is_here: bool) -> None:
     """The laptop said that it is here, a quarter of an hour ago or just now."""
-    if subprocess.run(
-        ["unshare", "-pfnm", "--mount-proc", "true"], capture_output=True, check=False
-    ).returncode:
-        pytest.skip("no namespaces here")
-    stub = tmp_path / "bin"
-    stub.mkdir()
-    (stub / "systemctl").write_text(f"#!/bin/sh\necho systemctl $* >>{tmp_path}/called\n")
-    (stub / "systemctl").chmod(0o755)
-    (tmp_path / "program.py").write_text(load_program("activity"))
     rules = {**RULES, "after": 36000.0, "lid": 900.0, "instance": "i-0123", "home": str(tmp_path)}
-    given = json.dumps(rules | {"here": ["me@laptop/1", 450.0]})
-    age = (
-        "import json, sys; path = sys.argv[1]; known = json.load(open(path)); state = known['state'];"
+    aged = (
         "state['idle_since'] -= 1200; state['warned'] = [state['at'] - 460, 'lid'];"
         "assert 'here' not in known['rules'];"
         f"state['here'] = {{name: [a - {0 if is_here else 905}, b - {0 if is_here else 905}]"
-        " for name, (a, b) in state['here'].items()};"
-        "json.dump(known, open(path, 'w'))"
+        " for name, (a, b) in state['here'].items()}"
     )
-    script = f"""
-    export PATH={stub}:$PATH
-    mount -t tmpfs none /var/lib; mkdir -p /var/lib/cloud/data; echo i-0123 >/var/lib/cloud/data/instance-id
-    run() {{ {sys.executable} -I {tmp_path}/program.py {tmp_path}/state "$@"; }}
-    run look '{given}'; sleep 1; run look '{given}'
-    {sys.executable} -c "{age}" {tmp_path}/state/idle.json
-    rm -f {tmp_path}/called
-    run minute
-    cp {tmp_path}/called {tmp_path}/kept 2>/dev/null
-    run look '{given}'
-    """
-    done = subprocess.run(
-        ["unshare", "-pfnm", "--mount-proc", "sh", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    looks = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [look["state"]["verdict"] for look in looks[1:]] == ["idle", "idle"], done.stderr
+    looks = watched(tmp_path, "i-0123", rules | {"here": ["me@laptop/1", 450.0]}, aged)
     assert list(looks[-1]["state"]["here"]) == ["me@laptop/1"]
     called = (tmp_path / "kept").read_text() if (tmp_path / "kept").exists() else ""
     assert ("systemctl poweroff" in called) is not is_here

@@ -72,6 +72,18 @@ def copied(root: Path, **more: Any) -> Progress:
     return until(said, "the homes were copied")
 
 
+def refusal(root: Path) -> str:
+    """Ask until it is refused; with which sentence."""
+
+    def said() -> str:
+        try:
+            return "" if not ask(root).done else "done"
+        except BoxSaysNo as error:
+            return error.message
+
+    return until(said, "it was refused")
+
+
 def test_everything_of_a_home_comes_over(new: Path, old: Path) -> None:
     """Content, mode, times, links of both kinds, holes and attributes."""
     here = new / "home/me"
@@ -384,13 +396,7 @@ def test_no_volume_is_mounted_over_the_system(new: Path, place: str, *, is_carri
 def test_what_can_not_be_is_said_in_a_sentence(new: Path, old: Path) -> None:
     (new / "mnt/sdp/etc/passwd").write_text("")
 
-    def refused() -> str:
-        try:
-            return "" if not ask(new).done else "done"
-        except BoxSaysNo as error:
-            return error.message
-
-    assert until(refused, "it was refused") == "there is no home on the old root"
+    assert refusal(new) == "there is no home on the old root"
     (new / "mnt/sdp/etc/passwd").write_text(passwd())
     assert copied(new, token="u-2-2-1").done
 
@@ -404,16 +410,10 @@ def test_a_file_that_can_not_be_copied_counts_once(new: Path, old: Path, many: i
             file.truncate(2 << 20)
     (old / "small").write_text("x")
 
-    def refused() -> str:
-        try:
-            return "" if not ask(new).done else "done"
-        except BoxSaysNo as error:
-            return error.message
-
     before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        found = until(refused, "it was refused")
+        found = refusal(new)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
     first = new / "home/me/large-0000"
