@@ -85,4 +85,4 @@ def _fits(found: object, kind: object, name: str) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value < 1e12
+    return isinstance(value, int | float) and 0 <= value < 1e11  # a later time can not be written as a date

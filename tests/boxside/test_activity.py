@@ -22,7 +22,7 @@ from devboxd.boxside.programs.watch.machine import Process, processes, tell, ter
 from devboxd.boxside.programs.watch.names import kind_of
 from devboxd.boxside.script import digest, load, load_program, packed, wrap
 from devboxd.host.clock import Clock
-from devboxd.model.idle import judge
+from devboxd.model.idle import empty, judge
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or shutil.which("tmux") is None, reason="needs Linux and tmux"
@@ -593,3 +593,15 @@ def test_our_own_question_for_the_end_of_a_job_is_no_work(box: Box, word: str, s
         lambda: any(one.pts == box.pane() and one.name.startswith("python") for one in processes().values())
     )
     assert bool(box.tools()) is seen
+
+
+@pytest.mark.parametrize(
+    "known",
+    [{"idle_since": 9e11}, {"at": 9e11}, {"here": {"me@laptop/1": [9e11, 9e11]}}, {"here": {"x": [1.0]}}],
+)
+def test_a_time_that_is_no_date_is_no_answer(known: dict[str, object]) -> None:
+    """What is shown of it is written as a date, which ends with the year 9999."""
+    fine = {**empty(), "verdict": "idle", "idle_since": 1.0, "at": 2.0, "here": {"me@laptop/1": [1.0, 2.0]}}
+    assert activity.read(json.dumps({"state": fine})) is not None
+    with pytest.raises(activity.CollectorFailed, match="does not say"):
+        activity.read(json.dumps({"state": fine | known}))
