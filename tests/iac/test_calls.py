@@ -306,6 +306,19 @@ async def test_a_rebase_is_within_its_owners_policy() -> None:
         assert plain == context or not permits(both, name, where, plain), (name, where)
 
 
+async def saved_by_the_function(one: Bench) -> tuple[Bench, list[tuple[str, str, dict[str, Any]]]]:
+    """The daemon is gone, and the box is to go: the function starts as often as that takes, and asks this of AWS."""
+    await stop(one)
+    fresh = bench(one.store, model=one.model)
+    asked = recorded(fresh)
+    await fresh.projects.terminate("api")
+    for _ in range(4):
+        fleets, lines = elsewhere(fresh, limited=True)
+        await run(fresh, fleets, lines)
+        await asyncio.sleep(400)
+    return fresh, asked
+
+
 @pytest.mark.looptime
 async def test_the_function_takes_an_old_root_off_before_it_saves() -> None:
     """A daemon died in the middle of a rebase, and the box is to go."""
@@ -316,14 +329,7 @@ async def test_the_function_takes_an_old_root_off_before_it_saves() -> None:
     await one.until("api", lambda row: row.is_moving and row.phase is Phase.RUNNING)
     while not any(v.attachment for v in one.model.tables.volumes.values() if REBASE in v.tags):
         await one.fleet.changed(5.0)
-    await stop(one)
-    fresh = bench(one.store, model=one.model)
-    asked = recorded(fresh)
-    await fresh.projects.terminate("api")
-    for _ in range(4):
-        fleets, lines = elsewhere(fresh, limited=True)
-        await run(fresh, fleets, lines)
-        await asyncio.sleep(400)
+    fresh, asked = await saved_by_the_function(one)
     assert (await fresh.projects.get("api")).project.phase is Phase.READY
     assert not [v for v in one.model.tables.volumes.values() if REBASE in v.tags]
     assert "ec2:DetachVolume" in {name for name, _, _ in asked}
@@ -335,14 +341,7 @@ async def test_what_the_function_does_is_within_its_role() -> None:
     """A save and a release, from the first call to the last."""
     one = await start(bench())
     await one.launched(profile=PROFILE)
-    await stop(one)
-    fresh = bench(one.store, model=one.model)
-    asked = recorded(fresh)
-    await fresh.projects.terminate("api")
-    for _ in range(4):
-        fleets, lines = elsewhere(fresh, limited=True)
-        await run(fresh, fleets, lines)
-        await asyncio.sleep(400)
+    _, asked = await saved_by_the_function(one)
     role = (Audience.RECONCILER,)
     assert {name for name, _, _ in asked} >= {
         "ec2:StopInstances",

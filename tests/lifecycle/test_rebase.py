@@ -146,10 +146,7 @@ def test_any_one_thing_may_go_wrong(fate: Fate, mutations: int) -> None:
 
 def back(world: World) -> None:
     """Onto another base, and back while the homes are being copied."""
-    up(world)
-    world.copy_takes = 300.0
-    world.rebase(UID)
-    world.run_until(lambda: bool(world.copying), most=8000)
+    copying(world, takes=300.0)
     world.ask(UID, "back", want=Want.UP, rollback=world.project(UID).head)
     world.run_until(lambda: world.project(UID).rebase is None and phase(world, Phase.RUNNING)(), most=8000)
     assert world.project(UID).head == 3
@@ -159,74 +156,63 @@ def back(world: World) -> None:
     world.run_for(400)
 
 
-def stopped_meanwhile(world: World) -> None:
-    """The box goes down while the homes are being copied, and they are copied when it is up again."""
+def copying(world: World, *, takes: float) -> None:
+    """In the middle of it: homes are being copied."""
     up(world)
-    world.copy_takes = 300.0
+    world.copy_takes = takes
     world.rebase(UID)
     world.run_until(lambda: bool(world.copying), most=8000)
+
+
+def ends(world: World) -> None:
+    """All is copied in the end, and saved once more."""
+    world.run_until(done(world), most=8000)
+    work(world)
+    world.want(UID, Want.COLD)
+    world.run_until(phase(world, Phase.READY))
+    world.run_for(400)
+
+
+def stopped_meanwhile(world: World) -> None:
+    """The box goes down while the homes are being copied, and they are copied when it is up again."""
+    copying(world, takes=300.0)
     world.want(UID, Want.WARM)
     world.run_until(phase(world, Phase.WARM))
     assert not any(tags.REBASE in one.tags for one in world.model.tables.volumes_of(box(world).id))
     world.want(UID, Want.UP)
     world.copy_takes = 25.0
-    world.run_until(done(world), most=8000)
-    work(world)
-    world.want(UID, Want.COLD)
-    world.run_until(phase(world, Phase.READY))
-    world.run_for(400)
+    ends(world)
 
 
 def powered_off_meanwhile(world: World) -> None:
     """The same by a hand on the box, which asks nobody."""
-    up(world)
-    world.copy_takes = 300.0
-    world.rebase(UID)
-    world.run_until(lambda: bool(world.copying), most=8000)
+    copying(world, takes=300.0)
     world.model.power_off(box(world).id, now=world.now)
     world.run_until(phase(world, Phase.WARM))
     world.want(UID, Want.UP)
     world.copy_takes = 25.0
-    world.run_until(done(world), most=8000)
-    work(world)
-    world.want(UID, Want.COLD)
-    world.run_until(phase(world, Phase.READY))
-    world.run_for(400)
+    ends(world)
 
 
 def snapshot_meanwhile(world: World) -> None:
     """An image of the running box has no old root in it."""
-    up(world)
-    world.copy_takes = 120.0
-    world.rebase(UID)
-    world.run_until(lambda: bool(world.copying), most=8000)
+    copying(world, takes=120.0)
     number = world.project(UID).saves + 1
     world.ask(UID, "snapshot", saves=number, snap=number)
     world.run_until(lambda: world.project(UID).snap is None)
-    world.run_until(done(world), most=8000)
-    work(world)
-    world.want(UID, Want.COLD)
-    world.run_until(phase(world, Phase.READY))
-    world.run_for(400)
+    ends(world)
 
 
 def ended_meanwhile(world: World) -> None:
     """Terminated in the console while it copies: rescued without the old root, and copied on the next box."""
-    up(world)
-    world.copy_takes = 300.0
-    world.rebase(UID)
-    world.run_until(lambda: bool(world.copying), most=8000)
+    copying(world, takes=300.0)
     instance = box(world).id
     world.console("ModifyInstanceAttribute", InstanceId=instance, DisableApiTermination={"Value": False})
     world.console("TerminateInstances", InstanceIds=[instance])
     world.run_until(phase(world, Phase.READY))
     world.copy_takes = 25.0
     world.want(UID, Want.UP)
-    world.run_until(done(world), most=8000)
-    work(world)
-    world.want(UID, Want.COLD)
-    world.run_until(phase(world, Phase.READY))
-    world.run_for(400)
+    ends(world)
 
 
 SCRIPTS: Final = {
