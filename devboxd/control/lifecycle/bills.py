@@ -64,6 +64,7 @@ class Bills:
         except DevboxError as error:
             self._problems[owner] = error.message
             return
+        # Kept before it is told: a daemon that starts then does not pay again.
+        await asyncio.to_thread(self.files.save, found)
         self._problems.pop(owner, None)
         self._known[owner] = found
-        await asyncio.to_thread(self.files.save, found)
