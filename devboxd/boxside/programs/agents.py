@@ -10,7 +10,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from devboxd.boxside.programs.parts.agent_note import forget, is_alive, notes_in, told_of
+from devboxd.boxside.programs.parts.agent_note import forget, is_alive, notes_in
+from devboxd.boxside.programs.parts.agent_told import told_of
 from devboxd.boxside.programs.parts.request import Refused, requested
 
 if TYPE_CHECKING:

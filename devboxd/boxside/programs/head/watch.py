@@ -5,7 +5,8 @@ import os
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.head.pipe import Handler
-from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in, told_of
+from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in
+from devboxd.boxside.programs.parts.agent_told import told_of
 
 if TYPE_CHECKING:
     from typing import Any

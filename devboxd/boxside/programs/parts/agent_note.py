@@ -9,12 +9,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 NOTE_MOST = 16 << 10  # bytes: three texts of 300 characters, of which each may be twelve bytes in JSON
-TELLS = (
-    ("name", 60),
-    ("state", 16),
-    ("text", 300),
-    ("where", 64),
-)  # what is told of an agent's note, and characters of it
 
 
 def read_note(path: str) -> "dict[str, Any]":
@@ -41,16 +35,6 @@ def notes_in(folder: str, most: "int | None" = None) -> "Iterator[tuple[str, dic
         note = read_note(path)
         if note:
             yield path, note
-
-
-def told_of(note: "dict[str, Any]") -> "dict[str, Any] | None":
-    """What is told of an agent's note; None: it is none."""
-    try:
-        found = {key: str(note.get(key) or "")[:most] for key, most in TELLS}  # type: dict[str, Any]
-        found.update(pid=int(note["pid"]), since=float(note["since"]), quiet=bool(note.get("quiet")))
-    except (ValueError, KeyError, TypeError, OverflowError):
-        return None
-    return found if 0 <= found["since"] < 1e11 else None  # which may be no number that JSON knows
 
 
 def process_stat(pid: int) -> "tuple[str, list[str]]":

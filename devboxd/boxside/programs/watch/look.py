@@ -4,7 +4,8 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in, told_of
+from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in
+from devboxd.boxside.programs.parts.agent_told import told_of
 from devboxd.boxside.programs.watch.machine import TICK, Process, below, processes, read, said, terminals
 from devboxd.boxside.programs.watch.names import EDITORS, IDES, NEVER, SHELLS, UPDATES, kind_of
 
