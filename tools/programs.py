@@ -7,6 +7,7 @@ runs on a box can be looked at. ``--check`` writes nothing and fails where a fil
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -43,12 +44,32 @@ def whole(source: Path, seen: set[Path] | None = None) -> str:
     return parts + text
 
 
+def gathered(text: str) -> str:
+    """The program with each of its imports once, in front; each part came with its own."""
+    lines = text.splitlines()
+    plain: set[str] = set()
+    named: dict[str | None, set[str]] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Import):
+            plain |= {ast.unparse(alias) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            named.setdefault(node.module, set()).update(ast.unparse(alias) for alias in node.names)
+        else:
+            continue
+        for at in range(node.lineno - 1, node.end_lineno or node.lineno):
+            lines[at] = ""
+    named.get("typing", set()).discard("TYPE_CHECKING")
+    front = [f"import {', '.join(sorted(plain))}"] if plain else []
+    front += [f"from {module} import {', '.join(sorted(names))}" for module, names in named.items() if names]
+    return "\n".join([*front, *lines, ""])
+
+
 def main() -> int:
     """Write the files, or look at them."""
     stale = []
     for source in sorted(FOLDER.glob("*.py")):
         target = source.with_suffix(".min")
-        text = shortened(whole(source))
+        text = shortened(gathered(whole(source)))
         if target.exists() and target.read_text("utf-8") == text:
             continue
         stale.append(target.name)

@@ -224,6 +224,19 @@ def test_the_parts_of_a_program_have_no_name_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_program_travels_with_each_import_once(name: str) -> None:
+    """Each of its parts has its own."""
+    found = [
+        alias.name
+        for node in ast.parse(load_program(name)).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert sorted(found) == sorted(set(found))
+    assert "TYPE_CHECKING" not in found
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_travels_is_short(name: str) -> None:
     """It is seen in ps, and shares a document parameter with the command."""
     assert len(load_program(name)) < LONGEST.get(name, 4500)
