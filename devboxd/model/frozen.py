@@ -62,41 +62,43 @@ def freeze(bridge: Bridge) -> FrozenBridge:
         raise ValueError("take the events first")
     for number in bridge.order():
         bridge.lane_down(number)
+    streams, words = bridge._streams, bridge._words
     return FrozenBridge(
-        near=bridge._parity == 0,
-        next=bridge._next,
-        seen=bridge._seen,
-        skipped=sorted(bridge._skipped),
-        over=list(bridge._over),
-        farewells=list(bridge._farewells.items()),
-        suspects=list(bridge._suspects),
+        near=streams.parity == 0,
+        next=streams.next,
+        seen=streams.seen,
+        skipped=sorted(streams.skipped),
+        over=list(words.over),
+        farewells=list(words.farewells.items()),
+        suspects=list(words.suspects),
         pings=bridge._pings,
         plain=bridge.plain,
         travelled=bridge.travelled,
-        streams=[_frozen(stream) for stream in bridge._streams.values()],
+        streams=[_frozen(stream) for stream in streams.by_number.values()],
     )
 
 
 def thaw(state: FrozenBridge) -> Bridge:
     """An end that goes on from there."""
     bridge = Bridge(state.near)
-    bridge._next, bridge._seen = state.next, state.seen
-    bridge._skipped.update(state.skipped)
-    bridge._over.extend(state.over)
-    bridge._farewells.update(state.farewells)
-    bridge._suspects.update(dict.fromkeys(state.suspects))
+    streams, words = bridge._streams, bridge._words
+    streams.next, streams.seen = state.next, state.seen
+    streams.skipped.update(state.skipped)
+    words.over.extend(state.over)
+    words.farewells.update(state.farewells)
+    words.suspects.update(dict.fromkeys(state.suspects))
     bridge._pings = state.pings
-    bridge._told_waiting = -1  # nobody knows whether the last word on it arrived
-    bridge.plain, bridge.travelled = state.plain, state.travelled
+    words.told_waiting = -1  # nobody knows whether the last word on it arrived
+    bridge._came, bridge._came_travelled = state.plain, state.travelled
     for one in state.streams:
-        stream = bridge._streams[one.number] = _thawed(one, state.near)
-        bridge._granted += stream.window - WINDOW_FIRST
+        stream = streams.by_number[one.number] = _thawed(one, state.near)
+        streams.granted += stream.window - WINDOW_FIRST
         if stream.reset is not None:
-            bridge._resets[stream.number] = None
+            words.reset(stream)
             continue
-        bridge._owe(stream)
+        words.owe(stream)
         if stream.again or stream.waiting or stream.out_end is not None:
-            bridge._queue(stream)
+            bridge._turns.add(stream)
     return bridge
 
 

@@ -27,6 +27,8 @@ ELSEWHERE = {
     "model/bridge/end.py": "the bounds stand in model.bridge.wire",
     "model/bridge/lane.py": "the same",
     "model/bridge/stream.py": "the same",
+    "model/bridge/turns.py": "the same",
+    "model/bridge/words.py": "the same",
     "model/frozen.py": "what such an end held before",
     "net/loose.py": "what a transport has not sent, for which whoever writes waits, and the last write",
     "boxside/bridgehead.py": "a partial record of at most what one stream's credit lets in",

@@ -81,7 +81,7 @@ class Party:
     def held(self) -> int:
         """Bytes that it keeps, of all kinds."""
         found = 0
-        for stream in self.bridge._streams.values():
+        for stream in self.bridge._streams.by_number.values():
             found += len(stream.waiting) + sum(map(len, stream.pieces.values()))
             found += sum(len(chunk.frame) for chunk in stream.flight.values()) + len(stream.head or b"")
         return found + sum(len(lane.buffer) for lane in self.bridge._lanes.values())
@@ -140,7 +140,7 @@ def fuzz(seed: int, messages: int) -> None:
                 assert other.held <= MOST_HELD + 40 * wire.SEND_MOST, (
                     f"seed {seed}: {other.held} bytes are kept"
                 )
-                assert len(other.bridge._skipped) <= wire.STREAMS_MOST
+                assert len(other.bridge._streams.skipped) <= wire.STREAMS_MOST
         if dice.random() < 0.002:  # what is beyond saving is begun anew, as after the loss of a bridgehead
             errors += sum(party.errors for party in parties)
             worst = max(party.worst for party in parties)

@@ -180,8 +180,8 @@ def test_both_ends_may_reset_at_once() -> None:
     talk.far.bridge.reset(number, "there")
     talk.settle()
     assert talk.near.bridge.streams == talk.far.bridge.streams == []
-    assert not talk.near.bridge._streams
-    assert not talk.far.bridge._streams
+    assert not talk.near.bridge._streams.by_number
+    assert not talk.far.bridge._streams.by_number
 
 
 def recorded() -> list[int]:
@@ -226,8 +226,8 @@ def short_talk(talk: Talk, *, dies_after: int | None = None, near_first: bool = 
     assert bytes(talk.near.got[a]) == bytes(talk.near.got[b]) == b"reply " * 30
     assert talk.near.resets == talk.far.resets == {}
     talk.settle()
-    assert not talk.near.bridge._streams
-    assert not talk.far.bridge._streams
+    assert not talk.near.bridge._streams.by_number
+    assert not talk.far.bridge._streams.by_number
     return talk
 
 
@@ -266,8 +266,8 @@ def all_arrives(
         for number in list(end.bridge.streams):
             end.bridge.finish(number)
     talk.settle()
-    assert not talk.near.bridge._streams, "the near end keeps something for ever"
-    assert not talk.far.bridge._streams, "the far end keeps something for ever"
+    assert not talk.near.bridge._streams.by_number, "the near end keeps something for ever"
+    assert not talk.far.bridge._streams.by_number, "the far end keeps something for ever"
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -384,14 +384,14 @@ def test_a_fast_reader_gets_more_credit_and_a_slow_one_does_not() -> None:
     for _ in range(100):
         talk.near.bridge.write(number, os.urandom(500_000))
         talk.settle(step=0.001)
-    window = talk.far.bridge._streams[number].window
+    window = talk.far.bridge._streams.by_number[number].window
     assert WINDOW_FIRST < window <= WINDOW_MOST
     slow = talk.near.bridge.open(b"y")
     for _ in range(30):
         talk.near.bridge.write(slow, os.urandom(50_000))
         talk.settle(step=0.001)
         talk.now += 5
-    assert talk.far.bridge._streams[slow].window == WINDOW_FIRST
+    assert talk.far.bridge._streams.by_number[slow].window == WINDOW_FIRST
 
 
 def test_a_lane_that_dies_does_not_leave_the_other_end_believing_that_bytes_wait() -> None:
@@ -468,7 +468,7 @@ def test_text_packs_and_noise_is_given_up() -> None:
     noise = talk.near.bridge.open(b"y")
     talk.near.bridge.write(noise, os.urandom(400_000))
     talk.settle()
-    assert talk.near.bridge._streams[noise].tried == 2
+    assert talk.near.bridge._streams.by_number[noise].tried == 2
 
 
 @settings(max_examples=300, deadline=None)

@@ -66,8 +66,8 @@ def asked_and_answered(moves: dict[int, str]) -> int:
     assert bytes(near.got[a]) == bytes(near.got[b]) == b"reply " * 9000
     assert (near.resets, far.resets) == ({c: "tired"}, {})
     talk.settle()
-    assert not near.bridge._streams
-    assert not far.bridge._streams
+    assert not near.bridge._streams.by_number
+    assert not far.bridge._streams.by_number
     return step
 
 
@@ -147,10 +147,10 @@ def test_credit_that_was_granted_stays_granted() -> None:
     for _ in range(60):
         talk.far.bridge.write(number, bytes(500_000))
         talk.settle(step=0.001)
-    granted = talk.near.bridge._granted
+    granted = talk.near.bridge._streams.granted
     assert granted > 0
     move(talk, talk.near)
-    assert talk.near.bridge._granted == granted
+    assert talk.near.bridge._streams.granted == granted
 
 
 def test_what_happened_is_taken_before_an_end_is_frozen() -> None:

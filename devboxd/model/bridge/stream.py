@@ -1,19 +1,12 @@
 """One stream as one end of a bridge has it, and its bytes as they travel."""
 
-import zlib
 from collections import OrderedDict, deque
+from typing import TYPE_CHECKING
 
-from devboxd.model.bridge.wire import (
-    ACK,
-    ACK_HEAD,
-    ACK_RANGE,
-    BULK_QUEUE,
-    BULK_RATE,
-    PACK_PAUSE,
-    PACK_WORTH,
-    RANGES_MOST,
-    WINDOW_FIRST,
-)
+from devboxd.model.bridge.wire import BULK_QUEUE, BULK_RATE, SEND_MOST, WINDOW_FIRST
+
+if TYPE_CHECKING:
+    from devboxd.model.bridge.lane import Carrying
 
 
 class Chunk:
@@ -26,7 +19,7 @@ class Chunk:
         self.offset = offset
         self.end = end  # offset behind the last byte; the end of a stream counts as one more
         self.frame = frame
-        self.lane: int | None = None
+        self.lane: Carrying | None = None  # that has it now
         self.sent_at = 0.0
 
 
@@ -70,9 +63,26 @@ class Stream:
         self.reset: str | None = None  # we gave it up, for this reason
 
     @property
-    def sends_done(self) -> bool:
-        """Everything was sent and acknowledged, the end too."""
-        return self.last_sent and not self.flight
+    def takes(self) -> bool:
+        """Whether its writer may still send, or end it."""
+        return self.out_end is None and self.reset is None
+
+    @property
+    def sendable(self) -> int:
+        """Bytes that could be sent now."""
+        fresh = max(0, min(len(self.waiting), self.credit_out - self.out_next))
+        return fresh + sum(len(chunk.frame) for chunk in self.again) if self.again else fresh
+
+    @property
+    def is_over(self) -> bool:
+        """Both directions came to their end, and both ends know."""
+        sends_done = self.delivered and self.last_sent and not self.flight
+        return sends_done and self.reset is None and not self.owes_ack
+
+    @property
+    def room(self) -> int:
+        """How many bytes it takes of its writer."""
+        return max(0, SEND_MOST - len(self.waiting)) if self.takes else 0
 
     def is_bulk(self, now: float) -> bool:
         """Whether it sends much: then others go first."""
@@ -80,49 +90,13 @@ class Stream:
             self.bulk_since, self.bulk_bytes = now, 0
         return len(self.waiting) > BULK_QUEUE or self.bulk_bytes > BULK_RATE
 
-
-def acknowledgement(stream: Stream) -> bytes:
-    received = stream.in_next + (1 if stream.delivered else 0)
-    body = bytearray(ACK_HEAD.pack(ACK, stream.number, received, stream.credit_in))
-    begin = end = -1
-    told = 0
-    for start in stream.starts:
-        if start != end:
-            if end > 0:
-                body += ACK_RANGE.pack(begin, end)
-                told += 1
-                if told == RANGES_MOST:
-                    return bytes(body)
-            begin = start
-        end = start + len(stream.pieces[start])
-    if end > 0:
-        # An end that is known beyond the gap was received with its last piece.
-        body += ACK_RANGE.pack(begin, end + (1 if end == stream.in_end else 0))
-    return bytes(body)
-
-
-def waiting_again(stream: Stream) -> "Chunk | None":
-    """A chunk whose lane died and that nobody acknowledged since."""
-    while stream.again:
-        chunk = stream.again.popleft()
-        waits: bool = stream.flight.get(chunk.offset) is chunk and chunk.lane is None
-        if waits:
-            return chunk
-    return None
-
-
-def packed_chunk(stream: Stream, data: bytes) -> "bytes | None":
-    """The data in fewer bytes; None where that is not worth it, or was not for the last two chunks."""
-    if len(data) < 64:
-        return None
-    if stream.tried >= 2:
-        stream.unpacked += len(data)
-        if stream.unpacked < PACK_PAUSE:
-            return None
-        stream.tried, stream.unpacked = 1, 0
-    packed = zlib.compress(data, 1)
-    if len(packed) <= len(data) * PACK_WORTH:
-        stream.tried = 0
-        return packed
-    stream.tried += 1
-    return None
+    def drop(self) -> None:
+        """Forget all bytes of it; no lane carries them any longer."""
+        for chunk in self.flight.values():
+            if chunk.lane is not None:
+                chunk.lane.landed(chunk)
+        self.flight.clear()
+        self.again.clear()
+        del self.waiting[:]
+        self.pieces.clear()
+        del self.starts[:]

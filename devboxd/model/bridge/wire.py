@@ -56,6 +56,7 @@ STREAM_HEAD = struct.Struct(">BI")
 LANE_HEAD = struct.Struct(">BI")
 PING_BODY = struct.Struct(">BQQ")
 PURPOSE_HEAD = struct.Struct(">H")
+BEFORE_DATA = LENGTH_PREFIX.size + DATA_HEAD.size  # bytes of a DATA frame that are not its stream's
 
 # Events -------------------------------------------------------------------------------------------------
 
