@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Final, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 from devboxd.boxside import bridgehead
 from devboxd.boxside.script import load, squeeze
 from devboxd.control.base.boxes import Boxes
 from devboxd.control.base.memory import Memory
-from devboxd.control.base.needs import Cloud, Dialer, Listeners, LocalConnection
+from devboxd.control.base.needs import Cloud, Dialer, Listeners
 from devboxd.control.base.settings import Settings
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
@@ -23,38 +21,36 @@ from devboxd.control.connect.bridge_streams import BridgeStream
 from devboxd.control.connect.bridged import BridgedExecution
 from devboxd.control.connect.bridged_terminal import BridgedTerminal, goes_over_a_bridge
 from devboxd.control.connect.bridges import Bridges
+from devboxd.control.connect.clients import Clients
 from devboxd.control.connect.execute import ExecSpec, Execution
 from devboxd.control.connect.forwards import Forwards
-from devboxd.control.connect.handing import Estate, Inheritance, Resumed, carried
+from devboxd.control.connect.handing import Inheritance, Resumed
 from devboxd.control.connect.hooks import Hooks
 from devboxd.control.connect.panes import Panes
-from devboxd.control.connect.parcel import Command, Left, Opening, Packing, Piece, Rest
+from devboxd.control.connect.parcel import Left, Packing
 from devboxd.control.connect.ping import Pinged, ping, ping_bridge
 from devboxd.control.connect.pool import IDLE_AFTER
 from devboxd.control.connect.pools import Pools
 from devboxd.control.connect.port import PortTarget
 from devboxd.control.connect.session import HeldSession
 from devboxd.control.connect.sessions import Sessions
-from devboxd.control.connect.splice import splice
 from devboxd.control.connect.ssh import Keys, SshAccess
 from devboxd.control.connect.sshagent import SshAgents
 from devboxd.control.connect.stream import Duplex
 from devboxd.control.connect.sweep import sweep
 from devboxd.control.connect.terminal import Terminal
-from devboxd.errors import BoxNotFound, DevboxError, Unreachable
+from devboxd.control.heir import Heir
+from devboxd.errors import BoxNotFound
 from devboxd.model.attach import AttachSpec
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import Config
 from devboxd.model.identity import Identity
-from devboxd.model.loose import Loose
 from devboxd.model.states import InstanceState
 from devboxd.model.terminal import Leaving
 from devboxd.text import one_line
 
 SETTLES: Final = 100  # turns of the loop that a connection which is being accepted has, before it is cut
 AGENTS_WAIT: Final = 60.0  # seconds for the stream of a box's agents to open
-T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 
 class Daemon:
@@ -76,10 +72,6 @@ class Daemon:
         """Make it. ``bridge_secret``: 32 bytes that belong to a name, the same after a restart; None: no bridges."""
         self.shared = shared
         self.settings = settings
-        self.attached = 0
-        self.piped = 0
-        self.commands = 0  # of clients that run now
-        self.shells = 0  # of clients, without a multiplexer
         self._cloud = cloud
         self.memory = memory
         self._sessions = Sessions(shared, cloud.sessions, dialer, memory, owner=memory.owner)
@@ -115,6 +107,7 @@ class Daemon:
         self.panes = Panes(self.execute, shared.news)
         self.hooks = Hooks(self.execute, shared.news)
         self.agents = SshAgents(shared, self.execute, self._bridges)
+        self.clients = Clients(shared, self.agents)
 
     # Life -------------------------------------------------------------------------------------------
 
@@ -126,10 +119,11 @@ class Daemon:
         left = self.memory.open_sessions
         accounts = {self.config.account_of(Account()), *self.memory.accounts}
         self.inherited = inherited
-        # Before the forwards, which ask for streams.
-        estate = Estate(inherited, self._bridges) if inherited is not None else None
+        heir = None
+        if inherited is not None:  # before the forwards, which ask for streams
+            heir = Heir(inherited, self.shared, self.clients, self._bridges, self.forwards, self._listeners)
         await self.forwards.restore()
-        resumed = await self._inherit(estate) if estate is not None else []
+        resumed = await heir.take_up() if heir is not None else []
         self.shared.tasks.spawn("heart", steadily(self.shared, "heart", self._sessions.beat))
         self.shared.tasks.spawn("sweep", sweep(self._sessions, left, accounts))
         self.shared.tasks.spawn("warm ports", self.pools.keep_warm())
@@ -151,130 +145,6 @@ class Daemon:
         packing.listeners.update(self.forwards.leave_listeners())
         frozen = self._bridges.freeze() if self._bridges is not None else {}
         return packing.packed(frozen)
-
-    async def _inherit(self, estate: Estate) -> list[Resumed]:
-        """Go on with what another daemon has left."""
-        inheritance, news = estate.inheritance, self.shared.news
-        found: list[Resumed] = []
-        for piece in estate.pieces:
-            try:
-                resumed = await self._resumed(estate, piece)
-            except (
-                Exception
-            ):  # the daemon before is gone: whatever is wrong with one must not end all of them
-                log.exception("a client of the daemon before could not be taken up")
-                inheritance.lose("the daemon failed at it")
-            else:
-                found += [] if resumed is None else [resumed]
-        estate.close()
-        if inheritance.kept:
-            news.tell(
-                "handed-over.kept",
-                f"{inheritance.kept} of the connections and commands of the daemon before go on",
-            )
-        if inheritance.cut:
-            text = f"{inheritance.cut} of the connections and commands of the daemon before are cut: {inheritance.why}"
-            news.tell("handed-over.cut", text)
-        return found
-
-    async def _resumed(self, estate: Estate, piece: Piece) -> Resumed | None:
-        """Take up one client. None: it is seen to, or it could not be."""
-        inheritance = estate.inheritance
-        loose = estate.loose(piece.client)
-        stream = None if isinstance(piece, Rest | Opening) else estate.stream(piece.stream)
-        control = estate.stream(piece.control) if isinstance(piece, Command) else None
-
-        def give_up() -> None:
-            for one in (stream, control):
-                if one is not None:
-                    one.close()
-
-        with contextlib.ExitStack() as undone:
-            undone.callback(give_up)
-            if loose is None:
-                inheritance.lose("its descriptor did not come")
-                return None
-            if isinstance(piece, Rest):
-                inheritance.kept += 1
-                return Resumed("rest of a client", loose, None, lambda: None, None)
-            if isinstance(piece, Opening):
-                await self._begin(piece, loose, inheritance)
-                return None
-            if stream is None:
-                inheritance.lose("its stream did not come", loose.descriptor)
-                return None
-            if isinstance(piece, Command):
-                undone.pop_all()
-                inheritance.kept += 1
-                return Resumed(
-                    f"command on {piece.spec.box.name}",
-                    loose,
-                    lambda terminal: self._go_on(piece, terminal, stream, control),
-                    give_up,
-                    None if piece.attach is None else 2.0,
-                )
-            try:
-                connection = await self._listeners.resumed(loose)
-            except OSError as error:
-                inheritance.lose(str(error))
-                return None
-            undone.callback(connection.reset)
-            forward = self.forwards.of(piece.forward) if piece.forward is not None else None
-            undone.pop_all()
-        inheritance.kept += 1
-        if forward is not None and not forward.is_removed:
-            forward.resume(connection, stream)
-        else:
-            self.shared.tasks.spawn("connection of another daemon", self._carry(connection, stream))
-        return None
-
-    async def _begin(self, piece: Opening, loose: Loose, inheritance: Inheritance) -> None:
-        """Serve a connection that waited for its stream."""
-        forward = self.forwards.of(piece.forward)
-        if forward is None or forward.is_removed:
-            inheritance.lose("its forward is not there any more", loose.descriptor)
-            return
-        try:
-            connection = await self._listeners.resumed(loose)
-        except OSError as error:
-            inheritance.lose(str(error))
-            return
-        inheritance.kept += 1
-        forward.begin(connection)
-
-    async def _carry(self, connection: LocalConnection, stream: BridgeStream) -> None:
-        """A connection of the daemon before us that no forward of ours has."""
-        self.piped += 1
-        try:
-            with carried(self.shared.handing, connection, stream):
-                await splice(connection, stream)
-        finally:
-            connection.reset()
-            self.piped -= 1
-
-    async def _go_on(
-        self, command: Command, terminal: Terminal, stream: BridgeStream, control: BridgeStream | None
-    ) -> Leaving:
-        """Go on with a command of another daemon's."""
-        assert self._bridges is not None
-        spec = command.attach
-        try:
-            if spec is None:
-                execution = BridgedExecution.resumed(self._bridges, command, terminal, stream, control)
-                self.commands += 1
-                try:
-                    return await self.held(f"exec on {command.spec.box.name}", execution.go_on())
-                finally:
-                    self.commands -= 1
-            bridged = BridgedTerminal(self._bridges, spec, terminal, self.shared.time)
-            async with self._joined(spec):
-                name = f"terminal on {spec.box.name}"
-                leaving = await self.held(name, bridged.go_on(command, stream, control))
-            return leaving or Leaving()
-        finally:  # also where it never came to that: what was lent to it cannot be lent again, or we stop
-            stream.close()
-            if control is not None:
-                control.close()
 
     async def stop(self) -> None:
         """End all sessions at AWS's side, too; within a few seconds."""
@@ -335,46 +205,25 @@ class Daemon:
             config=self.config,
             box_state=state,
         )
-        async with self._joined(spec):
+        async with self.clients.joined(spec):
             if self._bridges is not None and goes_over_a_bridge(spec):
                 bridged = BridgedTerminal(self._bridges, spec, terminal, self.shared.time)
-                if (leaving := await self.held(f"terminal on {spec.box.name}", bridged.run())) is not None:
+                if (
+                    leaving := await self.clients.held(f"terminal on {spec.box.name}", bridged.run())
+                ) is not None:
                     return leaving
-            return await self.held(f"attach {spec.box.name}", attach.run())
-
-    @contextlib.asynccontextmanager
-    async def _joined(self, spec: AttachSpec) -> AsyncIterator[None]:
-        """Count a terminal, say that it is there, and lend its agent."""
-        self.attached += 1
-        command, shell = spec.command is not None, spec.command is None and goes_over_a_bridge(spec)
-        self.commands += command
-        self.shells += shell
-        self.shared.news.tell("attach.joined", f"a terminal joined {spec.session}", box=spec.box.name)
-        try:
-            async with contextlib.AsyncExitStack() as lent:
-                if spec.agent is not None:
-                    user = spec.user or spec.box.user
-                    await lent.enter_async_context(self.agents.lending(spec.box, user, spec.agent))
-                yield
-        finally:
-            self.attached -= 1
-            self.commands -= command
-            self.shells -= shell
-            self.shared.news.tell("attach.left", f"a terminal left {spec.session}", box=spec.box.name)
+            return await self.clients.held(f"attach {spec.box.name}", attach.run())
 
     async def command(self, spec: ExecSpec, terminal: Terminal) -> Leaving:
         """Run a client's command."""
-        self.commands += 1
-        try:
+        with self.clients.command():
             return await self.execute(spec, terminal)
-        finally:
-            self.commands -= 1
 
     async def execute(self, spec: ExecSpec, terminal: Terminal) -> Leaving:
         """Run a command on a box: over the bridge where there can be one."""
         if self._bridges is not None:
             bridged = BridgedExecution(self._bridges, spec, terminal)
-            leaving = await self.held(f"exec on {spec.box.name}", bridged.run())
+            leaving = await self.clients.held(f"exec on {spec.box.name}", bridged.run())
             if leaving is not None:
                 return leaving
         return await self.execute_directly(spec, terminal)
@@ -387,24 +236,7 @@ class Daemon:
             terminal,
             config=self.config,
         )
-        return await self.held(f"exec on {spec.box.name}", execution.run())
-
-    async def held(self, name: str, work: Coroutine[None, None, T]) -> T:
-        """Run a client's stream among our own tasks: ``stop`` ends it, and its session at AWS's side."""
-
-        async def outcome() -> T | DevboxError:
-            try:
-                return await work
-            except DevboxError as error:  # for the client: no failure of the task
-                return error
-
-        if self.shared.tasks.is_closing:
-            work.close()
-            raise Unreachable("devboxd is stopping")
-        done: T | DevboxError = await self.shared.tasks.spawn(name, outcome())
-        if isinstance(done, DevboxError):
-            raise done
-        return done
+        return await self.clients.held(f"exec on {spec.box.name}", execution.run())
 
     async def remove_bridge(self, box: BoxRef) -> tuple[list[str], int]:
         """End the bridges to a box and what they keep there; what was done, in lines, and how many streams that cut.

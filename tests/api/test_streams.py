@@ -288,7 +288,7 @@ async def test_proxy_over_a_bridge_says_what_came_of_it_before_it_switches(
     failure = msgspec.json.decode(body, type=wire.Failure)
     assert (status, failure.code) == (503, "connection-refused")
     assert failure.message == f"nothing listens on port {port} of api"
-    assert server.daemon.piped == 0
+    assert server.daemon.clients.piped == 0
 
 
 async def test_proxy_does_not_wait_for_ever_for_a_far_end(

@@ -60,7 +60,7 @@ async def hold(context: Context, asked: wire.ForwardRequest) -> Framed:
         return Leaving(reason="the forwards were removed" if is_over else "")
 
     return Framed(
-        lambda terminal: daemon.held(f"forwards of {box.name}", work(terminal)),
+        lambda terminal: daemon.clients.held(f"forwards of {box.name}", work(terminal)),
         after=lambda: daemon.shared.tasks.spawn("forwards released", daemon.forwards.release(holder)),
     )
 

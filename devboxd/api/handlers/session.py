@@ -151,7 +151,7 @@ async def _answered(stream: Duplex, port: int, host: str) -> bool:
 
 def _counted(daemon: Daemon) -> Callable[[int], None]:
     def count(step: int) -> None:
-        daemon.piped += step
+        daemon.clients.piped += step
 
     return count
 

@@ -190,7 +190,7 @@ def _thawed(bridges: Bridges, held: HeldOver) -> dict[int, BridgeStream]:
     """The streams of a bridge; none where it cannot be gone on with, so that its clients are cut and no others."""
     try:
         return bridges.thaw(held)
-    except Exception:  # see Daemon._inherit
+    except Exception:  # see Heir.take_up
         log.exception("the bridge to %s of the daemon before could not be taken up", held.box.name)
         return {}
 

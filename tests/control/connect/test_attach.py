@@ -549,7 +549,7 @@ async def test_a_client_that_vanishes_leaves_nothing_open(daemon: Daemon, sim: S
         assert leaving.reattach
     await until(lambda: all(one.is_over for one in sim.gateway.sessions.values()))
     assert not daemon.sessions()
-    assert daemon.attached == 0
+    assert daemon.clients.attached == 0
 
 
 async def test_a_start_mark_that_tmux_threw_away_is_made_again(
