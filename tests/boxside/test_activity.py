@@ -207,6 +207,50 @@ def test_a_script_that_sleeps_and_looks_again_shows_signs_of_life(box: Box) -> N
     assert (tool["kind"], tool["child"]) == ("job", True)
 
 
+@pytest.mark.parametrize("wrapper", ["./ci.sh", "timeout 900 ./pytest"])
+def test_a_test_run_below_a_script_or_a_wrapper_is_still_one(box: Box, wrapper: str) -> None:
+    """It listens, too, as one that tests a server does: the script is no server for that."""
+    text = "import socket, time; s = socket.socket(); s.listen(); time.sleep(100)"
+    box.program("pytest", f"#!{sys.executable}\n{text}\n")
+    box.program("ci.sh", "#!/bin/sh\n./pytest\necho done\n")
+    box.type(f"cd {box.folder} && {wrapper}")
+    until(lambda: any(one.name == "pytest" and one.pts == box.pane() for one in processes().values()))
+    outer = wrapper.partition(" ")[0].removeprefix("./")
+    tools = box.tools(0.5)
+    assert {name: tool["kind"] for name, tool in tools.items()} == {"pytest": "finite", outer: "job"}
+
+
+def test_what_a_dev_server_has_for_itself_is_no_build(box: Box) -> None:
+    box.program("esbuild", f"#!{sys.executable}\nimport time; time.sleep(100)\n")
+    serve = "import socket, subprocess; s = socket.socket(); s.listen(); subprocess.run(['./esbuild', '--service=0.21.5'])"
+    box.program("dev.py", f"#!{sys.executable}\n{serve}\n")
+    box.type(f"cd {box.folder} && ./dev.py")
+    until(lambda: any(one.name == "esbuild" and one.pts == box.pane() for one in processes().values()))
+    assert {name: tool["kind"] for name, tool in box.tools(0.5).items()} == {
+        "dev.py": "server",
+        "esbuild": "server",
+    }
+
+
+def test_an_agent_of_any_name_below_a_wrapper_says_how_it_is(box: Box) -> None:
+    """As ``agent-hook.py run`` does it: the note is of what it has started."""
+    box.program("my-agent", f"#!{sys.executable}\nimport time; time.sleep(100)\n")
+    box.type(f"timeout 900 {box.folder}/my-agent")
+    until(lambda: any(one.name == "my-agent" for one in processes().values()))
+    pid = next(one.pid for one in processes().values() if one.name == "my-agent")
+    notes = box.home / ".devbox" / "agents"
+    notes.mkdir()
+    note = {"pid": pid, "name": "my-agent", "since": CLOCK.wall() - 60}
+    (notes / "a.json").write_text(json.dumps({**note, "state": "working"}))
+    tools = box.tools(0.5)
+    assert {name: (tool["kind"], tool["state"]) for name, tool in tools.items()} == {
+        "my-agent": ("agent", "working"),
+        "timeout": ("job", None),
+    }
+    rows = {row[0]: row for row in box.look()["state"]["evidence"]}
+    assert rows["my-agent"][1:] == ["works, since 1 min", True]
+
+
 def test_a_server_that_serves_nobody_is_no_work(box: Box) -> None:
     box.type(f"{sys.executable} -m http.server --bind 127.0.0.1 0")
     until(lambda: "Serving" in box.tmux("capture-pane", "-p"))
@@ -556,6 +600,37 @@ def test_the_watchdog_follows_the_lid_without_a_margin(tmp_path: Path, is_here: 
         ("node /w/node_modules/.bin/jest --watchAll", "server"),
         ("node /w/node_modules/.bin/jest", "finite"),
         ("tsc -w", "server"),
+        ("node_modules/.bin/jest -w 4", "finite"),
+        ("gcc -w -c a.c", "finite"),
+        ("pytest server", "finite"),
+        ("git push origin dev", "finite"),
+        ("cargo test server", "finite"),
+        ("cargo watch -x run", "server"),
+        ("make serve", "server"),
+        ("git fsmonitor--daemon run --detach", "server"),
+        ("/w/node_modules/@esbuild/linux-x64/bin/esbuild --service=0.21.5 --ping", "server"),
+        ("esbuild --bundle a.ts", "finite"),
+        ("python -X dev -m pytest", "finite"),
+        ("python -W error -W ignore -m pytest", "finite"),
+        ("python3 -X importtime -W error -X dev -W ignore -X utf8 -m unittest", "finite"),
+        ("python -X dev -c pytest", None),
+        ("python3 /usr/bin/coverage run -m pytest", "finite"),
+        ("python3 -m coverage run manage.py runserver", "server"),
+        ("node --require ts-node/register /w/node_modules/.bin/mocha", "finite"),
+        ("node -r x /usr/bin/codex", "agent"),
+        ("bash -o pipefail ./gradlew build", "finite"),
+        ("java -Xmx64m -classpath /w/gradle-wrapper.jar org.gradle.wrapper.GradleWrapperMain test", "finite"),
+        ("java -Xmx64m -jar /w/gradle/wrapper/gradle-wrapper.jar build", "finite"),
+        ("java -cp /m.jar org.codehaus.plexus.classworlds.launcher.Launcher install", "finite"),
+        ("java -jar app.jar", None),
+        ("/usr/lib/R/bin/exec/R --no-echo --no-restore --file=fit.R", "finite"),
+        ("/usr/lib/R/bin/exec/R", None),
+        ("bazel test //...", "finite"),
+        ("buck2 build :x", "finite"),
+        ("just all", "finite"),
+        ("python3 /usr/bin/pre-commit run -a", "finite"),
+        ("q chat", "agent"),
+        ("kiro-cli chat", "agent"),
         ("scp -t /tmp", "transfer"),
         ("/usr/lib/openssh/sftp-server", "transfer"),
         ("python -m ipykernel_launcher -f x.json", "kernel"),

@@ -81,7 +81,7 @@ class Look:
         if one.pid in self.own or (one.name.startswith("python") and _argv(one)[-1:] == ["devbox-jobs"]):
             return False
         one.cgroup = read(f"/proc/{one.pid}/cgroup", 4096)
-        if 1000 <= one.user < 65534 or _container(one.cgroup):
+        if one.pid in self.notes or 1000 <= one.user < 65534 or _container(one.cgroup):
             pass
         elif one.pts is None and not any(word in one.cgroup for word in SESSIONS):
             # A service, or what was started at boot: a build is one all the same, if it is not the system's own.
@@ -143,28 +143,31 @@ class Look:
         return one.io
 
     def _tools(self, ours: "list[Process]") -> "tuple[list[dict[str, Any]], set[int]]":
-        """Programs known by name and jobs of terminals, each with all below it; and the ids of all those processes."""
+        """Programs known by name and jobs of terminals, each with what is below it; and the ids of all those processes."""
         found, taken = [], set()  # type: list[dict[str, Any]], set[int]
         self.counters["talk"] = {}
         editors = [one for one in ours if _is_editor(one) and one.name not in EDITORS]
         if editors:
             found.append(self._tool(editors[0], "editor", editors))
         for one in sorted(ours, key=lambda one: one.started):
-            if one.pid in taken or self._is_never(one):
+            if self._is_never(one) and one.pid not in self.notes:
                 continue
             kind = self._kind(one)
-            if kind is None:
+            if kind is None or (one.pid in taken and kind != "agent"):
                 continue
-            tree = list(below(one))
+            # What a script has started is looked at by itself where it is known: a build of its own is a build.
+            tree = list(below(one, self._is_known if kind == "job" else None))
             if kind == "job" and self._listens(tree):
                 kind = "server"
             found.append(self._tool(one, kind, tree))
-            # What an agent runs is looked at by itself, too: a build of its own is a build.
+            # So is what an agent runs; its signs of life are the agent's, too.
             taken.update(each.pid for each in ([one] if kind == "agent" else tree))
         found.sort(key=lambda tool: -tool["cpu"])
         return found[:NOTES_MOST], taken
 
     def _kind(self, one: Process) -> "str | None":
+        if one.pid in self.notes:
+            return "agent"  # whatever it is called
         kind = kind_of(one.argv, one.name)
         if one.state == "t" and kind not in ("finite", "transfer"):
             return "debugger"
@@ -173,6 +176,9 @@ class Look:
             if one.session == one.pid or (parent is not None and _is_shell(parent)):
                 return "job"
         return kind
+
+    def _is_known(self, one: Process) -> bool:
+        return one.pid in self.notes or kind_of(one.argv, one.name) is not None
 
     def _tool(self, one: Process, kind: str, tree: "list[Process]") -> "dict[str, Any]":
         cpu = sum(self._cpu(each) for each in tree)

@@ -5,7 +5,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TERMINALS_MOST = 64
 ANSWER_MOST = 64 << 10  # bytes of a command's output
@@ -130,12 +130,12 @@ def processes() -> "dict[int, Process]":
     return found
 
 
-def below(one: Process) -> "Iterator[Process]":
-    """A process and all below it."""
+def below(one: Process, apart: "Callable[[Process], bool] | None" = None) -> "Iterator[Process]":
+    """A process and all below it, but for those that stand ``apart``, and what is below them."""
     waiting, seen = [one], set()  # type: list[Process], set[int]
     while waiting:
         at = waiting.pop()
-        if at.pid not in seen:
+        if at.pid not in seen and (at is one or apart is None or not apart(at)):
             seen.add(at.pid)
             waiting += at.children
             yield at

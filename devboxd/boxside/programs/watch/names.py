@@ -1,6 +1,7 @@
 """Programs by name: what kind of work each is."""
 
 import os
+import re
 
 SHELLS = ("bash", "zsh", "fish", "sh", "dash", "ksh", "tcsh", "csh", "nu", "elvish", "xonsh")
 EDITORS = ("vim", "nvim", "vi", "nano", "emacs", "hx", "micro", "kak", "joe")
@@ -19,7 +20,9 @@ UPDATES = (
 )  # fmt: skip
 AGENTS = (
     "claude", "codex", "aider", "gemini", "opencode", "goose", "amp", "cursor-agent", "copilot", "crush", "qwen", "droid", "auggie", "cline",
+    "q", "qchat", "kiro-cli", "kiro-cli-chat", "openhands", "plandex",
 )  # fmt: skip
+# The main classes are those of tools whose start scripts become java.
 FINITE = (
     "pytest", "py.test", "tox", "nox", "unittest", "cargo", "rustc", "make", "gmake", "ninja", "cmake", "ctest", "meson", "scons", "bear",
     "gcc", "g++", "cc", "c++", "cc1", "cc1plus", "clang", "clang++", "ld", "ld.lld", "lld", "mold", "as", "go", "javac", "mvn", "gradlew", "sbt",
@@ -28,7 +31,10 @@ FINITE = (
     "pip", "pip3", "uv", "poetry", "pdm", "conda", "mamba", "torchrun", "accelerate", "deepspeed", "ffmpeg", "latexmk", "pdflatex", "xelatex",
     "git", "dd", "tar", "gzip", "pigz", "xz", "zstd", "zip", "unzip", "pg_dump", "pg_restore", "mysqldump", "snakemake", "nextflow", "dvc", "bats",
     "rspec", "rake", "bundle", "phpunit", "composer", "mix", "cabal", "stack", "ghc", "swift", "dotnet", "msbuild", "cython", "mypy", "ruff",
-    "fsck", "mkfs", "e2fsck", "resize2fs", "restic", "borg",
+    "fsck", "mkfs", "e2fsck", "resize2fs", "restic", "borg", "bazel", "bazelisk", "buck2", "gradle", "ant", "just", "hatch", "pre-commit",
+    "npx", "bunx", "uvx", "pipenv", "pixi", "Rscript", "coverage", "cProfile", "kernprof", "memray", "nosetests", "behave", "ava", "prove",
+    "gradle-wrapper", "org.gradle.wrapper.GradleWrapperMain", "org.gradle.launcher.GradleMain", "sbt-launch",
+    "org.codehaus.plexus.classworlds.launcher.Launcher", "org.apache.tools.ant.launch.Launcher",
 )  # fmt: skip
 TRANSFERS = (
     "scp",
@@ -50,9 +56,23 @@ TRANSFERS = (
 )
 KERNELS = ("ipykernel_launcher", "ipykernel", "colab_kernel_launcher", "IRkernel", "IJulia")
 DEBUGGERS = ("gdb", "lldb", "dlv", "rr", "pdb", "debugpy", "ipdb", "cgdb", "pudb")
-WATCHES = (
-    "--watch", "--watchAll", "--watch-all", "-w", "watch", "dev", "serve", "server", "start", "--reload", "runserver", "--serve", "--follow", "storybook",
+# Programs that end when what they run ends, and those that build before they run it.
+RUNNERS = (
+    "npm", "npx", "yarn", "pnpm", "bun", "bunx", "deno", "uv", "uvx", "poetry", "pdm", "pipenv", "pixi", "hatch", "conda", "mamba", "bundle",
+    "composer", "coverage", "cProfile", "kernprof", "memray",
 )  # fmt: skip
+BUILDERS = (
+    "cargo", "go", "make", "gmake", "just", "mix", "dotnet", "mvn", "gradlew", "gradle", "sbt", "rake", "gradle-wrapper", "sbt-launch",
+    "org.gradle.wrapper.GradleWrapperMain", "org.gradle.launcher.GradleMain", "org.codehaus.plexus.classworlds.launcher.Launcher",
+)  # fmt: skip
+# What of its arguments says that a program does not end by itself: an option, -w, or a word to those that know such words.
+WATCHES = (
+    "--watch", "--watchAll", "--watch-all", "--reload", "--serve", "--follow", "fsmonitor--daemon", "credential-cache--daemon",
+)  # fmt: skip
+WATCHERS = ("tsc", "webpack", "rollup", "mocha", "vitest")
+SERVES = ("watch", "dev", "serve", "server", "start", "runserver", "storybook")
+SERVERS = (*RUNNERS, *BUILDERS, *WATCHERS, "ruff", "pulumi", "cdk")
+TESTS = re.compile("(?<!la)test|bench|check|verify|train|e2e|(^|[^a-z])(spec|build|lint|ci)")
 INTERPRETERS = (
     "python",
     "node",
@@ -68,6 +88,11 @@ INTERPRETERS = (
     "Rscript",
     "julia",
 )
+# Options of interpreters whose argument is the next word.
+TAKES = (
+    "-X", "-W", "-r", "--require", "--import", "--loader", "--experimental-loader", "-o",
+    "-cp", "-classpath", "--class-path", "--module-path", "--add-modules", "--add-opens",
+)  # fmt: skip
 
 
 def kind_of(argv: "list[str]", name: str) -> "str | None":
@@ -83,9 +108,21 @@ def kind_of(argv: "list[str]", name: str) -> "str | None":
         if word in TRANSFERS:
             return "transfer"
         if word in FINITE:
-            rest = argv[1:] if argv else []
-            return "server" if any(one in WATCHES for one in rest) else "finite"
+            return "server" if _watches(word, argv[1:]) else "finite"
     return None
+
+
+def _watches(program: str, rest: "list[str]") -> bool:
+    """Whether it waits for changes or serves. A folder or a branch may be called so, too: in doubt it ends by itself."""
+    for word in rest:
+        if word in WATCHES or word.startswith("--service=") or (word == "-w" and program in WATCHERS):
+            return True
+    return program in SERVERS and not tests(rest) and any(word in SERVES for word in rest)
+
+
+def tests(words: "list[str]") -> bool:
+    """Whether these words speak of something that tests, builds or trains."""
+    return any(TESTS.search(os.path.basename(word).lower()) for word in words)
 
 
 def _named(argv: "list[str]") -> "list[str]":
@@ -93,24 +130,26 @@ def _named(argv: "list[str]") -> "list[str]":
     if not argv:
         return []
     found = [_base(argv[0])]
-    if not found[0].startswith(INTERPRETERS):
-        return found
-    rest = iter(argv[1:8])
+    rest = iter(argv[1:] if found[0].startswith(INTERPRETERS) else [])
     for word in rest:
-        if word == "-m":
+        if word in TAKES:
+            next(rest, "")
+        elif word == "-m":
             found.append(next(rest, "").partition(".")[0])
             break
-        if word == "-c":
+        elif word == "-c":
             break
-        if not word.startswith("-"):
+        elif not word.startswith("-"):
             found.append(_base(word))
             break
+    if found[0] == "R" and any(word == "-f" or word.startswith("--file=") for word in argv):
+        found.append("Rscript")  # which becomes this
     return found
 
 
 def _base(word: str) -> str:
     base = os.path.basename(word.split(" ")[0])
-    for ending in (".py", ".js", ".mjs", ".cjs"):
+    for ending in (".py", ".js", ".mjs", ".cjs", ".jar"):
         if base.endswith(ending):
             base = base[: -len(ending)]
     return base
