@@ -91,6 +91,7 @@ def add_to(app: typer.Typer) -> None:
     )
     grammar.add(group, "ls", operations, examples=["devboxctl ops ls"])
     grammar.add(group, "resume", resume, examples=["devboxctl ops resume api"])
+    grammar.add(group, "abandon", abandon, examples=["devboxctl ops abandon api"])
     grammar.add(group, "cancel", cancel, examples=["devboxctl ops cancel api"])
 
 
@@ -466,6 +467,42 @@ def resume(project: Name, wait: Wait = True) -> int:
     """Go on with a project that needed you, once that is mended."""
     found = ask.ask(routes.RESUME, wire.ProjectName(project), timeout=LOOK)
     return progress.finish(project, found, wait=wait)
+
+
+def abandon(
+    project: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    discard: Annotated[
+        bool, typer.Option("--discard-volumes", help="Delete the volumes that are left of its box, too.")
+    ] = False,
+    wait: Wait = True,
+) -> int:
+    """Go back to the newest generation of a project whose box is lost.
+
+    For a project that needed you, where nothing can be mended: the instance is gone, and a volume of it as well. What
+    was not saved is given up. Volumes that are left of the box stay, and devboxctl gc lists them with what they cost.
+    """
+    if not yes:
+        planned = ask.ask(routes.PLAN_ABANDON, wire.ProjectName(project), timeout=LOOK)
+        what = _given_up(planned, discard=discard)
+        if settings.json or not sys.stdin.isatty():
+            raise UsageError(what, "--yes says that you mean it")
+        if not ask.agreed(f"{what}. Go on?"):
+            show.say("nothing was changed")
+            return 1
+    found = ask.ask(routes.ABANDON, wire.AbandonRequest(project, discard), timeout=LOOK)
+    return progress.finish(project, found, wait=wait)
+
+
+def _given_up(planned: wire.AbandonPlan, *, discard: bool) -> str:
+    """What is given up, in a sentence."""
+    saved = planned.generation
+    left = ", ".join(f"{one.id} ({one.size} GiB)" for one in planned.volumes)
+    kept = "is deleted" if discard else "is kept"
+    return (
+        f"{show.cell(planned.project.name)} goes back to generation {saved.number} of {show.moment(saved.created)}:"
+        f" what was done since is given up, and {left or 'no volume'} {kept if left else 'is left of it'}"
+    )
 
 
 def cancel(project: Name, wait: Wait = True) -> int:

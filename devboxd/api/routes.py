@@ -310,6 +310,20 @@ RESUME: Final = Route(
     wire.Project,
     "Go on with a project that needed a person.",
 )
+PLAN_ABANDON: Final = Route(
+    "GET",
+    "/v1/projects/{project}/abandon",
+    wire.ProjectName,
+    wire.AbandonPlan,
+    "What giving up what could not be saved would leave; only looks.",
+)
+ABANDON: Final = Route(
+    "POST",
+    "/v1/projects/{project}/abandon",
+    wire.AbandonRequest,
+    wire.Project,
+    "Give up what could not be saved, for the newest generation.",
+)
 CANCEL: Final = Route(
     "POST",
     "/v1/projects/{project}/cancel",

@@ -41,11 +41,11 @@ def leftovers(seen: Seen, rates: Rates) -> list[Leftover]:
     for volume in seen.ec2.volumes:
         if is_spent(seen, volume):
             if volume.rebase is not None:
-                found.append(_volume(volume, rates, "a copy of an old root, not needed any more", seen.at))
+                found.append(volume_of(volume, rates, "a copy of an old root, not needed any more", seen.at))
                 continue
-            found.append(_volume(volume, rates, "its run is saved", _when(volume.garbage, seen.at, grace)))
+            found.append(volume_of(volume, rates, "its run is saved", _when(volume.garbage, seen.at, grace)))
         elif why := _kept_because(seen, volume):
-            found.append(_volume(volume, rates, why, None))
+            found.append(volume_of(volume, rates, why, None))
     for image in seen.ec2.images:
         if is_unwanted_image(seen, image):
             goes = _when(image.garbage, seen.at, grace)
@@ -64,10 +64,12 @@ def _when(marked: float | None, at: float, grace: float) -> float:
 
 def _kept_because(seen: Seen, volume: Volume) -> str:
     """Why a free volume of ours is not deleted; empty where it is in use or not ours."""
-    if volume.state != "available" or any(volume.id == one.id for one in seen.own_volumes):
-        return ""
     read = read_token(volume.token)
-    if read is None or read.uid != seen.project.uid:
+    if volume.state != "available" or read is None or read.uid != seen.project.uid:
+        return ""
+    if seen.project.is_set_aside(read.run):
+        return "given up with its box, and kept: no generation has what it holds; delete it at EC2 once you have that"
+    if any(volume.id == one.id for one in seen.own_volumes):
         return ""
     if read.run <= seen.project.closed and not is_saved_volume(seen, volume.id, read.run):
         return "no generation has it: it was not attached when its box was saved"
@@ -76,7 +78,8 @@ def _kept_because(seen: Seen, volume: Volume) -> str:
     return "its run is not saved"
 
 
-def _volume(volume: Volume, rates: Rates, why: str, goes: float | None) -> Leftover:
+def volume_of(volume: Volume, rates: Rates, why: str, goes: float | None = None) -> Leftover:
+    """A volume that nothing uses, with what it costs."""
     disk = volume.disk
     monthly = rates.volume(disk.type or "", disk.size_gib, disk.iops, disk.throughput)
     return Leftover(volume.id, "volume", why, disk.size_gib, monthly, goes)

@@ -22,7 +22,7 @@ from devboxd.model.box import Account
 from devboxd.model.idle_policy import IdlePolicy
 
 TOKENS_KEPT: Final = 20  # launch tokens that were bound and are remembered; older instances are long gone
-GIVEN_UP_KEPT: Final = 20  # runs; volumes of older ones are left alone
+GIVEN_UP_KEPT: Final = 20  # runs of each kind; volumes of older ones are left alone
 
 
 class Phase(StrEnum):
@@ -299,6 +299,7 @@ class Project(msgspec.Struct, frozen=True):
     shunned: str | None = None  # the zone that had no capacity when the box was to start
     called_off: float | None = None  # when a start of ours was called off: it may take effect all the same
     given_up: tuple[int, ...] = ()  # runs whose volumes a person has given up
+    set_aside: tuple[int, ...] = ()  # runs that a person has given up, but not their volumes
     spec: Spec = Spec()
     policy: Policy = Policy()
 
@@ -311,6 +312,11 @@ class Project(msgspec.Struct, frozen=True):
     def place(self) -> Place | None:
         """Where the current attempt goes, or went."""
         return self.spec.places[self.attempt % len(self.spec.places)] if self.spec.places else None
+
+    def is_set_aside(self, run: int) -> bool:
+        """Say whether the volumes of a run stay until a person deletes them. Not remembered any more: they may have to."""
+        is_full = len(self.set_aside) >= GIVEN_UP_KEPT
+        return run in self.set_aside or (is_full and run < self.set_aside[0])
 
     @property
     def is_cycle(self) -> bool:

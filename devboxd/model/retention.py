@@ -181,7 +181,7 @@ def is_spent(seen: Seen, volume: Volume) -> bool:
     """Say whether a volume of ours holds nothing that is not in a generation: S3.
 
     Its launch was given up before it was bound, or its run is closed, the last generation of that run has it (it
-    may have been detached before), and the head shows whole, here and now: else it may be the last copy.
+    may have been detached before, and is not set aside), and the head shows whole, here and now: else it may be the last copy.
     """
     if not volume.is_there or volume.state != "available":
         return False
@@ -191,6 +191,8 @@ def is_spent(seen: Seen, volume: Volume) -> bool:
         return True
     read = read_token(volume.token)
     if read is None or read.uid != seen.project.uid or read.run > seen.project.closed:
+        return False
+    if seen.project.is_set_aside(read.run):
         return False
     if read.run not in seen.project.given_up and not is_saved_volume(seen, volume.id, read.run):
         return False

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from devboxd.errors import AlreadyExists, BadRequest, DevboxError, Kind, WrongState
 from devboxd.model.box import Account
-from devboxd.model.change import resumed
+from devboxd.model.change import resumed, stopped
 from devboxd.model.disuse import is_archived
 from devboxd.model.ledger import Ledger
 from devboxd.model.offer import Base, ordered_disks
@@ -34,7 +34,8 @@ from devboxd.model.project import (
     Want,
     needed,
 )
-from devboxd.model.seen import Box
+from devboxd.model.seen import Box, Seen, Volume, can_never_be_bound
+from devboxd.model.states import InstanceState
 from devboxd.model.step import Write
 
 NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")  # a host name's label
@@ -91,6 +92,12 @@ class GenerationNotFound(DevboxError):
 
     code = "generation-not-found"
     kind = Kind.NOT_FOUND
+
+
+def way_out(project: Project) -> str:
+    """What a person can do about a BROKEN project, as a hint."""
+    hint = f"mend it and run: devboxctl ops resume {project.name}"
+    return f"{hint}; or go back: devboxctl ops abandon {project.name}" if project.head else hint
 
 
 def check_name(name: str) -> str:
@@ -219,16 +226,58 @@ def resume(known: Ledger, at: float) -> Write:
     return Write("resume", resumed(known.project, at), "resumed")
 
 
-def abandon(known: Ledger, at: float) -> Write:
-    """Give up what a BROKEN project could not save: the head is what there is. Its volumes become garbage.
+def to_abandon(seen: Seen) -> tuple[Volume, ...]:
+    """What is left of the box of a BROKEN project: volumes that nothing uses.
+
+    Raises:
+        WrongState: it can not be abandoned, its box is there or may be, or the newest generation is not whole.
+    """
+    project = seen.project
+    _check_abandon(project)
+    there = [
+        box.id
+        for box in seen.ec2.boxes
+        if box.state is not InstanceState.TERMINATED and not can_never_be_bound(box.token, project)
+    ]
+    if project.instance and any(one.attached_to == project.instance for one in seen.own_volumes):
+        there.append(project.instance)
+    if there:
+        raise WrongState(
+            f"{there[0]}, the box of {project.name}, is still there, with work that no generation has",
+            hint=f"devboxctl ops resume {project.name} goes on saving it; in the EC2 console it can be ended",
+        )
+    if not seen.is_proven(seen.head):
+        raise WrongState(
+            f"the image of generation {project.head} of {project.name} does not show whole at EC2",
+            hint=f"devboxctl fork {project.name} NEW-NAME --from N makes a project of an older one",
+        )
+    return tuple(one for one in seen.own_volumes if one.state == "available")
+
+
+def _check_abandon(project: Project) -> None:
+    if project.moved:
+        raise WrongState(f"{project.name} was moved to {project.moved}")
+    if project.phase is not Phase.BROKEN or project.want is Want.GONE:
+        raise WrongState(f"{project.name} is {project.phase}: there is nothing to abandon")
+    if not project.head:
+        raise WrongState(
+            f"{project.name} has no generation to go back to",
+            hint=f"devboxctl delete {project.name} deletes what there is",
+        )
+
+
+def abandon(known: Ledger, at: float, *, discard: bool = False) -> Write:
+    """Give up what a BROKEN project could not save: the head is what there is.
+
+    Its volumes are set aside: nothing deletes them but a person, or ``discard``.
 
     Raises:
         WrongState: it is not broken, or has no generation.
     """
-    project = known.project
-    if project.phase is not Phase.BROKEN or not project.head:
-        why = "has no generation to go back to" if not project.head else f"is {project.phase}"
-        raise WrongState(f"{project.name} {why}")
+    project, run = known.project, known.run
+    _check_abandon(project)
+    given_up = (*project.given_up, project.run)[-GIVEN_UP_KEPT:]
+    set_aside = (*project.set_aside, project.run)[-GIVEN_UP_KEPT:]
     changed = replace(
         project,
         phase=Phase.READY,
@@ -236,14 +285,28 @@ def abandon(known: Ledger, at: float) -> Write:
         since=at,
         want=Want.COLD,
         closed=project.run,
-        given_up=(*project.given_up, project.run)[-GIVEN_UP_KEPT:],
+        given_up=given_up if discard else project.given_up,
+        set_aside=project.set_aside if discard else set_aside,
         save=None,
+        snap=None,
+        probe=None,
         stamp=None,
         instance=None,
         launched=None,
+        adopted=False,
+        unprotected=False,
+        rollback=None,
+        cycle=Cycle.NONE,
+        rebase=_if_begun(project),
         reason="",
     )
-    return Write("abandon", changed, f"went back to generation {project.head}; what came later is given up")
+    volumes = "its volumes are deleted" if discard else "its volumes are kept"
+    return Write(
+        "abandon",
+        changed,
+        f"went back to generation {project.head}; what came later is given up, and {volumes}",
+        run=replace(run, spans=stopped(run, None, at)) if run is not None else None,
+    )
 
 
 def check_reboot(project: Project) -> str:
@@ -552,7 +615,7 @@ def _usable(known: Ledger) -> Project:
     if project.phase is Phase.BROKEN:
         raise ProjectBroken(
             f"{project.name} needs you: {project.reason}",
-            hint=f"mend it and run: devboxctl ops resume {project.name}",
+            hint=way_out(project),
         )
     return project
 

@@ -96,6 +96,8 @@ COMMANDS = [
     ["generations", "rm", "gpu", "1"],
     ["ops", "ls"],
     ["ops", "resume", "gpu", "--no-wait"],
+    ["ops", "abandon", "gpu", "--json"],
+    ["ops", "abandon", "gpu", "--no-wait", "--yes"],
     ["gc", "gpu"],
     ["cost"],
     ["cost", "gpu"],

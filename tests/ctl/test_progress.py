@@ -56,6 +56,35 @@ def rebased(daemon: FakeDaemon, end: dict[str, Any], *, running: bool = False) -
     daemon.routes["GET projects/work"] = end
 
 
+def test_what_is_given_up_is_asked_about_with_what_becomes_of_its_volumes(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is given up without a question, or ``--yes``."""
+    generation = {
+        "number": 3,
+        "created": "2026-01-02T03:04:05Z",
+        "quality": "clean",
+        "image": "ami-3",
+        "size": 8,
+    }
+    volume = {"id": "vol-1", "kind": "volume", "why": "", "size": 20}
+    daemon.routes["GET projects/work/abandon"] = {
+        "project": project("broken"),
+        "generation": {**generation, "volumes": 1},
+        "volumes": [volume],
+    }
+    daemon.routes["POST projects/work/abandon"] = project("ready")
+    daemon.routes["GET projects/work/progress"] = [{"project": project("ready"), "done": True}]
+    assert run(["ops", "abandon", "work"]) == 2
+    said = capsys.readouterr().err
+    assert "work goes back to generation 3 of 2026-01-02" in said
+    assert "is given up, and vol-1 (20 GiB) is kept" in said
+    assert run(["ops", "abandon", "work", "--discard-volumes"]) == 2
+    assert "vol-1 (20 GiB) is deleted" in capsys.readouterr().err
+    assert not [one for one in daemon.requests if one[0] == "POST"]
+    assert run(["ops", "abandon", "work", "--yes"]) == 0
+
+
 @pytest.mark.parametrize("why", ["no room", "no room; devboxctl resize makes it larger"])
 def test_homes_that_did_not_come_over_are_a_failure_with_both_ways_on(
     daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], why: str

@@ -469,6 +469,15 @@ async def test_leftovers_say_what_they_cost_and_when_they_go(one: Bench) -> None
 # Trouble
 
 
+def end_in_console(one: Bench, instance: str) -> None:
+    """Protection off, and terminate."""
+    off = {"InstanceId": instance, "DisableApiTermination": {"Value": False}}
+    one.model.call("ModifyInstanceAttribute", off, now=LoopClock().wall(), caller="console")
+    one.model.call(
+        "TerminateInstances", {"InstanceIds": [instance]}, now=LoopClock().wall(), caller="console"
+    )
+
+
 @with_daemon
 async def test_a_login_that_ended_stops_everything_and_goes_on_by_itself(one: Bench) -> None:
     """Nothing is called with credentials that are known to be bad."""
@@ -500,6 +509,37 @@ async def test_a_project_that_needs_a_person_says_so_until_it_does_not(one: Benc
     one.model.faults.remove(fault)
     await one.projects.resume("api")
     await one.until("api", Phase.READY)
+    assert one.shared.news.conditions() == []
+
+
+@with_daemon
+async def test_a_project_whose_root_volume_was_deleted_goes_back_to_what_was_saved(one: Bench) -> None:
+    """Terminated in the console, its root volume deleted: resumed it is broken again, and abandoned it launches."""
+    row = await one.launched()
+    saved = one.work(row)
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    await one.projects.up("api")
+    row = (await one.until("api", Phase.RUNNING)).project
+    instance, call = row.instance or "", one.model.call
+    await asyncio.sleep(400)  # the list of its volumes is written down
+    with pytest.raises(WrongState, match="api is running: there is nothing to abandon"):
+        await one.projects.abandon("api")
+    (root,) = one.model.tables.volumes_of(instance)
+    end_in_console(one, instance)
+    await one.until("api", Phase.RESCUE)
+    call("DeleteVolume", {"VolumeId": root.id}, now=LoopClock().wall(), caller="console")
+    await one.until("api", Phase.BROKEN)
+    await one.projects.resume("api")
+    assert "newest generation is 1" in (await one.until("api", Phase.BROKEN)).project.reason
+    known, left = await one.projects.to_abandon("api")
+    assert (known.project.head, left) == (1, [])
+    await one.projects.abandon("api")
+    row = (await one.until("api", Phase.READY)).project
+    assert row.want is Want.COLD
+    await one.projects.up("api")
+    row = (await one.until("api", Phase.RUNNING)).project
+    assert one.content(row.instance)["/dev/sda1"] >= saved
     assert one.shared.news.conditions() == []
 
 

@@ -11,9 +11,11 @@ from devboxd.errors import BadRequest, WrongState
 from devboxd.model import wish
 from devboxd.model.box import Account
 from devboxd.model.ledger import Ledger
+from devboxd.model.leftover import leftovers
 from devboxd.model.pipeline import next_step
-from devboxd.model.project import Cycle, GenerationState, Phase, Place, Policy, Want
-from devboxd.model.step import ChangeType, Start, Write
+from devboxd.model.price import built_in
+from devboxd.model.project import GIVEN_UP_KEPT, Cycle, GenerationState, Phase, Place, Policy, Want
+from devboxd.model.step import ChangeType, DropVolume, Start, Write
 from devboxd.model.wish import GenerationNotFound, ProjectBroken
 from tests.model.scenes import (
     AT,
@@ -115,6 +117,47 @@ def test_what_can_not_be_saved_can_be_given_up_for_the_newest_generation() -> No
     assert (step.project.phase, step.project.closed, step.project.save) == (Phase.READY, 1, None)
     with pytest.raises(WrongState):
         wish.abandon(ledger(Phase.BROKEN, halted=Phase.RESCUE), AT)
+
+
+LOST: dict[str, Any] = {"halted": Phase.RESCUE, "save": 3, "saves": 3, "head": 1}
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_what_is_left_of_a_box_that_was_given_up_stays_unless_somebody_says_otherwise(discard: bool) -> None:
+    """Though a generation of that run has the volume: what was written since is on it alone."""
+    known = ledger(Phase.BROKEN, generation(), **LOST, rollback=1, cycle=Cycle.RELAUNCH)
+    after = wish.abandon(known, AT, discard=discard).project
+    assert (after.rollback, after.cycle, after.want) == (None, Cycle.NONE, Want.COLD)
+    left = volumes("available", garbage=AT - 9000)
+    step = decide(after, **{**saved(), "volumes": left})
+    assert isinstance(step, DropVolume) is discard
+    shown = leftovers(
+        look(after, **{**saved(), "volumes": left}, run=replace(RUN, disks=())), built_in("us-east-1")
+    )
+    assert [one.goes is None for one in shown if one.kind == "volume"] == [not discard] * 2
+
+
+def test_what_is_set_aside_is_never_deleted_for_being_too_long_ago() -> None:
+    row = project(Phase.READY, set_aside=tuple(range(2, 2 + GIVEN_UP_KEPT)), run=40, closed=40)
+    assert not isinstance(decide(row, **saved(), volumes=volumes("available", garbage=1.0)), DropVolume)
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        ({**saved(), "boxes": box("stopped")}, "i-1, the box of api, is still there"),
+        ({**saved(), "boxes": box("shutting-down")}, "still there"),
+        ({**saved(), "volumes": volumes("in-use")}, "still there"),
+        ({**saved(), "images": ()}, "generation 1 of api does not show whole"),
+    ],
+)
+def test_a_box_that_may_be_there_is_not_given_up(seen: dict[str, Any], says: str) -> None:
+    """Nor is it given up for an image that is not there either."""
+    with pytest.raises(WrongState, match=says) as refused:
+        wish.to_abandon(look(project(Phase.BROKEN, **LOST), **seen))
+    assert refused.value.hint
+    ended = {**saved(), "boxes": box("terminated"), "volumes": volumes("available")[1:]}
+    assert [one.id for one in wish.to_abandon(look(project(Phase.BROKEN, **LOST), **ended))] == ["vol-data"]
 
 
 def test_what_is_being_deleted_takes_no_wishes() -> None:

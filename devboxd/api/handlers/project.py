@@ -12,6 +12,7 @@ from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, tells
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.errors import BadRequest, DevboxError
+from devboxd.model import wish
 from devboxd.model.box import Account
 from devboxd.model.ledger import Ledger
 from devboxd.model.policy import Audience, Place, policy
@@ -54,7 +55,7 @@ async def follow(context: Context, asked: wire.ProjectName) -> AsyncIterator[wir
         if last is None:
             raise ProjectNotFound(f"there is no project named {asked.project!r}")
         if last.phase is Phase.BROKEN:
-            raise ProjectBroken(f"{last.name} needs you: {last.reason}", hint=_RESUME.format(last.name))
+            raise ProjectBroken(f"{last.name} needs you: {last.reason}", hint=wish.way_out(last))
         if last.phase is Phase.RUNNING:
             yield wire.ProjectStep(_view(context, last), "the box boots")
             if not await projects.ready(last.name):
@@ -66,9 +67,6 @@ async def follow(context: Context, asked: wire.ProjectName) -> AsyncIterator[wir
         yield wire.ProjectStep(done=True) if gone else wire.ProjectStep(failure=views.failure(error))
     except DevboxError as error:
         yield wire.ProjectStep(failure=views.failure(error))
-
-
-_RESUME = "mend it and run: devboxctl ops resume {}"
 
 
 @answers(routes.PLAN_LAUNCH)
@@ -190,6 +188,24 @@ async def snapshot(context: Context, asked: wire.SnapshotRequest) -> wire.Projec
 async def resume(context: Context, asked: wire.ProjectName) -> wire.Project:
     """A person has looked at it."""
     return _view(context, await context.projects.resume(asked.project))
+
+
+@answers(routes.PLAN_ABANDON)
+async def plan_abandon(context: Context, asked: wire.ProjectName) -> wire.AbandonPlan:
+    """Only look."""
+    known, left = await context.projects.to_abandon(asked.project)
+    head = known.project.head
+    return wire.AbandonPlan(
+        _view(context, known.project),
+        views.generation(wish.generation(known, head), head),
+        [views.leftover(one, asked.project) for one in left],
+    )
+
+
+@answers(routes.ABANDON)
+async def abandon(context: Context, asked: wire.AbandonRequest) -> wire.Project:
+    """The newest generation is what there is."""
+    return _view(context, await context.projects.abandon(asked.project, discard=asked.discard))
 
 
 @answers(routes.LIST_GENERATIONS)

@@ -129,6 +129,8 @@ from devboxd.api.wire.money import (
 )
 from devboxd.api.wire.pane import MuxSession, Pane, PeekRequest, SayRequest, Typed
 from devboxd.api.wire.project import (
+    AbandonPlan,
+    AbandonRequest,
     AdoptRequest,
     ApiCall,
     DeleteRequest,
@@ -168,6 +170,8 @@ __all__ = [
     "STREAM_MAX",
     "UPGRADE",
     "WINDOW_SIZE",
+    "AbandonPlan",
+    "AbandonRequest",
     "Account",
     "AdoptRequest",
     "AgentFile",

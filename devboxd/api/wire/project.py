@@ -146,6 +146,21 @@ class RebasePlan(msgspec.Struct, omit_defaults=True):
     version: int = API_VERSION
 
 
+class AbandonRequest(ProjectName, omit_defaults=True):
+    """Give up what could not be saved. ``discard``: delete the volumes that are left of it, too."""
+
+    discard: bool = False
+
+
+class AbandonPlan(msgspec.Struct, omit_defaults=True):
+    """What there is to give up. ``generation``: the one that is left; ``volumes``: those of the box that are there."""
+
+    project: Project
+    generation: Generation
+    volumes: list[Leftover] = []
+    version: int = API_VERSION
+
+
 class OtherNameRequest(ProjectName, omit_defaults=True):
     """A name to give: to the project (rename), or to a new one (fork). ``generation``: of a fork; None: the newest."""
 

@@ -26,7 +26,7 @@ from devboxd.model.box import Account
 from devboxd.model.change import found
 from devboxd.model.launch import planned
 from devboxd.model.ledger import Change, Event, Ledger
-from devboxd.model.leftover import Leftover, leftovers
+from devboxd.model.leftover import Leftover, leftovers, volume_of
 from devboxd.model.meter import region
 from devboxd.model.price import Rates, built_in
 from devboxd.model.project import Generation, Phase, Policy, Project, Run, Want
@@ -298,9 +298,26 @@ class Projects:
         """Go on with a project that needed a person."""
         return await self._change(name, lambda known: wish.resume(known, self._shared.time.wall()))
 
-    async def abandon(self, name: str) -> Project:
-        """Give up what could not be saved: the newest generation is what there is."""
-        return await self._change(name, lambda known: wish.abandon(known, self._shared.time.wall()))
+    async def to_abandon(self, name: str) -> tuple[Ledger, list[Leftover]]:
+        """What there is to give up: the project, and volumes that are left of its box. Raises as ``abandon``."""
+        seen = await self._seen(name)
+        rates = self._rates(region(seen.project, seen.run))
+        left = [volume_of(one, rates, "no generation has what it holds") for one in wish.to_abandon(seen)]
+        return Ledger(seen.project, seen.run, seen.generations), left
+
+    async def abandon(self, name: str, *, discard: bool = False) -> Project:
+        """Give up what could not be saved: the newest generation is what there is. ``discard``: its volumes, too.
+
+        Raises:
+            WrongState: it needs nobody, has no generation, or its box is there or may be.
+        """
+        seen = await self._seen(name)
+
+        def decide(known: Ledger) -> Write:
+            wish.to_abandon(msgspec.structs.replace(seen, project=known.project, run=known.run))
+            return wish.abandon(known, self._shared.time.wall(), discard=discard)
+
+        return await self._change(name, decide)
 
     # Generations ------------------------------------------------------------------------------------
 
