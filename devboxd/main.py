@@ -45,7 +45,7 @@ from devboxd.control.connect.handing import Inheritance, by_inode, from_link
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Doctor
 from devboxd.control.ending import Ending
-from devboxd.control.errand import Errands
+from devboxd.control.errand import Agents, Errands
 from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.deploy import deploy
 from devboxd.control.lifecycle.home import Lifecycle
@@ -184,9 +184,10 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
     dialer, webhook = Dialer(dialing, DENIED), Webhook(dialing, DENIED)
     keys = LocalKeys(paths, memory)
     store = SqliteStore(paths.projects)
+    cloud = AwsCloud(callers)
     daemon = Daemon(
         shared,
-        AwsCloud(callers),
+        cloud,
         dialer,
         keys,
         settings,
@@ -222,6 +223,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         me=memory.owner,
         owner=daemon.owner_tag,
         prices=Prices(shared, AwsPrices(callers), PriceFiles(paths.prices)),
+        agent=Agents(cloud, errands.box),
         bills=Bills(
             shared, AwsBills(callers), BillFiles(paths.prices), lambda: settings.config.cost.calibrate
         ),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from devboxd.boxside.script import squeeze
+from devboxd.control.base.needs import Cloud
 from devboxd.control.connect.ask import Execute, status_of
 from devboxd.control.connect.audience import Capture
 from devboxd.control.connect.execute import ExecSpec
@@ -13,6 +14,7 @@ from devboxd.errors import Unreachable
 from devboxd.model.box import BoxRef
 from devboxd.model.config import Config
 from devboxd.model.project import Project
+from devboxd.model.states import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,19 @@ class Ran:
 
     status: int
     output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agents:
+    """``control.base.needs.AgentOf``. ``box``: of a project, by instance."""
+
+    cloud: Cloud
+    box: Callable[[Project, str], BoxRef]
+
+    async def __call__(self, project: Project, instance: str) -> Connection:
+        """See ``AgentOf``."""
+        box = self.box(project, instance)
+        return await self.cloud.sessions(box.account).connection_status(box.target) or Connection.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

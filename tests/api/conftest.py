@@ -17,13 +17,14 @@ from devboxd.api.handlers.context import Context
 from devboxd.api.page.serve import PageServer
 from devboxd.api.server import build, serving
 from devboxd.aws.clients import Callers
+from devboxd.aws.cloud import AwsCloud
 from devboxd.aws.computes import AwsComputes
 from devboxd.aws.lent import Lent
 from devboxd.aws.login import LoginStep
 from devboxd.aws.prices import AwsPrices
 from devboxd.control.daemon import Daemon
 from devboxd.control.doctor import Finding
-from devboxd.control.errand import Errands
+from devboxd.control.errand import Agents, Errands
 from devboxd.control.lifecycle import user as set_up_of_user
 from devboxd.control.lifecycle.account import Progress
 from devboxd.control.lifecycle.home import Lifecycle
@@ -235,6 +236,7 @@ def home_of(daemon: Daemon, callers: Callers, folder: Path) -> Lifecycle:
         me="test",
         owner=daemon.owner_tag,
         prices=Prices(daemon.shared, AwsPrices(callers), PriceFiles(folder)),
+        agent=Agents(AwsCloud(callers), errands.box),
     )
 
 

@@ -24,10 +24,11 @@ from devboxd.control.lifecycle.moves import Moves
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import DevboxError, NotConnected
+from devboxd.model.boot import Stage
 from devboxd.model.box import Account
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import Phase, Policy, Project
-from devboxd.model.states import StoreEngine
+from devboxd.model.states import Connection, StoreEngine
 from devboxd.simulator.ec2 import catalogue
 from devboxd.simulator.ec2.errors import AnswerLost, Ec2Error
 from devboxd.simulator.ec2.model import Ec2Model
@@ -104,14 +105,28 @@ class FakeRunner:
     answers: dict[str, Ran] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
     agent_after: float = 20.0
+    refuses: DevboxError | None = None  # of every session
+    offline: DevboxError | None = None  # of every question about an agent
+
+    async def agent(self, project: Project, instance: str) -> Connection:
+        """``needs.AgentOf``."""
+        await asyncio.sleep(LATENCY)
+        if self.offline is not None:
+            raise self.offline
+        return Connection.CONNECTED if self._is_up(instance) else Connection.NOT_CONNECTED
+
+    def _is_up(self, instance: str) -> bool:
+        record = self.model.tables.instances.get(instance)
+        up = record is not None and record.state.value == "running"
+        return up and LoopClock().wall() - (record.launched if record else 0) >= self.agent_after
 
     async def __call__(
         self, project: Project, instance: str, script: str, *arguments: str, timeout: float
     ) -> Ran:
         await asyncio.sleep(LATENCY)
-        record = self.model.tables.instances.get(instance)
-        up = record is not None and record.state.value == "running"
-        if not up or LoopClock().wall() - (record.launched if record else 0) < self.agent_after:
+        if self.refuses is not None:
+            raise self.refuses
+        if not self._is_up(instance):
             raise NotConnected(f"{instance} is not connected to Session Manager")
         self.ran.append(script)
         found = next((answer for word, answer in self.answers.items() if word in script), None)
@@ -138,6 +153,10 @@ class Bench:
         asked.setdefault("types", ("t4g.small",))
         await self.projects.launch(name, LaunchWish(policy=Policy(grace=60.0), **asked))
         return (await self.until(name, Phase.RUNNING)).project
+
+    async def ready(self, name: str) -> bool:
+        """Wait until a session to the box answers, as the command does; False where it does not run."""
+        return [boot.stage async for boot in self.projects.boots.follow(name)][-1] is Stage.READY
 
     async def until(self, name: str, phase: Phase | Callable[[Project], bool]) -> Ledger:
         """Wait for a phase, or something else."""
@@ -193,7 +212,7 @@ def bench(
     def uid() -> str:
         return f"{me[:4]}{next(ids):06d}"
 
-    projects = Projects(shared, book, fleet, computes, boxes, uid=uid, books=books)
+    projects = Projects(shared, book, fleet, computes, boxes, uid=uid, books=books, agent=runner.agent)
     return Bench(shared, ec2, account, kept, runner, book, fleet, projects, projects.moves)
 
 

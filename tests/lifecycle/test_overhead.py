@@ -62,7 +62,7 @@ async def measured(one: Bench, what: str) -> AsyncIterator[None]:
 async def ready(one: Bench) -> None:
     """A session to the box has answered; asked for as the command does."""
     await one.until("api", Phase.RUNNING)
-    while not await one.projects.ready("api"):
+    while not await one.ready("api"):
         await asyncio.sleep(1.0)
 
 

@@ -174,12 +174,12 @@ async def test_ready_is_a_session_that_answers(one: Bench) -> None:
     """Running is not enough: the agent comes up later."""
     row = await one.launched()
     began = LoopClock().wall()
-    assert await one.projects.ready("api")
+    assert await one.ready("api")
     assert LoopClock().wall() - (row.launched or 0) >= one.runner.agent_after
     assert LoopClock().wall() - began < 60
     await one.projects.terminate("api")
     await one.until("api", Phase.SAVING)
-    assert not await one.projects.ready("api")
+    assert not await one.ready("api")
 
 
 @with_daemon
@@ -231,14 +231,14 @@ async def test_up_while_it_is_going_down_cancels_that(one: Bench) -> None:
 async def test_the_hook_runs_before_the_stop_and_its_failure_does_not_hold_it_up(one: Bench) -> None:
     """Unless the policy gives it a veto."""
     await one.launched()
-    await one.projects.ready("api")
+    await one.ready("api")
     one.runner.answers["pre-stop.d"] = Ran(3, "backup exited with 3\n")
     await one.projects.stop("api")
     await one.until("api", Phase.WARM)
     assert any("pre-stop.d" in script for script in one.runner.ran)
     await one.projects.up("api")
     await one.until("api", Phase.RUNNING)
-    await one.projects.ready("api")
+    await one.ready("api")
     await one.projects.settle("api", lambda known: Policy(hook_may_veto=True))
     await one.projects.stop("api")
     known = await one.until("api", lambda row: row.phase is Phase.RUNNING and row.want is Want.UP)
@@ -251,7 +251,7 @@ async def test_the_hook_runs_before_the_stop_and_its_failure_does_not_hold_it_up
 async def test_a_clean_box_can_be_required(one: Bench) -> None:
     """Work that is nowhere else is listed, and nothing is stopped."""
     await one.launched()
-    await one.projects.ready("api")
+    await one.ready("api")
     one.runner.answers["rev-list"] = Ran(0, "/home/u/api\t2\t1\t0\nnoise\n/home/u/web\t0\t0\t3\n")
     with pytest.raises(NotSaved) as error:
         await one.projects.terminate("api", require_clean=True)
@@ -401,7 +401,7 @@ async def test_a_renamed_project_is_the_same_project(one: Bench) -> None:
 @with_daemon
 async def test_resize_of_a_running_box_keeps_its_volumes(one: Bench) -> None:
     row = await one.launched()
-    await one.projects.ready("api")
+    await one.ready("api")
     written = one.work(row)
     await one.projects.resize("api", types=("m8g.xlarge",), gib=60)
     known = await one.until(

@@ -13,6 +13,7 @@ from devboxd.api.handlers.table import answers, tells
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model import wish
+from devboxd.model.boot import Stage
 from devboxd.model.box import Account
 from devboxd.model.ledger import Ledger
 from devboxd.model.policy import Audience, Place, policy
@@ -57,9 +58,10 @@ async def follow(context: Context, asked: wire.ProjectName) -> AsyncIterator[wir
         if last.phase is Phase.BROKEN:
             raise ProjectBroken(f"{last.name} needs you: {last.reason}", hint=wish.way_out(last))
         if last.phase is Phase.RUNNING:
-            yield wire.ProjectStep(_view(context, last), "the box boots")
-            if not await projects.ready(last.name):
-                raise ProjectBroken(f"{last.name} went down before a session to it answered")
+            async for boot in projects.boots.follow(last.name):
+                if boot.stage is Stage.DOWN:
+                    raise ProjectBroken(f"{last.name} went down before a session to it answered")
+                yield wire.ProjectStep(_view(context, last), boot.text, boot.hint)
         known = await projects.find(asked.project)
         yield wire.ProjectStep(_view(context, known.project) if known else None, done=True)
     except ProjectNotFound as error:

@@ -304,6 +304,13 @@ class RunOnBox(Protocol):
         """Raises a ``DevboxError`` where it can not be run, or has not ended after ``timeout`` seconds."""
 
 
+class AgentOf(Protocol):
+    """Whether the agent of a project's box is connected to Session Manager."""
+
+    async def __call__(self, project: Project, instance: str) -> Connection:
+        """UNKNOWN where that may not be asked. Raises a ``DevboxError`` where AWS does not answer."""
+
+
 class Deadman(Protocol):
     """Stops a box at a time, whoever is there then. Raises a ``DevboxError``."""
 

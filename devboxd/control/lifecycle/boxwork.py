@@ -10,7 +10,7 @@ import msgspec
 from devboxd.boxside import rebase
 from devboxd.boxside.script import load
 from devboxd.control.base.needs import RunOnBox
-from devboxd.errors import DevboxError, NotConnected
+from devboxd.errors import NotConnected
 from devboxd.model.answer import BoxSaysNo
 from devboxd.model.project import Project
 from devboxd.model.rebase import Progress
@@ -58,14 +58,6 @@ class BoxWork:
         script = load("rebase.sh", common=False)
         ran = await self.run(project, instance, script, rebase.program(), text, timeout=MOVE_LIMIT)
         return rebase.read(ran.output)
-
-    async def answers(self, project: Project, instance: str) -> bool:
-        """Say whether a session to the box answers: that is what ready means."""
-        try:
-            await self.reach(project, instance)
-        except DevboxError:
-            return False
-        return True
 
     async def reach(self, project: Project, instance: str) -> None:
         """See ``control.base.needs.BoxCommands``."""

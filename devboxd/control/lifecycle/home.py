@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from devboxd.boxside.activity import Answer
-from devboxd.control.base.needs import Computes, Deadman, RunOnBox, Store
+from devboxd.control.base.needs import AgentOf, Computes, Deadman, RunOnBox, Store
 from devboxd.control.base.notices import Notify
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
@@ -46,7 +46,7 @@ class Lifecycle:
     ``owner``: whose tag is on what an account makes; ``me``: this machine and user, as events name it. Of the
     ``stores`` one is ``used``; the other one is there to move projects from and to. Nothing is asked of AWS while
     there is no project, unless the store is there. ``usual``: the idle policy of projects that have none of their
-    own; ``notify`` tells the person at this machine, and ``reached`` says whether somebody heard it, too; ``agents`` opens
+    own; ``agent`` says whether the agent of a box is connected; ``notify`` tells the person at this machine, and ``reached`` says whether somebody heard it, too; ``agents`` opens
     a stream of what coding agents of a box say, ``tell`` says which of their changes are told.
     """
 
@@ -60,6 +60,7 @@ class Lifecycle:
         me: str,
         owner: Callable[[Account], Awaitable[str]],
         prices: Prices,
+        agent: AgentOf,
         bills: Bills | None = None,
         used: StoreEngine = StoreEngine.SQLITE,
         is_used: Callable[[Project], bool] = lambda project: False,
@@ -92,6 +93,7 @@ class Lifecycle:
             books=books,
             rates=prices.of,
             allow=self.budgets.allow,
+            agent=agent,
         )
         self.budgets.archive = self.projects.terminate
         self.jobs = Jobs(

@@ -8,19 +8,20 @@ loop's, and goes on without whoever asked. All verbs are idempotent. Errors of a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from devboxd.control.base.needs import Computes
+from devboxd.control.base.needs import AgentOf, Computes
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.book import Book, until_first
+from devboxd.control.lifecycle.boots import Boots, unknown
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet, Status
 from devboxd.control.lifecycle.moves import Moves
 from devboxd.control.lifecycle.order import LaunchWish, ordered
 from devboxd.control.lifecycle.rebases import Rebases
-from devboxd.errors import AlreadyExists, BadRequest, Conflict, WrongState
+from devboxd.errors import AlreadyExists, BadRequest, Conflict, DevboxError, WrongState
 from devboxd.model import disuse, wish
 from devboxd.model.box import Account
 from devboxd.model.change import found
@@ -35,9 +36,6 @@ from devboxd.model.states import StoreEngine
 from devboxd.model.step import Reboot, Write
 from devboxd.model.unsaved import NotSaved, Unsaved
 from devboxd.model.wish import ProjectNotFound
-
-ANSWER_EVERY: Final = 3.0  # seconds between two tries of a session while a box boots
-
 
 Allow = Callable[[Project | None, Project], Awaitable[Sequence[Change]]]
 
@@ -58,7 +56,7 @@ class Projects:
 
     ``owner`` says whose tag is on what an account makes (``aws:userid``); None: the book's own owner. ``rates``: the
     prices of a region. ``allow`` is asked before a box is to run: what it returns is committed with it, and it may
-    raise.
+    raise. ``agent`` says whether the agent of a box is connected; None: nobody can ask.
     """
 
     def __init__(
@@ -74,6 +72,7 @@ class Projects:
         books: Mapping[StoreEngine, Book] | None = None,
         rates: Callable[[str], Rates] = built_in,
         allow: Allow | None = None,
+        agent: AgentOf | None = None,
     ) -> None:
         self._shared = shared
         self._book = book
@@ -82,6 +81,7 @@ class Projects:
         self._boxes = boxes
         self._uid = uid
         self.moves = Moves(shared, book, fleet, computes, self, uid=uid, books=books)
+        self.boots = Boots(shared, self.get, boxes, agent or unknown)
         self.rebases = Rebases(computes, shared.time, self.get, self._change)
         self._owner = owner
         self._rates = rates
@@ -133,29 +133,28 @@ class Projects:
 
         Leaving early leaves the work to the daemon.
         """
-        uid, last = (await self.get(name)).project.uid, None
-        self._fleet.wake(uid)
+        project, last, is_over = (await self.get(name)).project, None, False
+        self._fleet.wake(project.uid)
         while True:
-            known = await self._book.load(uid)
-            if known is None:
-                return
-            status = self.status(known.project)
+            try:
+                known = await self._book.load(project.uid)
+            except DevboxError as error:
+                if not error.retryable:
+                    raise
+                status = Status(
+                    project, problem=error.message, hint=error.hint
+                )  # the store does not answer now
+            else:
+                if known is None:
+                    return
+                project, is_over = known.project, is_at_rest(known.project)
+                status = self.status(project)
             if status != last:
                 yield status
                 last = status
-            if is_at_rest(known.project):
+            if is_over:
                 return
             await self._fleet.changed(10.0)
-
-    async def ready(self, name: str) -> bool:
-        """Wait until a session to the running box answers; False when it does not run any more."""
-        while True:
-            project = (await self.get(name)).project
-            if project.phase is not Phase.RUNNING or project.instance is None:
-                return False
-            if await self._boxes.answers(project, project.instance):
-                return True
-            await self._shared.bells.network.wait(ANSWER_EVERY)
 
     def status(self, project: Project) -> Status:
         """How far a project is: what its loop waits for, or was refused."""
