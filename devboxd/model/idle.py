@@ -93,12 +93,6 @@ def judge(state: "Mapping[str, Any]", sample: "Mapping[str, Any]") -> "dict[str,
     since = None
     if verdict == IDLE:
         since = known["idle_since"] if known["idle_since"] is not None else known["at"]
-    skipped = 0 if known["at"] is None else int((at - known["at"]) / 60.0 + 0.5) - 1
-    minutes = known["minutes"] + "u" * min(max(skipped, 0), MINUTES_KEPT)
-    if known["at"] is None or skipped >= 0 or not minutes:
-        minutes = minutes + verdict[0]
-    elif verdict == ACTIVE:
-        minutes = minutes[:-1] + "a"  # a look between two minutes
     return {
         "seen": seen,
         "at": at,
@@ -107,12 +101,23 @@ def judge(state: "Mapping[str, Any]", sample: "Mapping[str, Any]") -> "dict[str,
         "idle_since": since,
         "began": known["began"] if known["began"] is not None else at,
         "warned": known["warned"] if verdict == IDLE or (known["warned"] or [0, IDLE])[1] not in (IDLE, LID) else None,
-        "minutes": minutes[-MINUTES_KEPT:],
+        "minutes": _minutes(known, verdict, at),
         "evidence": rows[:EVIDENCE_MOST],
         "leases": [str(one.get("id")) for one in sample.get("leases") or ()][:TOOLS_MOST],
         "last": [at, counting[0][0], counting[0][1]] if counting else known["last"],
         "here": known.get("here") or {},
     }  # fmt: skip
+
+
+def _minutes(known: "Mapping[str, Any]", verdict: str, at: float) -> str:
+    """The verdicts of the last day, with one more: a letter for each minute, also for those without a look."""
+    skipped = 0 if known["at"] is None else int((at - known["at"]) / 60.0 + 0.5) - 1
+    minutes = known["minutes"] + "u" * min(max(skipped, 0), MINUTES_KEPT)  # type: str
+    if known["at"] is None or skipped >= 0 or not minutes:
+        minutes = minutes + verdict[0]
+    elif verdict == ACTIVE:
+        minutes = minutes[:-1] + "a"  # a look between two minutes
+    return minutes[-MINUTES_KEPT:]
 
 
 def _signals(
@@ -244,27 +249,8 @@ def decide(state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float) -
     so long, either), the last look is fresh, nothing holds it, and it was warned ``warn`` seconds ago (half of ``lid``
     at most). ``alone``: it follows the lid, and no laptop is here: nobody else will stop it.
     """
-    after, warn = float(rules["after"]), float(rules["warn"])
-    found = []
-    if state["verdict"] == IDLE and state["idle_since"] is not None:
-        since = float(state["idle_since"])
-        found.append(
-            (_with_hours(since, after, warn, rules.get("hours")), IDLE, "idle since " + span(now - since))
-        )
-    left = _left(state, rules, now)
-    if left is not None and state["verdict"] == IDLE and state["idle_since"] is not None:
-        since = max(left, float(state["idle_since"]))
-        text = (
-            "no laptop was here for "
-            + span(now - left)
-            + ", and it is idle since "
-            + span(now - float(state["idle_since"]))
-        )
-        found.append((since + float(rules["lid"]), LID, text))
-    started, most = rules.get("started"), rules.get("max_run")
-    if most and started is not None:
-        end = float(started) + float(most)
-        found.append((end, "max-run", "the longest time that it may run ends: " + span(float(most))))
+    warn, left = float(rules["warn"]), _left(state, rules, now)
+    found = _ends(state, rules, left, now)
     if not found:
         why = (
             "something works on it" if state["verdict"] == ACTIVE else "it cannot be told whether it is idle"
@@ -288,6 +274,26 @@ def decide(state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float) -
     elif warned is not None and now >= at and 0 <= now - state["at"] <= FRESH:
         do = STOP if _held(now, state, rules, now)[0] <= now else REST
     return {"do": do, "at": at, "warn_at": at - warn, "cause": cause, "why": why, "alone": left is not None}
+
+
+def _ends(
+    state: "Mapping[str, Any]", rules: "Mapping[str, Any]", left: "float | None", now: float
+) -> "list[tuple[float, str, str]]":
+    """When the box is to go if nothing holds it, of what cause, and why. ``left``: when the last laptop left it."""
+    after, warn = float(rules["after"]), float(rules["warn"])
+    found = []
+    if state["verdict"] == IDLE and state["idle_since"] is not None:
+        since = float(state["idle_since"])
+        idle = "idle since " + span(now - since)
+        found.append((_with_hours(since, after, warn, rules.get("hours")), IDLE, idle))
+        if left is not None:
+            text = "no laptop was here for " + span(now - left) + ", and it is " + idle
+            found.append((max(left, since) + float(rules["lid"]), LID, text))
+    started, most = rules.get("started"), rules.get("max_run")
+    if most and started is not None:
+        end = float(started) + float(most)
+        found.append((end, "max-run", "the longest time that it may run ends: " + span(float(most))))
+    return found
 
 
 def warn(state: "Mapping[str, Any]", decision: "Mapping[str, Any]", now: float) -> "dict[str, Any]":
