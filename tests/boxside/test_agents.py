@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -56,7 +57,11 @@ class Box:
     @property
     def notes(self) -> list[dict[str, Any]]:
         folder = self.home / ".devbox" / "agents"
-        return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+        found = []
+        for path in sorted(folder.glob("*.json")):
+            with contextlib.suppress(FileNotFoundError):  # forgotten while we looked
+                found.append(json.loads(path.read_text()))
+        return found
 
     @property
     def claude(self) -> Path:

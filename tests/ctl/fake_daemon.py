@@ -90,14 +90,22 @@ Handler = Callable[[Peer, "FakeDaemon"], None]
 
 
 class FakeDaemon:
-    """Listens until ``close``. ``routes`` maps ``"GET ls"`` to an answer or to ``(status, answer)``."""
+    """Listens until ``close``. ``routes`` maps ``"GET ls"`` to an answer or to ``(status, answer)``.
+
+    What a client that is waiting already will ask for has to be given here: it is served at once.
+    """
 
     always: ClassVar[dict[str, Any]] = {}  # routes that are there before the first client
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        routes: dict[str, Any] | None = None,
+        streams: dict[str, Handler] | None = None,
+    ) -> None:
         self.path = str(path)
-        self.routes: dict[str, Any] = dict(self.always)
-        self.streams: dict[str, Handler] = {"attach": echo}
+        self.routes: dict[str, Any] = {**self.always, **(routes or {})}
+        self.streams: dict[str, Handler] = {"attach": echo, **(streams or {})}
         self.requests: list[tuple[str, str, Any]] = []
         self.frames: queue.Queue[tuple[int, bytes]] = queue.Queue()
         self.problems: list[BaseException] = []

@@ -25,6 +25,7 @@ from devboxd.api import client, starting
 from tests.ctl.conftest import ROOT
 from tests.ctl.fake_daemon import FakeDaemon, Peer
 from tests.ctl.terminal import PATIENCE, RUN, Tty
+from tests.kit.freezing import freeze
 
 Capture = pytest.CaptureFixture[str]
 
@@ -341,7 +342,7 @@ def frozen(home: Path) -> Iterator[int]:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"listening\n"
-    process.send_signal(signal.SIGSTOP)
+    freeze(process.pid)
     try:
         yield process.pid
     finally:
@@ -421,7 +422,7 @@ def test_a_terminal_says_that_the_daemon_is_stopped_and_goes_on_when_it_is_not(h
     try:
         with Tty(["attach", "gpu"], os.environ) as tty:
             tty.wait_for(b"welcome")
-            process.send_signal(signal.SIGSTOP)
+            freeze(process.pid)
             tty.type(b"typed")
             tty.wait_for(f"devboxd (pid {process.pid}) does not answer".encode())
             process.send_signal(signal.SIGCONT)

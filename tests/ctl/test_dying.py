@@ -39,9 +39,6 @@ def going(path: str) -> Iterator[socket.socket]:
 def replaced(listener: socket.socket, path: str) -> FakeDaemon:
     """Wait until somebody has connected; then there is another daemon, and the first is gone."""
     assert select.select([listener], [], [], PATIENCE)[0], "nobody has come"
-    os.unlink(path)
-    daemon = FakeDaemon(path)
-    daemon.routes["GET boxes"] = {"boxes": []}
 
     def command(peer: Peer, _: FakeDaemon) -> None:
         peer.upgrade()
@@ -54,7 +51,10 @@ def replaced(listener: socket.socket, path: str) -> FakeDaemon:
         peer.connection.sendall(b"done\n")
         peer.connection.shutdown(socket.SHUT_RDWR)
 
-    daemon.streams |= {"exec": command, "attach": command, "proxy": pipe}
+    os.unlink(path)
+    daemon = FakeDaemon(
+        path, {"GET boxes": {"boxes": []}}, {"exec": command, "attach": command, "proxy": pipe}
+    )
     listener.close()
     return daemon
 
@@ -121,8 +121,7 @@ def test_a_descriptor_is_passed_by_the_next_daemon(home: Path) -> None:
             process = subprocess.Popen([*CTL, "proxy", "gpu", "22", "--fdpass"], stdout=its.fileno())
         assert select.select([listener], [], [], PATIENCE)[0]
         os.unlink(path)
-        with FakeDaemon(path) as daemon:
-            daemon.streams["proxy"] = passed
+        with FakeDaemon(path, streams={"proxy": passed}):
             listener.close()
             ours.settimeout(PATIENCE)
             _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
@@ -213,8 +212,7 @@ def test_a_daemon_that_comes_up_beside_ours_is_waited_for(home: Path, stand_in: 
     command = ls(home, stand_in)
     while not (home / "tried").exists():
         assert command.poll() is None
-    with FakeDaemon(path) as daemon:
-        daemon.routes["GET boxes"] = {"boxes": []}
+    with FakeDaemon(path, {"GET boxes": {"boxes": []}}):
         _, err = command.communicate(timeout=30)
         assert command.returncode == 0, err
     os.close(lock)

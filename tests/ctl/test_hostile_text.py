@@ -179,6 +179,13 @@ def hostile(daemon: FakeDaemon, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return daemon
 
 
+# What an attach says where something takes long, in the last line or the title, and how that goes away again.
+OUR_LINE = re.compile(
+    r"\x1b7\x1b\[30;1H\x1b\[0(?:;7m ([^\x1b]*) \x1b\[0m\x1b\[K|m\x1b\[2K)\x1b8"
+    r"|\x1b\[22;2t\x1b\]2;([^\x1b]*)\x1b\\|\x1b\[23;2t"
+)
+
+
 def check(output: str) -> None:
     """Nothing that a terminal obeys or that deceives, and no line of the far end's own."""
     assert output == printable(output, keep="\n\t")
@@ -199,10 +206,10 @@ def check_in_a_pipe(words: list[str], environ: dict[str, str]) -> None:
 
 
 def check_on_a_terminal(words: list[str], environ: dict[str, str]) -> None:
-    """A person sees tables and progress that a pipe does not."""
+    """A person sees tables and progress that a pipe does not, and our own line where something takes long."""
     with Tty(words, environ, size=(100, 30)) as tty:
         tty.wait()
-    check(tty.screen.decode().replace("\r\n", "\n"))
+    check(OUR_LINE.sub(r"\1\2\n", tty.screen.decode().replace("\r\n", "\n")))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

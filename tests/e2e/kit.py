@@ -27,6 +27,7 @@ import pyte
 
 from devboxd.simulator.demo import private_environment
 from tests.ctl.terminal import SHELL, Tty
+from tests.kit.freezing import freeze
 
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 CTL = str(Path(sys.executable).with_name("devboxctl"))
@@ -209,7 +210,7 @@ class World:
     def silent_simulator(self) -> Iterator[None]:
         """Until the block ends, AWS answers nothing."""
         assert self._simulator is not None
-        self._simulator.send_signal(signal.SIGSTOP)
+        freeze(self._simulator.pid)
         try:
             yield
         finally:

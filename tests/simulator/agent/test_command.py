@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -88,19 +88,22 @@ async def test_the_command_reads_end_of_file(simulator: MakeSimulator) -> None:
         assert b"EXIT_CODE: 0" in [one.payload for one in client.frames]
 
 
-async def test_a_pause_destroys_the_remaining_output(simulator: MakeSimulator) -> None:
+async def test_a_pause_destroys_the_remaining_output(simulator: MakeSimulator, tmp_path: Path) -> None:
     """What makes long commands unsafe without care: a lost link costs output, not only time."""
     sim = await simulator()
-    text = "sh -c 'for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.05; done'"
+    go = tmp_path / "go"
+    rest = "head -c 3000 /dev/zero; echo 8"  # more than one read takes: the one in hand still comes
+    text = f"sh -c 'echo 1; until test -e {go}; do sleep 0.02; done; {rest}'"
     async with connected(sim, "api", DOCUMENT, command=text, separateOutputStream="true") as client:
         await client.until(lambda c: b"1\n" in c.output)
         session = sim.gateway.sessions[client.session]
         pause = next(one for one in client.frames if one.type == frame.START_PUBLICATION)
-        await asyncio.sleep(0.01)  # our acknowledgement would end the pause
+        await client.resize(80, 24)  # behind our acknowledgement, which would end the pause
         assert session.agent is not None
         await session.agent.deliver(
             frame.encode(frame.PAUSE_PUBLICATION, 0, pause.payload, 0, 3, b"\0" * 16, 1)
         )
+        go.touch()
         await client.until(lambda c: c.closed_text is not None)
         assert b"8\n" not in client.output
 
