@@ -23,9 +23,10 @@ A sample::
 
 Kinds of tools: ``agent`` (a coding agent), ``finite`` (ends by itself: a build, a test run), ``transfer``, ``kernel`` (of a
 notebook), ``editor`` (the far side of an IDE), ``debugger``, ``job`` (any other program of a terminal), ``server`` (listens, or
-watches files: counts only as work).
-``state`` of an agent: ``working``, ``waiting`` (for a person), ``done``; null: it has no hooks. ``born``: when the youngest
-process below it began.
+watches files: counts only as work), ``exec`` (a command that somebody waits for, without a terminal), ``background`` (any other
+program without one that is no service).
+``state`` of an agent: ``working``, ``waiting`` (for a person), ``done``; null: it has no hooks. ``since``: when that began; of an
+``exec``: when it began. ``born``: when the youngest process below it began.
 """
 
 from typing import TYPE_CHECKING
@@ -166,6 +167,8 @@ _LEAST = {
     "job": (JOB_CPU, JOB_IO),
     "server": (CPU_LEAST, JOB_IO),
     "editor": (EDITOR_CPU, 1 << 40),
+    "exec": (JOB_CPU, JOB_IO),
+    "background": (CPU_LEAST, JOB_IO),
 }  # type: dict[Any, tuple[float, int]]
 
 
@@ -178,7 +181,7 @@ def _tool(tool: "Mapping[str, Any]", last: float, at: float, minute: float) -> "
         signs.append("cpu")
     if _number(tool.get("io")) * minute >= least_io:
         signs.append("reads or writes")
-    if kind in ("agent", "finite", "kernel", "job"):
+    if kind in ("agent", "finite", "kernel", "job", "exec", "background"):
         signs += [name for name, on in (("runs something", "child"), ("prints", "tty")) if tool.get(on)]
     if kind == "job" and signs == ["prints"]:
         signs = []  # a clock, a dashboard, a watcher that prints to stay alive
@@ -203,6 +206,8 @@ def _tool(tool: "Mapping[str, Any]", last: float, at: float, minute: float) -> "
     said = ", ".join(signs) if signs else "silent for " + span(silent)
     if kind == "finite":
         return [name, "runs; " + said, silent < STUCK], alive
+    if kind == "exec":
+        return [name, "is waited for; " + said, silent < TOOL_HOLD or at - since < STUCK], alive
     return [name, said, silent < TOOL_HOLD], alive
 
 

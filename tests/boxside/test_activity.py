@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +293,175 @@ def test_an_agent_says_how_it_is_through_its_hooks(box: Box) -> None:
     (notes / "a.json").write_text(json.dumps({**asks, "id": f"{pid}-1"}))
     (agent,) = box.look()["sample"]["agents"]
     assert not agent["alive"], "another process has its number"
+
+
+# Without a terminal ----------------------------------------------------------------------------------------
+
+RELAY = "python3 -I -S -c text nonce"
+BRIDGEHEAD = "/usr/bin/python3 -I /home/u/.devbox/bridgehead-0123.py start /home/u/.devbox"
+SSM = "0::/system.slice/amazon-ssm-agent.service"
+SCOPE = "0::/user.slice/user-1000.slice/session-3.scope"
+UP = 10_000.0  # seconds
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A process: ``age`` in seconds, ``leader`` of its session; the one above it in a list is its parent unless said."""
+
+    argv: str
+    name: str = ""
+    pts: int | None = None
+    leader: bool = False
+    user: int = 1000
+    cgroup: str = SCOPE
+    age: float = 300.0
+
+
+def kinds(monkeypatch: pytest.MonkeyPatch, line: Sequence[Seen]) -> dict[str, str]:
+    """What kind each of a line of processes is, of which each has started the next; the first is a child of init."""
+    found, files = dict[int, Process](), dict[str, str]()
+    pid = 1
+    for pid, one in enumerate(line, 100):
+        name = one.name or os.path.basename(one.argv.split()[0])
+        tty = 0 if one.pts is None else 136 * 256 + one.pts
+        session = pid if one.leader else 99
+        start = int((UP - one.age) * machine.TICK)
+        parent = 1 if pid == 100 else pid - 1
+        rest = f"S {parent} {pid} {session} {tty} -1 0 1 2 3 4 5 6 7 8 20 0 1 0 {start} 1"
+        found[pid] = Process(pid, f"{pid} ({name}) {rest}")
+        found[pid].user = one.user
+        files[f"/proc/{pid}/cmdline"] = one.argv.replace(" ", "\0") + "\0"
+        files[f"/proc/{pid}/cgroup"] = one.cgroup
+        if parent in found:
+            found[parent].children.append(found[pid])
+    files["/proc/uptime"] = f"{UP} 1.0"
+    monkeypatch.setattr(look, "processes", lambda: found)
+    monkeypatch.setattr(look, "read", lambda path, most=0: files.get(path, ""))
+    return {tool["name"]: tool["kind"] for tool in look.Look({}, RULES, CLOCK.wall()).sample()["tools"]}
+
+
+SHELL = Seen("-bash", "bash", pts=3, leader=True)
+QUIET = Seen("/bin/sh ./quiet.sh", "quiet.sh")
+ROOTS = Seen("/bin/sh ./quiet.sh", "quiet.sh", user=0)
+ON_PTS = Seen("/bin/sh ./quiet.sh", "quiet.sh", pts=3)
+PERSON = Seen("sshd: u@pts/3", "sshd", user=0), SHELL
+CRON = Seen("/usr/sbin/CRON -f", "cron", user=0, cgroup="0::/system.slice/cron.service")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ([*PERSON, ON_PTS], {"quiet.sh": "job"}),
+        # sudo gives it a terminal of its own, or not.
+        ([*PERSON, Seen("sudo ./quiet.sh", pts=3, user=0), ON_PTS], {"quiet.sh": "job"}),
+        (
+            [
+                *PERSON,
+                Seen("sudo ./quiet.sh", pts=3, user=0),
+                Seen("sudo ./quiet.sh", pts=4, user=0, leader=True),
+                Seen("bash ./quiet.sh", "bash", pts=4, user=0),
+            ],
+            {"quiet.sh": "job"},
+        ),
+        ([*PERSON, Seen("su - other", pts=3, user=0), Seen("-bash", "bash", pts=3)], {}),
+        # Left behind by its shell, with and without its terminal, also by a session of Session Manager, as root.
+        ([QUIET], {"quiet.sh": "background"}),
+        ([ON_PTS], {"quiet.sh": "background"}),
+        ([Seen("/bin/sh ./quiet.sh", "quiet.sh", user=0, cgroup=SSM)], {"quiet.sh": "background"}),
+        ([Seen("sudo ./quiet.sh", user=0), ROOTS], {"quiet.sh": "background"}),
+        # Given to systemd.
+        ([Seen(QUIET.argv, "quiet.sh", user=0, cgroup="0::/system.slice/run-u7.service")], {"quiet.sh": "background"}),
+        (
+            [
+                Seen("/lib/systemd/systemd --user", "systemd"),
+                Seen(QUIET.argv, "quiet.sh", cgroup="0::/user.slice/user@1000.service/app.slice/run-u7.service"),
+            ],
+            {"quiet.sh": "background"},
+        ),
+        # Daemons of the user, and services with a user of their own.
+        ([Seen("/usr/bin/gpg-agent --daemon")], {}),
+        ([Seen("pipewire", cgroup="0::/user.slice/user@1000.service/session.slice/pipewire.service")], {}),
+        (
+            [
+                Seen("/lib/systemd/systemd --user", "systemd"),
+                Seen("dirmngr", cgroup="0::/user.slice/user@1000.service/app.slice/dirmngr.service"),
+            ],
+            {},
+        ),
+        ([Seen("./app", cgroup="0::/system.slice/app.service")], {}),
+        ([Seen("./app", user=0, cgroup="0::/system.slice/app.service")], {}),
+        ([Seen("./app", user=0, cgroup="0::/init.scope")], {}),
+        ([Seen("node /home/u/.vscode-server/server-main.js", "node")], {"server-main.js": "editor"}),
+        # By ssh without a terminal; what VS Code starts its server from is a shell that reads.
+        ([Seen("sshd: u@notty", "sshd", cgroup="0::/"), QUIET], {"quiet.sh": "background"}),
+        ([Seen("sshd: u@notty", "sshd"), Seen("bash"), Seen("sleep 180")], {}),
+        # By a clock: not what is over at once.
+        ([CRON, QUIET], {"quiet.sh": "background"}),
+        ([CRON, Seen(QUIET.argv, "quiet.sh", age=40.0)], {}),
+        ([CRON, Seen("/bin/sh -c ./a;./quiet.sh", "sh"), QUIET], {"quiet.sh": "background"}),
+        ([Seen("atd", user=0, cgroup="0::/system.slice/atd.service"), Seen("sh"), QUIET], {"quiet.sh": "background"}),
+        # By exec: over the bridge, or over a session of Session Manager, for another user.
+        ([Seen(BRIDGEHEAD, "python3", cgroup=SSM), QUIET], {"quiet.sh": "exec"}),
+        ([Seen(BRIDGEHEAD, "python3"), Seen("pytest -x")], {"pytest": "finite"}),
+        ([Seen(BRIDGEHEAD, "python3"), Seen("tail -f log")], {}),
+        ([Seen(BRIDGEHEAD, "python3"), Seen("-bash", "bash", pts=7, leader=True)], {}),
+        ([Seen(BRIDGEHEAD, "python3"), Seen(QUIET.argv, "quiet.sh", pts=7, leader=True)], {"quiet.sh": "job"}),
+        (
+            [
+                Seen("ssm-session-worker", "ssm-session-wor", user=0, cgroup=SSM),
+                Seen("sh -c relay relay", "sh", pts=5, leader=True, cgroup=SSM),
+                Seen("sudo -n -u u sh -c relay", "sudo", pts=5, user=0, cgroup=SSM),
+                Seen("sh -c relay relay", "sh", pts=5, cgroup=SSM),
+                Seen(RELAY, "python3", pts=5, cgroup=SSM),
+                Seen(QUIET.argv, "quiet.sh", cgroup=SSM),
+            ],
+            {"quiet.sh": "exec"},
+        ),
+        # Our own, in both.
+        ([Seen(BRIDGEHEAD, "python3"), Seen("sh -c script devbox x", "sh"), QUIET], {}),
+        ([Seen(BRIDGEHEAD, "python3"), Seen("python3 -I -c text  {}", "python3")], {}),
+        ([Seen("python3 -I /home/u/.devbox/idle/activity-01.py /home/u/.devbox/idle loop", "python3")], {}),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_by_name_counts_by_what_has_started_it(
+    monkeypatch: pytest.MonkeyPatch, line: list[Seen], expected: dict[str, str]
+) -> None:
+    assert kinds(monkeypatch, line) == expected
+
+
+def test_silent_programs_without_a_terminal_take_the_place_of_no_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is a limit of what is told."""
+    many = [Seen(f"./daemon-{number}", pts=9) for number in range(2 * look.NOTES_MOST)]
+    line = [Seen("sshd: u@notty", "sshd"), *many, Seen("pytest")]
+    monkeypatch.setattr(look.Look, "_unknown", lambda self, one: "background")
+    monkeypatch.setattr(look, "below", lambda one, apart: [one])
+    found = kinds(monkeypatch, line)
+    assert len(found) == look.NOTES_MOST
+    assert found["pytest"] == "finite"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another user needs root")
+def test_a_quiet_script_that_has_left_its_terminal_is_seen(box: Box) -> None:
+    path = box.program("left.sh", "#!/bin/sh\nwhile :; do sleep 0.3; done\n")
+    box.folder.chmod(0o755)
+    for folder in box.folder.parents[:3]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    start = f"import os; os.setuid(1000); os.execv({path!r}, [{path!r}])"
+    box.type(f"(nohup setsid {sys.executable} -c {shlex.quote(start)} >/dev/null 2>&1 &)")
+    until(lambda: any(one.name == "left.sh" for one in processes().values()))
+    (one,) = [one for one in processes().values() if one.name == "left.sh"]
+    try:
+        if one.parent != 1 or "service" in machine.read(f"/proc/{one.pid}/cgroup"):
+            pytest.skip("what is left behind here is another's, or this test is a service")
+        box.look()
+        time.sleep(1.0)
+        found = box.look()
+        assert [tool["kind"] for tool in found["sample"]["tools"] if tool["id"] == one.id] == ["background"]
+        assert ["left.sh", "runs something", True] in found["state"]["evidence"]
+    finally:
+        os.killpg(one.group, 9)
 
 
 # Leases ----------------------------------------------------------------------------------------------------

@@ -78,6 +78,15 @@ TRACES = {
     .then(300, "a", typed=1, tools=[tool("poll.sh", "job", child=True)])
     .then(9, "a", typed=301, tools=[tool("poll.sh", "job")])
     .then(30, "i", typed=310, tools=[tool("poll.sh", "job")]),
+    "a quiet command that somebody waits for": Trace()
+    .then(720, "a", tools=[tool("quiet.sh", "exec", since=START)])
+    .then(1, "a", tools=[tool("quiet.sh", "exec", since=START, child=True)])
+    .then(9, "a", tools=[tool("quiet.sh", "exec", since=START)])
+    .then(30, "i", tools=[tool("quiet.sh", "exec", since=START)]),
+    "a script without a terminal, and a daemon of the user": Trace()
+    .then(300, "a", tools=[tool("poll.sh", "background", child=True)])
+    .then(9, "a", tools=[tool("poll.sh", "background")])
+    .then(30, "i", tools=[tool("poll.sh", "background", cpu=0.04)]),
     "only the GPU works": Trace().then(300, "a", gpu=97.0, cpu=0.03).then(30, "i", gpu=0.0, cpu=0.0),
     "a cron job of the user": Trace()
     .then(20, "i")

@@ -115,7 +115,7 @@ class AutoForward:
         leaving = await self._run(
             ExecSpec(
                 box=self.box,
-                argv=["sh", "-c", squeeze(load("listening.sh", common=False))],
+                argv=["sh", "-c", squeeze(load("listening.sh", common=False)), "devbox"],
                 stdin=False,
                 wait=None,
             ),

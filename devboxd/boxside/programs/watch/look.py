@@ -19,7 +19,10 @@ NOTES_MOST = 64
 AGENTS_MOST = 16  # of which the answer tells all that they say
 COMMAND_LIMIT = 5.0  # seconds that the command of a lease may take
 CONTAINERS = ("docker", "containerd", "libpod", "kubepods", "lxc")
-SESSIONS = ("user.slice", "amazon-ssm-agent", "session-", "user@")
+SESSIONS = ("user.slice", "amazon-ssm-agent", "session-", "user@", "/run-")  # the last: what systemd-run runs
+CARRIES = ("sudo", "su")  # what is between a shell and what it runs
+CLOCKS = ("cron", "crond", "atd")
+SETTLED = 60.0  # seconds after which what a clock has started is more than a short look at something
 
 
 class Look:
@@ -33,6 +36,7 @@ class Look:
         self.missing = []  # type: list[str]
         self.processes = processes()
         self.own = set(self._own())
+        self.hosts, self.carriers = self._hosts()
         self.up = float(read("/proc/uptime").split()[0])
         self.listening = None  # type: set[str] | None
         self.agents = None  # type: list[dict[str, Any]] | None
@@ -118,7 +122,24 @@ class Look:
             yield at.pid
             at = self.processes.get(at.parent)
 
+    def _hosts(self) -> "tuple[set[int], set[int]]":
+        """Our own programs below which the commands of ``exec`` run, and what has started those."""
+        hosts, carriers = set(), set()  # type: set[int], set[int]
+        for one in self.processes.values():
+            words = _argv(one) if one.name.startswith("python") else []
+            if words[1:4] == ["-I", "-S", "-c"] or any("/bridgehead-" in word for word in words[1:4]):
+                hosts.add(one.pid)
+                at = one  # type: Process | None
+                while at is not None and at.pid not in carriers:
+                    carriers.add(at.pid)
+                    at = self.processes.get(at.parent)
+                    if at is not None and at.name not in SHELLS + CARRIES + ("runuser",):
+                        break
+        return hosts, carriers
+
     def _is_never(self, one: Process) -> bool:
+        if one.pid in self.carriers or one.pid in self.own:
+            return True
         return one.name in NEVER or _is_shell(one) or _is_editor(one)
 
     def _delta(self, table: str, key: str, value: int) -> int:
@@ -156,13 +177,17 @@ class Look:
             if kind is None or (one.pid in taken and kind != "agent"):
                 continue
             # What a script has started is looked at by itself where it is known: a build of its own is a build.
-            tree = list(below(one, self._is_known if kind == "job" else None))
-            if kind == "job" and self._listens(tree):
+            tree = list(below(one, self._is_known if kind in ("job", "exec", "background") else None))
+            if kind in ("job", "exec", "background") and self._listens(tree):
+                if kind != "job":
+                    continue
                 kind = "server"
             found.append(self._tool(one, kind, tree))
-            # So is what an agent runs; its signs of life are the agent's, too.
-            taken.update(each.pid for each in ([one] if kind == "agent" else tree))
-        found.sort(key=lambda tool: -tool["cpu"])
+            if kind not in ("exec", "background"):  # whose processor time counts with that of all others, too
+                # What an agent runs is looked at by itself, too; its signs of life are the agent's.
+                taken.update(each.pid for each in ([one] if kind == "agent" else tree))
+        # The silent ones that hold a box for a few minutes at most go first where there are too many.
+        found.sort(key=lambda tool: (tool["kind"] in ("server", "background"), -tool["cpu"]))
         return found[:NOTES_MOST], taken
 
     def _kind(self, one: Process) -> "str | None":
@@ -171,11 +196,30 @@ class Look:
         kind = kind_of(one.argv, one.name)
         if one.state == "t" and kind not in ("finite", "transfer"):
             return "debugger"
-        if kind is None and one.pts is not None:
-            parent = self.processes.get(one.parent)
-            if one.session == one.pid or (parent is not None and _is_shell(parent)):
-                return "job"
-        return kind
+        return kind or self._unknown(one)
+
+    def _unknown(self, one: Process) -> "str | None":
+        """What a program that is not known by name is there for; None: it is part of something else, or serves the system.
+
+        ``job``: a shell or a session of a terminal has started it; ``exec``: somebody waits for it; ``background``: it has
+        no terminal, or has left it.
+        """
+        above = self.processes.get(one.parent)
+        while above is not None and above.name in CARRIES:
+            above = self.processes.get(above.parent)
+        if one.pts is not None and (one.session == one.pid or (above is not None and _is_shell(above))):
+            return "job"
+        if above is not None and above.pid in self.hosts:
+            return None if _is_ours(one) else "exec"
+        if above is not None and _is_shell(above):
+            above = self.processes.get(above.parent)  # atd gives its job to a shell
+            if above is None or above.name != "atd":
+                return None
+        if above is None or above.pid == 1 or (above.name == "systemd" and "/run-" in one.cgroup):
+            is_apart = one.pid == 1 or _is_service(one.cgroup) or _is_ours(one) or self._is_system(one)
+            return None if is_apart else "background"
+        settled = above.name in CLOCKS and self.up - one.started / TICK >= SETTLED
+        return "background" if settled or above.name in ("sshd", "sshd-session") else None
 
     def _is_known(self, one: Process) -> bool:
         return one.pid in self.notes or kind_of(one.argv, one.name) is not None
@@ -197,7 +241,7 @@ class Look:
             "tty": self._prints(one),
             "child": any(each is not one and each.started / TICK > born for each in tree) and bool(self.span),
             "state": state.get("state"),
-            "since": state.get("since"),
+            "since": self.now - self.up + one.started / TICK if kind == "exec" else state.get("since"),
             "born": self.now - self.up + youngest / TICK if youngest else None,
         }
 
@@ -353,6 +397,25 @@ class Look:
 
 def _argv(one: Process) -> "list[str]":
     return [word for word in read(f"/proc/{one.pid}/cmdline", 4096).split("\0") if word]
+
+
+def _is_ours(one: Process) -> bool:
+    """Whether it is a program or a script of devbox itself."""
+    words = read(f"/proc/{one.pid}/cmdline", 1 << 20).split("\0")
+    return (
+        words[3:4] == ["devbox"]
+        or words[1:3] == ["-I", "-c"]
+        or any("/activity-" in word for word in words[1:4])
+    )
+
+
+def _is_service(cgroup: str) -> bool:
+    """Whether systemd runs it as a service, for a user or the system; not what a session or cron has left behind."""
+    for line in cgroup.splitlines():
+        unit = line.rpartition("/")[2]
+        if unit.endswith(".service") and not unit.startswith("run-"):
+            return not any(word in unit for word in ("ssm-agent", "ssh", "cron", "atd."))
+    return False
 
 
 def _word(one: Process) -> str:
