@@ -122,6 +122,23 @@ def is_ours(hook: "Any") -> bool:
     return isinstance(hook, dict) and MARK in str(hook.get("command"))
 
 
+def without_ours(groups: "list[Any]", wanted: "str | None") -> "tuple[list[Any], bool]":
+    """Groups of hooks without ours, but for one that runs what is ``wanted``; and whether there is one."""
+    kept, is_there = [], False
+    for group in groups:
+        inner = group.get("hooks") if isinstance(group, dict) else None
+        inner = inner if isinstance(inner, list) else []
+        ours = [one for one in inner if is_ours(one)]
+        if any(one["command"] == wanted for one in ours):
+            is_there = True
+        elif ours:
+            group = dict(group, hooks=[one for one in inner if not is_ours(one)])
+            if not group["hooks"]:
+                continue
+        kept.append(group)
+    return kept, is_there
+
+
 def hooks(name: str, events: "tuple[str, ...]") -> "Any":
     """The edit of a file with hooks."""
 
@@ -137,21 +154,11 @@ def hooks(name: str, events: "tuple[str, ...]") -> "Any":
         for event in list(known):
             if not isinstance(known[event], list):
                 raise Refused("its hooks are not as " + name + " has them")
-            groups = []
-            for group in known[event]:
-                inner = group.get("hooks") if isinstance(group, dict) else None
-                inner = inner if isinstance(inner, list) else []
-                ours = [one for one in inner if is_ours(one)]
-                is_right = any(one["command"] == command(name, event) for one in ours)
-                if is_right and not undo and event in events:
-                    there.add(event)
-                elif ours:
-                    group = dict(group, hooks=[one for one in inner if not is_ours(one)])
-                    if not group["hooks"]:
-                        continue
-                groups.append(group)
-            known[event] = groups
-            if not groups:
+            wanted = command(name, event) if event in events and not undo else None
+            known[event], is_there = without_ours(known[event], wanted)
+            if is_there:
+                there.add(event)
+            if not known[event]:
                 del known[event]
         missing = [] if undo else [event for event in events if event not in there]
         for event in missing:
