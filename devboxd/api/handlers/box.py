@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from devboxd.api import routes, views, wire
@@ -28,44 +29,29 @@ async def boxes(context: Context, asked: wire.BoxesRequest) -> wire.BoxList:
     """All boxes: those of EC2, those that are configured or in use, and the projects that have none now."""
     daemon = context.daemon
     of = account(asked)
-    conditions: list[wire.Condition] = []
-    since: float | None = None
-    instances: list[Instance] = []
     connecting = asyncio.gather(daemon.boxes.connections(of))  # at the same time, as are the projects
-    reading = asyncio.gather(_projects(context, of))
-    asked_ec2 = False
     try:
-        instances, of, since = await daemon.boxes.all(of)
-        asked_ec2 = since is None
-        (projects,) = await reading
-    except DevboxError as error:
-        (projects,) = await reading
-        if not projects and not isinstance(error, Denied | Unreachable):
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
-            raise
-        # Session Manager alone reaches a box; EC2 is a comfort. Show what is known without it: projects are
-        # written down here.
-        now = daemon.shared.time.wall()
-        problem = f"{error.message}; projects are shown as written down" if projects else error.message
-        raised = condition("ec2-unavailable", now, problem=problem, hint=error.hint)
-        conditions.append(views.condition(raised))
+        look = await _look(context, of)
+    except DevboxError:
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        raise
     (connections,) = await connecting
     # With an answer, a box that is not in it has no agent that ever reported.
     absent = Connection.NOT_CONNECTED if connections else Connection.UNKNOWN
-    listings = daemon.boxes.listings(instances)
-    where = daemon.config.account_of(of)
+    listings = daemon.boxes.listings(look.instances)
+    where = daemon.config.account_of(look.of)
     known = listed(
-        instances,
-        projects,
-        owner=None if asked.all_owners else await _owner(context, of, instances, projects),
-        was_asked=lambda one: asked_ec2 and daemon.config.account_of(one.account) == where,
+        look.instances,
+        look.projects,
+        owner=None if asked.all_owners else await _owner(context, look.of, look.instances, look.projects),
+        was_asked=lambda one: look.asked_ec2 and daemon.config.account_of(one.account) == where,
     )
     sessions, forwards = _sessions(daemon), _forwards(daemon)
     found = [
         views.box(
             instance,
-            of,
+            look.of,
             listings.get(instance.id),
             connection=connections.get(instance.id, absent),
             sessions=sessions[instance.id],
@@ -76,31 +62,79 @@ async def boxes(context: Context, asked: wire.BoxesRequest) -> wire.BoxList:
         for instance in known.instances
     ]
     found += [views.alone(one) for one in known.alone]
-    taken = {one.name.lower() for one in projects if one.name not in daemon.config.boxes}
+    taken = {one.name.lower() for one in look.projects if one.name not in daemon.config.boxes}
     for box in found:
         if box.ref is not None and box.ref.lower() in taken and box.project is None:
             box.ref = box.id  # that name means the project
-    seen = {instance.id for instance in instances} | {one.project.name for one in known.alone}
-    configured = {target: listing for target, listing in listings.items() if target not in seen}
-    in_use = {session.plan.target: session.plan.box for session in daemon.sessions()}
-    for target in {**in_use, **configured}:
-        if target not in seen:
-            listing = listings.get(target) or Listing(in_use[target], target, f"{target}{HOST_SUFFIX}")
-            found.append(
-                views.box(
-                    Instance(target),
-                    Account(),
-                    listing,
-                    connection=connections.get(target, Connection.UNKNOWN),
-                    sessions=sessions[target],
-                    forwards=forwards[target],
-                )
-            )
+    seen = {instance.id for instance in look.instances} | {one.project.name for one in known.alone}
+    found += [
+        views.box(
+            Instance(target),
+            Account(),
+            listing,
+            connection=connections.get(target, Connection.UNKNOWN),
+            sessions=sessions[target],
+            forwards=forwards[target],
+        )
+        for target, listing in _unseen(daemon, listings, seen).items()
+    ]
     agents = context.agents.told()
     for box in found:
         box.agents = agents.get(box.project) if box.project else None
     found.sort(key=lambda box: (box.name, box.id))
-    return wire.BoxList(found, conditions, rfc3339(since) if since is not None else None)
+    return wire.BoxList(found, look.conditions, rfc3339(look.since) if look.since is not None else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What EC2 says, and what is written down of projects.
+
+    Attributes:
+        of: the account that was asked.
+        since: of when the instances are, where EC2 could not be asked again.
+        asked_ec2: whether they are of now.
+    """
+
+    of: Account
+    projects: list[Project]
+    instances: list[Instance] = field(default_factory=list)
+    since: float | None = None
+    asked_ec2: bool = False
+    conditions: list[wire.Condition] = field(default_factory=list)
+
+
+async def _look(context: Context, of: Account) -> _Look:
+    """Ask EC2, and read the projects meanwhile.
+
+    Raises:
+        DevboxError: EC2 says nothing, and nothing is known without it.
+    """
+    daemon = context.daemon
+    reading = asyncio.gather(_projects(context, of))
+    try:
+        instances, of, since = await daemon.boxes.all(of)
+        (projects,) = await reading
+    except DevboxError as error:
+        (projects,) = await reading
+        if not projects and not isinstance(error, Denied | Unreachable):
+            raise
+        # Session Manager alone reaches a box; EC2 is a comfort. Show what is known without it: projects are
+        # written down here.
+        now = daemon.shared.time.wall()
+        problem = f"{error.message}; projects are shown as written down" if projects else error.message
+        raised = condition("ec2-unavailable", now, problem=problem, hint=error.hint)
+        return _Look(of, projects, conditions=[views.condition(raised)])
+    return _Look(of, projects, instances, since, asked_ec2=since is None)
+
+
+def _unseen(daemon: Daemon, listings: Mapping[str, Listing], seen: Collection[str]) -> dict[str, Listing]:
+    """Boxes that are configured or in use and not in the list so far, by instance id."""
+    in_use = {session.plan.target: session.plan.box for session in daemon.sessions()}
+    return {
+        target: listings.get(target) or Listing(in_use[target], target, f"{target}{HOST_SUFFIX}")
+        for target in {**in_use, **listings}
+        if target not in seen
+    }
 
 
 async def _projects(context: Context, of: Account) -> list[Project]:
