@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -86,22 +86,28 @@ def list_boxes(
     show.conditions(found.conditions)
     if found.stale_since:
         show.say(f"warning: AWS could not be asked; this is from {found.stale_since}")
-    headers = list(COLUMNS)
-    if show.is_terminal():
-        headers = _for_people(headers, found.boxes)
-    rows = [[field(box, name) for name in headers] for box in plain]
-    if show.is_terminal() and any(box.hour for box in found.boxes):
-        headers.append("usd/hour")  # while it runs: scripts have it in --json
-        rows = [[*row, box.hour] for row, box in zip(rows, found.boxes, strict=True)]
-    if show.is_terminal() and any(box.agents for box in found.boxes):
-        headers.append("agents")
-        rows = [[*row, box.agents] for row, box in zip(rows, found.boxes, strict=True)]
+    headers, rows = _table(found.boxes, plain)
     if found.boxes or not show.is_terminal():
         dispensable = ("zone", "usd/hour", "forwards", "sessions", "generation", "type", "connection", "host")
         show.print_table(headers, rows, dispensable=dispensable, wide=wide)
     else:
         show.say("there is no box" + (" like that" if names or tag or state else ""))
     wanted.check()
+
+
+def _table(boxes: list[wire.Box], plain: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Headers and rows: what scripts rely on, or for a terminal what there is to see."""
+    if not show.is_terminal():
+        return list(COLUMNS), [[field(box, name) for name in COLUMNS] for box in plain]
+    headers = _for_people(list(COLUMNS), boxes)
+    rows: list[list[Any]] = [[field(box, name) for name in headers] for box in plain]
+    if any(box.hour for box in boxes):
+        headers.append("usd/hour")  # while it runs: scripts have it in --json
+        rows = [[*row, box.hour] for row, box in zip(rows, boxes, strict=True)]
+    if any(box.agents for box in boxes):
+        headers.append("agents")
+        rows = [[*row, box.agents] for row, box in zip(rows, boxes, strict=True)]
+    return headers, rows
 
 
 def _for_people(headers: list[str], boxes: list[wire.Box]) -> list[str]:
