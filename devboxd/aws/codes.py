@@ -88,6 +88,9 @@ _WRONG_STATE = Row(WrongState, "{box} can not do this now: {said}")
 _DOCUMENT = Row(DocumentInvalid, "the session document is missing or not usable: {said}")
 _ARGUMENTS = Row(BadRequest, "AWS does not accept the arguments of {name}: {said}")
 _KEY = Row(KeyUnusable, "the KMS key of the session can not be used: {said}")
+_DISK_KEY = Row(
+    WrongState, "the KMS key of the disks can not be used: {said}", "enable the key, and let yourself use it"
+)
 _FAULT = Row(Unreachable, "AWS had a fault at {name} ({code})", "it is tried again")
 _CLOCK = Row(ClockWrong, "AWS refused the request because this machine's clock is off", "set the clock")
 _MISSING = Row(Missing, "AWS does not know what {name} is about: {said}")
@@ -169,6 +172,7 @@ TABLE: Final[dict[str, Row]] = dict(
         *_rows(_QUOTA, "SnapshotLimitExceeded MaxIOPSLimitExceeded ServiceQuotaExceededException LimitExceeded"),
         *_rows(_QUOTA, "LimitExceededException ResourceLimitExceeded AddressLimitExceeded"),
         *_rows(_QUOTA, "ItemCollectionSizeLimitExceededException ResourceCountExceeded TagLimitExceeded"),
+        *_rows(_DISK_KEY, "InvalidKMSKey.InvalidState InvalidKmsKey.InvalidState KMSKeyNotAccessibleFault"),
         *_rows(_IN_USE, "VolumeInUse InvalidAMIID.Unavailable DependencyViolation IncorrectModificationState"),
         *_rows(_IN_USE, "dynamodb:ResourceInUseException DeleteConflict OperationInProgressException"),
         *_rows(_IN_USE, "InvalidChangeSetStatus ResourceNotReady"),
@@ -199,6 +203,7 @@ TABLE: Final[dict[str, Row]] = dict(
         *_rows(_ARGUMENTS, "MaxDocumentSizeExceeded InvalidAuthorizationMessageException InvalidScopeException"),
         *_rows(_ARGUMENTS, "InvalidClientMetadataException UnsupportedGrantTypeException InvalidRedirectUriException"),
         *_rows(_ARGUMENTS, "InvalidInstanceType InvalidBlockDeviceMapping MissingInput VPCIdNotSpecified"),
+        *_rows(_ARGUMENTS, "InvalidInstanceAttributeValue InvalidAttributeValue InvalidVirtualizationType"),
         *_rows(_ARGUMENTS, "PolicyEvaluation InvalidRole InvalidOutputFolder InvalidNotificationConfig"),
         # Faults of theirs that do not come as 5xx.
         *_rows(_FAULT, "InternalServerError InternalError InternalFailure InternalServerException"),

@@ -94,7 +94,7 @@ def refusal(error: DevboxError) -> Refusal:
     return next((kind for one, kind in _KINDS if isinstance(error, one)), Refusal.UNKNOWN)
 
 
-LAUNCH_PATIENCE: Final = 8  # the same of a launch: some eight minutes, as somebody waits for it
+LAUNCH_PATIENCE: Final = 8  # the same of a launch or a start: some eight minutes, as somebody waits for it
 _MAY_PASS: Final = frozenset({Refusal.GONE, Refusal.BUSY, Refusal.UNKNOWN})
 ATTACH_PATIENCE: Final = 3
 MOVE_PATIENCE: Final = 40  # a box that does not say how far its copying is: hours, as it goes on meanwhile
@@ -146,7 +146,9 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
             return launch.give_up(seen, text)
         case Start(), Refusal.CAPACITY:
             return _no_room_to_start(seen, text)
-        case ((Start() | ChangeType()), _) if refusal in HOPELESS:
+        case ((Start() | ChangeType()), _) if refusal in HOPELESS or (
+            refusal in _MAY_PASS and times >= LAUNCH_PATIENCE
+        ):
             return _not_started(seen, text)
         case ((MakeImage() | MakeImageOf()), Refusal.INVALID):
             return change.again(seen, text)

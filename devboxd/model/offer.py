@@ -99,6 +99,11 @@ _SHORT: Final = {
 }
 
 
+def is_named(base: str) -> bool:
+    """Say whether this is a base image that has a newest one for each architecture."""
+    return _SHORT.get(base, base) in _NAMES
+
+
 def is_image_id(text: str) -> bool:
     """Say whether this is an image's id."""
     return _AMI.match(text) is not None
@@ -141,6 +146,20 @@ def architecture_of(types: tuple[MachineType, ...], wanted: str | None) -> str:
     if not common:
         raise BadRequest(f"{names} have no architecture in common")
     return ARM if ARM in common else INTEL
+
+
+def check_fit(what: str, boot: Boot, machines: tuple[MachineType, ...], hint: str | None = None) -> None:
+    """Raises BadRequest where one of these types can not boot what boots so. ``what``: it, in words; ``hint``: what to do."""
+    for one in machines:
+        if boot.architecture is not None and boot.architecture not in one.architectures:
+            raise BadRequest(f"{what} is for {boot.architecture}, and {one.name} is not", hint=hint)
+        wanted = {"uefi": "uefi", "legacy-bios": "legacy-bios"}.get(boot.boot_mode or "")
+        if wanted is not None and one.boot_modes and wanted not in one.boot_modes:
+            raise BadRequest(f"{what} boots by {wanted}, which {one.name} can not", hint=hint)
+        if one.needs_ena and boot.ena is False:
+            raise BadRequest(
+                f"{what} has no driver for the network of {one.name}: it lacks ENA support", hint=hint
+            )
 
 
 def chosen(old: Network, zone: str | None, subnets: tuple[str, ...], groups: tuple[str, ...]) -> Network:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from devboxd.errors import BadRequest
-from devboxd.model import tags
+from devboxd.model import offer, tags
 from devboxd.model.change import BRISK
 from devboxd.model.offer import Base, MachineType
 from devboxd.model.project import Boot, Disk, Generation, Phase, Project, Spec, Want, to_make
@@ -55,22 +55,8 @@ class Progress(msgspec.Struct, frozen=True):
 
 def check_fit(name: str, base: Base, machines: tuple[MachineType, ...], before: Boot) -> None:
     """Raises BadRequest where these types can not boot the image, or it is no Linux as the old one."""
-    boot = base.boot
-    for one in machines:
-        if boot.architecture not in one.architectures:
-            raise BadRequest(
-                f"{name} is for {boot.architecture}, and {one.name} is not",
-                hint="devboxctl resize changes the type",
-            )
-        wanted = {"uefi": "uefi", "legacy-bios": "legacy-bios"}.get(boot.boot_mode or "")
-        if wanted is not None and one.boot_modes and wanted not in one.boot_modes:
-            raise BadRequest(
-                f"{name} boots by {wanted}, which {one.name} can not",
-                hint="devboxctl resize changes the type",
-            )
-        if one.needs_ena and boot.ena is False:
-            raise BadRequest(f"{name} has no driver for the network of {one.name}: it lacks ENA support")
-    for platform in (boot.platform, before.platform):
+    offer.check_fit(name, base.boot, machines, "devboxctl resize changes the type")
+    for platform in (base.boot.platform, before.platform):
         if platform is not None and platform.startswith("Windows"):
             raise BadRequest("homes can be kept between Linux systems only")
 

@@ -406,8 +406,12 @@ def drop(known: Ledger, number: int, *, force: bool = False) -> Write:
 # What the box is like --------------------------------------------------------------------------------------
 
 
-def resize(known: Ledger, *, places: tuple[Place, ...] | None, root_gib: int | None) -> Write | None:
+def resize(
+    known: Ledger, *, places: tuple[Place, ...] | None, root_gib: int | None, under: Spec | None = None
+) -> Write | None:
     """Another type, or a larger disk. A running box is saved, changed and started again for another type.
+
+    ``under``: a spec with the base image for these types, for a project that was never launched.
 
     Raises:
         BadRequest: the disk would become smaller.
@@ -418,6 +422,8 @@ def resize(known: Ledger, *, places: tuple[Place, ...] | None, root_gib: int | N
     if root_gib is not None and root is not None and root_gib < root:
         raise BadRequest(f"the disk has {root} GiB and can not become smaller")
     spec = replace(spec, places=places or spec.places, root_gib=root_gib or spec.root_gib)
+    if under is not None and project.phase is Phase.ABSENT:
+        spec = replace(spec, image=under.image, base=under.base, disks=under.disks, boot=under.boot)
     types = {place.type for place in spec.places}
     other = places is not None and types != {place.type for place in project.spec.places}
     is_up = project.phase in (Phase.RUNNING, Phase.SAVING, Phase.STARTING) and project.want is Want.UP

@@ -10,8 +10,8 @@ from devboxd.errors import BadRequest
 from devboxd.model import offer, tags
 from devboxd.model.box import Account
 from devboxd.model.ledger import Ledger
-from devboxd.model.offer import Ground
-from devboxd.model.project import Generation, Policy, Spec
+from devboxd.model.offer import Ground, MachineType
+from devboxd.model.project import Generation, Phase, Policy, Spec
 
 
 class LaunchWish(msgspec.Struct, frozen=True):
@@ -52,18 +52,44 @@ async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spe
     spec = _wished(old, wish)
     types = wish.types or tuple(dict.fromkeys(one.type for one in old.places)) or (offer.DEFAULT_TYPE,)
     machines = await offers.types(types)
+    base_name = wish.base if source is None and wish.base is not None else renewed(known)
     architecture = offer.architecture_of(machines, source.boot.architecture if source else None)
+    if base_name is None and known is not None:
+        _check_fit(known, machines)
     if wish.types or spec.network != old.network or not old.places:
         spec = _placed(spec, await offers.ground(types, spec.network), wish)
     elif wish.profile is not None:
         spec = replace(spec, profile=wish.profile)
-    if source is None and (wish.base is not None or not spec.image):
-        base = await offers.base(wish.base or offer.DEFAULT_BASE, architecture)
-        disks = offer.ordered_disks(base, spec.root_gib, wish.kms)
-        spec = replace(
-            spec, image=base.image, base=wish.base or offer.DEFAULT_BASE, disks=disks, boot=base.boot
-        )
+    if base_name is not None:
+        base = await offers.base(base_name, architecture)
+        offer.check_fit(base_name, base.boot, machines, "choose another type")
+        disks = offer.ordered_disks(base, spec.root_gib, wish.kms or _kms(old))
+        spec = replace(spec, image=base.image, base=base_name, disks=disks, boot=base.boot)
     return spec
+
+
+def renewed(known: Ledger | None) -> str | None:
+    """The base image whose newest one a launch is from; None: it is from what is there already."""
+    if known is None or not (known.project.head or known.project.spec.image):
+        return offer.DEFAULT_BASE
+    project = known.project
+    is_new = project.phase is Phase.ABSENT and not project.head and not project.bound
+    return project.spec.base if is_new and offer.is_named(project.spec.base) else None
+
+
+def _check_fit(known: Ledger, machines: tuple[MachineType, ...]) -> None:
+    """Raises BadRequest where these types can not boot what the project holds: saved, on its box, or about to be."""
+    project, boot = known.project, known.project.spec.boot
+    if known.head is not None:
+        boot = known.head.boot
+    elif known.run is not None and (project.bound or project.phase is Phase.LAUNCHING):
+        boot = known.run.boot
+    offer.check_fit(project.name, boot, machines, f"choose a type that can boot {project.name}")
+
+
+def _kms(old: Spec) -> str | None:
+    """The key of the disks, which a project has from its first launch on."""
+    return next((disk.kms for disk in old.disks if disk.kms is not None), None)
 
 
 def _check(known: Ledger | None, source: Generation | None, wish: LaunchWish) -> None:

@@ -372,11 +372,12 @@ class Projects:
     async def resize(self, name: str, *, types: tuple[str, ...] = (), gib: int | None = None) -> Project:
         """Another type, or a larger disk with the file system on it. A running box restarts for another type."""
         known = await self.get(name)
-        places = None
+        places, spec = None, None
         if types:
             offers = self._computes.offers(known.project.account)
-            places = (await ordered(known, LaunchWish(types=types), offers)).places
-        return await self._change(name, lambda now: wish.resize(now, places=places, root_gib=gib))
+            spec = await ordered(known, LaunchWish(types=types), offers)
+            places = spec.places
+        return await self._change(name, lambda now: wish.resize(now, places=places, root_gib=gib, under=spec))
 
     async def settle(self, name: str, decide: Callable[[Project], Policy]) -> Project:
         """Another policy, decided on from the project as it is then: ``decide`` may be asked again, and may raise."""
