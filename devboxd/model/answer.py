@@ -24,8 +24,7 @@ from devboxd.errors import (
     WrongState,
 )
 from devboxd.model import change, launch, probe, rebase
-from devboxd.model.project import Phase, Want, better_known
-from devboxd.model.release import is_saved
+from devboxd.model.project import Phase
 from devboxd.model.seen import Seen
 from devboxd.model.step import (
     Attach,
@@ -145,11 +144,11 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
         case Launch(), _ if refusal in HOPELESS or (refusal in _MAY_PASS and times >= LAUNCH_PATIENCE):
             return launch.give_up(seen, text)
         case Start(), Refusal.CAPACITY:
-            return _no_room_to_start(seen, text)
+            return launch.no_room_to_start(seen, text)
         case ((Start() | ChangeType()), _) if refusal in HOPELESS or (
             refusal in _MAY_PASS and times >= LAUNCH_PATIENCE
         ):
-            return _not_started(seen, text)
+            return launch.not_started(seen, text)
         case ((MakeImage() | MakeImageOf()), Refusal.INVALID):
             return change.again(seen, text)
         case ((MakeImage() | MakeImageOf()), Refusal.DUPLICATE) if lasting:
@@ -187,29 +186,6 @@ def _not_moved(seen: Seen, call: Call, refusal: Refusal, text: str, times: int) 
         case _:
             hopeless = refusal in HOPELESS or times >= LAUNCH_PATIENCE
             return rebase.failed(seen, text) if hopeless else None
-
-
-def _no_room_to_start(seen: Seen, text: str) -> Write | None:
-    """The zone has no capacity for the stopped box: an image can go elsewhere, an instance can not."""
-    project, run, box = seen.project, seen.run, seen.box
-    if box is None or run is None:
-        return None
-    changed = replace(project, phase=Phase.RELEASING, since=seen.at, unprotected=True, shunned=box.zone)
-    if is_saved(seen, box) and seen.is_proven(seen.head):
-        return Write("10", changed, f"{text}; it is launched anew elsewhere")
-    if (disks := change.found(seen, box)) is None:
-        return None
-    # Its last save was cancelled. With the stop stamped, this one can not be.
-    begun = change.begin(seen, f"{text}; saving it first, to launch it elsewhere")
-    row = replace(begun.project, want=project.want, stamp=box.launched, shunned=box.zone)
-    ended = replace(run, disks=disks, boot=better_known(run.boot, box.boot))
-    return Write("1", row, begun.event, run=ended)
-
-
-def _not_started(seen: Seen, text: str) -> Write:
-    want = Want.WARM if seen.project.want is Want.UP else seen.project.want
-    changed = replace(seen.project, phase=Phase.WARM, since=seen.at, want=want, reason=text)
-    return Write("start", changed, f"not started: {text}")
 
 
 def _not_grown(seen: Seen, text: str) -> Write:

@@ -32,6 +32,10 @@ IMAGING: Final = 10.0  # while an image is made: minutes, exceptionally hours
 CALM: Final = 300.0  # while nothing is
 MAX_FAILURES: Final = 3  # images in a row that came to nothing
 SPOT: Final = frozenset({"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"})
+HOST: Final = {  # EC2 stops a running instance, which can be started again elsewhere (API: StateReason)
+    "Server.ScheduledStop": "EC2 has stopped the box, as its host is retired",
+    "Server.InternalError": "EC2 has stopped the box, as its host failed",
+}
 
 
 def is_restarted(seen: Seen, box: Box) -> bool:
@@ -45,14 +49,18 @@ def begin(seen: Seen, why: str) -> Write:
     project, box = seen.project, seen.box
     number = project.saves + 1
     # A box that stopped by itself, or by somebody's hand, is not started again by us. EC2 is nobody.
-    reclaimed = box is not None and box.state.is_stopped and box.reason in SPOT
-    stays = project.want is not Want.UP or project.is_cycle or reclaimed
+    reason = box.reason if box is not None and box.state.is_stopped else ""
+    reclaimed = reason in SPOT
+    moved = reason in HOST and project.phase is Phase.RUNNING and project.is_wanted_up
+    why = f"{HOST[reason]}; it comes back on another one" if moved else why
+    stays = project.want is not Want.UP or project.is_cycle or reclaimed or moved
+    cycle = Cycle.RESTART if moved else project.cycle
     changed = replace(
         project,
         phase=Phase.SAVING,
         since=seen.at,
         want=project.want if stays else Want.WARM,
-        cycle=Cycle.RELAUNCH if reclaimed and project.want is Want.UP else project.cycle,
+        cycle=Cycle.RELAUNCH if reclaimed and project.want is Want.UP else cycle,
         reclaimed=project.reclaimed or reclaimed,
         saves=number,
         save=number,

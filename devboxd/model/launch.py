@@ -57,6 +57,8 @@ NEVER_RAN: Final = frozenset(  # StateReason codes of a launch that came to noth
 NO_ROOM: Final = frozenset({"Server.InsufficientInstanceCapacity"})
 _UNSEEN: Final = "its volumes do not show yet"
 _NOT_TO_START: Final = "it is not wanted up any more, and may be starting"
+STARTS: Final = 3  # starts that EC2 took without an effect before what it says of the box is about them
+STARTS_MOST: Final = 12  # and before we believe that none will come: two minutes
 SETTLED: Final = 20.0  # seconds of looking after which a start that was asked for shows, nearly always
 
 
@@ -319,6 +321,8 @@ def starting(seen: Seen) -> Step:
     if is_restarted(seen, box):
         if box.state is InstanceState.RUNNING:
             return running_again(seen, box, "runs again")
+        if box.state is InstanceState.STOPPED and (failed := _came_to_nothing(seen, box)):
+            return failed
         if box.state in (InstanceState.STOPPED, InstanceState.STOPPING):
             return begin(seen, "started, and stopped again")
         return Wait(BRISK, f"the instance is {box.state}")
@@ -328,11 +332,56 @@ def starting(seen: Seen) -> Step:
         return Wait(BRISK, f"the instance is {box.state}")
     if not is_to_start(project):
         return _called_off(seen, box)
+    if failed := _came_to_nothing(seen, box):
+        return failed
     if (step := rebase.off(seen, box)) is not None:
         return step
     if (wanted := other_type(project, box)) is not None:
         return ChangeType(box.id, wanted)
     return Start(box.id)
+
+
+def _came_to_nothing(seen: Seen, box: Box) -> Write | Wait | None:
+    """EC2 has taken a start, and the instance is stopped again without having run; None: it may still come.
+
+    Its LaunchTime may have changed or not. Where it has not, the reason may be that of an earlier start.
+    """
+    is_new = is_restarted(seen, box)
+    if not is_new and seen.starts < STARTS:
+        return None
+    if box.reason in NO_ROOM and is_to_start(seen.project):
+        return no_room_to_start(seen, f"EC2 says {box.reason}") or Wait(BRISK, _UNSEEN)
+    if is_new:
+        return begin(seen, f"it could not start: EC2 says {box.reason}") if box.reason in NEVER_RAN else None
+    if box.reason in NEVER_RAN or seen.starts >= STARTS_MOST:
+        return not_started(seen, f"EC2 says {box.reason}" if box.reason else "EC2 leaves the box stopped")
+    return None
+
+
+def no_room_to_start(seen: Seen, text: str) -> Write | None:
+    """The zone has no capacity for the stopped box: an image can go elsewhere, an instance can not."""
+    project, run, box = seen.project, seen.run, seen.box
+    if box is None or run is None:
+        return None
+    changed = replace(project, phase=Phase.RELEASING, since=seen.at, unprotected=True, shunned=box.zone)
+    if is_saved(seen, box) and seen.is_proven(seen.head):
+        return Write("10", changed, f"{text}; it is launched anew elsewhere")
+    if (disks := found(seen, box)) is None:
+        return None
+    # Its last save was cancelled, or it has begun to start. With the stop stamped, this one can not be cancelled.
+    begun = begin(seen, f"{text}; saving it first, to launch it elsewhere")
+    row = replace(
+        begun.project, want=project.want, cycle=Cycle.RELAUNCH, stamp=box.launched, shunned=box.zone
+    )
+    ended = replace(run, disks=disks, boot=better_known(run.boot, box.boot))
+    return Write("1", row, begun.event, run=ended)
+
+
+def not_started(seen: Seen, text: str) -> Write:
+    """The stopped box stays as it is: why, is for a person."""
+    want = Want.WARM if seen.project.want is Want.UP else seen.project.want
+    changed = replace(seen.project, phase=Phase.WARM, since=seen.at, want=want, reason=text)
+    return Write("start", changed, f"not started: {text}")
 
 
 def _called_off(seen: Seen, box: Box) -> Step:

@@ -139,6 +139,7 @@ class Seen(msgspec.Struct, frozen=True, dict=True):
     ``hooked``: the pre-stop hook of the current save has run, or can not.
     ``reached``: a session to the box has answered since it was started last.
     ``put_off``: resources whose deletion was refused a moment ago.
+    ``starts``: how many starts of the box EC2 has taken in this phase.
     ``waited``: what the last look had to wait for, and for how many seconds in looks of its own.
     """
 
@@ -151,6 +152,7 @@ class Seen(msgspec.Struct, frozen=True, dict=True):
     put_off: frozenset[str] = frozenset()
     reached: bool = False
     waited: tuple[str, float] = ("", 0.0)
+    starts: int = 0
 
     def waited_for(self, why: str) -> float:
         """Seconds that nothing but this was seen. A nap does not count: who slept has not looked."""

@@ -459,3 +459,58 @@ def test_a_fork_lets_go_of_its_origin_with_its_first_own_generation() -> None:
     assert isinstance(noted, Write)
     assert noted.project.fork_of is None
     assert not isinstance(decide(replace(row, head=0), **saved()), UnpinFork)
+
+
+@pytest.mark.parametrize("launched", [LATER, LAUNCHED])
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_a_start_that_found_no_room_later_goes_elsewhere(launched: float, is_saved: bool) -> None:
+    """EC2 has taken it and thought better of it: no other than a refusal. What is not surely saved is saved first."""
+    row = project(Phase.STARTING, **({"head": 1, "saves": 1, "clean": True} if is_saved else {"saves": 1}))
+    stopped = box("stopped", launched=launched, reason="Server.InsufficientInstanceCapacity")
+    given: dict[str, Any] = saved() if is_saved else {}
+    what = "10" if is_saved and launched == LAUNCHED else "1"
+    step = write(decide(row, boxes=stopped, volumes=volumes(), starts=3, **given), what)
+    assert (step.project.want, step.project.shunned) == (Want.UP, "us-east-1a")
+    assert "Server.InsufficientInstanceCapacity" in step.event
+    if what == "10":
+        assert step.project.phase is Phase.RELEASING
+        return
+    assert (step.project.phase, step.project.cycle) == (Phase.SAVING, Cycle.RELAUNCH)
+    imaged = decide(step.project, boxes=stopped, volumes=volumes(), run=step.run)
+    assert isinstance(imaged, MakeImage), "this save is not cancelled, and the box is not started meanwhile"
+
+
+@pytest.mark.parametrize(
+    ("reason", "starts", "says"),
+    [
+        ("Server.InsufficientInstanceCapacity", 2, None),  # that of an earlier start, perhaps
+        ("Client.InternalError", 2, None),
+        ("Client.InternalError", 3, "EC2 says Client.InternalError"),
+        ("Client.UserInitiatedShutdown", 11, None),
+        ("Client.UserInitiatedShutdown", 12, "EC2 says Client.UserInitiatedShutdown"),
+        ("", 12, "EC2 leaves the box stopped"),
+    ],
+)
+def test_starts_without_an_effect_are_not_repeated_for_ever(
+    reason: str, starts: int, says: str | None
+) -> None:
+    """A key of its disks that can not be used is no refusal of the call: the box only does not come."""
+    row = project(Phase.STARTING, head=1, saves=1, clean=True)
+    stopped = {"boxes": box("stopped", reason=reason), "volumes": volumes(), **saved()}
+    step = decide(row, **stopped, starts=starts)
+    if says is None:
+        assert step == Start("i-1")
+        return
+    assert isinstance(step, Write)
+    assert (step.project.phase, step.project.want, step.project.reason) == (Phase.WARM, Want.WARM, says)
+
+
+def test_a_box_that_could_not_start_says_why_when_it_is_saved() -> None:
+    """Its LaunchTime is another one, so what it holds is saved, though it never ran."""
+    stopped = box("stopped", launched=LATER, reason="Client.InternalError")
+    step = write(decide(project(Phase.STARTING), boxes=stopped, volumes=volumes()), "1")
+    assert (step.project.phase, step.project.want) == (Phase.SAVING, Want.WARM)
+    assert "it could not start: EC2 says Client.InternalError" in step.event
+    by_user = box("stopped", launched=LATER, reason="Client.UserInitiatedShutdown")
+    step = write(decide(project(Phase.STARTING), boxes=by_user, volumes=volumes()), "1")
+    assert "stopped again" in step.event

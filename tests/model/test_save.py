@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from devboxd.model.answer import Refusal, after_refusal
 from devboxd.model.commit import unlike
-from devboxd.model.project import Boot, Phase, Policy, Quality, Want
+from devboxd.model.project import Boot, Cycle, Phase, Policy, Quality, Want
 from devboxd.model.step import (
     MakeImage,
     MakeImageOf,
@@ -352,6 +352,27 @@ def test_releasing_has_no_way_back_by_our_own_hand() -> None:
     """A late TerminateInstances of another daemon must not meet a box that we started again."""
     row = project(Phase.RELEASING, want=Want.UP)
     assert decide(row, boxes=box("stopped"), volumes=volumes(), **saved()) == Release("i-1")
+
+
+@pytest.mark.parametrize("state", ["stopping", "stopped"])
+@pytest.mark.parametrize("reason", ["Server.ScheduledStop", "Server.InternalError"])
+def test_a_box_that_ec2_stops_for_its_host_is_saved_and_comes_back(state: str, reason: str) -> None:
+    """Nobody wanted it down: a retired host, or one that failed. It starts on another one."""
+    step = write(decide(project(Phase.RUNNING), boxes=box(state, reason=reason), volumes=volumes()), "1")
+    assert (step.project.phase, step.project.want) == (Phase.SAVING, Want.UP)
+    assert step.project.cycle is Cycle.RESTART
+    assert "EC2 has stopped the box, as its host" in step.event
+    for want in (Want.WARM, Want.COLD):
+        asked = project(Phase.RUNNING, want=want)
+        step = write(decide(asked, boxes=box(state, reason=reason), volumes=volumes()), "1")
+        assert (step.project.want, step.project.cycle) == (want, Cycle.NONE)
+
+
+@pytest.mark.parametrize("reason", ["Client.UserInitiatedShutdown", "Client.InstanceInitiatedShutdown", ""])
+def test_a_box_that_somebody_stops_stays_down(reason: str) -> None:
+    """In the console, or from inside."""
+    step = write(decide(project(Phase.RUNNING), boxes=box("stopped", reason=reason), volumes=volumes()), "1")
+    assert (step.project.want, step.project.cycle) == (Want.WARM, Cycle.NONE)
 
 
 # RESCUE

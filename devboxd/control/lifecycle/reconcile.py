@@ -35,6 +35,7 @@ from devboxd.model.step import (
     MoveIn,
     Reach,
     RunHook,
+    Start,
     Step,
     TakeOff,
     TryBox,
@@ -92,6 +93,7 @@ class Memory:
     planned: float = 0.0  # seconds that we meant to sleep
     last_look: float | None = None  # monotonic
     last_call: tuple[Call, float] | None = None  # and when it was accepted
+    starts: tuple[tuple[str, float], int] = (("", 0.0), 0)  # of one box in one phase that EC2 has taken
     refusals: tuple[str, int] = ("", 0)  # of one kind of call, in a row
     put_off: dict[str, float] = field(default_factory=dict)  # until, monotonic
 
@@ -107,6 +109,10 @@ class Memory:
         if self.waited[0] != wait.why:
             self.waited = (wait.why, 0.0)
         return wait.seconds
+
+    def started(self, project: Project) -> int:
+        """How many starts EC2 has taken since the project is in its phase."""
+        return self.starts[1] if self.starts[0] == (project.instance or "", project.since) else 0
 
     def refused(self, call: Call) -> int:
         """Count a refusal; returns how many in a row it is."""
@@ -185,6 +191,7 @@ class Reconciler:
             put_off=frozenset(memory.put_off),
             reached=memory.reached is not None and memory.reached == _life(known.project),
             waited=memory.waited,
+            starts=memory.started(known.project),
         )
 
     async def _write(self, step: Write | Erase) -> float:
@@ -218,6 +225,8 @@ class Reconciler:
             return await self._refused(seen, call, error)
         memory.refusals = ("", 0)
         memory.last_call = (call, at)
+        if isinstance(call, Start):
+            memory.starts = ((call.instance, seen.project.since), memory.started(seen.project) + 1)
         noted = after_success(seen, call, said)
         if noted is None and said is not None:
             self.told.waits(seen.project, far(said))
