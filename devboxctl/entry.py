@@ -23,10 +23,10 @@ def isolate() -> None:
     and what we print would go there.
     """
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    strange = {os.path.abspath(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part}
+    strange = {_absolute(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part}
     if not sys.flags.safe_path:
-        strange.add(os.path.abspath(sys.path[0]))
-    sys.path[:] = [part for part in sys.path if os.path.abspath(part) not in strange - {root}]
+        strange.add(_absolute(sys.path[0]))
+    sys.path[:] = [part for part in sys.path if _absolute(part) not in strange - {root}]
     if sys.warnoptions:  # PYTHONWARNINGS=error is meant for somebody else's tests
         import warnings
 
@@ -36,6 +36,14 @@ def isolate() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, flags)  # the lowest that is free; 1 stays one that cannot be written to
+
+
+def _absolute(part: str) -> str:
+    """Where an entry of the path leads; itself where that is below a folder that no longer exists."""
+    try:
+        return os.path.abspath(part)
+    except OSError:
+        return part
 
 
 def run(words: list[str]) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from devboxctl.fast.folder import absolute
 from devboxctl.fast.reply import UsageError
 from devboxd.api import wire
 
@@ -68,7 +67,7 @@ def read_reverse(text: str) -> wire.ForwardSpec:
     if path is None and len(parts) > 1:
         (far,) = _range(parts.pop(0), text, most=1)
     if len(parts) == 1 and parts[0].startswith(("/", "./", "../", "~/")) and (path or far):
-        here = os.path.abspath(os.path.expanduser(parts[0]))
+        here = absolute(parts[0])
         return wire.ForwardSpec(reverse=True, port=far, path=path, local_path=here)
     host, port = _remote(parts, text)
     if path is None and far is None:
@@ -97,7 +96,7 @@ def _local_path(text: str) -> tuple[str | None, str]:
         path, rest = before, f"{host}:{rest}"
     if not colon or not path:
         raise UsageError(f"{text} names a local socket but no port of the box", f"try: {text}:PORT")
-    return os.path.abspath(os.path.expanduser(path)), rest
+    return absolute(path), rest
 
 
 def _split(text: str, whole: str) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 
 from devboxctl import ask, grammar, options, plan, progress, show
 from devboxctl.commands import money
+from devboxctl.fast.folder import absolute
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
 from devboxd.api import client, routes, wire
@@ -249,7 +250,7 @@ def _of_folder(path: str) -> str:
         raise UsageError(f"{path} is no folder: {error.strerror}") from None
     if (name := ask.of_folder("box")) is None:
         raise UsageError(
-            f"no devbox.toml in {os.getcwd()} or above names a project",
+            f"no devbox.toml in {absolute('.')} or above names a project",
             'write into it: box = "NAME-OF-THE-PROJECT"',
         )
     return str(name)

@@ -30,6 +30,18 @@ def said() -> dict[str, str] | None:
     return None if path is None else {"path": path, "text": _text(path)}
 
 
+def absolute(path: str) -> str:
+    """Say where a path leads, seen from here; ``~`` is home.
+
+    Raises:
+        UsageError: "here" is a folder that was removed.
+    """
+    try:
+        return os.path.abspath(os.path.expanduser(path))
+    except OSError:
+        raise UsageError("the current folder no longer exists", "go to another one: cd") from None
+
+
 def find(start: str, home: str | None = None) -> str | None:
     """Find the nearest file that can be trusted to be this user's."""
     home = home or os.environ.get("HOME") or os.path.expanduser("~")

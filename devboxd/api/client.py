@@ -131,7 +131,13 @@ def socket_path(environ: Mapping[str, str] | None = None) -> str:
     """Name the daemon's socket: DEVBOX_SOCKET, the runtime directory, or else the state directory."""
     environ = os.environ if environ is None else environ
     if given := environ.get("DEVBOX_SOCKET"):
-        return os.path.abspath(given)
+        try:
+            return os.path.abspath(given)
+        except OSError:
+            raise ClientError(
+                "DEVBOX_SOCKET is relative to a folder that no longer exists",
+                "set it to a path that begins with /",
+            ) from None
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/"):
         return f"{runtime.rstrip('/')}/devbox/{SOCKET_NAME}"

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from aiobotocore.session import AioSession
 
@@ -46,8 +47,19 @@ def _is_bare(value: str) -> bool:
 
 
 _COUNT: Final = (_is_count, "a number above 0")
+
+
+def _is_address(value: str) -> bool:
+    try:
+        return (
+            _URL.fullmatch(value) is not None and bool(urlsplit(value).hostname) and urlsplit(value).port != 0
+        )
+    except ValueError:
+        return False  # what stands for its port is none, or a bracket is open
+
+
 _ADDRESS: Final = (
-    lambda value: _URL.fullmatch(value) is not None,
+    _is_address,
     "an address that begins with https:// or http://",
 )
 _NAME: Final = (
@@ -96,9 +108,6 @@ _VARIABLES: Final = {
     "AWS_REQUEST_CHECKSUM_CALCULATION": "request_checksum_calculation",
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "response_checksum_validation",
     "AWS_ENDPOINT_URL": "endpoint_url",
-    "AWS_ENDPOINT_URL_SSM": "endpoint_url",
-    "AWS_ENDPOINT_URL_EC2": "endpoint_url",
-    "AWS_ENDPOINT_URL_STS": "endpoint_url",
 }
 _SECRETS: Final = frozenset({KEY_ID, SECRET, "aws_session_token"})
 
@@ -113,7 +122,8 @@ def check(session: AioSession, profile: str | None, environment: Mapping[str, st
         BadRequest: something there can not be; the first that was found.
         ProfileUnknown: there is no such profile.
     """
-    for variable, setting in _VARIABLES.items():
+    services = {name: "endpoint_url" for name in environment if name.startswith("AWS_ENDPOINT_URL_")}
+    for variable, setting in (_VARIABLES | services).items():
         if (value := environment.get(variable)) and not _RULES[setting][0](value):
             raise _bad(f"in the environment of devboxd {variable}", setting, value)
     if profile is None:
@@ -136,6 +146,7 @@ def check(session: AioSession, profile: str | None, environment: Mapping[str, st
         _check_keys(files, link, settings)
         _check_portal(files, link, settings, portals)
         _check_role(files, link, settings, session.full_config)
+    _check_services(files, name, profiles.get(name, {}), session.full_config.get("services", {}))
     if profiles_.is_circle(profiles, chain):
         raise BadRequest(
             f"the AWS configuration can not be used: the source_profile links of profile {name!r} form a circle",
@@ -301,6 +312,27 @@ def _check_portal(files: Files, profile: str, settings: Settings, portals: profi
             f"{' and '.join(missing)}",
             hint=f"add it, or run: aws configure sso --profile {profile}",
         )
+
+
+def _check_services(files: Files, profile: str, settings: Settings, sections: Settings) -> None:
+    """Look at the addresses of services that a profile names by a section of their own."""
+    if (name := settings.get("services")) is None:
+        return
+    where = f"{files.place(profile, 'services')}, profile {profile!r}"
+    section = sections.get(name)
+    if not section:
+        raise BadRequest(
+            f"the AWS configuration can not be used: {where}: services = {_shown(name)} is no section "
+            f"of {files.config} that says anything",
+            hint=f"correct services there, or write [services {one_line(str(name))}] into {files.config}",
+        )
+    for service, said in section.items():
+        value = said.get("endpoint_url") if isinstance(said, Mapping) else None
+        if value is not None and not _ADDRESS[0](value):
+            place = (
+                f"{files.config}, [services {one_line(str(name))}]: {one_line(str(service))}: endpoint_url"
+            )
+            raise _bad(place, "endpoint_url", value)
 
 
 def _check_role(files: Files, profile: str, settings: Settings, configuration: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from devboxd.model.session import SessionState
 
 AUTO_LOWEST = 1024  # ports below are the system's: never mirrored unasked
 HOST_MAX = 255  # bytes of a name (RFC 1035, 3.1)
+_NOT_IN_HOST = frozenset(" /~@?#\\")  # an address (URL) or a path was meant
 PATH_MAX = 100  # bytes of the path of a unix socket that every system takes
 AUTO_IGNORED = frozenset({22, 53, 68, 111, 323, 631, 5353, 5355})
 
@@ -83,7 +84,7 @@ def check(spec: Spec) -> Spec:
     if spec.local_path is not None:
         _check_path(spec.local_path)
     if spec.host is not None and (not spec.host or not _is_host(spec.host)):
-        raise BadRequest(f"{spec.host[:HOST_MAX]!r} is no host")
+        raise BadRequest(f"{spec.host[:HOST_MAX]!r} is no host", hint=_no_host(spec.host))
     if not _is_host(spec.bind):
         raise BadRequest(
             f"{spec.bind[:HOST_MAX]!r} is no address to listen on", hint="127.0.0.1, for example"
@@ -115,7 +116,16 @@ def _check_path(path: str) -> None:
 
 
 def _is_host(text: str) -> bool:
-    return len(_encoded(text)) <= HOST_MAX and text.isprintable() and " " not in text
+    return len(_encoded(text)) <= HOST_MAX and text.isprintable() and _NOT_IN_HOST.isdisjoint(text)
+
+
+def _no_host(text: str) -> str:
+    """What was meant instead."""
+    if "://" in text:
+        return "leave out http:// and all behind the port: 8080:HOST:80, for example"
+    if "/" in text:
+        return "a socket on the box begins with / or ~/, one on this machine with /, ~/, ./ or ../"
+    return "a name or an address, as the box knows it"
 
 
 def _encoded(text: str) -> bytes:

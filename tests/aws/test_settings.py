@@ -82,6 +82,11 @@ async def test_the_place_of_a_region_that_can_be_is_not_looked_for(
         (KEYS + "metadata_service_timeout = 1s\n", ("metadata_service_timeout", "'1s'")),
         (KEYS + "account_id_endpoint_mode = yes\n", ("account_id_endpoint_mode", "'yes'")),
         (KEYS + "endpoint_url = localhost:4566\n", ("endpoint_url", "https://")),
+        (KEYS + "endpoint_url = http://127.0.0.1:notaport\n", ("endpoint_url", "notaport", "https://")),
+        (KEYS + "endpoint_url = http://127.0.0.1:99999\n", ("endpoint_url", "99999")),
+        (KEYS + "endpoint_url = http://[::1:4566\n", ("endpoint_url", "https://")),
+        (KEYS + "endpoint_url = http://:4566\n", ("endpoint_url", "https://")),
+        (KEYS + "services = gone\n", ("services = 'gone'", "[services gone]")),
         (KEYS + "ca_bundle = /no/where.pem\n", ("ca_bundle", "no file")),
         ("role_arn = admin\nsource_profile = base\n", ("role_arn", "ARN")),
         ("role_arn = arn:aws:iam::1:role/r\n", ("role_arn", "source_profile or credential_source")),
@@ -254,3 +259,24 @@ async def test_a_profile_of_the_environment_is_looked_for_too(
         assert callers.caller(None, "eu-west-1").region
     (home / ".aws" / "credentials").write_text(f"[work]\n{KEYS}", encoding="utf-8")
     assert callers.caller(None, "eu-west-2").region == "eu-west-2"
+
+
+@pytest.mark.parametrize(
+    "variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL_DYNAMODB"]
+)
+async def test_an_address_of_the_environment_that_cannot_be_is_named(
+    callers: Callers, home: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    (home / ".aws" / "config").write_text(f"[profile work]\nregion = eu-west-1\n{KEYS}")
+    monkeypatch.setenv(variable, "http://127.0.0.1:notaport")
+    with pytest.raises(BadRequest, match=f"{variable} can not be 'http://127.0.0.1:notaport'"):
+        await callers.caller("work").credentials()
+
+
+async def test_the_section_of_services_may_name_addresses(callers: Callers, home: Path) -> None:
+    config = f"[profile work]\nregion = eu-west-1\nservices = here\n{KEYS}\n[services here]\nec2 =\n  endpoint_url = "
+    (home / ".aws" / "config").write_text(config + "http://127.0.0.1:notaport\n")
+    with pytest.raises(BadRequest, match=r"\[services here\]: ec2: endpoint_url can not be"):
+        await callers.caller("work").credentials()
+    (home / ".aws" / "config").write_text(config + "http://127.0.0.1:4566\n")
+    assert await callers.caller("work").credentials()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -155,3 +156,30 @@ def test_what_can_not_grow_says_why(tmp_path: Path) -> None:
         lsblk="echo",
     )
     assert run("grow.sh", home=tmp_path, path=path) == (1, "a file system of type zfs can not be grown\n")
+
+
+@pytest.mark.parametrize("name", ["find_python.sh", "jobs.sh", "watch.sh"])
+@pytest.mark.parametrize(
+    ("pythons", "said"),
+    [
+        ([], "python3 is not on the box"),
+        (["exit 1"], "python3 on the box is older than 3.6, or does not run"),
+        (["exit 1", "echo ran; exit 0"], "ran"),
+    ],
+)
+def test_a_python_that_is_too_old_is_not_called_missing(
+    tmp_path: Path, name: str, pythons: list[str], said: str
+) -> None:
+    paths = [tmp_path / f"python{number}" for number in range(len(pythons))]
+    for path, text in zip(paths, pythons, strict=True):
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    script = re.sub(
+        r"for p in (?:[^;\\]|\\\n)*;", f"for p in {' '.join(map(str, paths))};", load(name, common=False)
+    )
+    assert "/usr/bin/python3" not in script
+    done = subprocess.run(
+        ["sh", "-c", script, "devbox", "program", "", "{}", ""],
+        capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert said in done.stdout, done.stderr

@@ -221,3 +221,45 @@ def test_modules_of_a_project_are_not_ours(
     assert "stray" not in done.stderr
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+GONE = ["sh", "-c", 'rmdir "$1"; shift; exec "$@"', "sh"]
+
+
+def in_a_folder_that_is_gone(tmp_path: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    run = [sys.executable, "-P", "-c", f"import sys; sys.path[:0] = [{str(ROOT)!r}, 'lib']; {RUN[2]}"]
+    return subprocess.run(
+        [*GONE, str(folder), *run, *words],
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=folder,
+        env={**os.environ, **more},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ["ls", "show gpu", "exec gpu cat", "version", "forward ls"])
+def test_a_current_folder_that_was_removed_does_not_hinder(
+    daemon: FakeDaemon, tmp_path: Path, words: str
+) -> None:
+    boxes(daemon)
+    daemon.routes["GET forwards"] = {"forwards": []}
+    done = in_a_folder_that_is_gone(tmp_path, *words.split())
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+@pytest.mark.parametrize("words", ["forward gpu ./a.sock:80", "forward gpu -R 80:./a.sock"])
+def test_what_is_relative_to_a_folder_that_was_removed_is_one_sentence(
+    daemon: FakeDaemon, tmp_path: Path, words: str
+) -> None:
+    boxes(daemon)
+    done = in_a_folder_that_is_gone(tmp_path, *words.split())
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the current folder no longer exists\n")
+
+
+def test_a_relative_socket_is_found_from_no_folder_that_was_removed(
+    daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    done = in_a_folder_that_is_gone(tmp_path, "ls", DEVBOX_SOCKET="run/devboxd.sock")
+    assert "DEVBOX_SOCKET is relative to a folder that no longer exists" in done.stderr
+    assert "Traceback" not in done.stderr

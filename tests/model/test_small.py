@@ -72,6 +72,28 @@ def test_forwards_are_named_as_people_write_them() -> None:
     assert check(Spec(port=5432, host="fd00::1")).remote == "[fd00::1]:5432"
     assert check(Spec(port=8080)).remote == "8080"
     assert check(Spec(dynamic=True)).remote == "socks5"
+
+
+@pytest.mark.parametrize(
+    ("host", "hint"),
+    [
+        ("~nobodyx/x", "begins with / or ~/"),
+        ("a/b", "begins with / or ~/"),
+        ("http://db", "leave out http://"),
+        ("me@db", "a name or an address"),
+        ("db?x", "a name or an address"),
+        ("db#x", "a name or an address"),
+        ("a\\b", "a name or an address"),
+        ("a b", "a name or an address"),
+        ("db\n", "a name or an address"),
+    ],
+)
+def test_what_is_no_host_is_refused_and_told_what_was_meant(host: str, hint: str) -> None:
+    with pytest.raises(BadRequest, match="is no host") as bad:
+        check(Spec(port=80, host=host))
+    assert hint in (bad.value.hint or "")
+    with pytest.raises(BadRequest, match="no address to listen on"):
+        check(Spec(port=80, bind=host))
     assert bracket("::1") == "[::1]"
 
 

@@ -11,15 +11,17 @@ if [ -n "$2" ] && { [ "$tag" = "$2" ] || [ "$cloud" = "$2" ]; }; then
   elif sudo -n true 2>/dev/null; then as='sudo -n'; folder=/var/lib/devbox
   fi
 fi
-python=
+python=; old=
 for p in python3 /usr/bin/python3 /usr/local/bin/python3 /run/current-system/sw/bin/python3 \
   "$HOME/.nix-profile/bin/python3" "/etc/profiles/per-user/$(id -un)/bin/python3" /nix/var/nix/profiles/default/bin/python3 \
   /usr/libexec/platform-python /opt/homebrew/bin/python3 "$HOME/.local/bin/python3" "$HOME/.pyenv/shims/python3"; do
   found=$(command -v "$p" 2>/dev/null) || continue
+  old=1
   $as "$found" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2>/dev/null || continue
   python=$found
   break
 done
+if [ -z "$python" ] && [ "$old" ]; then echo "problem python3 on the box is older than 3.6, or does not run"; exit 0; fi
 if [ -z "$python" ]; then echo "problem python3 is not on the box"; exit 0; fi
 file=$folder/activity-$(printf %s "$1" | cut -c 1-16).py
 if [ "$($as sha256sum "$file" 2>/dev/null | cut -d ' ' -f 1)" != "$1" ]; then
