@@ -84,6 +84,20 @@ PUBLISHED: Final = (
         "RHEL-9.4.0_HVM-{d}-{a}-82-Hourly2-GP3", _RED_HAT, _PLAIN, alias="amazon", root="/dev/sda1", size=10,
         details="Red Hat Enterprise Linux", operation="RunInstances:0010",
     ),
+    Published(
+        "ubuntu/images/hvm-ssd-gp3/ubuntu-resolute-26.04-{a}-server-{d}", _CANONICAL, _DPKG,
+        "/aws/service/canonical/ubuntu/server/26.04/stable/current/{a}/hvm/ebs-gp3/ami-id",
+        alias="amazon", root="/dev/sda1",
+    ),
+    Published(
+        "nixos/25.11.{d}.0000000-{a}", _NIXOS, {"arm64": "aarch64-linux", "x86_64": "x86_64-linux"},
+        boot_mode=None, imds=None, size=5,
+    ),
+    Published(
+        "Deep Learning ARM64 Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04) {d}", _DEEP_LEARNING, {"arm64": "arm64"},
+        "/aws/service/deeplearning/ami/{a}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",
+        alias="amazon", root="/dev/sda1", size=65,
+    ),
 )  # fmt: skip
 _ZONE_IDS: Final = (6, 1, 2, 4, 3, 5)  # zone a is not use1-az1 in every account
 
