@@ -32,10 +32,13 @@ KNOWN = {
     "glob": {"glob"},
     "errno": {
         *(
+            "EAGAIN",
             "EDQUOT",
+            "EEXIST",
             "EHOSTUNREACH",
             "EINPROGRESS",
             "EIO",
+            "ELOOP",
             "EMLINK",
             "ENOENT",
             "ENOSPC",
@@ -88,6 +91,7 @@ KNOWN = {
         *("getppid", "mkdir", "pathsep", "rmdir"),
         *("SEEK_DATA", "SEEK_HOLE", "fsencode", "lseek"),
         *("O_NOFOLLOW", "O_TRUNC", "SEEK_CUR", "chown", "execvp", "fdopen", "getxattr", "kill", "link"),
+        *("O_DIRECTORY", "O_EXCL", "O_PATH", "dup", "fstat", "geteuid"),  # O_PATH: 3.4, the others older
         *("listxattr", "major", "minor", "mkfifo", "setxattr", "stat_result", "symlink", "sync", "utime"),
         *("killpg", "lstat", "makedirs", "open", "openpty", "path", "pipe", "read", "rename", "set_blocking"),
         *("setsid", "stat", "strerror", "tcgetpgrp", "umask", "unlink", "urandom", "waitpid", "write"),
@@ -151,7 +155,7 @@ LONGEST = {
     "panes": 7_000,
     "agents": 7_000,
     "agent_hook": 7_000,
-    "rebase": 20_000,
+    "rebase": 26_000,
 }
 NEW_BUILTINS = {"aiter", "anext", "ExceptionGroup", "BaseExceptionGroup", "EncodingWarning", "breakpoint"}
 

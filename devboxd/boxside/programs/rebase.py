@@ -95,13 +95,11 @@ def move(system: System, asked: "dict[str, Any]", tell: "Callable[[int, int], No
     old, disk = mount_old(system, asked["volume"], asked["device"])
     names = Names(system, old, notes)
     over = carry_mounts(system, old, disk, kept, notes)
-    copy = Copy(system, names, kept, tell, asked.get("first") or 0.0)
+    copy = Copy(system, names, old, kept, tell, asked.get("first") or 0.0)
     found, elsewhere = homes(system, names, old, over, notes)
     for home in found:
-        source, target = below_old(old, home), system.path(home).rstrip("/")
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        copy.home(source, target)
-        copy.compare(source, target, asked.get("first") or since)
+        copy.home(home)
+        copy.compare(home, asked.get("first") or since)
     os.sync()
     if copy.failed:
         count = str(len(copy.failed)) if len(copy.failed) < FAILED_MOST else str(FAILED_MOST) + " or more"
@@ -110,11 +108,11 @@ def move(system: System, asked: "dict[str, Any]", tell: "Callable[[int, int], No
     if not found and not elsewhere:
         raise Refused("there is no home on the old root")
     notes += remarks(copy, names)
-    is_kept = os.path.isdir(kept)
+    aside = copy.aside | ({kept} if os.path.isdir(kept) else set())
     return {
         "files": copy.files,
         "bytes": min(copy.bytes, COUNT_MOST),
-        "kept": kept if is_kept else "",
+        "kept": shown(" and ".join(sorted(aside))),
         "notes": [shown(note) for note in notes[:NOTES_MOST]],
     }
 

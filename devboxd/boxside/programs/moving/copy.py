@@ -1,4 +1,8 @@
-"""Homes copied: nothing of this system is deleted, and what is replaced is kept."""
+"""Homes copied: nothing of this system is deleted, and what is replaced is kept.
+
+Users are at work meanwhile, and may not be friends: no name is believed to mean what it meant a moment ago, and what is
+given an owner or rights is held by a descriptor, and is what was just made or has them already.
+"""
 
 import errno
 import os
@@ -6,7 +10,20 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from devboxd.boxside.programs.moving.system import Refused, System, call
+from devboxd.boxside.programs.moving.folders import (
+    CHANGED,
+    FOLDER,
+    Held,
+    by,
+    grasp,
+    identity,
+    lstat,
+    opened,
+    own,
+    put,
+    reading,
+)
+from devboxd.boxside.programs.moving.system import Refused, System
 from devboxd.boxside.programs.moving.users import Names
 
 if TYPE_CHECKING:
@@ -16,258 +33,430 @@ CHUNK = 1 << 20
 FAILED_MOST = 1000  # places that are told apart
 BESIDE = ".devbox-new"  # ends the name of a file that is being copied
 NAME_MOST = 255  # bytes of a name
-
-
-def keep(path: str, kept: str, root: str, copy: bool = False) -> None:
-    """Put what is here aside, under the same path below the folder of what was replaced."""
-    target = os.path.join(kept, os.path.relpath(path, root))
-    if os.path.lexists(target) or not os.path.lexists(path):
-        target += time.strftime(".%H%M%S")
-    os.makedirs(os.path.dirname(target), mode=0o711, exist_ok=True)
-    if not copy:
-        try:
-            os.rename(path, target)
-            return
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-    if os.path.lexists(path):
-        status, said = call("cp", "-a", path, target)
-        if status:
-            raise Refused("what is in the way can not be put aside: " + said[:200])
-        if not copy:
-            call("rm", "-rf", "--", path)
-
-
+HELD_MOST = 40  # folders on the way down that stay open on both sides: others are found again from below
 KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO)  # what is copied
+NOT_OURS = "security.selinux"  # the rules of this system are its own
+
+
+class Level:
+    """A folder of both sides on the way down, and the names in it that are still to come."""
+
+    def __init__(self, name: str, source: int, target: int) -> None:
+        self.name, self.source, self.target = name, source, target
+        self.found, self.here = os.fstat(source), os.fstat(target)
+        self.names: list[str] = []
+
+    def close(self) -> None:
+        if self.source >= 0:
+            os.close(self.source)
+            os.close(self.target)
+            self.source = self.target = -1
+
+    def open_again(self, inner: "Level") -> None:
+        """From a folder in it, if that is where it was."""
+        self.source = os.open("..", FOLDER, dir_fd=inner.source)
+        self.target = os.open("..", FOLDER, dir_fd=inner.target)
+        is_same = identity(os.fstat(self.source)) == identity(self.found)
+        if not is_same or identity(os.fstat(self.target)) != identity(self.here):
+            self.close()
+            raise OSError(errno.EAGAIN, CHANGED)
 
 
 class Copy:
     """Homes, copied one after the other. ``tell`` is told how far it is."""
 
     def __init__(
-        self, system: System, names: Names, kept: str, tell: "Callable[[int, int], None]", first: float
+        self,
+        system: System,
+        names: Names,
+        old: str,
+        kept: str,
+        tell: "Callable[[int, int], None]",
+        first: float,
     ) -> None:
         """``first``: when an earlier try began; what was changed here since is newer than what would come."""
-        self._system, self._names, self._kept, self._tell = system, names, kept, tell
+        self._system, self._names, self._old, self._kept, self._tell = system, names, old, kept, tell
         self._first = first
         self.left = 0
-        self._links: dict[tuple[int, int], str] = {}
+        self._links: dict[tuple[int, int], tuple[str, tuple[int, int]]] = {}
         self._told = 0.0
+        self._levels: list[Level] = []
         self.files = self.bytes = 0
         self.skipped = 0
         self.closed = 0  # folders that are not copied, as something else is in their place
         self.first_closed = ""
         self.failed: dict[str, str] = {}
+        self.aside: set[str] = set()  # folders with what was in the way
 
-    def home(self, source: str, target: str) -> None:
+    def home(self, home: str) -> None:
         """One home with all that is in it."""
-        for path, place, found in self._walk(source, target):
-            try:
-                self._one(path, place, found)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise Refused(
-                        "the disk is full after "
-                        + str(self.files)
-                        + " files: devboxctl resize makes it larger"
-                    ) from None
-                self._fail(place, str(error.strerror))
-            if time.time() - self._told > 1.0:
-                self._tell(self.files, self.bytes)
-                self._told = time.time()
 
-    def _walk(self, source: str, target: str) -> "Iterator[tuple[str, str, os.stat_result]]":
-        """Everything below, a folder before what is in it and once more after it, so that its time is right."""
-        device = os.lstat(source).st_dev
-        stack = [(source, target, False)]
-        while stack:
-            path, place, is_again = stack.pop()
+        def mark(level: Level) -> None:
+            self._describe(level.source, level.target, level.found)
+
+        self._walk(home, self._one, mark)
+
+    def compare(self, home: str, since: float) -> None:
+        """Look at all of it once more. What was changed here since the copying began is somebody's work."""
+
+        def look(level: Level, name: str, found: os.stat_result) -> bool:
+            if stat.S_IFMT(found.st_mode) not in KINDS:
+                return False
+            here = lstat(name, level.target)
+            if here is None:
+                self._fail(self._place(name), "it is not there")
+                return False
+            is_folder = stat.S_ISDIR(here.st_mode) and stat.S_ISDIR(found.st_mode)
+            if here.st_mtime > since and here.st_mtime_ns != found.st_mtime_ns:
+                return is_folder
+            is_same = stat.S_IFMT(here.st_mode) == stat.S_IFMT(found.st_mode)
+            if is_same and stat.S_ISREG(found.st_mode):
+                is_same = here.st_size == found.st_size
+            elif is_same and stat.S_ISLNK(found.st_mode):
+                is_same = is_same_link(level, name)
+            if not is_same or here.st_uid != self._owner(found)[0]:
+                self._fail(self._place(name), "it is not as it was")
+            return is_folder
+
+        self._walk(home, look, lambda level: None)
+
+    # The way through ------------------------------------------------------------------------------------------
+
+    def _walk(
+        self,
+        home: str,
+        look: "Callable[[Level, str, os.stat_result], bool]",
+        mark: "Callable[[Level], None]",
+    ) -> None:
+        """Everything of a home: ``look`` sees each name, and says whether to go into it. ``mark`` sees a folder twice,
+        before what is in it and after."""
+        parent, _, name = home.rpartition("/")
+        levels = self._levels = []
+        try:
+            source, _ = opened(self._old, parent, links=0)
             try:
-                found = os.lstat(path)
-                if not stat.S_ISDIR(found.st_mode):
-                    yield path, place, found
-                    continue
-                if found.st_dev != device or self._is_foreign(place, target):
-                    continue
-                yield path, place, found
-                if is_again:
-                    continue
-                here = lstat(place)
-                if here is None or not stat.S_ISDIR(here.st_mode):
-                    continue  # above all no link: it leads elsewhere
-                stack.append((path, place, True))
-                is_ours = place == os.path.join(target, ".devbox")
-                for name in sorted(os.listdir(path), reverse=True):
-                    if is_ours and name != "jobs":
-                        continue  # the rest is of the life of a box: what runs on this one has its own
-                    stack.append((os.path.join(path, name), os.path.join(place, name), False))
+                target, _ = opened(self._system.root, parent, make=True)
+            except BaseException:
+                os.close(source)
+                raise
+            levels.append(Level(parent or "/", source, target))
+            levels[0].names = [name or "."]
+        except OSError as error:
+            self._fail(self._system.path(home), str(error.strerror))
+        try:
+            while levels:
+                if time.time() - self._told > 1.0:
+                    self._tell(self.files, self.bytes)
+                    self._told = time.time()
+                name = levels[-1].names.pop() if levels[-1].names else ""
+                try:
+                    if name:
+                        self._enter(name, look, mark)
+                    elif len(levels) > 1:
+                        mark(levels[-1])  # once more: what came into it has changed its time
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        raise Refused(
+                            "the disk is full after "
+                            + str(self.files)
+                            + " files: devboxctl resize makes it larger"
+                        ) from None
+                    self._fail(self._place(name), str(error.strerror))
+                if not name:
+                    self._leave()
+        finally:
+            while levels:
+                levels.pop().close()
+
+    def _enter(
+        self,
+        name: str,
+        look: "Callable[[Level, str, os.stat_result], bool]",
+        mark: "Callable[[Level], None]",
+    ) -> None:
+        """One name of the folder that is open, and if it is a folder to go into, the step into it."""
+        levels = self._levels
+        level = levels[-1]
+        found = os.stat(name, dir_fd=level.source, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode) and self._is_foreign(level, name, found):
+            return
+        if not look(level, name, found):
+            return
+        source = os.open(name, FOLDER, dir_fd=level.source)
+        try:
+            target = os.open(name, FOLDER, dir_fd=level.target)
+        except BaseException:
+            os.close(source)
+            raise
+        inner = Level(name, source, target)
+        levels.append(inner)
+        is_mount = len(levels) > 2 and inner.here.st_dev != level.here.st_dev
+        if is_mount or identity(inner.found) != identity(found):
+            levels.pop().close()
+            raise OSError(errno.EAGAIN, CHANGED)
+        if len(levels) > HELD_MOST + 2:  # the home and what it is in stay open
+            levels[-HELD_MOST - 1].close()
+        is_ours = len(levels) == 3 and name == ".devbox"
+        # All but jobs is of the life of a box: what runs on this one has its own.
+        listed = sorted(os.listdir(source), reverse=True)
+        inner.names = [one for one in listed if not is_ours or one == "jobs"]
+        mark(inner)
+
+    def _leave(self) -> None:
+        """The step out of a folder."""
+        levels = self._levels
+        place, inner = self._place(""), levels.pop()
+        if levels and levels[-1].source < 0:
+            try:
+                levels[-1].open_again(inner)
             except OSError as error:
                 self._fail(place, str(error.strerror))
+                while levels[-1].source < 0:
+                    levels.pop()
+        inner.close()
+
+    def _inside(self, name: str) -> str:
+        """Where that name of the open folder is in this system."""
+        names = [level.name for level in self._levels] + [name]
+        return "/".join(one.rstrip("/") for one in names if one and one != ".")
+
+    def _place(self, name: str) -> str:
+        return self._system.path(self._inside(name))
 
     def _fail(self, place: str, why: str) -> None:
         """A place counts once, with what was wrong first."""
         if len(self.failed) < FAILED_MOST:
             self.failed.setdefault(place, why)
 
-    def _is_foreign(self, place: str, target: str) -> bool:
-        """Another file system here, or what is ours: not a part of the home."""
-        shown = self._system.played and place == self._system.path("mnt")
-        if place == self._system.own or shown:
+    def _is_foreign(self, level: Level, name: str, found: os.stat_result) -> bool:
+        """Another file system, or what is ours: not a part of the home."""
+        if self._system.played and self._place(name) in (self._system.own, self._system.path("mnt")):
             return True
-        return place != target and os.path.ismount(place)
+        if len(self._levels) == 1:
+            return False
+        here = lstat(name, level.target)
+        return found.st_dev != level.found.st_dev or (here is not None and here.st_dev != level.here.st_dev)
 
-    def _one(self, path: str, place: str, found: os.stat_result) -> None:
+    def _keep(self, name: str) -> None:
+        """Put what is here aside, under the same path below the folder of what was replaced.
+
+        That folder is on the same file system, so that nothing has to be copied and then deleted, which others would see.
+        """
+        level, names = self._levels[-1], self._inside(name).strip("/").split("/")
+        try:
+            os.makedirs(self._kept, mode=0o711, exist_ok=True)
+            with Held(os.open(self._kept, FOLDER)) as base:
+                put(name, level.target, base, names)
+            self.aside.add(self._kept)
+        except FileNotFoundError:
+            return  # it has gone meanwhile
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            is_whole = self._levels[0].here.st_dev == level.here.st_dev
+            above = self._levels[0 if is_whole else 1]
+            number, one = own(".devbox-" + os.path.basename(self._kept), above.target)
+            with Held(number) as base:
+                put(name, level.target, base, names)
+            path = [each.name for each in self._levels[: 1 if is_whole else 2]]
+            self.aside.add(self._system.path(os.path.join(*path, one)))
+
+    # What is copied -------------------------------------------------------------------------------------------
+
+    def _one(self, level: Level, name: str, found: os.stat_result) -> bool:
+        """Copy it. Returns whether it is a folder, made if need be, to go into."""
         kind = stat.S_IFMT(found.st_mode)
-        here = lstat(place)
-        if self._is_newer(path, place, found, here):
+        if kind not in KINDS:
+            self.skipped += kind != stat.S_IFSOCK
+            return False
+        here = lstat(name, level.target)
+        if here is not None and self._is_newer(level, name, found, here):
             if kind == stat.S_IFDIR:
                 self.closed += 1
-                self.first_closed = self.first_closed or place
+                self.first_closed = self.first_closed or self._place(name)
             else:
                 self.left += 1
-            return
-        if here is not None and stat.S_IFMT(here.st_mode) != kind:
-            keep(place, self._kept, self._system.root)
-            here = None
-        if kind == stat.S_IFDIR:
-            if here is None:
-                os.makedirs(place, mode=0o700, exist_ok=True)
-        elif kind == stat.S_IFREG:
-            self._file(path, place, found, here)
-        elif kind == stat.S_IFLNK:
-            self._link(path, place, here)
-        elif kind == stat.S_IFIFO:
-            if here is None:
-                os.mkfifo(place, 0o600)
-        else:
-            if kind != stat.S_IFSOCK:
-                self.skipped += 1
-            return
-        self._describe(path, place, found)
-
-    def _is_newer(self, path: str, place: str, found: os.stat_result, here: "os.stat_result | None") -> bool:
-        """Whether a file of an earlier try was worked on since."""
-        if here is None or not self._first or stat.S_ISDIR(here.st_mode):
             return False
-        if (
-            stat.S_ISLNK(here.st_mode)
-            and stat.S_ISLNK(found.st_mode)
-            and os.readlink(path) == os.readlink(place)
-        ):
+        if here is not None and stat.S_IFMT(here.st_mode) != kind:
+            self._keep(name)
+            here = None
+        if kind == stat.S_IFREG:
+            self._file(level, name, found, here)
+        elif kind != stat.S_IFDIR:
+            self._special(level, name, found, here)
+        elif here is None:
+            os.mkdir(name, 0o700, dir_fd=level.target)
+        return kind == stat.S_IFDIR
+
+    def _is_newer(self, level: Level, name: str, found: os.stat_result, here: os.stat_result) -> bool:
+        """Whether a file of an earlier try was worked on since."""
+        if not self._first or stat.S_ISDIR(here.st_mode):
+            return False
+        if stat.S_ISLNK(here.st_mode) and stat.S_ISLNK(found.st_mode) and is_same_link(level, name):
             return False
         return here.st_mtime > self._first and here.st_mtime_ns != found.st_mtime_ns
 
-    def _link(self, path: str, place: str, here: "os.stat_result | None") -> None:
-        wanted = os.readlink(path)
-        if here is not None and os.readlink(place) != wanted:
-            keep(place, self._kept, self._system.root)
-            here = None
-        if here is None:
-            os.symlink(wanted, place)
-
-    def _file(self, path: str, place: str, found: os.stat_result, here: "os.stat_result | None") -> None:
-        first = self._links.get((found.st_dev, found.st_ino)) if found.st_nlink > 1 else None
-        if first is not None:
-            if here is not None and os.path.lexists(first) and os.path.samefile(first, place):
-                return
+    def _special(self, level: Level, name: str, found: os.stat_result, here: "os.stat_result | None") -> None:
+        """A link or a pipe. A pipe with another owner, or one of either that has more names, is not made over."""
+        is_link, owner = stat.S_ISLNK(found.st_mode), self._owner(found)
+        with Held(grasp(name, level.source, found)) as source:
             if here is not None:
-                keep(place, self._kept, self._system.root)
-                here = None
-            try:
-                os.link(first, place)
-                return
-            except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EMLINK, errno.ENOENT):
-                    raise
+                is_alike = is_same_link(level, name) if is_link else (here.st_uid, here.st_gid) == owner
+                if not is_alike or here.st_nlink > 1:
+                    self._keep(name)
+                    here = None
+            if here is None and is_link:
+                os.symlink(os.readlink("", dir_fd=source), name, dir_fd=level.target)
+            elif here is None:
+                os.mkfifo(name, 0o600, dir_fd=level.target)
+            with Held(os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=level.target)) as target:
+                now = os.fstat(target)
+                is_ours = is_link or now.st_uid in (owner[0], os.geteuid())
+                if not is_ours or now.st_nlink > 1 or stat.S_IFMT(now.st_mode) != stat.S_IFMT(found.st_mode):
+                    raise OSError(errno.EAGAIN, CHANGED)
+                self._describe(source, target, found)
+
+    def _file(self, level: Level, name: str, found: os.stat_result, here: "os.stat_result | None") -> None:
         if found.st_nlink > 1:
-            self._links[found.st_dev, found.st_ino] = place
+            if self._linked(level, name, found, here):
+                return
+            here = lstat(name, level.target)
         self.files += 1
         self.bytes += found.st_size
-        if here is not None and is_alike(path, place, found, here):
-            return
-        new = place + BESIDE
-        if len(os.fsencode(os.path.basename(new))) > NAME_MOST:
-            new = os.path.join(os.path.dirname(place), str(found.st_ino) + BESIDE)
-        copy_data(path, new, found)
-        self._describe(path, new, found)  # before it has its name: whoever is ended here leaves no half of it
-        if here is not None:
-            keep(place, self._kept, self._system.root)
-        os.rename(new, place)
+        with Held(grasp(name, level.source, found)) as source:
+            if here is not None and self._stays(level, name, source, found, here):
+                made = identity(here)
+            else:
+                made = self._anew(level, name, source, found, here is not None)
+        if found.st_nlink > 1:
+            self._links[identity(found)] = self._inside(name), made
 
-    def _describe(self, path: str, place: str, found: os.stat_result) -> None:
-        """Owner, mode, times and extended attributes."""
-        uid = self._names.uids.get(found.st_uid, found.st_uid)
-        gid = self._names.gids.get(found.st_gid, found.st_gid)
-        now = os.lstat(place)
-        if (now.st_uid, now.st_gid) != (uid, gid):
-            os.chown(place, uid, gid, follow_symlinks=False)
-        if not stat.S_ISLNK(found.st_mode):
-            os.chmod(place, stat.S_IMODE(found.st_mode))
-        for name in os.listxattr(path, follow_symlinks=False):
-            if name == "security.selinux":
-                continue  # the rules of this system are its own
+    def _linked(self, level: Level, name: str, found: os.stat_result, here: "os.stat_result | None") -> bool:
+        """Whether it is another name of a file that came already, made if need be: of that very file."""
+        if identity(found) not in self._links:
+            return False
+        place, made = self._links[identity(found)]
+        folder, _, first = place.rpartition("/")
+        try:
+            with Held(opened(self._system.root, folder)[0]) as at:
+                held = os.open(first, os.O_PATH | os.O_NOFOLLOW, dir_fd=at)
+            with Held(held) as file:
+                if identity(os.fstat(file)) != made:
+                    return False
+                if here is not None:
+                    if identity(here) == made:
+                        return True
+                    self._keep(name)
+                os.link(by(file), name, dst_dir_fd=level.target, follow_symlinks=True)
+                return True
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EMLINK, errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            return False
+
+    def _stays(
+        self, level: Level, name: str, source: int, found: os.stat_result, here: os.stat_result
+    ) -> bool:
+        """Whether a file is here already: by size and time, or if it is small by what is in it.
+
+        Its owner and rights have to be what they should be, too. They are not given to what is here: it may be another
+        file than the one that came from here, or another name of one that is elsewhere.
+        """
+        owner = self._owner(found)
+        wanted = (found.st_size, found.st_mode, *owner)
+        if (here.st_size, here.st_mode, here.st_uid, here.st_gid) != wanted:
+            return False
+        is_as_old = found.st_mtime_ns == here.st_mtime_ns
+        if not is_as_old and found.st_size > CHUNK:
+            return False
+        with Held(grasp(name, level.target, here)) as target:
+            if rights(source) != rights(target) or not (is_as_old or is_same_text(source, target)):
+                return False
+            self._describe(source, target, found)
+        return True
+
+    def _anew(
+        self, level: Level, name: str, source: int, found: os.stat_result, is_here: bool
+    ) -> "tuple[int, int]":
+        """Make it beside its place. It gets its name when it is whole, if nothing else has got that meanwhile."""
+        new = name + BESIDE
+        if len(os.fsencode(new)) > NAME_MOST:
+            new = str(found.st_ino) + BESIDE
+        with Held(created(new, level.target)) as target:
             try:
-                os.setxattr(
-                    place, name, os.getxattr(path, name, follow_symlinks=False), follow_symlinks=False
-                )
+                copy_data(source, target, found)
+                self._describe(source, target, found)
+                if is_here:
+                    self._keep(name)
+                os.link(by(target), name, dst_dir_fd=level.target, follow_symlinks=True)
+            finally:
+                try:
+                    os.unlink(new, dir_fd=level.target)
+                except FileNotFoundError:
+                    pass
+            return identity(os.fstat(target))
+
+    def _owner(self, found: os.stat_result) -> "tuple[int, int]":
+        """Whose it is here."""
+        return self._names.uids.get(found.st_uid, found.st_uid), self._names.gids.get(
+            found.st_gid, found.st_gid
+        )
+
+    def _describe(self, source: int, target: int, found: os.stat_result) -> None:
+        """Owner, mode, times and extended attributes."""
+        owner, now = self._owner(found), os.fstat(target)
+        if (now.st_uid, now.st_gid) != owner:
+            os.chown(by(target), *owner)
+        if not stat.S_ISLNK(found.st_mode):
+            os.chmod(by(target), stat.S_IMODE(found.st_mode))
+        for name in os.listxattr(by(source)):
+            if name == NOT_OURS:
+                continue
+            try:
+                os.setxattr(by(target), name, os.getxattr(by(source), name))
             except OSError as error:
                 if error.errno not in (errno.ENOTSUP, errno.EPERM):
                     raise
-        os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
-
-    def compare(self, source: str, target: str, since: float) -> None:
-        """Look at all of it once more. What was changed here since the copying began is somebody's work."""
-        for path, place, found in self._walk(source, target):
-            if stat.S_IFMT(found.st_mode) not in KINDS:
-                continue
-            here = lstat(place)
-            if here is None:
-                self._fail(place, "it is not there")
-                continue
-            if here.st_mtime > since and here.st_mtime_ns != found.st_mtime_ns:
-                continue
-            is_same = stat.S_IFMT(here.st_mode) == stat.S_IFMT(found.st_mode)
-            if is_same and stat.S_ISREG(found.st_mode):
-                is_same = here.st_size == found.st_size
-            elif is_same and stat.S_ISLNK(found.st_mode):
-                is_same = os.readlink(path) == os.readlink(place)
-            if not is_same or here.st_uid != self._names.uids.get(found.st_uid, found.st_uid):
-                self._fail(place, "it is not as it was")
+        os.utime(by(target), ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-def lstat(path: str) -> "os.stat_result | None":
-    """What is there."""
+def is_same_link(level: Level, name: str) -> bool:
+    return os.readlink(name, dir_fd=level.source) == os.readlink(name, dir_fd=level.target)
+
+
+def is_same_text(source: int, target: int) -> bool:
+    """Whether two small files have the same in them."""
+    with open(reading(source), "rb") as one, open(reading(target), "rb") as other:
+        return one.read(CHUNK + 1) == other.read(CHUNK + 1)
+
+
+def rights(number: int) -> "dict[str, bytes]":
+    """The attributes of a file that somebody's rights hang on."""
+    names = [name for name in os.listxattr(by(number)) if name.startswith(("security.", "system."))]
+    return {name: os.getxattr(by(number), name) for name in names if name != NOT_OURS}
+
+
+def created(new: str, folder: int) -> int:
+    """A new file that only root can open. What an earlier try that was killed has left there goes."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        return os.lstat(path)
-    except FileNotFoundError:
-        return None
+        return os.open(new, flags, 0o600, dir_fd=folder)
+    except FileExistsError:
+        os.unlink(new, dir_fd=folder)
+        return os.open(new, flags, 0o600, dir_fd=folder)
 
 
-def is_alike(path: str, place: str, found: os.stat_result, here: os.stat_result) -> bool:
-    """Whether a file is here already: by size and time, or if it is small by what is in it."""
-    if found.st_size != here.st_size:
-        return False
-    if found.st_mtime_ns == here.st_mtime_ns:
-        return True
-    if found.st_size > CHUNK:
-        return False
-    with open(path, "rb") as one, open(place, "rb") as other:
-        return one.read() == other.read()
-
-
-def copy_data(path: str, new: str, found: os.stat_result) -> None:
+def copy_data(held: int, new: int, found: os.stat_result) -> None:
     """The bytes of a file; holes stay holes, and are not read: one may be larger than every disk."""
     is_sparse = found.st_blocks * 512 < found.st_size
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with open(path, "rb", buffering=0) as source, os.fdopen(os.open(new, flags, 0o600), "wb") as target:
+    with open(reading(held), "rb", buffering=0) as source, open(new, "wb", closefd=False) as target:
         for at, end in parts_of(source.fileno(), found.st_size) if is_sparse else [(0, found.st_size)]:
             source.seek(at)
             target.seek(at)
             while at < end:
                 data = source.read(min(CHUNK, end - at))
                 if not data:
-                    raise OSError(errno.EIO, "it is shorter than it says", path)
+                    raise OSError(errno.EIO, "it is shorter than it says")
                 if is_sparse and not data.strip(b"\0"):
                     target.seek(len(data), os.SEEK_CUR)
                 else:

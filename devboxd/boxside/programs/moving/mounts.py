@@ -3,9 +3,9 @@
 import os
 from typing import TYPE_CHECKING
 
-from devboxd.boxside.programs.moving.copy import keep
+from devboxd.boxside.programs.moving.folders import Held, by, opened
 from devboxd.boxside.programs.moving.oldroot import old_lines
-from devboxd.boxside.programs.moving.system import OWN, System, call, lines
+from devboxd.boxside.programs.moving.system import OWN, Refused, System, call, lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def carry_mounts(system: System, old: str, disk: str, kept: str, notes: "list[st
             continue
         if "nofail" not in options:
             options.append("nofail")  # a box that waits for a disk can not be reached
-        added.append((place, "\t".join([spec, place, kind, ",".join(options), "0", "2"])))
+        added.append([spec, place, kind, ",".join(options), "0", "2"])
     if added:
         add(system, added, kept, notes)
     return over
@@ -69,34 +69,60 @@ def old_mounts(old: str) -> "Iterator[tuple[str, str, str, list[str]]]":
         yield spec, place, kind, (fields[3] if len(fields) > 3 else "defaults").split(",")
 
 
-def add(system: System, added: "list[tuple[str, str]]", kept: str, notes: "list[str]") -> None:
+def add(system: System, added: "list[list[str]]", kept: str, notes: "list[str]") -> None:
     """Add lines to the fstab of this system, whose old text is kept, and mount the places that they are of."""
-    table = system.path("etc/fstab")
-    keep(table, kept, system.root, copy=True)
-    text = "\n".join(lines(table) + [line for _, line in added]) + "\n"
+    table, before = system.path("etc/fstab"), os.path.join(kept, "etc", "fstab")
+    if os.path.lexists(table) and not os.path.lexists(before):
+        os.makedirs(os.path.dirname(before), mode=0o711, exist_ok=True)
+        status, said = call("cp", "-a", table, before)
+        if status:
+            raise Refused("fstab can not be put aside: " + said[:200])
+    text = "\n".join(lines(table) + ["\t".join(fields) for fields in added]) + "\n"
     with open(table + ".devbox", "w", errors="surrogateescape") as file:
         file.write(text)
     os.chmod(table + ".devbox", 0o644)
     os.rename(table + ".devbox", table)
-    for place, _ in added:
-        os.makedirs(system.path(place), exist_ok=True)
-        if not system.played and not os.path.ismount(place):
+    for fields in added:
+        why = mounting(system, *fields[:4])
+        if why:
+            notes.append("fstab: " + fields[1] + " is carried over, and " + why)
+
+
+def mounting(system: System, spec: str, place: str, kind: str, options: str) -> str:
+    """Mount what fstab says of a place, whose folder is made; why it can not be, or nothing.
+
+    Where somebody else than root can put a link in the way, it is mounted over the folder that was opened, as what the
+    name leads to a moment later may be a folder of the system. The next start does so by the name: systemd follows no link.
+    """
+    try:
+        number, is_safe = opened(system.root, place, make=True)
+    except OSError as error:
+        return "can not be mounted: " + str(error.strerror)
+    with Held(number) as folder:
+        if system.played or os.path.ismount(place):
+            return ""
+        if is_safe:
             status, said = call("mount", place)
-            if status:
-                notes.append("fstab: " + place + " is carried over, and can not be mounted: " + said[:150])
+        else:
+            more = ",".join(one for one in options.split(",") if one != "nofail")  # else it fails in silence
+            device = os.path.realpath(named_path(system, spec) or spec)
+            status, said = call("mount", "-c", "-t", kind, "-o", more, device, ".", folder=by(folder))
+    return "can not be mounted: " + said[:150] if status else ""
+
+
+def named_path(system: System, spec: str) -> "str | None":
+    """What a line of fstab names for good, where it does."""
+    key, equals, value = spec.partition("=")
+    kinds = {"UUID": "by-uuid", "LABEL": "by-label", "PARTUUID": "by-partuuid", "PARTLABEL": "by-partlabel"}
+    if equals and key in kinds:
+        return system.path("dev/disk/" + kinds[key] + "/" + value.strip('"'))
+    return system.path(spec) if spec.startswith("/dev/disk/by-") else None
 
 
 def named_volume(system: System, spec: str) -> "str | None":
     """The disk that a line of fstab means, where it names it for good and the disk is here."""
-    key, equals, value = spec.partition("=")
-    kinds = {"UUID": "by-uuid", "LABEL": "by-label", "PARTUUID": "by-partuuid", "PARTLABEL": "by-partlabel"}
-    if equals and key in kinds:
-        path = system.path("dev/disk/" + kinds[key] + "/" + value.strip('"'))
-    elif spec.startswith("/dev/disk/by-"):
-        path = system.path(spec)
-    else:
-        return None
-    if not os.path.exists(path):
+    path = named_path(system, spec)
+    if path is None or not os.path.exists(path):
         return None
     return whole_disk(os.path.basename(os.path.realpath(path)))
 

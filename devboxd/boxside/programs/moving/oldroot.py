@@ -5,6 +5,7 @@ import re
 import stat
 import time
 
+from devboxd.boxside.programs.moving.folders import Held, opened, reading
 from devboxd.boxside.programs.moving.system import Refused, System, call, lines
 
 TABLE_MOST = 4 << 20  # characters of passwd, group and fstab
@@ -21,14 +22,15 @@ SAID = {
 
 def old_lines(old: str, name: str) -> "list[str]":
     """The lines of a file of the old root; none where it is no file there: a link may lead into this system."""
-    path = os.path.join(old, name)
+    folder, _, last = name.rpartition("/")
     try:
-        if os.path.realpath(path) != os.path.join(os.path.realpath(old), name):
-            return []
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return []
-        with open(path, errors="surrogateescape") as file:
-            return file.read(TABLE_MOST).splitlines()
+        with Held(opened(old, folder, links=0)[0]) as at:
+            held = os.open(last, os.O_PATH | os.O_NOFOLLOW, dir_fd=at)
+        with Held(held) as file:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                return []
+            with open(reading(file), errors="surrogateescape") as text:
+                return text.read(TABLE_MOST).splitlines()
     except OSError:
         return []
 

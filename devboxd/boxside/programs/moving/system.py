@@ -23,11 +23,11 @@ class System:
         return os.path.join(self.root, name.lstrip("/"))
 
 
-def call(*argv: str) -> "tuple[int, str]":
-    """Run a program; its status and what it said."""
+def call(*argv: str, folder: "str | None" = None) -> "tuple[int, str]":
+    """Run a program, in a folder; its status and what it said."""
     try:
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder
         )
     except OSError as error:
         return 127, str(error)
