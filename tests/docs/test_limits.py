@@ -31,6 +31,7 @@ ELSEWHERE = {
     "model/bridge/words.py": "the same",
     "model/frozen.py": "what such an end held before",
     "net/loose.py": "what a transport has not sent, for which whoever writes waits, and the last write",
+    "control/lifecycle/lines.py": "who reads says how long: control.lifecycle.agents.LONGEST_LINE, boxside.reclaim.LINE_MOST",
     "boxside/bridgehead.py": "a partial record of at most what one stream's credit lets in",
 }
 

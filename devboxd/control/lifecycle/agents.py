@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from devboxd.control.base.notices import Notify, tell_later
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idlebook import IdleBook
+from devboxd.control.lifecycle.lines import Stream, newest
 from devboxd.errors import DevboxError, LoginNeeded
 from devboxd.model import agent
 from devboxd.model.agent import AgentNote, Tell
@@ -35,15 +36,6 @@ NOTICES_MOST: Final = 30  # of one box within ``NOTICES_WITHIN`` seconds: a pers
 NOTICES_WITHIN: Final = 600.0
 SKEW: Final = 300.0  # seconds that the clock of a box may be ahead of ours
 LONGEST_LINE: Final = 128 << 10  # bytes of a report: 64 notes, each as long as it may be
-
-
-class Stream(Protocol):
-    """What the bridge carries."""
-
-    async def read(self) -> bytes:
-        """Some bytes; none at its end. Raises DevboxError."""
-
-    def close(self) -> None: ...
 
 
 Changes = Callable[[Project], Awaitable[Stream | None]]  # None: there is no bridge to this box
@@ -217,20 +209,12 @@ class Agents:
 
     async def _read(self, uid: str, box: _Box, stream: Stream) -> bool:
         """Take reports until the stream ends; whether there was one. A line that is none says nothing."""
-        buffer, heard = bytearray(), False
-        while data := await stream.read():
-            buffer += data
-            end = buffer.rfind(b"\n", len(buffer) - len(data))
-            if end >= 0:
-                begin = buffer.rfind(b"\n", 0, end) + 1
-                line = bytes(buffer[begin:end]) if end - begin <= LONGEST_LINE else b""
-                del buffer[: end + 1]
-                try:
-                    notes = agent.read(msgspec.json.decode(line))
-                except UNREADABLE:
-                    continue
-                heard = True
-                self._take(uid, box, notes)
-            elif len(buffer) > LONGEST_LINE:
-                return heard
+        heard = False
+        async for line in newest(stream, LONGEST_LINE):
+            try:
+                notes = agent.read(msgspec.json.decode(line))
+            except UNREADABLE:
+                continue
+            heard = True
+            self._take(uid, box, notes)
         return heard
