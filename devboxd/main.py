@@ -35,6 +35,7 @@ from devboxd.aws.rows import SharedRows
 from devboxd.aws.stack import StackApi
 from devboxd.aws.user import UserApi
 from devboxd.aws.watch import changes as credential_changes
+from devboxd.boxside import reclaim
 from devboxd.control.base.logins import LoginWatch
 from devboxd.control.base.memory import Memory
 from devboxd.control.base.notices import Notices
@@ -235,6 +236,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         schedules=AwsDeadman(callers),
         tell=lambda: daemon.config.notify.agents,
         agents=lambda project: daemon.agent_changes(errands.box(project, project.instance or "")),
+        reclaim=lambda project: daemon.told(errands.box(project, project.instance or ""), reclaim.argv()),
     )
     watch = LoginWatch(shared.time, shared.news, shared.logins, callers, notice)
 
@@ -299,6 +301,7 @@ async def _run(
         idle=parts.lifecycle.idle,
         jobs=parts.lifecycle.jobs,
         agents=parts.lifecycle.agents,
+        reclaims=parts.lifecycle.reclaims,
         open_page=lambda: page.open(),
         tell=parts.notices.tell,
         keep_secret=keep_secret,

@@ -206,6 +206,8 @@ def why(project: Name) -> None:
     show.write_line(_sentence(found))
     if found.policy.lid is not None and found.policy.then != "notify" and found.verdict is not None:
         show.write_line(_lid(found))
+    if found.spot:
+        show.write_line(f"a spot box: {found.spot}")
     if found.evidence:
         show.write("\n")
         rows = [(one.signal, one.seen, "yes" if one.counts else "no") for one in found.evidence]

@@ -47,6 +47,7 @@ BOX: Json = {
     "next": None,
     "deletes": None,
     "agents": None,
+    "spot": None,
 }
 CONDITION: Json = {"code": "", "title": "", "text": "", "hint": None, "since": None, "severity": "warning"}
 STATES = ("running", "stopped", "pending", "stopping", "shutting-down", "terminated", "unknown", "none")

@@ -26,12 +26,16 @@ class CollectorFailed(Unreachable):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a box knows of itself. ``stopped``: what its watchdog wrote when it last stopped the box."""
+    """What a box knows of itself. ``stopped``: what its watchdog wrote when it last stopped the box; ``reclaim``: what it
+
+    knows of being a spot box (``boxside/reclaim.py``).
+    """
 
     state: dict[str, Any]
     decision: dict[str, Any] | None = None
     sample: dict[str, Any] | None = None
     stopped: dict[str, Any] | None = None
+    reclaim: dict[str, Any] | None = None
     timer: bool = False
 
     @property

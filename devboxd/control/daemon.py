@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from devboxd.boxside import bridgehead
@@ -18,7 +18,7 @@ from devboxd.control.connect.attach import Attach
 from devboxd.control.connect.audience import Capture
 from devboxd.control.connect.bridge_facts import BridgeFacts
 from devboxd.control.connect.bridge_streams import BridgeStream
-from devboxd.control.connect.bridged import BridgedExecution
+from devboxd.control.connect.bridged import BridgedExecution, Told
 from devboxd.control.connect.bridged_terminal import BridgedTerminal, goes_over_a_bridge
 from devboxd.control.connect.bridges import Bridges
 from devboxd.control.connect.clients import Clients
@@ -50,7 +50,7 @@ from devboxd.model.terminal import Leaving
 from devboxd.text import one_line
 
 SETTLES: Final = 100  # turns of the loop that a connection which is being accepted has, before it is cut
-AGENTS_WAIT: Final = 60.0  # seconds for the stream of a box's agents to open
+AGENTS_WAIT: Final = 60.0  # seconds for a stream of what a box tells to open
 
 
 class Daemon:
@@ -280,6 +280,14 @@ class Daemon:
         if self._bridges is None:
             return None
         return await self._bridges.stream(box, bridgehead.agents(), AGENTS_WAIT)
+
+    async def told(self, box: BoxRef, argv: Sequence[str]) -> Told | None:
+        """What a command says for as long as it runs on a box; None: there is no bridge to this box."""
+        if self._bridges is None:
+            return None
+        purpose = bridgehead.command(argv, stdin=False)
+        stream = await self._bridges.stream(box, purpose, AGENTS_WAIT)
+        return Told(stream) if stream is not None else None
 
     async def connect(self, box: BoxRef, port: int, host: str | None, wait: float | None) -> Duplex:
         """Open a connection to a port of a box."""

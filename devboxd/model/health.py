@@ -137,6 +137,18 @@ CONDITIONS: Final[dict[str, Kind]] = {
         "{hint}",
         after=900.0,
     ),
+    "box-reclaimed": Kind(
+        "EC2 takes a spot box back",
+        Severity.ERROR,
+        "{name} is taken back by EC2 {when}; its disk is kept, and is saved as soon as the box has ended{then}",
+        "what is not on its disk yet has to be written there now",
+    ),
+    "box-at-risk": Kind(
+        "EC2 may take a spot box back",
+        Severity.INFO,
+        "EC2 is likelier than before to take {name} back, with two minutes' notice; its disk would be kept and saved",
+        "devboxctl snapshot {name} saves it as it is now",
+    ),
     "ec2-unavailable": Kind("EC2 cannot be asked", Severity.WARNING, "{problem}", "{hint}"),
 }
 

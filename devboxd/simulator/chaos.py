@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import NoneType
 from typing import Any, Final, Protocol, get_args, get_type_hints
 
+from devboxd.simulator.clock import Clock
 from devboxd.simulator.ec2.errors import Ec2Error
 from devboxd.simulator.ec2.faults import KINDS, Fault
 from devboxd.simulator.ec2.records import InstanceState
 from devboxd.simulator.faults import Direction, Faults, Refusal
 from devboxd.simulator.gateway.gateway import IDLE_TEXT, Gateway
 from devboxd.simulator.gateway.session import Session
+from devboxd.simulator.imds import Imds, Said
 from devboxd.simulator.machines import Machines
 
 
@@ -24,6 +26,10 @@ class World(Protocol):
     faults: Faults
     gateway: Gateway
     machines: Machines
+    imds: Imds
+    clock: Clock
+
+    def notice(self, box_id: str, seconds: float) -> None: ...
 
     def box_id(self, name: str) -> str: ...
 
@@ -279,6 +285,20 @@ class Chaos:
         """EC2 takes a spot box back."""
         return await self._happen("interrupt_spot", box)
 
+    async def do_box_notice(self, seconds: float = 120.0, box: str | None = None) -> int:
+        """EC2 gives a spot box notice, and takes it back after so many seconds; ``clear`` withdraws it."""
+        boxes = self._spot_boxes(box)
+        for one in boxes:
+            self._world.notice(one, seconds)
+        return len(boxes)
+
+    async def do_box_rebalance(self, box: str | None = None) -> int:
+        """EC2 tells a spot box that it is likelier than before to be taken back."""
+        boxes = self._spot_boxes(box)
+        for one in boxes:
+            self._world.imds.said.setdefault(one, Said()).likelier = self._world.clock.wall()
+        return len(boxes)
+
     async def do_box_lose_host(self, box: str | None = None) -> int:
         """The hardware under the box dies: stopped, and what was only in memory is lost."""
         return await self._happen("lose_host", box)
@@ -323,6 +343,7 @@ class Chaos:
     async def do_clear(self) -> int:
         """No faults any more; what was cut stays cut."""
         self._world.faults.clear()
+        self._world.imds.said.clear()
         for model in self._world.machines.regions.values():
             model.faults.clear()
         return 1
@@ -347,6 +368,17 @@ class Chaos:
             return [self._world.box_id(box)]
         machines = self._world.machines
         return [one for one in machines.agents if not states or machines.state(one) in states]
+
+    def _spot_boxes(self, box: str | None) -> list[str]:
+        """The one named, or all spot boxes that run."""
+        machines = self._world.machines
+        found = self._boxes(box, InstanceState.RUNNING)
+        spot = [
+            one for one in found if (known := machines.instance(one)) is not None and known.spot is not None
+        ]
+        if box is not None and not spot:
+            raise ValueError(f"{box} is no spot instance")
+        return spot
 
     async def _console(self, operation: str, boxes: list[str], *, silent: bool = False) -> int:
         """A call by the user in the console; returns how many boxes it changed."""

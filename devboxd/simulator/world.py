@@ -32,6 +32,7 @@ from devboxd.simulator.clock import Clock, RealClock
 from devboxd.simulator.ec2.records import InstanceState
 from devboxd.simulator.faults import Faults
 from devboxd.simulator.gateway.gateway import Gateway
+from devboxd.simulator.imds import Imds, Said
 from devboxd.simulator.kms import Kms
 from devboxd.simulator.machines import REGION, Machines
 from devboxd.simulator.options import Options
@@ -94,6 +95,7 @@ class Simulator:
             went_down=self.power_cycle,
             has_services=services,
         )
+        self.imds = Imds(self.machines.instance)
         self.kms = Kms(entropy)
         self.connect = ConnectApi(self)
         self.chaos = Chaos(self)
@@ -117,6 +119,7 @@ class Simulator:
     async def __aenter__(self) -> Self:
         """Start listening; boxes are up when this returns."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self.imds.start()
         await self.machines.start(self._first)
         app = web.Application(client_max_size=1 << 24)
         app.router.add_get("/v1/data-channel/{session}", self.gateway.data_channel)
@@ -137,6 +140,7 @@ class Simulator:
         await self.gateway.close()
         await self._tasks.close()
         await self.machines.close()
+        await self.imds.close()
         if self._runner is not None:
             await self._runner.cleanup()
         self.endpoint.close()
@@ -153,7 +157,8 @@ class Simulator:
             clock=self.clock,
             tasks=self._tasks,
             entropy=self._random,
-            env=disk.environment(folder, shims, os.environ.get("PATH", os.defpath)),
+            env=disk.environment(folder, shims, os.environ.get("PATH", os.defpath))
+            | dict(self.imds.environment(box_id)),
             marker=f"{self._marker}/{box_id}",
         )
 
@@ -246,6 +251,19 @@ class Simulator:
             BadFault: no such fault, or not with these parameters.
         """
         return await self.chaos.apply(name, **parameters)
+
+    def notice(self, box_id: str, seconds: float) -> None:
+        """EC2 gives a spot box notice, and takes it back after so many seconds, unless that is withdrawn."""
+        said = self.imds.said.setdefault(box_id, Said())
+        said.taken = self.clock.wall() + seconds
+        self._tasks.start(self._take_back(box_id, said, seconds), f"notice of {box_id}")
+
+    async def _take_back(self, box_id: str, said: Said, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if self.imds.said.get(box_id) is said:
+            del self.imds.said[box_id]
+            if self.machines.state(box_id) is InstanceState.RUNNING:
+                await self.machines.happen("interrupt_spot", box_id)
 
     def use_kms(self, *, enabled: bool = True) -> None:
         """Encrypt new shells and commands, as account preferences with a key would."""

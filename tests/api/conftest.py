@@ -302,6 +302,7 @@ async def make_server() -> AsyncIterator[MakeServer]:
                 idle=home.idle,
                 jobs=home.jobs,
                 agents=home.agents,
+                reclaims=home.reclaims,
                 open_page=lambda: page.open(),
                 tell=notices.tell,
                 keep_secret=notices.keep,

@@ -192,6 +192,7 @@ async def show(context: Context, asked: wire.Target) -> wire.Box:
     if known is not None:
         views.of_project(found, known, context.projects.status(known.project))
         found.agents = context.agents.said(known.project.name) or None
+        found.spot = context.reclaims.said(known.project) or None
     return found
 
 

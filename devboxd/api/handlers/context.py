@@ -20,6 +20,7 @@ from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.control.lifecycle.jobs import Jobs
 from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.projects import Projects
+from devboxd.control.lifecycle.reclaims import Reclaims
 from devboxd.control.lifecycle.user import Asked, Finding
 from devboxd.errors import DevboxError
 from devboxd.host.config import Loaded
@@ -85,6 +86,7 @@ class Context(msgspec.Struct):
     idle: IdleVerbs
     jobs: Jobs
     agents: Agents
+    reclaims: Reclaims
     open_page: Callable[[], Awaitable[str]]  # a link that works once
     tell: Callable[
         [str, str], Awaitable[Mapping[Way, DevboxError | None]]

@@ -24,7 +24,10 @@ async def show(context: Context, asked: wire.ProjectName) -> wire.Idle:
 @answers(routes.WHY)
 async def why(context: Context, asked: wire.ProjectName) -> wire.Idle:
     """After a look at the box."""
-    return _view(await context.idle.why(asked.project))
+    view = await context.idle.why(asked.project)
+    found = _view(view)
+    found.spot = context.reclaims.said(view.project)
+    return found
 
 
 @answers(routes.CHANGE_IDLE)

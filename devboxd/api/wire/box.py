@@ -46,6 +46,7 @@ class Box(msgspec.Struct, omit_defaults=True):
     next: str | None = None  # what happens next, or what can be done, in a few words
     deletes: str | None = None  # archived: when it is deleted for not being used, at the earliest
     agents: str | None = None  # what its coding agents do, as seen last: claude waits for you since 3 min
+    spot: str | None = None  # of one spot box: whether EC2 takes it back, and what was done
 
 
 class BoxesRequest(Account, omit_defaults=True):

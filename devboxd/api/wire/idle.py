@@ -83,6 +83,7 @@ class Idle(msgspec.Struct, omit_defaults=True):
     the last day, a letter (a, i, u) for each, the last one at ``looked``; ``held``: it is not stopped before;
     ``decisions``: of the last thirty days, oldest first, where they were asked for; ``laptops``: those that were here since
     the box started; ``lid_stops``: when it goes if all of them leave now; None: it does not, for ``lid_why``;
+    ``spot``: of a spot box, where it was asked why: whether EC2 takes it back, and what was done;
     ``deletes``: when an archived project is deleted for not being used, at the earliest; ``delete_why``: what keeps it.
     """
 
@@ -104,6 +105,7 @@ class Idle(msgspec.Struct, omit_defaults=True):
     laptops: list[Laptop] = []
     lid_stops: str | None = None
     lid_why: str = ""
+    spot: str = ""
     deletes: str | None = None
     delete_why: str = ""
     version: int = API_VERSION

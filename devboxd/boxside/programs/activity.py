@@ -6,6 +6,8 @@ where there is none (``loop``), and by the daemon over a session (``look``: rule
 It stops the box only where nobody else did: ten minutes after the time at which the daemon would have, with the verdict of
 the same rules, and only when the machine is the very instance that it was installed for. Where the box follows the lid
 and every laptop has left, it does not wait for them. A look of a laptop's daemon is its sign that it is here.
+
+Between two looks a spot box waits for EC2's notice that it is taken back, and gets ready for that by itself.
 """
 
 import fcntl
@@ -16,7 +18,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from devboxd.boxside.programs.parts.hooks import run_hooks
 from devboxd.boxside.programs.parts.note import load, save
+from devboxd.boxside.programs.parts.reclaimed import LOOK_EVERY, ROOTS, Keeper, is_ours, note_at
 from devboxd.boxside.programs.watch.look import Look
 from devboxd.boxside.programs.watch.machine import is_instance, said, tell, terminals
 from devboxd.model.idle import STOP, WARN, decide, empty, judge, signed, span, warn
@@ -25,8 +29,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 MARGIN = 600.0  # seconds that the daemon has to stop the box itself
-HOOK_LIMIT = 60  # seconds for each of the user's hooks
-HOOKS_MOST = 16
+HOOKS_LIMIT = 960.0  # seconds for all of the user's hooks
+AWAKE = 55.0  # seconds of each minute in which a spot box looks for notices
+ROOTS_FOLDER = "/var/lib/devbox"
 FILE_MOST = 1 << 20  # bytes of our own file that are read
 
 
@@ -77,25 +82,31 @@ def _stop_if_nobody_does(folder: str, known: "dict[str, Any]", now: float) -> No
         return
     if os.getuid() != 0 or not is_instance(rules.get("instance") or ""):
         return
-    for hook in _hooks(rules.get("home") or "/root"):
-        try:
-            subprocess.run([hook], timeout=HOOK_LIMIT, stdin=subprocess.DEVNULL, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            pass  # it has had its time
+    run_hooks(rules.get("home") or "/root", rules.get("user") or "", HOOKS_LIMIT)
     note = {"at": now, "why": decision["why"], "evidence": known["state"]["evidence"]}
     save(os.path.join(folder, "stopped.json"), note)
     subprocess.run(["sync"], check=False)
     subprocess.run(["systemctl", "poweroff"], check=False)
 
 
-def _hooks(home: str) -> "list[str]":
-    found = []
-    for folder in ("/etc/devbox/pre-stop.d", os.path.join(home, ".config/devbox/pre-stop.d")):
-        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        found += [
-            os.path.join(folder, name) for name in names if os.access(os.path.join(folder, name), os.X_OK)
-        ]
-    return found[:HOOKS_MOST]
+def look_for_notices(folder: str, rules: "dict[str, Any]", seconds: float) -> None:
+    """Look for a notice of EC2 for so long, where this is a spot box; see ``parts/reclaimed.py``."""
+    end = time.monotonic() + seconds
+    path = os.path.join(folder, "reclaim.json")
+    if folder == ROOTS_FOLDER and os.getuid() == 0:
+        path = ROOTS
+        before = os.umask(0o022)  # the user's programs read it
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.umask(before)
+    with open(os.path.join(folder, "reclaim.lock"), "w") as lock:
+        if not is_ours(lock.fileno()):
+            return  # one that the daemon has started looks
+        keeper = Keeper(path, rules.get("home") or "/root", rules.get("user") or "")
+        while keeper.is_spot():
+            keeper.look()
+            if time.monotonic() + LOOK_EVERY >= end:
+                return
+            time.sleep(LOOK_EVERY)
 
 
 def main() -> None:
@@ -107,14 +118,19 @@ def main() -> None:
         found = once(folder, json.loads(sys.argv[3]), by_daemon=True)
         shown = {name: found.get(name) for name in ("state", "decision", "sample", "told", "cost")}
         shown["stopped"] = load(os.path.join(folder, "stopped.json"), FILE_MOST) or None
+        own = note_at(os.path.join(folder, "reclaim.json"))
+        shown["reclaim"] = note_at(ROOTS) or own or None
         shown["timer"] = said(["systemctl", "is-active", "devbox-idle.timer"]) == "active"
         sys.stdout.write(json.dumps(shown) + "\n")
     elif mode == "loop":
         while True:
-            once(folder)
-            time.sleep(60.0)
+            began = time.monotonic()
+            look_for_notices(folder, once(folder).get("rules") or {}, AWAKE)
+            time.sleep(max(0.0, began + 60.0 - time.monotonic()))
     else:
-        once(folder)
+        began = time.monotonic()
+        rules = once(folder).get("rules") or {}
+        look_for_notices(folder, rules, began + AWAKE - time.monotonic())
 
 
 main()

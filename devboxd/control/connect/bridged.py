@@ -242,6 +242,26 @@ class BridgedExecution:
         await self._control.write(bridgehead.record(kind, data))
 
 
+class Told:
+    """What a command says on its standard output over a bridge; closing it ends the command."""
+
+    def __init__(self, stream: BridgeStream) -> None:
+        self._stream = stream
+        self._records = bridgehead.Records()
+
+    async def read(self) -> bytes:
+        """Some of it; none at its end. Raises as ``BridgeStream.read``."""
+        while data := await self._stream.read():
+            parts = self._records.feed(data)
+            if said := b"".join(part for kind, part, _ in parts if kind == bridgehead.STDOUT):
+                return said
+        return b""
+
+    def close(self) -> None:
+        """End the command, if it runs."""
+        self._stream.close()
+
+
 async def _caught(work: Coroutine[None, None, None]) -> DevboxError | None:
     """Keep a failure out of the task group: the other task decides with it what it means."""
     try:

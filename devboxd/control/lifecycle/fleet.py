@@ -22,7 +22,7 @@ from devboxd.control.lifecycle.reconcile import LONGEST, Reconciler, Told
 from devboxd.control.lifecycle.turns import Turn
 from devboxd.errors import Conflict, DevboxError, LoginNeeded
 from devboxd.model.box import Account
-from devboxd.model.change import CALM
+from devboxd.model.change import BRISK, CALM
 from devboxd.model.ledger import Item, Ledger
 from devboxd.model.pipeline import next_step
 from devboxd.model.project import Phase, Project
@@ -142,7 +142,7 @@ def _ended(error: BaseException) -> BaseException:
 class Fleet:
     """The loops. ``me`` is this machine and this start of it; ``op`` gives ids that are never given twice.
 
-    ``is_used`` says whether somebody is connected to a project's box; ``pace`` makes all waits shorter (below 1),
+    ``is_used`` says whether somebody is connected to a project's box, ``is_leaving`` whether EC2 takes it back; ``pace`` makes all waits shorter (below 1),
     for a simulated EC2 that is faster than the real one. ``lookout`` may be shared with other fleets; ``audience``
     hears what the loops tell; ``minds`` says which projects are looked after at all.
     """
@@ -157,6 +157,7 @@ class Fleet:
         me: str,
         op: Callable[[], str],
         is_used: Callable[[Project], bool] = lambda project: False,
+        is_leaving: Callable[[Project], bool] = lambda project: False,
         pace: float = 1.0,
         lookout: Lookout | None = None,
         audience: Told | None = None,
@@ -171,7 +172,7 @@ class Fleet:
         self._decide = decide
         self._boxes = boxes
         self._me, self._op = me, op
-        self._is_used = is_used
+        self._is_used, self._is_leaving = is_used, is_leaving
         self._pace = pace
         # Daemons of several machines do not look at the same moments.
         self._began = shared.time.monotonic() - CALM * shared.time.dice()
@@ -278,9 +279,11 @@ class Fleet:
             return min(LONGEST, 2.0 * 2.0 ** min(failures, 8)), failures + 1
 
     def _paced(self, one: Reconciler, delay: float) -> float:
-        """Soon where somebody is connected; all that is calm at the same moments, so that one look does for all."""
+        """Soon where the box ends or somebody is connected; all that is calm at the same moments, so that one look does for all."""
         project = one.known.project if one.known is not None else None
-        if delay > WITH_SESSIONS and project is not None and self._is_used(project):
+        if delay > BRISK and project is not None and self._is_leaving(project):
+            delay = BRISK
+        elif delay > WITH_SESSIONS and project is not None and self._is_used(project):
             delay = WITH_SESSIONS
         if delay >= CALM:
             since = self._shared.time.monotonic() - self._began

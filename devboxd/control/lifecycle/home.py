@@ -26,6 +26,7 @@ from devboxd.control.lifecycle.jobs import Jobs
 from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.projects import Projects
+from devboxd.control.lifecycle.reclaims import Follow, Reclaims
 from devboxd.model.agent import Tell
 from devboxd.model.box import Account
 from devboxd.model.idle import IDLE
@@ -47,7 +48,8 @@ class Lifecycle:
     ``stores`` one is ``used``; the other one is there to move projects from and to. Nothing is asked of AWS while
     there is no project, unless the store is there. ``usual``: the idle policy of projects that have none of their
     own; ``agent`` says whether the agent of a box is connected; ``notify`` tells the person at this machine, and ``reached`` says whether somebody heard it, too; ``agents`` opens
-    a stream of what coding agents of a box say, ``tell`` says which of their changes are told.
+    a stream of what coding agents of a box say, ``tell`` says which of their changes are told; ``reclaim`` opens one of what a
+    spot box says of being taken back.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Lifecycle:
         reached: Reached | None = None,
         schedules: Deadman | None = None,
         agents: Changes | None = None,
+        reclaim: Follow | None = None,
         tell: Callable[[], Tell] = lambda: Tell.ALL,
     ) -> None:
         self._shared = shared
@@ -79,7 +82,17 @@ class Lifecycle:
         start = (
             f"{me}/{secrets.token_hex(4)}"  # a daemon that starts anew must not take over its own old turn
         )
-        self._fleet = Fleet(shared, book, computes, boxes, me=start, op=new_id, is_used=is_used)
+        self._fleet = Fleet(
+            shared,
+            book,
+            computes,
+            boxes,
+            me=start,
+            op=new_id,
+            is_used=is_used,
+            is_leaving=lambda project: self.reclaims.is_leaving(project),
+        )
+        self.reclaims = Reclaims(shared, self._fleet, notify=notify or _nobody, follow=reclaim)
         self.money = Money(shared, book, prices, bills)
         self.budgets = Keeper(self.money, notify or _nobody, self._is_busy)
         self.projects = Projects(
@@ -130,6 +143,7 @@ class Lifecycle:
         elif first:
             self.jobs.look_back(project)
         self.agents.looked(project, answer)
+        self.reclaims.looked(project, answer)
 
     def _is_busy(self, project: Project) -> bool:
         """Whether something works on a box, or nobody knows."""

@@ -19,6 +19,7 @@ NOTES_MOST = 64
 AGENTS_MOST = 16  # of which the answer tells all that they say
 COMMAND_LIMIT = 5.0  # seconds that the command of a lease may take
 CONTAINERS = ("docker", "containerd", "libpod", "kubepods", "lxc")
+OURS = (["devbox-jobs"], ["devbox-reclaim"])  # last words of programs of the daemon
 SESSIONS = ("user.slice", "amazon-ssm-agent", "session-", "user@", "/run-")  # the last: what systemd-run runs
 CARRIES = ("sudo", "su")  # what is between a shell and what it runs
 CLOCKS = ("cron", "crond", "atd")
@@ -82,7 +83,7 @@ class Look:
 
     def _is_user(self, one: Process) -> bool:
         """Whether it is there because a person wanted it: nothing of the system, and not ourselves."""
-        if one.pid in self.own or (one.name.startswith("python") and _argv(one)[-1:] == ["devbox-jobs"]):
+        if one.pid in self.own or (one.name.startswith("python") and _argv(one)[-1:] in OURS):
             return False
         one.cgroup = read(f"/proc/{one.pid}/cgroup", 4096)
         if one.pid in self.notes or 1000 <= one.user < 65534 or _container(one.cgroup):
