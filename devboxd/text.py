@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # mypy takes it for typing.TYPE_CHECKING; importing typing costs 8 ms
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import Final
 
 LINE_MAX: Final = 300  # characters of a foreign text in one of our sentences
@@ -15,6 +16,7 @@ LOOKED_AT: Final = (
 )
 MARKS_MAX: Final = 4  # accents on one letter: more are no script but a tower over the lines above
 REPLACEMENT: Final = "\ufffd"
+SPAN_UNITS: Final = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}  # seconds
 
 # Shown as nothing, though Unicode calls them letters, marks or symbols: with them two names that differ
 # look the same. DerivedCoreProperties.txt, Default_Ignorable_Code_Point, as far as ``str.isprintable``
@@ -82,3 +84,25 @@ def parse_rfc3339(text: str) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.timestamp()
+
+
+def parse_span(
+    text: str, *, units: Container[str] = SPAN_UNITS, parts: int = 4, digits: int = 9, exact: bool = False
+) -> float | None:
+    """Read a time span such as ``30m``, ``1h30m`` or ``2d``, as seconds; None: it is none.
+
+    Args:
+        units: of ``SPAN_UNITS``, those that may be used.
+        parts: how many numbers with a unit there may be.
+        digits: how many each number may have, 9 at most.
+        exact: spaces and capitals are not taken.
+    """
+    import re
+
+    plain = text if exact else text.strip().lower().replace(" ", "")
+    found = re.findall(r"(\d{1,9})(s|min|m|h|d)", plain)
+    if not 1 <= len(found) <= parts or plain != "".join(count + unit for count, unit in found):
+        return None
+    if any(len(count) > digits or unit not in units for count, unit in found):
+        return None
+    return sum(int(count) * SPAN_UNITS[unit] for count, unit in found)

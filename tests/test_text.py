@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import unicodedata
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devboxd.text import LINE_MAX, MARKS_MAX, one_line, parse_rfc3339, printable, rfc3339
+from devboxd.text import LINE_MAX, MARKS_MAX, one_line, parse_rfc3339, parse_span, printable, rfc3339
 
 # Each is a way to make a line on a terminal say something that it does not.
 HOSTILE = {
@@ -138,3 +139,27 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 @given(st.integers(0, 253402300799_999))
 def test_a_written_time_is_read_again(millis: int) -> None:
     assert abs(parse_rfc3339(rfc3339(millis / 1000)) - millis / 1000) < 0.0011
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30m", 1800), ("30min", 1800), ("1h30m", 5400), (" 1 H 30 min", 5400), ("2d", 172800), ("0s", 0)],
+)
+def test_time_spans_are_read(text: str, seconds: float) -> None:
+    assert parse_span(text) == seconds
+
+
+@given(text=st.text("0123456789smindhM x-.\n\u0663", max_size=24))
+def test_a_time_span_is_what_its_bounds_let_it_be(text: str) -> None:
+    """Each option has its own: what one refuses it refuses, whatever the others take."""
+    plain = text.strip().lower().replace(" ", "")
+    usual = re.fullmatch(r"(?:\d{1,9}(?:s|min|m|h|d)){1,4}", plain)
+    assert (parse_span(text) is not None) is (usual is not None)
+    narrow = re.fullmatch(r"\d{1,4}[mhd]", text)
+    found = parse_span(text, units=("m", "h", "d"), parts=1, digits=4, exact=True)
+    assert (found is not None) is (narrow is not None)
+
+
+@pytest.mark.parametrize("text", ["1" * 200_000, "1" * 5000 + "m", "1m" * 100_000])
+def test_a_long_text_is_no_time_span(text: str) -> None:
+    assert parse_span(text) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final
 
 import typer
@@ -12,9 +11,9 @@ from devboxctl.commands.project import Name
 from devboxctl.fast.reply import UsageError, shell_word
 from devboxctl.options import settings
 from devboxd.api import routes, wire
+from devboxd.text import parse_span
 
 LOOK = 60.0  # seconds for a look at the box
-UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 SHOWN = 20  # decisions of a person's table
 
 Span = Annotated[str | None, typer.Option("--for", metavar="SPAN", help="For so long: 45m, 2h, 1d.")]
@@ -254,10 +253,10 @@ def schedule(
 
 def _seconds(text: str) -> float:
     """Read ``1h30m``; the daemon says what is too long."""
-    plain = text.strip().lower().replace(" ", "")
-    if re.fullmatch(r"(?:\d{1,9}(?:s|min|m|h|d)){1,4}", plain) is None:
+    seconds = parse_span(text)
+    if seconds is None:
         raise UsageError(f"{text!r} is no time span", "write it as 45m, 1h30m or 2d")
-    return sum(int(count) * UNITS[unit] for count, unit in re.findall(r"(\d+)(s|min|m|h|d)", plain))
+    return seconds
 
 
 def _seconds_or_none(text: str | None) -> float | None:

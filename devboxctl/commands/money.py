@@ -11,10 +11,10 @@ from devboxctl import ask, grammar, options, show
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
 from devboxd.api import client, routes, wire
+from devboxd.text import parse_span
 
 LOOK = 60.0  # seconds for what may have to ask AWS
 _HOURS = re.compile(r"(?P<a>\d{1,4}(?:\.\d{1,2})?)(?:x(?P<b>\d{1,3}(?:\.\d{1,2})?))?h?\Z")
-_SPAN = re.compile(r"(?P<count>\d{1,4})(?P<unit>[mhd])\Z")
 _TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+\Z")
 
 
@@ -357,10 +357,10 @@ def remove_budget(project: Whose = None, month: Month = None) -> None:
 
 
 def _seconds(text: str) -> float:
-    match = _SPAN.match(text)
-    if match is None:
+    seconds = parse_span(text, units=("m", "h", "d"), parts=1, digits=4, exact=True)
+    if seconds is None:
         raise UsageError(f"{text!r} is no time span", "write it as 30m, 2h or 1d")
-    return int(match["count"]) * {"m": 60.0, "h": 3600.0, "d": 86400.0}[match["unit"]]
+    return seconds
 
 
 def _print_budgets(found: wire.BudgetList, *, wide: bool = False) -> None:

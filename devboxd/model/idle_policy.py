@@ -13,6 +13,7 @@ import msgspec
 
 from devboxd.errors import BadRequest
 from devboxd.model.idle import SPANS_MOST
+from devboxd.text import parse_span
 
 AHEAD: Final = (
     35  # days that the rules of a box reach: so long a box without any daemon knows its never-windows
@@ -22,9 +23,6 @@ LONGEST: Final = 366 * 86400.0
 LEAST_AFTER: Final = 300.0  # seconds: less than a few looks is no evidence
 LEAST_DELETE: Final = 30 * 86400.0  # seconds: less is a holiday
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_UNITS: Final = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"(?:\d{1,9}(?:s|min|m|h|d)){1,4}\Z")
-_PART: Final = re.compile(r"(\d+)(s|min|m|h|d)")
 _WINDOW: Final = re.compile(
     r"(?:(?P<days>[a-z,-]{3,40}) )?(?P<start>\d{2}:\d{2})-(?P<end>\d{2}:\d{2})(?: (?P<zone>[A-Za-z0-9_+/-]{1,64}))?\Z"
 )
@@ -97,9 +95,8 @@ def duration(text: str) -> float:
     Raises:
         BadRequest: it is no time span.
     """
-    plain = text.strip().lower().replace(" ", "")
-    seconds = sum(int(count) * _UNITS[unit] for count, unit in _PART.findall(plain))
-    if _DURATION.match(plain) is None or not 0 < seconds <= LONGEST:
+    seconds = parse_span(text)
+    if seconds is None or not 0 < seconds <= LONGEST:
         raise BadRequest(f"{text!r} is no time span", hint="write it as 45m, 1h30m or 2d")
     return seconds
 

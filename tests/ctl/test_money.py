@@ -167,3 +167,10 @@ def test_the_price_is_said_before_the_launch(daemon: FakeDaemon, capsys: Capture
     err = capsys.readouterr().err
     assert "t4g.medium in eu-central-1: 0.0434 USD an hour while it runs" in err
     assert "built in, of 2025-11-03" in err
+
+
+@pytest.mark.parametrize("span", ["", "30", "30min", "90s", "1h30m", " 30m", "30M", "10000m", "1.5h", "-5m"])
+def test_a_grace_that_is_no_plain_time_span_is_refused(span: str, capsys: Capture) -> None:
+    """Nothing is asked of the daemon."""
+    assert run(["budget", "set", "--limit=5", f"--grace={span}"]) == 2
+    assert f"{span!r} is no time span" in capsys.readouterr().err
