@@ -315,6 +315,8 @@ class Seen:
     user: int = 1000
     cgroup: str = SCOPE
     age: float = 300.0
+    listens: bool = False
+    stdin: str = "/dev/pts/3"
 
 
 def kinds(monkeypatch: pytest.MonkeyPatch, line: Sequence[Seen]) -> dict[str, str]:
@@ -335,6 +337,9 @@ def kinds(monkeypatch: pytest.MonkeyPatch, line: Sequence[Seen]) -> dict[str, st
         if parent in found:
             found[parent].children.append(found[pid])
     files["/proc/uptime"] = f"{UP} 1.0"
+    listen = {pid for pid, one in enumerate(line, 100) if one.listens}
+    monkeypatch.setattr(look.Look, "_listens", lambda self, tree: any(one.pid in listen for one in tree))
+    monkeypatch.setattr(os, "readlink", lambda path: line[int(path.split("/")[2]) - 100].stdin)
     monkeypatch.setattr(look, "processes", lambda: found)
     monkeypatch.setattr(look, "read", lambda path, most=0: files.get(path, ""))
     return {tool["name"]: tool["kind"] for tool in look.Look({}, RULES, CLOCK.wall()).sample()["tools"]}
@@ -429,6 +434,84 @@ def test_what_is_not_known_by_name_counts_by_what_has_started_it(
     assert kinds(monkeypatch, line) == expected
 
 
+GIT = Seen("git log", pts=3)
+VITE = Seen("node /w/node_modules/.bin/vite", "node", pts=3, listens=True)
+APP = Seen("./app", pts=3, listens=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        # In a pager, an editor or a shell it waits for a person.
+        ([GIT, Seen("less", pts=3)], "job"),
+        ([GIT, Seen("pager", pts=3)], "job"),
+        ([GIT, Seen("delta", pts=3), Seen("less", pts=3)], "job"),
+        ([Seen("git commit", pts=3), Seen("vim .git/COMMIT_EDITMSG", pts=3)], "job"),
+        ([Seen("git commit", pts=3), Seen("/bin/sh -c editor", "sh", pts=3), Seen("editor x", pts=3)], "job"),
+        ([Seen("python3 /usr/bin/poetry shell", "poetry", pts=3), Seen("bash -i", pts=4, leader=True)], "job"),
+        ([Seen("python3 /usr/bin/poetry shell", "poetry", pts=3), Seen("bash", pts=4), Seen("./x", pts=4)], "finite"),
+        ([Seen("make", pts=3), Seen("sh", pts=3, stdin="pipe:[1]")], "finite"),
+        ([GIT, Seen("less", pts=3), Seen("./filter", pts=3)], "finite"),
+        ([GIT], "finite"),
+        ([Seen("git log"), Seen("less")], "finite"),
+        # What only runs a server is one.
+        ([Seen("uv run app", pts=3), APP], "server"),
+        ([Seen("poetry run app", pts=3), APP], "server"),
+        ([Seen("go run .", pts=3), APP], "server"),
+        ([Seen("cargo run", pts=3), APP], "server"),
+        ([Seen("make run", pts=3), APP], "server"),
+        ([Seen("yarn vite", pts=3), VITE], "server"),
+        ([Seen("pnpm vite", pts=3), Seen("sh -c vite", "sh", pts=3), VITE], "server"),
+        ([Seen("pnpm vite", pts=3), VITE, Seen("esbuild --service=0.21.5", pts=3)], "server"),
+        ([Seen("ruby /usr/bin/bundle exec puma", "bundle", pts=3), Seen("puma 6.4.2", pts=3, listens=True)], "server"),
+        ([Seen("mix phx.server", pts=3)], "server"),
+        ([Seen("mvn spring-boot:run", pts=3)], "server"),
+        ([Seen("dotnet run", pts=3), APP], "server"),
+        ([Seen("uv run make run", pts=3), Seen("make run", pts=3), APP], "server"),
+        # A test run that listens stays one, and so does a build, and what trains.
+        ([Seen("uv run pytest", pts=3), Seen("python -m pytest", "python", pts=3, listens=True)], "finite"),
+        ([Seen("uv run x.py", pts=3), Seen("python -m pytest", "python", pts=3, listens=True)], "finite"),
+        ([Seen("npm run e2e", pts=3), VITE], "finite"),
+        ([Seen("npm run all", pts=3), Seen("node --test", pts=3, listens=True)], "finite"),
+        ([Seen("cargo test", pts=3), APP], "finite"),
+        ([Seen("go test ./...", pts=3), APP], "finite"),
+        ([Seen("make", pts=3), APP], "finite"),
+        ([Seen("mvn verify", pts=3), APP], "finite"),
+        ([Seen("uv run train.py", pts=3), APP], "finite"),
+        ([Seen("npm run all", pts=3), Seen("tsc -p .", pts=3), APP], "finite"),
+        ([Seen("torchrun a.py", pts=3), APP], "finite"),
+        ([Seen("uv run app", pts=3), Seen("./app", pts=3)], "finite"),
+    ],
+)  # fmt: skip
+def test_what_ends_by_itself_counts_by_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, line: list[Seen], kind: str
+) -> None:
+    found = kinds(monkeypatch, [*PERSON, *line])
+    outer = {"python3": "poetry", "ruby": "bundle"}.get(line[0].argv.split()[0], line[0].argv.split()[0])
+    assert found[outer] == kind
+
+
+def test_what_runs_below_a_runner_is_looked_at_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels of a notebook, and an agent, which says how it is."""
+    jupyter = Seen("python /w/.venv/bin/jupyter-lab", "jupyter-lab", pts=3, listens=True)
+    kernel = Seen("python -m ipykernel_launcher -f x.json", "python")
+    found = kinds(monkeypatch, [*PERSON, Seen("uv run jupyter lab", pts=3), jupyter, kernel])
+    assert found == {"uv": "server", "ipykernel_launcher": "kernel"}
+    agent = Seen("node /usr/bin/codex", "node", pts=3)
+    found = kinds(monkeypatch, [*PERSON, Seen("npm exec @openai/codex", pts=3), agent])
+    assert found == {"npm": "job", "codex": "agent"}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_log_that_was_left_in_its_pager_is_no_work(box: Box) -> None:
+    box.type(
+        f"cd {box.folder}; git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x"
+    )
+    box.type("GIT_PAGER='less -+F' git log")
+    until(lambda: any(one.name == "less" and one.pts == box.pane() for one in processes().values()))
+    assert {name: tool["kind"] for name, tool in box.tools(0.5).items()} == {"git": "job"}
+
+
 def test_silent_programs_without_a_terminal_take_the_place_of_no_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -436,7 +519,7 @@ def test_silent_programs_without_a_terminal_take_the_place_of_no_work(
     many = [Seen(f"./daemon-{number}", pts=9) for number in range(2 * look.NOTES_MOST)]
     line = [Seen("sshd: u@notty", "sshd"), *many, Seen("pytest")]
     monkeypatch.setattr(look.Look, "_unknown", lambda self, one: "background")
-    monkeypatch.setattr(look, "below", lambda one, apart: [one])
+    monkeypatch.setattr(look, "below", lambda one, apart=None: [one])
     found = kinds(monkeypatch, line)
     assert len(found) == look.NOTES_MOST
     assert found["pytest"] == "finite"
@@ -768,6 +851,7 @@ def test_the_watchdog_follows_the_lid_without_a_margin(tmp_path: Path, is_here: 
         ("/usr/bin/python3 /home/u/.local/bin/pytest", "finite"),
         ("cargo build --release", "finite"),
         ("npm run dev", "server"),
+        ("yarn test server", "finite"),
         ("node /w/node_modules/.bin/jest --watchAll", "server"),
         ("node /w/node_modules/.bin/jest", "finite"),
         ("tsc -w", "server"),
@@ -815,6 +899,11 @@ def test_the_watchdog_follows_the_lid_without_a_margin(tmp_path: Path, is_here: 
 )
 def test_programs_are_known_by_name(line: str, kind: str | None) -> None:
     assert kind_of(line.split(), "x") == kind
+
+
+def test_npm_writes_its_title_over_its_arguments() -> None:
+    assert kind_of(["npm run dev"], "npm run dev") == "server"
+    assert kind_of(["npm test"], "npm test") == "finite"
 
 
 def test_a_line_of_proc_is_read_whatever_the_program_is_called() -> None:

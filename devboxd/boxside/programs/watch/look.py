@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in
 from devboxd.boxside.programs.parts.agent_told import told_of
 from devboxd.boxside.programs.watch.machine import TICK, Process, below, processes, read, said, terminals
-from devboxd.boxside.programs.watch.names import EDITORS, IDES, NEVER, SHELLS, UPDATES, kind_of
+from devboxd.boxside.programs.watch.names import (
+    EDITORS,
+    IDES,
+    NEVER,
+    PAGERS,
+    SHELLS,
+    UPDATES,
+    is_runner,
+    kind_of,
+    tests,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,8 +185,10 @@ class Look:
             if self._is_never(one) and one.pid not in self.notes:
                 continue
             kind = self._kind(one)
-            if kind is None or (one.pid in taken and kind != "agent"):
+            if kind is None or (one.pid in taken and kind not in ("agent", "kernel", "transfer")):
                 continue
+            if kind == "finite":
+                kind = self._finite(one, list(below(one)))
             # What a script has started is looked at by itself where it is known: a build of its own is a build.
             tree = list(below(one, self._is_known if kind in ("job", "exec", "background") else None))
             if kind in ("job", "exec", "background") and self._listens(tree):
@@ -221,6 +233,21 @@ class Look:
             return None if is_apart else "background"
         settled = above.name in CLOCKS and self.up - one.started / TICK >= SETTLED
         return "background" if settled or above.name in ("sshd", "sshd-session") else None
+
+    def _finite(self, one: Process, tree: "list[Process]") -> str:
+        """What a program that ends by itself is for now, by what runs below it.
+
+        ``job``: it waits for a person in a pager, an editor or a shell, or for an agent; ``server``: it only runs one.
+        """
+        if one.pts is not None and all(_waits(each) for each in tree if not each.children):
+            return "job"
+        rest = [each for each in tree if each is not one]
+        found = [kind_of(each.argv, each.name) for each in rest if not is_runner(each.argv, each.name)]
+        if not is_runner(one.argv, one.name) or "finite" in found or any(tests(each.argv) for each in rest):
+            return "finite"
+        if self._listens(tree):
+            return "server"
+        return "job" if "agent" in found or any(each.pid in self.notes for each in rest) else "finite"
 
     def _is_known(self, one: Process) -> bool:
         return one.pid in self.notes or kind_of(one.argv, one.name) is not None
@@ -434,6 +461,16 @@ def _is_shell(one: Process) -> bool:
         return False
     words = one.argv or _argv(one)
     return all(word.startswith("-") and not word.startswith("-c") for word in words[1:])
+
+
+def _waits(one: Process) -> bool:
+    """Whether a program of a terminal waits for what a person types."""
+    if one.pts is None or not _is_shell(one):
+        return one.name in PAGERS or one.name in EDITORS
+    try:
+        return os.readlink(f"/proc/{one.pid}/fd/0").startswith("/dev/pts/")
+    except OSError:
+        return False
 
 
 def _is_editor(one: Process) -> bool:

@@ -4,13 +4,16 @@ import os
 import re
 
 SHELLS = ("bash", "zsh", "fish", "sh", "dash", "ksh", "tcsh", "csh", "nu", "elvish", "xonsh")
-EDITORS = ("vim", "nvim", "vi", "nano", "emacs", "hx", "micro", "kak", "joe")
+EDITORS = (
+    "vim", "nvim", "vi", "nano", "emacs", "hx", "micro", "kak", "joe", "editor", "sensible-editor", "view", "vimdiff", "emacsclient", "pico", "ed",
+)  # fmt: skip
+PAGERS = ("less", "more", "pager", "most", "bat", "batcat", "moar", "ov")
 IDES = (".vscode-server", ".cursor-server", "code-server", ".cache/JetBrains")  # in their command lines
 # Never work by themselves: they show, carry or wait.
 NEVER = (
-    "sshd", "sshd-session", "ssh", "ssh-agent", "gpg-agent", "amazon-ssm-agen", "ssm-agent-worke", "ssm-session-wor", "ssm-document-wo",
+    *PAGERS, "sshd", "sshd-session", "ssh", "ssh-agent", "gpg-agent", "amazon-ssm-agen", "ssm-agent-worke", "ssm-session-wor", "ssm-document-wo",
     "tmux: server", "tmux: client", "tmux", "zellij", "screen", "SCREEN", "mosh-server", "login", "su", "sudo", "systemd", "(sd-pam)",
-    "dbus-daemon", "dbus-broker", "less", "more", "man", "tail", "top", "htop", "btop", "atop", "watch", "nvidia-smi", "nvtop", "journalctl",
+    "dbus-daemon", "dbus-broker", "man", "tail", "top", "htop", "btop", "atop", "watch", "nvidia-smi", "nvtop", "journalctl",
     "gitstatusd", "script", "expect", "cat", "ncdu", "containerd-shim", "runc", "tini", "pause", "devboxd", "podman", "conmon",
 )  # fmt: skip
 # Whose doings, and those of all below them, are the system's own.
@@ -70,8 +73,11 @@ WATCHES = (
     "--watch", "--watchAll", "--watch-all", "--reload", "--serve", "--follow", "fsmonitor--daemon", "credential-cache--daemon",
 )  # fmt: skip
 WATCHERS = ("tsc", "webpack", "rollup", "mocha", "vitest")
-SERVES = ("watch", "dev", "serve", "server", "start", "runserver", "storybook")
+SERVES = (
+    "watch", "dev", "serve", "server", "start", "runserver", "storybook", "bootRun", "quarkusDev", "spring-boot:run", "quarkus:dev", "phx.server",
+)  # fmt: skip
 SERVERS = (*RUNNERS, *BUILDERS, *WATCHERS, "ruff", "pulumi", "cdk")
+RUNS = re.compile("run|serve|dev|start")
 TESTS = re.compile("(?<!la)test|bench|check|verify|train|e2e|(^|[^a-z])(spec|build|lint|ci)")
 INTERPRETERS = (
     "python",
@@ -97,8 +103,8 @@ TAKES = (
 
 def kind_of(argv: "list[str]", name: str) -> "str | None":
     """``agent``, ``finite``, ``transfer``, ``kernel``, ``debugger``, ``server``; None: not known by name."""
-    words = _named(argv) or [name]
-    for word in words:
+    argv = _split(argv)
+    for word in _named(argv) or [name]:
         if word in DEBUGGERS:
             return "debugger"
         if word in KERNELS:
@@ -120,9 +126,23 @@ def _watches(program: str, rest: "list[str]") -> bool:
     return program in SERVERS and not tests(rest) and any(word in SERVES for word in rest)
 
 
+def is_runner(argv: "list[str]", name: str) -> bool:
+    """Whether all that it does now is to run something else: a server, for all that it says."""
+    argv = _split(argv)
+    program = next((word for word in _named(argv) or [name] if word in FINITE), "")
+    if tests(argv[1:]):
+        return False
+    return program in RUNNERS or (program in BUILDERS and any(RUNS.search(word.lower()) for word in argv[1:]))
+
+
 def tests(words: "list[str]") -> bool:
     """Whether these words speak of something that tests, builds or trains."""
     return any(TESTS.search(os.path.basename(word).lower()) for word in words)
+
+
+def _split(argv: "list[str]") -> "list[str]":
+    """npm writes its title over its arguments: one word with blanks."""
+    return argv[0].split(" ") if len(argv) == 1 else argv
 
 
 def _named(argv: "list[str]") -> "list[str]":
