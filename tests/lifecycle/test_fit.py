@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,29 @@ async def test_a_box_that_was_never_saved_keeps_its_architecture(one: Bench, typ
     with pytest.raises(BadRequest, match=says):
         await one.projects.plan("api", wish)
     assert (await one.projects.get("api")).project == row
+
+
+@with_daemon
+async def test_an_adopted_box_keeps_its_architecture_before_its_first_save(one: Bench) -> None:
+    """No image of ours is under it, and none is put there."""
+    donor = await one.launched("donor")
+    answer = await one.account.call(
+        "ec2",
+        "run_instances",
+        ImageId=one.model.tables.instances[donor.instance or ""].image,
+        InstanceType="t4g.small",
+        MinCount=1,
+        MaxCount=1,
+    )
+    (made,) = answer["Instances"]
+    await asyncio.sleep(60)
+    await one.projects.adopt(made["InstanceId"], "old")
+    row = (await one.until("old", lambda row: not row.adopted)).project
+    with pytest.raises(BadRequest, match="arm64"):
+        await one.projects.resize("old", types=("m7i.large",))
+    assert (await one.projects.get("old")).project == row
+    now = await one.projects.launch("old", LaunchWish(types=("t4g.large",), profile="box"))
+    assert (now.spec.image, now.spec.base) == (row.spec.image, row.spec.base)
 
 
 @pytest.mark.parametrize(

@@ -70,11 +70,14 @@ async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spe
 
 def renewed(known: Ledger | None) -> str | None:
     """The base image whose newest one a launch is from; None: it is from what is there already."""
-    if known is None or not (known.project.head or known.project.spec.image):
+    if known is None:
         return offer.DEFAULT_BASE
     project = known.project
-    is_new = project.phase is Phase.ABSENT and not project.head and not project.bound
-    return project.spec.base if is_new and offer.is_named(project.spec.base) else None
+    if project.head or project.bound or project.phase is not Phase.ABSENT:
+        return None
+    if not project.spec.image:
+        return offer.DEFAULT_BASE
+    return project.spec.base if offer.is_named(project.spec.base) else None
 
 
 def _check_fit(known: Ledger, machines: tuple[MachineType, ...]) -> None:
