@@ -144,6 +144,64 @@ def test_a_terminal_that_a_program_drives_is_nobodys(box: Box) -> None:
         os.close(master)
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "is_human"),
+    [
+        ("java", "/home/u/.cache/JetBrains/RemoteDev/dist/x/jbr/bin/java -cp a com.intellij.idea.Main", True),
+        ("java", "java -jar app.jar", False),
+        ("jupyter-lab", "python /usr/bin/jupyter-lab", True),
+        ("python3", "python3 -m jupyterlab --no-browser", True),
+        ("python3", "python3 -m ipykernel_launcher -f /home/u/.local/share/jupyter-lab/kernel-1.json", False),
+        ("rsession", "/usr/lib/rstudio-server/bin/rsession", True),
+        ("ttyd", "ttyd bash", True),
+        ("node", "node /usr/lib/node_modules/wetty/build/main.js", True),
+        ("node", "node /usr/bin/gemini", False),
+        ("etterminal", "etterminal", True),
+        ("gnome-terminal-", "/usr/libexec/gnome-terminal-server", True),
+        ("expect", "expect -f drive.exp", False),
+        ("pexpect", "python3 drive.py", False),
+    ],
+)
+def test_who_holds_a_persons_terminal(
+    monkeypatch: pytest.MonkeyPatch, name: str, line: str, is_human: bool
+) -> None:
+    holder = Process(700, f"700 ({name}) S 1 700 700 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 9 1")
+    shell = Process(701, "701 (bash) S 700 701 701 34817 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 9 1")
+    monkeypatch.setattr(machine, "read", lambda path, most=0: line.replace(" ", "\0"))
+    assert bool(terminals({700: holder, 701: shell})) is is_human
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="terminals of its own need root")
+def test_a_terminal_of_a_container_is_looked_up_where_it_is(tmp_path: Path) -> None:
+    """Its numbers begin anew: those of the machine are others' terminals. Nothing is written to it."""
+    holder = tmp_path / "ptyHost.py"
+    holder.write_text(
+        "import os, pty, time\nchild, master = pty.fork()\n"
+        "if child == 0: os.execvp('sleep', ['sleep', '100'])\nprint(child, flush=True)\ntime.sleep(100)\n"
+    )
+    mount = (
+        "mount -t devpts -o newinstance,ptmxmode=0666 none /dev/pts && mount --bind /dev/pts/ptmx /dev/ptmx"
+    )
+    line = ["unshare", "-m", "sh", "-c", f"{mount} || exit; exec {sys.executable} {holder}"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as outer:
+        assert outer.stdout is not None
+        said = outer.stdout.readline()
+        if not said:
+            pytest.skip("no mounts here")
+        child = int(said)
+        try:
+            until(lambda: processes()[child].name == "sleep")
+            one = processes()[child]
+            long_ago = CLOCK.wall() - 5e8
+            os.utime(f"/proc/{child}/root/dev/pts/{one.pts}", (long_ago, long_ago))
+            known = {pid: process for pid, process in processes().items() if pid in (child, outer.pid)}
+            assert machine.typed(known) == [pytest.approx(long_ago, abs=1.0)]
+            assert terminals(known) == []
+        finally:
+            outer.kill()
+            os.kill(child, 9)
+
+
 def test_a_warning_is_written_to_the_pane(box: Box) -> None:
     assert tell([box.pane(), 9999], "stops in 10 min\x1b[2J") == 1
     until(lambda: "*** devbox: stops in 10 min[2J" in box.tmux("capture-pane", "-p"))

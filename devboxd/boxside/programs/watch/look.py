@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in
 from devboxd.boxside.programs.parts.agent_told import told_of
-from devboxd.boxside.programs.watch.machine import TICK, Process, below, processes, read, said, terminals
+from devboxd.boxside.programs.watch.machine import (
+    TICK,
+    Process,
+    below,
+    processes,
+    read,
+    said,
+    terminal,
+    typed,
+)
 from devboxd.boxside.programs.watch.names import (
     EDITORS,
     IDES,
@@ -277,11 +286,11 @@ class Look:
         """Whether something was written to its terminal while it was in front, and not by us."""
         if one.pts is None or one.foreground != one.group or not self.span:
             return False
-        try:
-            written = os.stat(f"/dev/pts/{one.pts}").st_mtime
-        except OSError:
+        found = terminal(one)
+        if found is None:
             return False
         told = self.counters["told"]
+        written = found.st_mtime
         return written > self.now - self.span and not (told is not None and abs(written - told) <= GRAIN)
 
     def _listens(self, tree: "list[Process]") -> bool:
@@ -305,12 +314,7 @@ class Look:
     # The rest
 
     def _input(self) -> "float | None":
-        ages = []
-        for number in terminals(self.processes):
-            try:
-                ages.append(self.now - os.stat(f"/dev/pts/{number}").st_atime)
-            except OSError:
-                continue
+        ages = [self.now - at for at in typed(self.processes)]
         return max(0.0, min(ages)) if ages else None
 
     def _gpu(self) -> "float | None":

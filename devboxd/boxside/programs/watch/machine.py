@@ -25,7 +25,16 @@ HUMAN = (
     "mosh-server",
     "login",
     "code-server",
-)
+    *("openvscode-serv", "zed-remote-serv", "jupyter-lab", "jupyter-server", "jupyter-noteboo", "jupyterhub-sing", "rsession", "ttyd", "gotty"),
+    *("etterminal", "dropbear", "tailscaled", "cockpit-bridge", "gnome-terminal-", "konsole", "xterm", "xfce4-terminal", "mate-terminal"),
+    *("lxterminal", "kitty", "alacritty", "foot", "tilix", "ptyxis-agent", "wezterm-gui", "wezterm-mux-ser"),
+)  # fmt: skip
+# The same, in the command lines of interpreters: the terminals of VS Code and its kin, of JetBrains, of notebooks, in a browser; a box
+# of the simulator; our own terminals in a bridge.
+HOLDERS = (
+    "ptyHost", "code-server", ".cache/JetBrains", "jupyter-lab", "jupyterlab", "jupyter-server", "jupyter_server", "wetty",
+    "devboxd.simulator", "bridgehead-",
+)  # fmt: skip
 MUX_CLIENT = ("tmux: client", "zellij", "screen", "tmux")
 
 
@@ -141,24 +150,53 @@ def below(one: Process, apart: "Callable[[Process], bool] | None" = None) -> "It
             yield at
 
 
-def terminals(known: "dict[int, Process]") -> "list[int]":
-    """Pseudo-terminals at which a person types: not those that a program drives, and not the outer one of a multiplexer."""
-    found = set()
+def _at_a_terminal(known: "dict[int, Process]") -> "Iterator[Process]":
+    """The first program of each pseudo-terminal at which a person types: not of those that a program drives, and not of the
+    outer one of a multiplexer.
+    """
     for one in known.values():
         if one.pts is None or one.session != one.pid or not _is_human(known.get(one.parent)):
             continue
         # A terminal answers questions of the multiplexer at each reconnect: that is nobody's input.
         if not any(each.name in MUX_CLIENT for each in below(one)):
+            yield one
+
+
+def terminals(known: "dict[int, Process]") -> "list[int]":
+    """Those of the machine itself. In those of a container, which may be made of anything, nobody but itself should write."""
+    found = set()
+    for one in _at_a_terminal(known):
+        try:
+            if os.stat(f"/proc/{one.pid}/root/dev/pts").st_dev != os.stat("/dev/pts").st_dev:
+                continue
+        except OSError:
+            pass  # who may not look there sees the machine's own
+        if one.pts is not None:
             found.add(one.pts)
     return sorted(found)[:TERMINALS_MOST]
+
+
+def typed(known: "dict[int, Process]") -> "list[float]":
+    """When somebody last typed at each terminal, also of containers."""
+    found = [terminal(one) for one in _at_a_terminal(known)]
+    return [one.st_atime for one in found if one is not None]
+
+
+def terminal(one: Process) -> "os.stat_result | None":
+    """What the system says of the terminal of a program; a container has its own, by numbers of its own."""
+    for root in (f"/proc/{one.pid}/root", ""):
+        try:
+            return os.stat(f"{root}/dev/pts/{one.pts}")
+        except OSError:
+            continue
+    return None
 
 
 def _is_human(holder: "Process | None") -> bool:
     if holder is None or holder.pid == 1 or holder.name in HUMAN or holder.name.startswith("tmux"):
         return True
     words = read(f"/proc/{holder.pid}/cmdline").replace("\0", " ")
-    # The terminals of VS Code and its kin; a box of the simulator; our own terminals in a bridge.
-    return any(word in words for word in ("ptyHost", "code-server", "devboxd.simulator", "bridgehead-"))
+    return "ipykernel" not in words and any(word in words for word in HOLDERS)
 
 
 def tell(numbers: "list[int]", text: str) -> int:

@@ -8,7 +8,10 @@ EDITORS = (
     "vim", "nvim", "vi", "nano", "emacs", "hx", "micro", "kak", "joe", "editor", "sensible-editor", "view", "vimdiff", "emacsclient", "pico", "ed",
 )  # fmt: skip
 PAGERS = ("less", "more", "pager", "most", "bat", "batcat", "moar", "ov")
-IDES = (".vscode-server", ".cursor-server", "code-server", ".cache/JetBrains")  # in their command lines
+IDES = (
+    ".vscode-server", ".cursor-server", "code-server", ".cache/JetBrains", ".windsurf-server", ".vscodium-server", ".openvscode-server",
+    ".kiro-server", ".trae-server", ".positron-server", ".antigravity-server", ".zed_server",
+)  # fmt: skip  # in their command lines
 # Never work by themselves: they show, carry or wait.
 NEVER = (
     *PAGERS, "sshd", "sshd-session", "ssh", "ssh-agent", "gpg-agent", "amazon-ssm-agen", "ssm-agent-worke", "ssm-session-wor", "ssm-document-wo",
