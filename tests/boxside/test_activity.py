@@ -605,6 +605,82 @@ def test_a_quiet_script_that_has_left_its_terminal_is_seen(box: Box) -> None:
         os.killpg(one.group, 9)
 
 
+# Containers and cards --------------------------------------------------------------------------------------
+
+ONE, TWO = "0123456789ab" + "c" * 52, "0123456789ab" + "d" * 52
+LIBPOD = "0::/machine.slice/libpod-{}.scope/container"
+POD = "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod0d_1_2_3_123456789012.slice/cri-containerd-{}.scope"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "key"),
+    [
+        (f"0::/system.slice/docker-{ONE}.scope", ONE),
+        (f"4:memory:/docker/{ONE}\n0::/docker/{ONE}", ONE),
+        (f"0::/docker/{ONE}/system.slice/cron.service", ONE),
+        (f"0::/docker/{ONE}/docker/{TWO}", TWO),
+        (LIBPOD.format(ONE), ONE),
+        (POD.format(ONE), ONE),
+        (f"0::/system.slice/nerdctl-{ONE}.scope", ONE),
+        (f"0::/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{ONE}.scope", ONE),
+        ("0::/lxc.payload.web/system.slice/cron.service", "web"),
+        ("4:memory:/lxc/web", "web"),
+        ("0::/docker/buildkit/xyz9", "xyz9"),
+        ("0::/system.slice/docker.service", ""),
+        ("0::/system.slice/containerd.service", ""),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/docker.service", ""),
+        ("0::/system.slice/cron.service", ""),
+    ],
+)
+def test_a_container_is_told_from_others_and_from_its_engine(cgroup: str, key: str) -> None:
+    assert look._container(cgroup) == key
+
+
+def test_containers_have_the_names_that_docker_gives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read once for each. A name that two have, and what can not be read, is a number."""
+    three, reads = "e" * 64, list[str]()
+    texts = {ONE: '{"Name": "/db"}', TWO: '{"Name": "/db"}', three: "[" * 5000}
+
+    def read(path: str, most: int = 0) -> str:
+        reads.append(path)
+        return texts.get(path.split("/")[-2], "")
+
+    one = look.Look({}, RULES, CLOCK.wall())
+    monkeypatch.setattr(look, "read", read)
+    shares = {ONE: 0.9, TWO: 0.8, three: 0.1, "web": 0.04, **{f"idle{number}": 0.0 for number in range(90)}}
+    found = one._named(shares)
+    assert list(found.items())[:4] == [("db", 0.9), (TWO[:40], 0.8), ("e" * 12, 0.1), ("web", 0.04)]
+    assert len(found) == look.NOTES_MOST
+    assert one.counters["names"] == {ONE: "db", TWO: "db"}
+    one.before = dict(one.counters)
+    reads.clear()
+    assert one._named({ONE: 0.9}) == {"db": 0.9}
+    assert reads == []
+
+
+@pytest.mark.parametrize(
+    ("cards", "moved"), [({"ens5"}, 300), (set(), 6300)], ids=["on the instance", "in a container"]
+)
+def test_only_what_leaves_the_box_is_traffic(
+    monkeypatch: pytest.MonkeyPatch, cards: set[str], moved: int
+) -> None:
+    sizes = {
+        "lo": (9, 9),
+        "ens5": (100, 200),
+        "cni0": (1000, 2000),
+        "lxdbr0": (1000, 2000),
+        "docker0": (9, 9),
+    }
+    lines = [f"  {name}: {got} 1 0 0 0 0 0 0 {sent} 1 0 0 0 0 0 0" for name, (got, sent) in sizes.items()]
+    one = look.Look({}, RULES, CLOCK.wall())
+    one.fresh, one.before = True, {"net": {"all": 0}}
+    monkeypatch.setattr(
+        look, "read", lambda path, most=0: "\n".join(["", "", *lines]) if path == "/proc/net/dev" else ""
+    )
+    monkeypatch.setattr(os.path, "exists", lambda path: path.split("/")[4] in cards)
+    assert one._net() == moved
+
+
 # Leases ----------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
 """One look at the machine: a sample as ``devboxd/model/idle.py`` takes it."""
 
+import json
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -37,7 +39,10 @@ OLDEST = 72 * 3600.0  # seconds that a note of a program may claim
 NOTES_MOST = 64
 AGENTS_MOST = 16  # of which the answer tells all that they say
 COMMAND_LIMIT = 5.0  # seconds that the command of a lease may take
-CONTAINERS = ("docker", "containerd", "libpod", "kubepods", "lxc")
+CONTAINERS = ("docker", "containerd", "libpod", "kubepods", "lxc", "nerdctl")
+NUMBER = re.compile("[0-9a-f]{12,64}")
+LXC = re.compile(r"/lxc(?:\.payload\.|/)([^/]+)")
+DOCKER = "/var/lib/docker/containers"
 OURS = (["devbox-jobs"], ["devbox-reclaim"])  # last words of programs of the daemon
 SESSIONS = ("user.slice", "amazon-ssm-agent", "session-", "user@", "/run-")  # the last: what systemd-run runs
 CARRIES = ("sudo", "su")  # what is between a shell and what it runs
@@ -91,12 +96,26 @@ class Look:
             "net": self._net(),
             "disk": sum(self._delta("io", key, size) for key, size in disk.items()),
             "tools": tools,
-            "containers": {name: round(share, 4) for name, share in sorted(containers.items())[:NOTES_MOST]},
+            "containers": self._named(containers),
             "leases": self._leases(),
             "inhibitors": self._inhibitors(),
             "agents": self.agents,
             "missing": self.missing,
         }  # fmt: skip
+
+    def _named(self, containers: "dict[str, float]") -> "dict[str, float]":
+        """The shares of containers by the names that docker knows, or the first digits of their numbers; the busiest."""
+        known, found = self.before.get("names") or {}, {}  # type: dict[str, str], dict[str, float]
+        names = {}  # type: dict[str, str]
+        self.counters["names"] = names
+        for key, share in sorted(containers.items(), key=lambda one: -one[1])[:NOTES_MOST]:
+            try:
+                name = known.get(key) or json.loads(read(f"{DOCKER}/{key}/config.v2.json", 1 << 20))["Name"]
+                names[key] = name = str(name).lstrip("/")[:40]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                name = key[:12] if NUMBER.match(key) else key[:40]
+            found[name if name not in found else key[:40]] = round(share, 4)
+        return found
 
     # Processes
 
@@ -328,14 +347,18 @@ class Look:
             return None
 
     def _net(self) -> int:
-        total, lines = 0, read("/proc/net/dev").splitlines()[2:]
+        lines = read("/proc/net/dev").splitlines()[2:]
         if not lines:
             self.missing.append("net: /proc/net/dev can not be read")
+        moved = {}  # type: dict[str, int]
         for line in lines:
             name, _, numbers = line.partition(":")
-            if not name.strip().startswith(("lo", "veth", "br-", "docker", "virbr")):
-                fields = numbers.split()
-                total += int(fields[0]) + int(fields[8])
+            fields = numbers.split()
+            moved[name.strip()] = int(fields[0]) + int(fields[8])
+        # What goes between containers goes over no card; a box that has none is in a container itself.
+        cards = [name for name in moved if os.path.exists(f"/sys/class/net/{name}/device")]
+        others = [name for name in moved if not name.startswith(("lo", "veth", "br-", "docker", "virbr"))]
+        total = sum(moved[name] for name in cards or others)
         self.counters["net"] = {"all": total}
         updates = [
             one
@@ -483,9 +506,14 @@ def _is_editor(one: Process) -> bool:
 
 
 def _container(cgroup: str) -> str:
-    """The name of the container that a process is in: the last part of its path."""
+    """The key of the container that a process is in: the name or number in its path. The engine itself is in none."""
     for line in cgroup.splitlines():
         path = line.rpartition(":")[2]
         if any(word in path for word in CONTAINERS):
-            return path.rpartition("/")[2].replace("docker-", "")[:12] or "?"
+            named, last = LXC.search(path), path.rpartition("/")[2]
+            if named is not None:
+                return named.group(1)
+            numbers = NUMBER.findall(path)
+            if numbers or not last.endswith(".service"):
+                return str(numbers[-1]) if numbers else last or "?"
     return ""
