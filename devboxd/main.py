@@ -231,6 +231,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         used=where.engine,
         is_used=lambda project: any(one.plan.target == project.instance for one in daemon.sessions()),
         usual=lambda: daemon.config.idle.policy(),
+        settings=lambda: daemon.config.projects,
         notify=tell_user,
         reached=tell_user,
         schedules=AwsDeadman(callers),

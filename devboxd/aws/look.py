@@ -176,6 +176,9 @@ def box(item: Item) -> Box:
         stopped=_stopped(item),
         spot_request=item.get("SpotInstanceRequestId") or None,
         address=bool(item.get("PublicIpAddress")) if item.get("State", {}).get("Name") == "running" else None,
+        subnet=item.get("SubnetId") or None,
+        groups=tuple(one["GroupId"] for one in item.get("SecurityGroups", ()) if one.get("GroupId")),
+        profile=item.get("IamInstanceProfile", {}).get("Arn") or None,
         tags=by_key,
     )
 

@@ -142,6 +142,8 @@ def _run(
         places=row.spec.places,
         disks=disks,
         tags=row.spec.tags,
+        profile=row.spec.profile,
+        groups=row.spec.groups,
         boot=boot,
         token=token,
         instance=instance,
@@ -222,5 +224,11 @@ def _name(uid: str, ec2: Observed) -> str:
 
 def _spec(generations: tuple[Generation, ...], alive: list[tuple[Token, Box]]) -> Spec:
     """What a launch needs, as far as it shows. A generation to launch from needs only a place."""
-    places = tuple(Place(box.type, box.zone) for _, box in alive if box.type)
-    return Spec(image=generations[0].image if generations else "", places=places)
+    boxes = [box for _, box in alive if box.type]
+    return Spec(
+        image=generations[0].image if generations else "",
+        places=tuple(Place(box.type, box.zone, box.subnet) for box in boxes),
+        groups=boxes[0].groups if boxes else (),
+        profile=boxes[0].profile if boxes else None,
+        tags=tags.of_user(boxes[0].tags) if boxes else {},
+    )

@@ -44,6 +44,9 @@ class Box(msgspec.Struct, frozen=True, dict=True):
     stopped: float | None = None  # the time in StateTransitionReason
     spot_request: str | None = None  # of a spot instance
     address: bool | None = None  # whether it has a public IPv4 address; None: it is not up, so nobody can say
+    subnet: str | None = None
+    groups: tuple[str, ...] = ()  # security groups
+    profile: str | None = None  # ARN of its instance profile
     tags: dict[str, str] = {}
 
     @property

@@ -44,13 +44,23 @@ def checked(own: Mapping[str, str]) -> dict[str, str]:
             raise BadRequest(
                 f"the tag {key[:64]!r} is too long", hint="a key has 1 to 128 characters, a value 256"
             )
-        if key.lower().startswith(("aws:", "devbox:")) or key == "Name":
+        if _is_reserved(key):
             raise BadRequest(
                 f"the tag {key!r} is not yours to set", hint="devbox sets Name and devbox:…, AWS aws:…"
             )
     if len(own) > MOST:
         raise BadRequest(f"these are {len(own)} tags: {MOST} are the most")
     return dict(own)
+
+
+def of_user(found: Mapping[str, str]) -> dict[str, str]:
+    """What somebody has put on an instance that we did not launch: as much of it as a project can carry."""
+    own = {key: value for key, value in found.items() if not _is_reserved(key)}
+    return dict(sorted(own.items())[:MOST])
+
+
+def _is_reserved(key: str) -> bool:
+    return key.lower().startswith(("aws:", "devbox:")) or key == "Name"
 
 
 def of_project(project: Project, own: Mapping[str, str]) -> dict[str, str]:

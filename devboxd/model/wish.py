@@ -12,6 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from devboxd.errors import AlreadyExists, BadRequest, DevboxError, Kind, WrongState
+from devboxd.model import tags
 from devboxd.model.box import Account
 from devboxd.model.change import resumed, stopped
 from devboxd.model.disuse import is_archived
@@ -23,6 +24,7 @@ from devboxd.model.project import (
     Disk,
     Generation,
     GenerationState,
+    Network,
     Phase,
     Place,
     Policy,
@@ -575,7 +577,8 @@ def adopted(project: Project, box: Box, disks: tuple[Disk, ...]) -> tuple[Projec
         raise WrongState(f"{box.id} can not be adopted: it is {why}")
     if not box.is_alive:
         raise WrongState(f"{box.id} can not be adopted: it is {box.state}")
-    place = Place(box.type, box.zone)
+    place = Place(box.type, box.zone, box.subnet)
+    network = Network(subnets=(box.subnet,) if box.subnet else (), groups=box.groups)
     row = replace(
         project,
         phase=Phase.RUNNING,
@@ -584,7 +587,15 @@ def adopted(project: Project, box: Box, disks: tuple[Disk, ...]) -> tuple[Projec
         launched=box.launched,
         adopted=True,
         unprotected=True,
-        spec=replace(project.spec, places=project.spec.places or (place,), boot=box.boot),
+        spec=replace(
+            project.spec,
+            places=project.spec.places or (place,),
+            boot=box.boot,
+            profile=box.profile,
+            groups=box.groups,
+            network=network,
+            tags=tags.of_user(box.tags),
+        ),
     )
     run = Run(
         number=1,
@@ -593,6 +604,8 @@ def adopted(project: Project, box: Box, disks: tuple[Disk, ...]) -> tuple[Projec
         places=row.spec.places,
         disks=disks,
         tags=row.spec.tags,
+        profile=box.profile,
+        groups=box.groups,
         boot=box.boot,
         token=row.token,
         instance=box.id,

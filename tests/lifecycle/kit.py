@@ -26,6 +26,7 @@ from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import DevboxError, NotConnected
 from devboxd.model.boot import Stage
 from devboxd.model.box import Account
+from devboxd.model.config import ProjectSettings
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import Phase, Policy, Project
 from devboxd.model.states import Connection, StoreEngine
@@ -146,6 +147,7 @@ class Bench:
     fleet: Fleet
     projects: Projects
     moves: Moves
+    settings: list[ProjectSettings]  # the last one counts
 
     async def launched(self, name: str = "api", **asked: Any) -> Project:
         """A project that runs."""
@@ -212,8 +214,12 @@ def bench(
     def uid() -> str:
         return f"{me[:4]}{next(ids):06d}"
 
-    projects = Projects(shared, book, fleet, computes, boxes, uid=uid, books=books, agent=runner.agent)
-    return Bench(shared, ec2, account, kept, runner, book, fleet, projects, projects.moves)
+    settings = [ProjectSettings()]
+    projects = Projects(
+        shared, book, fleet, computes, boxes,
+        uid=uid, books=books, agent=runner.agent, settings=lambda: settings[-1],
+    )  # fmt: skip
+    return Bench(shared, ec2, account, kept, runner, book, fleet, projects, projects.moves, settings)
 
 
 async def start(one: Bench) -> Bench:

@@ -12,6 +12,7 @@ import pytest
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.errors import AlreadyExists, BadRequest, Unreachable
 from devboxd.model.box import Account
+from devboxd.model.config import ProjectSettings
 from devboxd.model.ledger import Change
 from devboxd.model.project import Phase, Want
 from devboxd.model.states import StoreEngine
@@ -55,7 +56,11 @@ async def test_rows_are_made_anew_from_tags(phase: Phase) -> None:
     assert [one.image for one in known.generations] == [one.image for one in before.generations]
     assert [one.stamp for one in known.generations] == [one.stamp for one in before.generations]
     assert await other.moves.rebuild(Account()) == [], "twice is once"
-    await other.projects.launch("api", LaunchWish(types=("t4g.small",), profile="box"))
+    if phase is Phase.READY:
+        with pytest.raises(BadRequest, match="instance profile"):
+            await other.projects.up("api")
+        other.settings.append(ProjectSettings(type="t4g.small", instance_profile="box"))
+    await other.projects.up("api")
     again = (await other.until("api", Phase.RUNNING)).project
     assert other.content(again.instance)["/dev/sda1"] >= written
     await other.projects.terminate("api")

@@ -454,6 +454,30 @@ async def test_an_adopted_instance_is_tagged_protected_and_saved_like_any_other(
 
 
 @with_daemon
+async def test_the_next_box_of_an_adopted_one_goes_where_that_was(one: Bench) -> None:
+    """Its network, its role and its own tags: without them nobody would reach it."""
+    row = await one.launched("donor")
+    image = one.model.tables.instances[row.instance or ""].image
+    answer = await one.account.call(
+        "ec2", "run_instances", ImageId=image, InstanceType="t4g.small", MinCount=1, MaxCount=1,
+        IamInstanceProfile={"Name": "of-its-own"},
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "team", "Value": "x"}]}],
+    )  # fmt: skip
+    found = answer["Instances"][0]
+    await asyncio.sleep(60)
+    await one.projects.adopt(found["InstanceId"], "api")
+    await one.until("api", lambda now: not now.adopted and not now.unprotected)
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    await one.projects.up("api")
+    again = (await one.until("api", Phase.RUNNING)).project
+    old, new = (one.model.tables.instances[each or ""] for each in (found["InstanceId"], again.instance))
+    assert new.id != old.id
+    assert (new.subnet, new.groups, new.profile) == (old.subnet, old.groups, old.profile)
+    assert (new.tags["team"], new.tags["devbox:project"]) == ("x", "api")
+
+
+@with_daemon
 async def test_leftovers_say_what_they_cost_and_when_they_go(one: Bench) -> None:
     await one.launched(gib=100)
     await one.projects.terminate("api")

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, tells
-from devboxd.control.lifecycle.order import LaunchWish
+from devboxd.control.lifecycle.order import LaunchWish, filled, usual
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model import wish
 from devboxd.model.boot import Stage
@@ -307,21 +307,8 @@ async def launch_wish(context: Context, asked: wire.LaunchRequest) -> LaunchWish
     )
     if not is_new:
         return own
-    usual = context.daemon.config.projects
-    return LaunchWish(
-        types=own.types or ((usual.type,) if usual.type else ()),
-        gib=own.gib or usual.disk,
-        base=own.base or usual.base,
-        generation=own.generation,
-        zone=own.zone or usual.zone,
-        subnets=own.subnets or usual.subnets,
-        groups=own.groups or usual.security_groups,
-        kms=own.kms or usual.key,
-        profile=own.profile or usual.instance_profile,
-        user_data=own.user_data if own.user_data is not None else usual.user_data,
-        tags={**usual.tags, **(own.tags or {})},
-        spot=own.spot,
-        until_up=own.until_up,
+    return replace(
+        filled(own, usual(context.daemon.config.projects)),
         account=await _where(context, asked),
         policy=_policy(context),
     )

@@ -29,6 +29,7 @@ from devboxd.control.lifecycle.projects import Projects
 from devboxd.control.lifecycle.reclaims import Follow, Reclaims
 from devboxd.model.agent import Tell
 from devboxd.model.box import Account
+from devboxd.model.config import ProjectSettings
 from devboxd.model.idle import IDLE
 from devboxd.model.idle_policy import IdlePolicy
 from devboxd.model.project import Project
@@ -73,6 +74,7 @@ class Lifecycle:
         agents: Changes | None = None,
         reclaim: Follow | None = None,
         tell: Callable[[], Tell] = lambda: Tell.ALL,
+        settings: Callable[[], ProjectSettings] = ProjectSettings,
     ) -> None:
         self._shared = shared
         self.used = used
@@ -107,6 +109,7 @@ class Lifecycle:
             rates=prices.of,
             allow=self.budgets.allow,
             agent=agent,
+            settings=settings,
         )
         self.budgets.archive = self.projects.terminate
         self.jobs = Jobs(

@@ -9,9 +9,10 @@ from devboxd.control.base.needs import Offers
 from devboxd.errors import BadRequest
 from devboxd.model import offer, tags
 from devboxd.model.box import Account
+from devboxd.model.config import ProjectSettings
 from devboxd.model.ledger import Ledger
 from devboxd.model.offer import Ground, MachineType
-from devboxd.model.project import Generation, Phase, Policy, Spec
+from devboxd.model.project import Generation, Phase, Policy, Project, Spec
 
 
 class LaunchWish(msgspec.Struct, frozen=True):
@@ -40,6 +41,51 @@ class LaunchWish(msgspec.Struct, frozen=True):
     policy: Policy | None = None
 
 
+def usual(settings: ProjectSettings) -> LaunchWish:
+    """What the configuration says of a project that is launched for the first time."""
+    return LaunchWish(
+        types=(settings.type,) if settings.type else (),
+        gib=settings.disk,
+        base=settings.base,
+        zone=settings.zone,
+        subnets=settings.subnets,
+        groups=settings.security_groups,
+        kms=settings.key,
+        profile=settings.instance_profile,
+        user_data=settings.user_data,
+        tags=settings.tags,
+    )
+
+
+def filled(wish: LaunchWish, usual: LaunchWish) -> LaunchWish:
+    """A wish for a project that is new, with what is usual where it says nothing."""
+    return replace(
+        grounded(wish, usual),
+        gib=wish.gib or usual.gib,
+        base=wish.base or usual.base,
+        kms=wish.kms or usual.kms,
+        user_data=usual.user_data if wish.user_data is None else wish.user_data,
+        tags={**(usual.tags or {}), **(wish.tags or {})},
+    )
+
+
+def grounded(wish: LaunchWish, usual: LaunchWish) -> LaunchWish:
+    """A wish with the usual types, network and instance profile where it says nothing of them."""
+    return replace(
+        wish,
+        types=wish.types or usual.types,
+        zone=wish.zone or usual.zone,
+        subnets=wish.subnets or usual.subnets,
+        groups=wish.groups or usual.groups,
+        profile=wish.profile or usual.profile,
+    )
+
+
+def lacks_ground(project: Project) -> bool:
+    """Say whether nothing tells where its next box goes: it was made anew from tags, or its box had no profile."""
+    return project.instance is None and (not project.spec.places or project.spec.profile is None)
+
+
 async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spec:
     """The spec of a launch.
 
@@ -56,7 +102,8 @@ async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spe
     architecture = offer.architecture_of(machines, source.boot.architecture if source else None)
     if base_name is None and known is not None:
         _check_fit(known, machines)
-    if wish.types or spec.network != old.network or not old.places:
+    is_lost = known is None or lacks_ground(known.project)
+    if wish.types or spec.network != old.network or not old.places or is_lost:
         spec = _placed(spec, await offers.ground(types, spec.network), wish)
     elif wish.profile is not None:
         spec = replace(spec, profile=wish.profile)

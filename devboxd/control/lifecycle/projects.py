@@ -19,18 +19,19 @@ from devboxd.control.lifecycle.boots import Boots, unknown
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet, Status
 from devboxd.control.lifecycle.moves import Moves
-from devboxd.control.lifecycle.order import LaunchWish, ordered
+from devboxd.control.lifecycle.order import LaunchWish, grounded, lacks_ground, ordered, usual
 from devboxd.control.lifecycle.rebases import Rebases
 from devboxd.errors import AlreadyExists, BadRequest, Conflict, DevboxError, WrongState
 from devboxd.model import disuse, wish
 from devboxd.model.box import Account
 from devboxd.model.change import found
+from devboxd.model.config import ProjectSettings
 from devboxd.model.launch import planned
 from devboxd.model.ledger import Change, Event, Ledger
 from devboxd.model.leftover import Leftover, leftovers, volume_of
 from devboxd.model.meter import region
 from devboxd.model.price import Rates, built_in
-from devboxd.model.project import Generation, Phase, Policy, Project, Run, Want
+from devboxd.model.project import Generation, Phase, Policy, Project, Run, Spec, Want
 from devboxd.model.seen import Hint, Observed, Seen, hint
 from devboxd.model.states import StoreEngine
 from devboxd.model.step import Reboot, Write
@@ -73,6 +74,7 @@ class Projects:
         rates: Callable[[str], Rates] = built_in,
         allow: Allow | None = None,
         agent: AgentOf | None = None,
+        settings: Callable[[], ProjectSettings] = ProjectSettings,
     ) -> None:
         self._shared = shared
         self._book = book
@@ -84,6 +86,7 @@ class Projects:
         self.boots = Boots(shared, self.get, boxes, agent or unknown)
         self.rebases = Rebases(computes, shared.time, self.get, self._change)
         self._owner = owner
+        self._settings = settings
         self._rates = rates
         self._allow = allow or _allowed
 
@@ -188,8 +191,7 @@ class Projects:
         if known is None:
             self._fleet.wake(made.uid)
             return made
-        wish.check_disk(known, asked.gib)
-        spec = await ordered(known, asked, self._computes.offers(known.project.account))
+        spec = await self._ordered(known, asked)
         goal = None
         if asked.generation is not None:
             goal = wish.generation(known, asked.generation).number
@@ -214,8 +216,7 @@ class Projects:
         if known is None:
             known = Ledger(await self._defined(name, asked))
         else:
-            wish.check_disk(known, asked.gib)
-            spec = await ordered(known, asked, self._computes.offers(known.project.account))
+            spec = await self._ordered(known, asked)
             step = wish.up(known, spec=spec)
             known = Ledger(step.project if step else known.project, known.run, known.generations)
         seen = Seen(known.project, known.run, known.generations, Observed(), self._shared.time.wall())
@@ -226,7 +227,13 @@ class Projects:
         return Plan(row, tuple(self._computes.compute(row.account).requests(call)))
 
     async def up(self, name: str) -> Project:
-        """Bring a project up as it was: start it, launch it, or cancel what takes it down."""
+        """Bring a project up as it was: start it, launch it, or cancel what takes it down.
+
+        Raises:
+            BadRequest: where it is to go is not known (``rebuild`` finds no place in tags), and can not be found.
+        """
+        if lacks_ground((await self.get(name)).project):
+            return await self.launch(name, LaunchWish())
         return await self._change(name, wish.up)
 
     async def cancel(self, name: str) -> Project:
@@ -426,6 +433,13 @@ class Projects:
         return Seen(now.project, now.run, now.generations, ec2, self._shared.time.wall())
 
     # ------------------------------------------------------------------------------------------------
+
+    async def _ordered(self, known: Ledger, asked: LaunchWish) -> Spec:
+        """The spec of another launch of a project."""
+        wish.check_disk(known, asked.gib)
+        if lacks_ground(known.project):
+            asked = grounded(asked, usual(self._settings()))
+        return await ordered(known, asked, self._computes.offers(known.project.account))
 
     async def _defined(self, name: str, asked: LaunchWish) -> Project:
         wish.check_name(name)
