@@ -177,6 +177,8 @@ class Moments:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.at = 0, -1
         self.act: Callable[[], object] = lambda: None
+        self.names: frozenset[str] = frozenset()
+        self._named: list[int] = []
         self._is_ours = False
         for name in CALLS:
             monkeypatch.setattr(os, name, partial(self._call, getattr(os, name)))
@@ -184,13 +186,16 @@ class Moments:
     def _call(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not self._is_ours and self.at >= 0:
             self.count += 1
+            if any(isinstance(each, str) and each in self.names for each in args):
+                self._named.append(self.count)
             if self.count == self.at:
                 with self:
                     self.act()
         return real(*args, **kwargs)
 
-    def of(self, world: World, first: int) -> range:
-        """Which of the calls of a copying that nobody disturbs are tried."""
+    def of(self, world: World, first: int, *names: str) -> list[int]:
+        """Which of the calls of a copying that nobody disturbs are tried: those that have one of the names, and some."""
+        self.names, self._named = frozenset(names), []
         with self:
             world.make()
         self.count, self.at, self.act = 0, 1 << 30, lambda: None
@@ -201,7 +206,7 @@ class Moments:
         assert copy.failed == {}
         assert calls > 200
         shutil.rmtree(world.root.parent)
-        return range(1 + first, calls + 1, EVERY)
+        return sorted({*self._named, *range(1 + first, calls + 1, EVERY)})
 
     def __enter__(self) -> None:
         self._is_ours = True
@@ -238,7 +243,20 @@ def swaps(world: World) -> dict[str, Callable[[], object]]:
     }
 
 
-EVERY = 8
+EVERY = 12
+NAMED = {  # what else is tried each time: the calls with the name of what is swapped
+    "a folder here": ["a"],
+    "a folder further down": ["b"],
+    "the last folder": ["c"],
+    "a folder that was none": ["kind"],
+    "files, for files": ["same"],
+    "links and pipes": ["link", "pipe"],
+    "a file in the making": ["file" + BESIDE],
+    "a folder there": ["a"],
+    "the home there": ["me"],
+    "the folder of homes there": ["home"],
+    "files there": ["link"],
+}
 
 
 @pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.heavy) for n in range(1, EVERY))])
@@ -252,10 +270,10 @@ def test_whatever_is_swapped_at_any_moment_nothing_elsewhere_is_read_or_changed(
     what: str,
     first: int,
 ) -> None:
-    """Before each call of the system, and before every eighth where there is no time for more."""
+    """Before each call of the system, and before every twelfth where there is no time for more."""
     monkeypatch.setattr(moving, "HELD_MOST", 1 + number % 2 * 39)
     before = told(victim)
-    for at in moments.of(World(tmp_path / "w", victim), (number + first) % EVERY):
+    for at in moments.of(World(tmp_path / "w", victim), (number + first) % EVERY, *NAMED.get(what, ())):
         with moments:
             world = World(tmp_path / "w", victim).make()
         moments.count, moments.at, moments.act = 0, at, swaps(world)[what]
@@ -276,7 +294,7 @@ def test_what_is_swapped_and_put_back_is_copied_or_said_not_to_be(
     monkeypatch.setattr(moving, "HELD_MOST", held)
     before = told(victim)
     whole = 0
-    for at in moments.of(World(tmp_path / "w", victim), 0):
+    for at in moments.of(World(tmp_path / "w", victim), 0, os.path.basename(name)):
         with moments:
             world = World(tmp_path / "w", victim).make()
         undone: list[Callable[[], None]] = []
@@ -438,6 +456,27 @@ def test_on_another_file_system_it_is_put_aside_beside_the_homes(
     assert (aside / "home/me/kind").read_text() == "in the way"
     assert (aside / "home/me/a/b/file").read_text() == "in the way, too"
     assert own == (world.root / "var").stat().st_ino
+
+
+def test_another_file_in_the_place_of_one_of_several_names_is_not_taken_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second name comes later."""
+    real = os.listdir
+
+    def listdir(at: int) -> list[str]:
+        again = world.home / "a/b/again"
+        if again.exists():
+            again.rename(world.home / "away")
+            again.write_text("of somebody else")
+        return real(at)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    copy = world.copy()
+    copy.home("/home/me")
+    assert copy.failed == {}
+    assert (world.home / "a/file").read_text() == "of the old root"
+    assert (world.home / "a/b/again").read_text() == "of somebody else"
 
 
 def test_what_a_try_that_was_killed_has_left_beside_a_file_is_not_written_through(world: World) -> None:
