@@ -315,12 +315,23 @@ def test_a_laptop_that_leaves_takes_no_hook_with_it(service: Service, home: Home
     (home.folder / "go").touch()
     until((home.folder / "saved").exists, "the hook has ended")
     until(lambda: _note(home.folder / ".devbox" / "idle").get("did"), "and it was written down")
+    assert program.wait(LONG) == -signal.SIGHUP, "then it ends"
     # The next one knows that all was done.
-    program.kill()
-    program.wait()
     (home.folder / "saved").unlink()
     assert line(home.follow()).did.hooks == 1
     assert not (home.folder / "saved").exists()
+
+
+def test_a_full_disk_keeps_no_hook_from_running(service: Service, home: Home) -> None:
+    home.hook("save", "touch ~/saved")
+    (home.folder / ".devbox" / "idle" / "reclaim.json.new").mkdir(
+        parents=True
+    )  # nothing can be written there
+    service.says[NOTICE] = STOP
+    program = home.follow()
+    until((home.folder / "saved").exists, "the hook has run")
+    while line(program).did is None:
+        pass
 
 
 def _note(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
+from devboxd.boxside.programs.parts.imds import Metadata
 from devboxd.simulator.agent import process
+from devboxd.simulator.chaos import BadFault
 from devboxd.simulator.ec2 import catalogue
 from devboxd.simulator.ec2.faults import KINDS
 from devboxd.simulator.world import Simulator
@@ -211,6 +214,34 @@ async def test_a_spot_box_is_interrupted_by_name(simulator: MakeSimulator) -> No
         await launched(sim, ec2, "cheap", InstanceMarketOptions={"MarketType": "spot"})
     assert await sim.fault("box-interrupt", box="cheap") == 1
     await until(lambda: sim.state("cheap") == "terminated")
+
+
+async def test_a_spot_box_has_notice_before_it_is_interrupted(
+    simulator: MakeSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim = await simulator(boxes=["api"])
+    async with client(sim, "ec2") as ec2:
+        await launched(sim, ec2, "cheap", InstanceMarketOptions={"MarketType": "spot"})
+
+    async def said(box: str) -> list[tuple[int | None, str]]:
+        for name, value in sim.imds.environment(sim.box_id(box)).items():
+            monkeypatch.setenv(name, value)
+        questions = ("instance-life-cycle", "spot/instance-action", "events/recommendations/rebalance")
+        return await asyncio.to_thread(Metadata().look, *questions)
+
+    assert await said("api") == [(200, "on-demand"), (404, ""), (404, "")]
+    assert await said("cheap") == [(200, "spot"), (404, ""), (404, "")]
+    assert await sim.fault("box-rebalance") == 1, "the other one is no spot box"
+    assert await sim.fault("box-notice", seconds=3600) == 1
+    _, (status, notice), (likelier, _) = await said("cheap")
+    assert (status, likelier, json.loads(notice)["action"]) == (200, 200, "terminate")
+    await sim.fault("clear")
+    assert await said("cheap") == [(200, "spot"), (404, ""), (404, "")]
+    with pytest.raises(BadFault, match="api is no spot instance"):
+        await sim.fault("box-notice", box="api")
+    await sim.fault("box-notice", seconds=0.05, box="cheap")
+    await until(lambda: sim.state("cheap") == "terminated")
+    assert await said("cheap") == [(404, ""), (404, ""), (404, "")]
 
 
 async def test_every_kind_of_ec2_fault_can_be_had_by_name(simulator: MakeSimulator) -> None:

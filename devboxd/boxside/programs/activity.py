@@ -89,6 +89,15 @@ def _stop_if_nobody_does(folder: str, known: "dict[str, Any]", now: float) -> No
     subprocess.run(["systemctl", "poweroff"], check=False)
 
 
+def rules_after(folder: str) -> "dict[str, Any]":
+    """Look once; the rules, also where the disk is full and nothing can be written down."""
+    try:
+        known = once(folder)
+    except OSError:
+        known = load(os.path.join(folder, "idle.json"), FILE_MOST)
+    return known.get("rules") or {}
+
+
 def look_for_notices(folder: str, rules: "dict[str, Any]", seconds: float) -> None:
     """Look for a notice of EC2 for so long, where this is a spot box; see ``parts/reclaimed.py``."""
     end = time.monotonic() + seconds
@@ -125,11 +134,11 @@ def main() -> None:
     elif mode == "loop":
         while True:
             began = time.monotonic()
-            look_for_notices(folder, once(folder).get("rules") or {}, AWAKE)
+            look_for_notices(folder, rules_after(folder), AWAKE)
             time.sleep(max(0.0, began + 60.0 - time.monotonic()))
     else:
         began = time.monotonic()
-        rules = once(folder).get("rules") or {}
+        rules = rules_after(folder)
         look_for_notices(folder, rules, began + AWAKE - time.monotonic())
 
 

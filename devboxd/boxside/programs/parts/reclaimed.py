@@ -93,7 +93,8 @@ class Keeper:
     def _use_what_is_left(self) -> None:
         """Say it, write to the disk, run the hooks, write once more."""
         now, notice = time.time(), self.known["notice"]
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the laptop may leave meanwhile
+        left = []  # type: list[int]
+        before = signal.signal(signal.SIGHUP, lambda number, _: left.append(number))  # the laptop may leave
         try:
             os.setpriority(os.PRIO_PROCESS, 0, 0)
         except OSError:
@@ -103,13 +104,19 @@ class Keeper:
         begun, failed = run_hooks(self.home, self.user, hook_time(notice, now))
         _sync()
         self.keep(dict(self.known, did={"at": time.time(), "hooks": begun, "failed": failed}))
+        signal.signal(signal.SIGHUP, before)
+        if left:
+            os.kill(os.getpid(), left[0])
 
     def keep(self, known: "dict[str, Any]", busy: float = 0.0) -> None:
         """Leave a note of what is known; it holds for so many seconds more."""
         self.known = dict(known, until=time.monotonic() + AT_WORK + busy)
-        save(self.path, self.known)
-        if self.path == ROOTS:
-            os.chmod(self.path, 0o644)
+        try:
+            save(self.path, self.known)
+            if self.path == ROOTS:
+                os.chmod(self.path, 0o644)
+        except OSError:
+            pass  # a disk that is full must not keep the hooks from running
         if self.say is not None:
             self.say(self.known)
 
@@ -124,6 +131,8 @@ def _parsed(text: str) -> "Any":
 def _sync() -> None:
     """Write everything to the disks, as far as they take it now."""
     try:
-        subprocess.run(["sync"], stdin=subprocess.DEVNULL, timeout=RESERVE, check=False)
+        subprocess.run(
+            ["sync"], stdin=subprocess.DEVNULL, timeout=RESERVE, check=False, start_new_session=True
+        )
     except (OSError, subprocess.TimeoutExpired):
         pass  # a disk of the network that does not answer
