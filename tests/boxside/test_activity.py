@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from devboxd.boxside import activity
+from devboxd.boxside import activity, relay
 from devboxd.boxside.programs.watch import look, machine
 from devboxd.boxside.programs.watch.machine import Process, processes, tell, terminals
 from devboxd.boxside.programs.watch.names import kind_of
@@ -603,6 +603,28 @@ def test_a_quiet_script_that_has_left_its_terminal_is_seen(box: Box) -> None:
         assert ["left.sh", "runs something", True] in found["state"]["evidence"]
     finally:
         os.killpg(one.group, 9)
+
+
+def test_a_command_of_exec_is_seen_below_the_relay_that_carries_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``relay.sh`` starts it. What carries it is no work by itself."""
+    assert '"$p" -I -S -c "$5" "$2"' in load("relay.sh")
+    line = [sys.executable, "-I", "-S", "-c", load_program("relay_program"), "nonce"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as carrier:
+        assert carrier.stdin is not None
+        carrier.stdin.write(relay.request(["sleep", "100"], env={}, stdin=False))
+        carrier.stdin.flush()
+        until(lambda: [one.name for one in processes()[carrier.pid].children] == ["sleep"])
+        known = processes()
+        (child,) = known[carrier.pid].children
+        try:
+            known[carrier.pid].user = child.user = 1000
+            monkeypatch.setattr(look, "processes", lambda: known)
+            found = {tool["id"]: tool for tool in look.Look({}, RULES, CLOCK.wall()).sample()["tools"]}
+            assert (found[child.id]["kind"], known[carrier.pid].id in found) == ("exec", False)
+            assert abs(found[child.id]["since"] - CLOCK.wall()) < 60
+        finally:
+            os.kill(child.pid, 9)
+            carrier.kill()
 
 
 # Containers and cards --------------------------------------------------------------------------------------
