@@ -180,6 +180,8 @@ def _say_notes(head: client.Head) -> None:
 def _copy(connection: socket.socket, head: client.Head, told: str) -> int:
     """Copy both ways until both are at their end; each end is passed on by itself (half-close).
 
+    A person at a terminal is not waited for once the far end has ended: nothing would say that there is nobody.
+
     ``told``: what it leads to, for a sentence where it may lead nowhere; empty where the daemon has looked.
     """
     import signal
@@ -211,6 +213,7 @@ class Copy(Loop):
         self._sending = True  # to the daemon
         self._reader_gone = False
         self._heard = bool(early)
+        self._is_typed = os.isatty(0)
 
     @property
     def is_silent(self) -> bool:
@@ -223,6 +226,7 @@ class Copy(Loop):
         if not self._receiving and not self._output.waiting and not self._output.broken:
             self.forget(1)
             self._output.close()
+            self._sending = self._sending and not self._is_typed
         if self._output.failure is not None:
             raise reply.cannot_write("standard output", self._output.failure)
         if self._reader_gone or self.status or (self._output.broken and self._receiving):

@@ -21,6 +21,7 @@ MAGIC: Final = b"DBX1"
 ANSWER: Final = struct.Struct(">32s32s")
 _RECORD: Final = struct.Struct(">BI")
 CONNECTED: Final = b"+"
+GONE: Final = "GONE"  # a reset's reason: nobody is there any more, and nothing was lost by that
 STDIN, STDIN_END = 0, 1
 STDOUT, STDERR, EXIT = 1, 2, 3
 SIGNAL, SIZE = 1, 2

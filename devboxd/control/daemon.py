@@ -106,7 +106,7 @@ class Daemon:
         self.ssh = SshAccess(shared, keys, self.execute, self._send_key)
         self.panes = Panes(self.execute, shared.news)
         self.hooks = Hooks(self.execute, shared.news)
-        self.agents = SshAgents(shared, self.execute, self._bridges)
+        self.agents = SshAgents(shared, self.execute, self._bridges, listeners)
         self.clients = Clients(shared, self.agents)
 
     # Life -------------------------------------------------------------------------------------------

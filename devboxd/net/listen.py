@@ -27,6 +27,7 @@ from devboxd.net.room import FULL, ROOM
 BACKLOG: Final = 1024  # a browser or test run may open hundreds at once, and a full queue costs them a second
 READ_LIMIT: Final = 65536  # bytes that are read ahead of their consumer
 PATH_MAX: Final = 103  # bytes of a socket path that every system takes (Linux 107, macOS 103)
+CUT_FIRST, CUT_LOOK = 0.01, 1.0  # seconds between two looks whether all is delivered
 PORT_TRIES: Final = 8  # for one free port in two address families
 
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
@@ -65,13 +66,29 @@ class Connection:
 
     def has_left(self) -> bool:
         """Whether everything was read that will ever come, and nobody is there to be answered."""
-        return self._reader.at_eof() and peer.has_left(self._writer.get_extra_info("socket")) is True
+        if self._writer.is_closing() or not self._reader.at_eof():
+            return False
+        return peer.has_left(self._writer.get_extra_info("socket")) is True
 
     def finish(self) -> None:
         """Say that no more will be written (half-close); reading goes on."""
         with contextlib.suppress(OSError):
             if not self._writer.is_closing() and self._writer.can_write_eof():
                 self._writer.write_eof()
+
+    async def cut(self) -> None:
+        """Reset it once the peer's system has all that was written: a reset throws away what is on its way."""
+        pause = CUT_FIRST
+        while self._is_behind() and not self.has_left():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, CUT_LOOK)
+        self.reset()
+
+    def _is_behind(self) -> bool:
+        raw: socket.socket | None = self._writer.get_extra_info("socket")
+        if self._writer.is_closing() or raw is None:
+            return False
+        return bool(self._writer.transport.get_write_buffer_size() or peer.unsent(raw))
 
     def reset(self) -> None:
         """Break the connection so that the peer sees an error (RST on TCP), not an ordinary end."""
@@ -263,6 +280,14 @@ class Listeners:
     def unix(self, path: str) -> Listener:
         """Listen on a unix socket, by a path as a person writes it: see ``listen_unix``."""
         return listen_unix(expanded(path))
+
+    async def connected(self, address: tuple[str, int] | str) -> Connection:
+        """Connect from here: to a host's port, or a unix socket's path. Raises OSError."""
+        if isinstance(address, str):
+            reader, writer = await asyncio.open_unix_connection(address, limit=READ_LIMIT)
+        else:
+            reader, writer = await asyncio.open_connection(*address, limit=READ_LIMIT)
+        return Connection(reader, writer, "")
 
     async def resumed(self, found: Loose) -> Connection:
         """Go on with a connection that another process let go of. Raises OSError."""

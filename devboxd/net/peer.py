@@ -8,12 +8,15 @@ machine the system can: it knows the other socket. Source: sock_diag(7).
 from __future__ import annotations
 
 import errno
+import fcntl
 import select
 import socket
 import struct
 import sys
+import termios
 from typing import Any, Final
 
+_UNSENT: Final = 0x1024  # SO_NWRITE of macOS
 _SOCK_DIAG: Final = 4  # NETLINK_SOCK_DIAG
 _BY_FAMILY: Final = 20  # SOCK_DIAG_BY_FAMILY
 _ERROR: Final = 2  # NLMSG_ERROR
@@ -34,6 +37,18 @@ def has_left(connection: socket.socket) -> bool | None:
     except OSError as error:
         return True if error.errno == errno.ENOTCONN else None  # it was reset
     return None
+
+
+def unsent(connection: socket.socket) -> int:
+    """Bytes that were written and have not reached the peer's system, which a reset would throw away; 0 where unknown."""
+    try:
+        if connection.family == socket.AF_UNIX:
+            return 0  # they are with the peer at once
+        if sys.platform == "darwin":
+            return connection.getsockopt(socket.SOL_SOCKET, _UNSENT)
+        return int(struct.unpack("=i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0])
+    except OSError:
+        return 0
 
 
 def _has_hung_up(connection: socket.socket) -> bool:

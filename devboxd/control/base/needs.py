@@ -145,8 +145,14 @@ class LocalConnection(Protocol):
     async def write(self, data: bytes) -> None:
         """Waits while the local side takes no more. Raises OSError when the connection was reset."""
 
+    def finish(self) -> None:
+        """Write no more, and still read: the local side sees the end behind what was written."""
+
     async def close(self) -> None:
         """Orderly: what was written is still delivered."""
+
+    async def cut(self) -> None:
+        """Reset, once what was written has been delivered."""
 
     def reset(self) -> None:
         """Cut: the local side sees a reset, not an end."""
@@ -186,7 +192,7 @@ class Listener(Protocol):
 
 
 class Listeners(Protocol):
-    """Binds local ends, and keeps them over a restart of the daemon where the system can.
+    """Binds local ends, connects from here, and keeps local ends over a restart of the daemon where the system can.
 
     ``tcp`` and ``unix`` raise ``PortInUse``, ``PortDenied`` and ``BadRequest``.
     """
@@ -196,6 +202,9 @@ class Listeners(Protocol):
         """The TCP ports that other programs of this machine listen on; None where it cannot be told."""
 
     def unix(self, path: str) -> Listener: ...
+    async def connected(self, address: tuple[str, int] | str) -> LocalConnection:
+        """Connect from here: to a host's port, or a unix socket's path. Raises OSError."""
+
     async def resumed(self, found: Loose) -> LocalConnection:
         """Go on with a connection that another process let go of. Raises OSError."""
 

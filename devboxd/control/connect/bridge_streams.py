@@ -95,6 +95,28 @@ class BridgeStream:
         self.streams.finish(self.number)
         return True
 
+    @property
+    def half_closes(self) -> bool:
+        """Each direction ends by itself."""
+        return True
+
+    async def lost(self) -> bool:
+        """Wait, after the far end's close was read, until nobody is there to be written to. Whether bytes were lost by that."""
+        while self.number in self.streams:
+            await self._arrivals.changed()
+        return not self._arrivals.left_whole
+
+    async def part(self) -> None:
+        """Send no more, and read no more: wait until all that was written has arrived, or nobody is there."""
+        self.streams.finish(self.number)
+        await self.streams.arrived(self.number)
+
+    def reset(self) -> None:
+        """Cut: the far end sees a reset, not an end."""
+        if not self._arrivals.closed:
+            self._arrivals.close()
+            self.streams.cut(self.number)
+
     def close(self) -> None:
         """Close both directions; what the far end still sends is dropped."""
         if not self._arrivals.closed:
@@ -167,6 +189,7 @@ class Streams:
         self._rooms: dict[int, asyncio.Event] = {}
         self._backlog = Backlog()
         self._accepting: dict[int, Accepted] = {}
+        self._parting: dict[int, asyncio.Event] = {}  # who waits until all has arrived
         self._askers: list[asyncio.Future[float]] = []  # who waits for the answer to a ping
 
     def __len__(self) -> int:
@@ -251,6 +274,20 @@ class Streams:
         self.end.finish(number)
         self._changed()
 
+    async def arrived(self, number: int) -> None:
+        """Wait until the far end has all that a stream's writer said, or the stream is gone."""
+        while number in self._streams and not self.end.has_arrived(number):
+            event = self._parting.setdefault(number, asyncio.Event())
+            event.clear()
+            await event.wait()
+
+    def cut(self, number: int) -> None:
+        """Reset a stream, also where the far end has closed."""
+        if self._streams.pop(number, None) is not None:
+            self.end.reset(number, "closed")
+            self._forget(number)
+            self._changed()
+
     def let_go(self, number: int) -> None:
         """A stream's user is done with both directions."""
         arrivals = self._streams.pop(number, None)
@@ -266,8 +303,9 @@ class Streams:
     def _forget(self, number: int) -> None:
         self._streams.pop(number, None)
         self._accepting.pop(number, None)
-        if (event := self._rooms.pop(number, None)) is not None:
-            event.set()
+        for waiting in (self._rooms, self._parting):
+            if (event := waiting.pop(number, None)) is not None:
+                event.set()
         if not self._streams:
             self.unused_since = self._time.monotonic()
 
@@ -275,6 +313,8 @@ class Streams:
         """The bridge brought something."""
         for event in self.end.events():
             self._act(event)
+        for parting in self._parting.values():
+            parting.set()
         self._changed()
 
     def _act(self, event: Event) -> None:
@@ -288,8 +328,9 @@ class Streams:
             case Ended(number):
                 if (arrivals := self._streams.get(number)) is not None:
                     arrivals.finish()
-            case WasReset(number, reason):
+            case WasReset(number, reason, lost):
                 if (arrivals := self._streams.get(number)) is not None:
+                    arrivals.left_whole = not lost and reason.startswith(bridgehead.GONE)
                     arrivals.fail(_failure(reason, self._box))
                 self._forget(number)
             case Room(number):

@@ -20,12 +20,11 @@ from devboxd.control.connect.handing import carried, opening
 from devboxd.control.connect.pool import PortPool
 from devboxd.control.connect.port import PortTarget
 from devboxd.control.connect.socks import OK, Buffered, SocksError, accept, answer_to, reply
-from devboxd.control.connect.splice import LOOK, splice
+from devboxd.control.connect.splice import LOOK, Counted, splice
 from devboxd.control.connect.stream import ConnectionRefused, Duplex, StreamReset
 from devboxd.errors import DevboxError, ListenerClosed, PortDenied, PortInUse
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import Facts, ForwardState, Spec, state_of, wanted_port
-from devboxd.model.loose import Loose
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +252,7 @@ class Forward:
 
     async def _spliced(self, connection: LocalConnection, stream: Duplex) -> DevboxError | None:
         with carried(self._shared.handing, connection, stream, forward=self.id):
-            return await splice(_Counted(connection, self), stream)
+            return await splice(Counted(connection, self.count), stream)
 
     async def _serve_socks(self, connection: LocalConnection) -> None:
         self._open += 1
@@ -322,32 +321,3 @@ class Forward:
         """Bytes that passed."""
         self._up += up
         self._down += down
-
-
-class _Counted:
-    """Counts what passes a connection."""
-
-    def __init__(self, connection: LocalConnection, forward: Forward) -> None:
-        self._connection = connection
-        self._forward = forward
-
-    async def read(self, limit: int) -> bytes:
-        data = await self._connection.read(limit)
-        self._forward.count(len(data), 0)
-        return data
-
-    async def write(self, data: bytes) -> None:
-        await self._connection.write(data)
-        self._forward.count(0, len(data))
-
-    async def close(self) -> None:
-        await self._connection.close()
-
-    def reset(self) -> None:
-        self._connection.reset()
-
-    def let_go(self) -> Loose | None:
-        return self._connection.let_go()
-
-    def has_left(self) -> bool:
-        return self._connection.has_left()

@@ -10,17 +10,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from devboxd.control.base.needs import LocalConnection
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.bridge_streams import BridgeStream
-from devboxd.errors import DevboxError
+from devboxd.control.connect.splice import Counted, splice
 
 log = logging.getLogger(__name__)
 
-READ_SIZE: Final = 64 << 10  # bytes
 CONNECT_TIME: Final = 10.0  # seconds that a target here has to answer
 
-Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Dial = Callable[[], Awaitable[Pair]]
+Dial = Callable[[], Awaitable[LocalConnection]]
 
 
 class Here:
@@ -56,46 +55,19 @@ class Here:
     async def _serve(self, stream: BridgeStream) -> None:
         try:
             async with asyncio.timeout(CONNECT_TIME):
-                reader, writer = await self._dial()
+                connection = await self._dial()
         except (OSError, TimeoutError) as error:
             self.error = f"{self._what} does not answer: {getattr(error, 'strerror', None) or error}"
             log.info("%s", self.error)
+            stream.reset()
         else:
             self.error = None
-            await self._carry(stream, reader, writer)
+            if (cut := await splice(Counted(connection, self._count), stream)) is not None:
+                log.debug("%s: %s", self._what, cut)
         finally:
             stream.close()
             self._open.discard(stream)
 
-    async def _carry(
-        self, stream: BridgeStream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Both ways, each until its own end: whoever has said everything may still be answered."""
-
-        async def to_us() -> None:
-            while data := await stream.read():
-                self.up += len(data)
-                writer.write(data)
-                await writer.drain()
-            if writer.can_write_eof():
-                writer.write_eof()
-
-        async def from_us() -> None:
-            while data := await reader.read(READ_SIZE):
-                self.down += len(data)
-                await stream.write(data)
-            stream.finish()
-
-        is_whole = False
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(to_us(), name=f"{self._what}: to us")
-                tasks.create_task(from_us(), name=f"{self._what}: from us")
-            is_whole = True
-        except* (DevboxError, OSError) as cut:
-            log.debug("%s: %s", self._what, cut.exceptions[0])
-        finally:
-            if is_whole:
-                writer.close()
-            else:
-                writer.transport.abort()
+    def _count(self, down: int, up: int) -> None:
+        self.down += down
+        self.up += up

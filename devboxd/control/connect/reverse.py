@@ -6,18 +6,17 @@ It listens again after the box was started again. Without a bridge there is no r
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from typing import Final, Protocol
 
 import msgspec
 
 from devboxd.boxside import bridgehead
-from devboxd.control.base.needs import Listener, Listeners
+from devboxd.control.base.needs import Listener, Listeners, LocalConnection
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.bridge_streams import BridgeStream
 from devboxd.control.connect.forward import Forward, Pools, Wait
-from devboxd.control.connect.here import Here, Pair
+from devboxd.control.connect.here import Here
 from devboxd.errors import DevboxError
 from devboxd.model.box import BoxRef
 from devboxd.model.forward import Facts, ForwardState, Spec, bracket
@@ -81,10 +80,8 @@ class ReverseForward(Forward):
             return ForwardState.ONLINE if self._stream.is_online else ForwardState.RECONNECTING
         return ForwardState.FAILED if self.error is not None else ForwardState.CONNECTING
 
-    async def _dial(self) -> Pair:
-        if self.spec.local_path is not None:
-            return await asyncio.open_unix_connection(self.spec.local_path)
-        return await asyncio.open_connection(*self._target)
+    async def _dial(self) -> LocalConnection:
+        return await self._listeners.connected(self.spec.local_path or self._target)
 
     async def _listen(self) -> None:
         delays = Backoff(self._shared.time.dice, first=1.0)

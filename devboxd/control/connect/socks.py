@@ -59,6 +59,14 @@ class Buffered:
         """As ``LocalConnection.write``."""
         await self._connection.write(data)
 
+    def finish(self) -> None:
+        """As ``LocalConnection.finish``."""
+        self._connection.finish()
+
+    async def cut(self) -> None:
+        """As ``LocalConnection.cut``."""
+        await self._connection.cut()
+
     async def close(self) -> None:
         """As ``LocalConnection.close``."""
         await self._connection.close()

@@ -18,6 +18,7 @@ from typing import Final
 
 from devboxd.boxside import bridgehead
 from devboxd.boxside.script import load_program
+from devboxd.control.base.needs import Listeners
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.control.connect.bridges import Bridges
@@ -48,10 +49,14 @@ Run = Callable[[ExecSpec, Terminal], Awaitable[Leaving]]
 class SshAgents:
     """The agents that are lent now."""
 
-    def __init__(self, shared: Shared, run: Run, bridges: Bridges | None = None) -> None:
+    def __init__(
+        self, shared: Shared, run: Run, bridges: Bridges | None = None, listeners: Listeners | None = None
+    ) -> None:
+        """Make them. ``bridges`` and ``listeners``: to lend over a bridge, with what connects here."""
         self._shared = shared
         self._run = run
         self._bridges = bridges
+        self._listeners = listeners
         self._lent: dict[tuple[str, str | None], _Lent] = {}
 
     @contextlib.asynccontextmanager
@@ -60,7 +65,7 @@ class SshAgents:
         key, terminal = (box.target, user), object()
         lent = self._lent.get(key)
         if lent is None:
-            lent = self._lent[key] = _Lent(self._shared, self._run, self._bridges, box, user)
+            lent = self._lent[key] = _Lent(self._shared, self._run, self._bridges, self._listeners, box, user)
             lent.start()
         lent.sockets[terminal] = socket
         try:
@@ -76,12 +81,19 @@ class _Lent:
     """One agent lent to one user of one box: holds the program there for as long as it is wanted."""
 
     def __init__(
-        self, shared: Shared, run: Run, bridges: Bridges | None, box: BoxRef, user: str | None
+        self,
+        shared: Shared,
+        run: Run,
+        bridges: Bridges | None,
+        listeners: Listeners | None,
+        box: BoxRef,
+        user: str | None,
     ) -> None:
         self.sockets: dict[object, str] = {}  # by terminal, the newest last
         self._shared = shared
         self._run = run
         self._bridges = bridges
+        self._listeners = listeners
         self._box = box
         self._user = user
         self._tasks = Supervisor(f"ssh agent for {box.name}")
@@ -130,14 +142,15 @@ class _Lent:
         Raises:
             DevboxError: the listener is gone, or the box could not be reached.
         """
-        if self._bridges is None:
+        if self._bridges is None or self._listeners is None:
             return False
+        connected = self._listeners.connected
         listener = await self._bridges.stream(self._box, bridgehead.listen(path=PATH), None, user=self._user)
         if listener is None:
             return False
         agent = Here(
             self._tasks,
-            lambda: asyncio.open_unix_connection(self.socket),
+            lambda: connected(self.socket),
             "the ssh agent here",
             MOST_CONNECTIONS,
         )

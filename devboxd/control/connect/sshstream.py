@@ -76,6 +76,25 @@ class SshStream:
         self._over()
         return self._stream.finish()
 
+    @property
+    def half_closes(self) -> bool:
+        """Whether each direction ends by itself."""
+        return self._stream.half_closes
+
+    async def lost(self) -> bool:
+        """Wait until nobody is there to be written to."""
+        return await self._stream.lost()
+
+    async def part(self) -> None:
+        """Wait until all that was written has arrived."""
+        self._over()
+        await self._stream.part()
+
+    def reset(self) -> None:
+        """Cut both directions."""
+        self._stream.reset()
+        self._over()
+
     def close(self) -> None:
         """Close both directions."""
         self._stream.close()

@@ -49,6 +49,7 @@ class Arrivals:
         self.finished = False  # the far end closed
         self.closed = False  # we closed
         self.error: DevboxError | None = None  # it was cut
+        self.left_whole = False  # the far end went away after it had closed, and had taken all of ours
         # One buffer, and not a list of what came: a box that sends single bytes would fill fifty times as much.
         self._waiting = bytearray()
         self._backlog = backlog
@@ -87,6 +88,11 @@ class Arrivals:
         self.closed = True
         self._take()
         self._changed.set()
+
+    async def changed(self) -> None:
+        """Wait until something else happens to it. Not while somebody reads."""
+        self._changed.clear()
+        await self._changed.wait()
 
     @property
     def unread(self) -> bytes:
@@ -131,6 +137,19 @@ class Duplex(Protocol):
 
     def finish(self) -> bool:
         """Send no more, and still read: False where what carries it knows no half-close, and nothing was done."""
+
+    @property
+    def half_closes(self) -> bool:
+        """Whether each direction ends by itself."""
+
+    async def lost(self) -> bool:
+        """Wait, after the far end's close was read, until nobody is there to be written to. Whether bytes were lost by that."""
+
+    async def part(self) -> None:
+        """Send no more, and read no more: wait until all that was written has arrived, or nobody is there. Then ``close``."""
+
+    def reset(self) -> None:
+        """Cut: the far end sees a reset, not an end."""
 
     def close(self) -> None:
         """Close both directions."""
@@ -201,6 +220,22 @@ class PortStream:
     def finish(self) -> bool:
         """Never: smux version 1 knows no half-close."""
         return False
+
+    @property
+    def half_closes(self) -> bool:
+        """Never: see ``finish``."""
+        return False
+
+    async def lost(self) -> bool:
+        """Nobody asks: the far end's close was that of both directions."""
+        return True
+
+    async def part(self) -> None:
+        """Nothing to wait for: ``close`` goes behind what was written."""
+
+    def reset(self) -> None:
+        """Close: smux knows no reset."""
+        self.close()
 
     def close(self) -> None:
         """Close both directions. What the far end still sends is dropped (smux knows no half-close)."""

@@ -119,6 +119,11 @@ class Bridge:
             stream.out_end = stream.out_next + len(stream.waiting)
             self._turns.add(stream)
 
+    def has_arrived(self, number: int) -> bool:
+        """Whether the other end has all that was taken, and its end; so it is of a stream that is over."""
+        stream = self._streams.by_number.get(number)
+        return stream is None or stream.reset is not None or (stream.last_sent and not stream.flight)
+
     def reset(self, number: int, reason: str = "") -> None:
         """Give a stream up in both directions; nothing more comes of it."""
         stream = self._streams.by_number.get(number)
@@ -355,7 +360,7 @@ class Bridge:
             return
         if stream.reset is None and stream.head is None:
             reason = frame[STREAM_HEAD.size : STREAM_HEAD.size + REASON_MOST].decode("utf-8", "replace")
-            self._events.append(WasReset(number, reason))
+            self._events.append(WasReset(number, reason, bool(stream.waiting or stream.flight)))
         self._forget(stream)
 
     def _take_reset_ok(self, number: int) -> None:
@@ -363,5 +368,5 @@ class Bridge:
         if stream is None:
             return
         if stream.reset is None and not (stream.delivered and stream.last_sent):
-            self._events.append(WasReset(number, "the other end no longer knows this stream"))
+            self._events.append(WasReset(number, "the other end no longer knows this stream", True))
         self._forget(stream)

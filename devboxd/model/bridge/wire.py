@@ -82,10 +82,11 @@ class Ended(NamedTuple):
 
 
 class WasReset(NamedTuple):
-    """The stream is gone, in both directions."""
+    """The stream is gone, in both directions. ``lost``: with bytes of ours that had not arrived."""
 
     stream: int
     reason: str
+    lost: bool = False
 
 
 class Room(NamedTuple):

@@ -95,6 +95,9 @@ class Machine:
     def unix(self, path: str) -> Listener:
         raise AssertionError(path)
 
+    async def connected(self, address: tuple[str, int] | str) -> LocalConnection:
+        raise AssertionError(address)
+
     async def resumed(self, found: Loose) -> LocalConnection:
         raise AssertionError("nothing is left to it")
 

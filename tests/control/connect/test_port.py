@@ -155,8 +155,14 @@ class Local:
         await self.stuck.wait()
         self.got += data
 
+    def finish(self) -> None:
+        raise AssertionError("smux knows no half-close")
+
     async def close(self) -> None:
         self.was_closed = True
+
+    async def cut(self) -> None:
+        raise AssertionError("smux knows no half-close")
 
     def reset(self) -> None:
         self.was_reset = True

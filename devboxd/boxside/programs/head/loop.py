@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.head.auth import GREETING, STRANGER_TIME, STRANGERS_MOST, LaneSocket
-from devboxd.boxside.programs.head.pipe import Handler, Listener, Pipe
+from devboxd.boxside.programs.head.pipe import GONE, Handler, Hangups, Listener, Pipe
 from devboxd.boxside.programs.head.program import Control, Program
 from devboxd.boxside.programs.head.reach import addresses, connecting, may_connect, reason
 from devboxd.boxside.programs.head.watch import Agents, Watch
@@ -41,6 +41,8 @@ class Head:
         self.timers: dict[Handler, float] = {}
         self.lonely_since = time.monotonic()
         self.masks: dict[int, tuple[int, Any]] = {}
+        self.hangups = Hangups(self)
+        self.leaving: dict[int, Pipe] = {}  # to be reset once all that they said has arrived
 
     def proof(self, who: bytes, greeting: bytes, nonce: bytes) -> bytes:
         """What only who holds the secret can say."""
@@ -213,12 +215,15 @@ class Head:
     def drop(self, number: int, reset: bool = False) -> None:
         """The handler of a stream has done its work."""
         handler = self.handlers.pop(number, None)
+        self.leaving.pop(number, None)
         if handler is not None:
             self.timers.pop(handler, None)
             handler.close(reset)
 
     def finished(self) -> None:
         """Let go of handlers whose stream is over in both directions."""
+        for number in [one for one in self.leaving if self.bridge.has_arrived(one)]:
+            self.give_up(number, self.leaving[number].deaf or GONE)
         alive = set(self.bridge.streams)
         for number in [one for one in self.handlers if one not in alive]:
             self.drop(number)

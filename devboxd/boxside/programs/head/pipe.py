@@ -1,7 +1,9 @@
 """Streams that are sockets on the box, or stand for a listener there."""
 
+import errno
 import json
 import os
+import select
 import selectors
 import socket
 import struct
@@ -21,6 +23,37 @@ if TYPE_CHECKING:
 
 
 CONNECTED = b"+"
+GONE = "GONE"  # a reset's reason: nobody is there any more, and nothing was lost by that
+NOBODY = -1  # the number of no stream
+KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))  # seconds, seconds, probes
+
+
+class Hangups:
+    """Sockets that have said everything: of those nothing is awaited but that the other side goes away for good."""
+
+    def __init__(self, head: "Head") -> None:
+        self.poll = select.epoll() if hasattr(select, "epoll") else None  # elsewhere the next write tells
+        self.pipes: dict[int, Pipe] = {}
+        if self.poll is not None:
+            head.watch(self.poll.fileno(), selectors.EVENT_READ, self)
+
+    def add(self, pipe: "Pipe") -> None:
+        """Let ``pipe.hung_up`` be called."""
+        if self.poll is not None:
+            self.pipes[pipe.sock.fileno()] = pipe
+            self.poll.register(pipe.sock.fileno(), 0)
+
+    def remove(self, pipe: "Pipe") -> None:
+        """Call nobody any more."""
+        if self.poll is not None and self.pipes.pop(pipe.sock.fileno(), None) is not None:
+            self.poll.unregister(pipe.sock.fileno())
+
+    def ready(self, mask: int) -> None:
+        """Somebody has gone."""
+        if self.poll is not None:
+            for fd, _ in self.poll.poll(0):
+                if fd in self.pipes:
+                    self.pipes[fd].hung_up()
 
 
 class Handler:
@@ -53,7 +86,10 @@ class Handler:
 
 
 class Pipe(Handler):
-    """A stream that is a socket on the box. Half-close goes both ways."""
+    """A stream that is a socket on the box. Each direction ends by itself, as TCP has it.
+
+    What has come is written although the stream is over, and what the socket said arrives although it was reset then.
+    """
 
     def __init__(
         self,
@@ -75,6 +111,9 @@ class Pipe(Handler):
         self.connecting = rest is not None
         self.out = bytearray()  # no more than the stream's credit
         self.in_ended = False  # the other end of the bridge sends no more
+        self.is_shut = False  # and the socket was told so
+        self.out_ended = False  # the socket sends no more
+        self.deaf = ""  # it takes no more, for this reason; what it had said is still read
         self.reading = not self.connecting
         if not self.connecting:
             self.connected()
@@ -99,12 +138,15 @@ class Pipe(Handler):
         try:
             self.sock, self.rest = connecting(self.rest, problem)
         except OSError as error:
-            self.head.give_up(self.number, reason(error.errno))
+            self.failed(reason(error.errno))
         else:
             self.look()
 
     def data(self, data: bytes) -> None:
         """Bytes of the other end."""
+        if self.deaf or self.number in self.head.leaving:  # no credit for them: not many more come
+            self.deaf = self.deaf or reason(errno.EPIPE)
+            return
         self.out += data
         if not self.connecting:
             self.write()
@@ -117,8 +159,30 @@ class Pipe(Handler):
 
     def room(self) -> None:
         """The bridge takes bytes again."""
-        self.reading = not self.connecting
+        self.reading = not self.connecting and not self.out_ended
         self.look()
+
+    def failed(self, why: str) -> None:
+        """The socket takes no more. What it said before it ended arrives before that does."""
+        self.connecting = False
+        del self.out[:]
+        if self.number == NOBODY:
+            self.close(True)
+        elif self.out_ended:
+            self.head.unwatch(self.sock)
+            self.head.hangups.remove(self)
+            self.deaf = self.deaf or ("" if why == GONE else why)
+            self.head.leaving[self.number] = self
+        else:
+            self.head.give_up(self.number, why)
+
+    def hung_up(self) -> None:
+        """It had ended, and is gone now."""
+        problem = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not problem and not self.out:
+            self.failed(GONE)
+        else:
+            self.failed(reason(problem or errno.EPIPE))
 
     def ready(self, mask: int) -> None:
         """Something can be read or written."""
@@ -133,7 +197,7 @@ class Pipe(Handler):
             self.write()
         elif mask & selectors.EVENT_WRITE:
             self.write()
-        if mask & selectors.EVENT_READ and self.reading and self.number in self.head.handlers:
+        if mask & selectors.EVENT_READ and self.reading and self.head.handlers.get(self.number) is self:
             self.read()
 
     def read(self) -> None:
@@ -149,14 +213,30 @@ class Pipe(Handler):
         except BlockingIOError:
             return
         except OSError as error:
-            self.head.give_up(self.number, reason(error.errno))
+            self.failed(reason(error.errno))
             return
         if data:
             self.head.bridge.write(self.number, data)
         else:
             self.reading = False
+            self.out_ended = True
             self.look()
             self.head.bridge.finish(self.number)
+            if self.deaf:
+                self.failed(self.deaf)
+            elif not self.is_shut:
+                self.outlook()
+
+    def outlook(self) -> None:
+        """Learn of it when the other side, which has ended, goes for good: nobody may ever write to it."""
+        if self.sock.family != socket.AF_UNIX:
+            try:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for name, value in KEEPALIVE:
+                    self.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            except (OSError, AttributeError):
+                pass  # a system that has none of this, or the socket is gone already
+        self.head.hangups.add(self)
 
     def write(self) -> None:
         """Give the socket what it takes."""
@@ -166,22 +246,36 @@ class Pipe(Handler):
             except BlockingIOError:
                 break
             except OSError as error:
-                self.head.give_up(self.number, reason(error.errno))
-                return
+                if error.errno != errno.EPIPE or self.out_ended or self.number == NOBODY:
+                    self.failed(reason(error.errno))
+                    return
+                self.deaf = reason(error.errno)  # it had ended before, in order: read what it said
+                del self.out[:]
+                break
             del self.out[:sent]
             self.head.bridge.consumed(self.number, sent, time.monotonic())
-        if self.in_ended and not self.out:
-            self.in_ended = False
+        if self.in_ended and not self.out and not self.is_shut:
+            self.is_shut = True
+            self.head.hangups.remove(self)  # from here on that is no news
             try:
                 self.sock.shutdown(socket.SHUT_WR)
             except OSError:
                 pass  # it has gone both ways already
+            if self.number == NOBODY:
+                self.close(False)
+                return
         self.look()
 
     def close(self, reset: bool) -> None:
-        """The stream is over."""
+        """The stream is over. Who had said everything before has only left: that is still written, and is no reset."""
+        if self.in_ended and (self.out or self.connecting):
+            self.number = NOBODY
+            self.reading = False
+            self.look()
+            return
         self.head.unwatch(self.sock)
-        if reset:
+        self.head.hangups.remove(self)
+        if reset and not self.in_ended:
             try:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             except OSError:
