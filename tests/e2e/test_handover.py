@@ -199,6 +199,48 @@ def test_forwarded_connections_go_on_over_two_restarts(world: World) -> None:
             one.close()
 
 
+def test_half_closed_connections_go_on_as_they_are(world: World) -> None:
+    """Whichever side has ended: the other one goes on, and ends in order, or with a reset."""
+    upload = random.Random(3).randbytes(1 << 20)
+
+    def sent(one: socket.socket, other: socket.socket) -> bytes:
+        def send() -> None:
+            one.sendall(upload)
+            one.shutdown(socket.SHUT_WR)
+
+        sending = threading.Thread(target=send, daemon=True)
+        sending.start()
+        got = b"".join(iter(lambda: other.recv(1 << 16), b""))
+        sending.join(30)
+        return got
+
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:
+        server.settimeout(30)
+        [address] = world.forward(f"0:{server.getsockname()[1]}")
+        pairs: list[tuple[socket.socket, socket.socket]] = []
+        for turn in range(3):
+            here = held.enter_context(socket.create_connection(address, 30))
+            there = held.enter_context(server.accept()[0])
+            there.settimeout(30)
+            pairs.append((here, there) if turn == 1 else (there, here))
+            first, second = pairs[-1]
+            first.sendall(b"all of it")
+            first.shutdown(socket.SHUT_WR)
+            found = b""
+            while part := second.recv(100):
+                found += part
+            assert found == b"all of it"
+        assert "3 connections and commands went on" in restart(world)
+        for first, second in pairs[:2]:
+            assert sent(second, first) == upload
+        pairs[2][0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, (1).to_bytes(4, sys.byteorder) + bytes(4))
+        pairs[2][0].close()
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012 - at some write
+            while True:
+                pairs[2][1].send(b"anybody?")
+                time.sleep(0.01)
+
+
 def test_connections_of_other_kinds_of_forwards_go_on(world: World) -> None:
     """SOCKS, a unix socket here, and a forward that is its client's: that one's connection goes on by itself."""
     path, held, socks = world.folder / "mirror.sock", free_port(), free_port()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -309,3 +311,50 @@ def test_a_path_that_cannot_be_is_refused(path: str) -> None:
     """Also where it comes out of a journal: it must not end the daemon."""
     with pytest.raises(BadRequest):
         listen_unix(expanded(path))
+
+
+async def test_what_was_written_arrives_before_a_cut_does() -> None:
+    """A reset throws away what is on its way: a client that reads slowly would lose the end of an answer."""
+    listener = await listen_tcp()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", listener.port))
+        connection = await listener.accept()
+        answer = os.urandom(3_000_000)
+
+        def read() -> bytes:
+            got = bytearray()
+            with contextlib.suppress(ConnectionResetError):
+                while part := client.recv(20_000):
+                    got += part
+            return bytes(got)
+
+        async def cut() -> None:
+            await connection.write(answer)
+            connection.finish()
+            await connection.cut()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(cut())
+            await asyncio.sleep(0.05)
+            assert await asyncio.to_thread(read) == answer
+        poll = select.poll()
+        poll.register(client, 0)
+        assert poll.poll(20_000)[0][1] & select.POLLERR, "a reset, and not only an end"
+    listener.close()
+
+
+async def test_a_client_that_is_gone_is_not_waited_for_with_a_cut() -> None:
+    listener = await listen_tcp()
+    client = socket.create_connection(("127.0.0.1", listener.port or 0))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection = await listener.accept()
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(0.2):
+            while True:
+                await connection.write(bytes(1 << 20))
+    client.close()
+    async with asyncio.timeout(20):
+        await connection.cut()
+    listener.close()
