@@ -9,8 +9,18 @@ from typing import Any, Final
 from devboxd.aws.calls import Calls
 from devboxd.aws.look import PAGE, image
 from devboxd.aws.store import plain
-from devboxd.errors import BadRequest, Missing
-from devboxd.model.offer import NAMES, Base, Ground, MachineType, Parameter, Subnet, is_image_id, where
+from devboxd.errors import BadRequest, Denied, Missing
+from devboxd.model.offer import (
+    NAMES,
+    Base,
+    Ground,
+    MachineType,
+    Parameter,
+    Search,
+    Subnet,
+    is_image_id,
+    where,
+)
 from devboxd.model.project import Network, Place
 
 TYPES_PAGE: Final = {"PageSize": 100}  # the most (API: DescribeInstanceTypes)
@@ -49,20 +59,28 @@ class OffersApi:
 
     async def _named(self, name: str, architecture: str) -> list[dict[str, Any]]:
         match where(name, architecture):
-            case Parameter(path=path):
+            case Parameter(path=path, otherwise=search):
+                refused: Denied | None = None
                 try:
                     answer = await self.account.call("ssm", "get_parameter", Name=path)
+                    found = await self._images(ImageIds=[answer["Parameter"]["Value"]])
                 except Missing:
-                    return []
-                return await self._images(ImageIds=[answer["Parameter"]["Value"]])
+                    found = []
+                except Denied as error:
+                    found, refused = [], error
+                found = found or await self._searched(search, architecture)
+                if not found and refused is not None:
+                    raise refused
+                return found
             case search:
-                return await self._images(
-                    Owners=[search.owner],
-                    Filters=[
-                        {"Name": "name", "Values": [search.pattern]},
-                        {"Name": "state", "Values": ["available"]},
-                    ],
-                )
+                return await self._searched(search, architecture)
+
+    async def _searched(self, search: Search, architecture: str) -> list[dict[str, Any]]:
+        filters = {"name": search.pattern, "state": "available", "architecture": architecture}
+        return await self._images(
+            Owners=[search.owner],
+            Filters=[{"Name": name, "Values": [value]} for name, value in filters.items()],
+        )
 
     async def _images(self, **request: Any) -> list[dict[str, Any]]:
         try:

@@ -59,12 +59,6 @@ class Subnet(msgspec.Struct, frozen=True):
     is_public: bool
 
 
-class Parameter(msgspec.Struct, frozen=True):
-    """A public SSM parameter that holds an image id."""
-
-    path: str
-
-
 class Search(msgspec.Struct, frozen=True):
     """The newest image of this owner whose name fits this pattern."""
 
@@ -72,21 +66,46 @@ class Search(msgspec.Struct, frozen=True):
     pattern: str
 
 
+class Parameter(msgspec.Struct, frozen=True):
+    """A public SSM parameter that holds an image id; where there is none, or nobody may read it, the image is searched."""
+
+    path: str
+    otherwise: Search
+
+
 _AMI: Final = re.compile(r"ami-[0-9a-f]{8}(?:[0-9a-f]{9})?\Z")
 _DPKG: Final = {ARM: "arm64", INTEL: "amd64"}
 _UNAME: Final = {ARM: "aarch64", INTEL: "x86_64"}
 _UBUNTU: Final = "/aws/service/canonical/ubuntu/server/{version}/stable/current/{dpkg}/hvm/ebs-{disk}/ami-id"
+# Owners and names of images: Canonical's, Debian's and AWS's pages on finding theirs.
+_CANONICAL, _DEBIAN, _AMAZON, _NIXOS = "099720109477", "136693071363", "amazon", "427812963091"
+
+
+def _ubuntu(version: str, disk: str) -> Parameter:
+    path = _UBUNTU.replace("{version}", version).replace("{disk}", disk)
+    return Parameter(path, Search(_CANONICAL, f"ubuntu/images/hvm-ssd*/ubuntu-*-{version}-{{dpkg}}-server-*"))
+
+
+def _debian(release: int) -> Parameter:
+    path = f"/aws/service/debian/release/{release}/latest/{{dpkg}}"
+    return Parameter(path, Search(_DEBIAN, f"debian-{release}-{{dpkg}}-*"))
+
+
 _NAMES: Final[dict[str, Parameter | Search]] = {
-    "ubuntu-26.04": Parameter(_UBUNTU.replace("{version}", "26.04").replace("{disk}", "gp3")),
-    "ubuntu-24.04": Parameter(_UBUNTU.replace("{version}", "24.04").replace("{disk}", "gp3")),
-    "ubuntu-22.04": Parameter(_UBUNTU.replace("{version}", "22.04").replace("{disk}", "gp2")),
-    "debian-12": Parameter("/aws/service/debian/release/12/latest/{dpkg}"),
-    "debian-13": Parameter("/aws/service/debian/release/13/latest/{dpkg}"),
-    "al2023": Parameter("/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{arch}"),
-    "nixos-25.05": Search("427812963091", "nixos/25.05*-{uname}-linux"),
-    "nixos-25.11": Search("427812963091", "nixos/25.11*-{uname}-linux"),
+    "ubuntu-26.04": _ubuntu("26.04", "gp3"),
+    "ubuntu-24.04": _ubuntu("24.04", "gp3"),
+    "ubuntu-22.04": _ubuntu("22.04", "gp2"),
+    "debian-12": _debian(12),
+    "debian-13": _debian(13),
+    "al2023": Parameter(
+        "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{arch}",
+        Search(_AMAZON, "al2023-ami-2023.*-kernel-*-{arch}"),
+    ),
+    "nixos-25.05": Search(_NIXOS, "nixos/25.05*-{uname}-linux"),
+    "nixos-25.11": Search(_NIXOS, "nixos/25.11*-{uname}-linux"),
     "deep-learning": Parameter(
-        "/aws/service/deeplearning/ami/{arch}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+        "/aws/service/deeplearning/ami/{arch}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",
+        Search(_AMAZON, "Deep Learning {dlami}Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04) *"),
     ),
 }
 NAMES: Final = tuple(_NAMES)
@@ -120,10 +139,19 @@ def where(name: str, architecture: str) -> Parameter | Search:
         raise BadRequest(
             f"there is no base image named {name!r}", hint=f"an image id, or one of: {', '.join(NAMES)}"
         )
-    words = {"dpkg": _DPKG[architecture], "arch": architecture, "uname": _UNAME[architecture]}
+    words = {
+        "dpkg": _DPKG[architecture],
+        "arch": architecture,
+        "uname": _UNAME[architecture],
+        "dlami": "ARM64 " if architecture == ARM else "",
+    }
     if isinstance(known, Parameter):
-        return Parameter(known.path.format(**words))
-    return Search(known.owner, known.pattern.format(**words))
+        return Parameter(known.path.format(**words), _for(known.otherwise, words))
+    return _for(known, words)
+
+
+def _for(search: Search, words: dict[str, str]) -> Search:
+    return Search(search.owner, search.pattern.format(**words))
 
 
 def architecture_of(types: tuple[MachineType, ...], wanted: str | None) -> str:

@@ -221,6 +221,7 @@ class Fragile(MemoryStore):
         self.commits = 0
 
     async def commit(self, owner: str, changes: Any, op: str) -> None:
+        assert len(op) <= 36, "ClientRequestToken (API: TransactWriteItems)"
         self.commits += 1
         if self.commits == self.breaks_at:
             raise Unreachable("no answer")
@@ -232,7 +233,7 @@ async def test_a_project_moves_to_a_shared_store_whatever_breaks_on_the_way(brea
     """It is never acted on from both; asked again, the move goes on."""
     shared = Fragile()
     shared.breaks_at = breaks_at
-    one = await start(bench(other=shared))
+    one = await start(bench(other=shared, me="m" * 29))  # its operations are named as long as can be
     await one.launched()
     for _ in range(3):
         try:

@@ -169,7 +169,7 @@ class Book:
         op = self.op()
         missing = ledger.copied(items, (item.key for item in there), op)
         for start in range(0, len(missing), MOVED_AT_ONCE):
-            await target.store.commit(target.owner, missing[start : start + MOVED_AT_ONCE], f"{op}-{start}")
+            await target.store.commit(target.owner, missing[start : start + MOVED_AT_ONCE], self.op())
         if taken_by is None:
             await target.store.commit(target.owner, [name], self.op())
         await self.erase(known, Erase(known.project, "moved"))
