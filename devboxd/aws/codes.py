@@ -177,7 +177,7 @@ TABLE: Final[dict[str, Row]] = dict(
         *_rows(_IN_USE, "dynamodb:ResourceInUseException DeleteConflict OperationInProgressException"),
         *_rows(_IN_USE, "InvalidChangeSetStatus ResourceNotReady"),
         *_rows(
-            Row(Protected, "it is protected: {said}", "devbox takes the protection off only in the step that releases it"),
+            Row(Protected, "it is protected: {said}", "devbox takes it off an instance in the step that releases it; off an image only a person does"),
             "OperationNotPermitted",
         ),
         *_rows(_TOKEN, "IdempotentParameterMismatch IdempotentParameterMismatchException"),

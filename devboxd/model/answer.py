@@ -96,9 +96,15 @@ def refusal(error: DevboxError) -> Refusal:
 LAUNCH_PATIENCE: Final = 8  # the same of a launch or a start: some eight minutes, as somebody waits for it
 _MAY_PASS: Final = frozenset({Refusal.GONE, Refusal.BUSY, Refusal.UNKNOWN})
 ATTACH_PATIENCE: Final = 3
+DELETION_PATIENCE: Final = 3  # of something that is in use; minutes apart
 MOVE_PATIENCE: Final = 40  # a box that does not say how far its copying is: hours, as it goes on meanwhile
 _IN_THE_WAY: Final = (Phase.SAVING, Phase.STARTING)  # a copy of an old root on the box keeps it from going on
 HOPELESS: Final = frozenset({Refusal.QUOTA, Refusal.DENIED, Refusal.INVALID})
+
+
+def is_news(refusal: Refusal, times: int) -> bool:
+    """Say whether a person is told that something was not deleted. ``times``: how often it was refused."""
+    return refusal in HOPELESS or (refusal is not Refusal.GONE and times >= DELETION_PATIENCE)
 
 
 def after_success(seen: Seen, call: Call, said: rebase.Progress | None = None) -> Write | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 
 import msgspec
+from msgspec.structs import replace
 
 from devboxd.model.price import Rates
 from devboxd.model.probe import is_probe
@@ -27,8 +30,13 @@ class Leftover(msgspec.Struct, frozen=True):
     goes: float | None = None
 
 
-def leftovers(seen: Seen, rates: Rates) -> list[Leftover]:
-    """All of them, in the order in which they go; ``rates``: of the region that they are in."""
+def leftovers(
+    seen: Seen, rates: Rates, undeleted: Mapping[str, str] = MappingProxyType({})
+) -> list[Leftover]:
+    """All of them, in the order in which they go; ``rates``: of the region that they are in.
+
+    ``undeleted``: by id, why AWS did not delete it when it was asked last; it is asked again.
+    """
     grace = seen.project.policy.grace
     found = [
         Leftover(box.id, "instance", "it was launched twice", goes=seen.at)
@@ -55,11 +63,17 @@ def leftovers(seen: Seen, rates: Rates) -> list[Leftover]:
         for snapshot in seen.ec2.snapshots
         if is_unwanted_snapshot(seen, snapshot)
     ]
+    found = [
+        replace(one, why=f"{one.why}; AWS does not delete it: {undeleted[one.id]}", goes=None)
+        if one.id in undeleted
+        else one
+        for one in found
+    ]
     return sorted(found, key=lambda one: (one.goes is None, one.goes or 0.0, one.id))
 
 
 def _when(marked: float | None, at: float, grace: float) -> float:
-    return (at if marked is None else marked) + grace
+    return max(at, (at if marked is None else marked) + grace)
 
 
 def _kept_because(seen: Seen, volume: Volume) -> str:

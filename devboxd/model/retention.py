@@ -44,6 +44,14 @@ from devboxd.model.step import (
 
 NEVER_FEWER: Final = 2  # generations
 GONE_AFTER: Final = 60.0  # seconds of looking at nothing before the rows of a deleted project are dropped
+_QUIET: Final = (
+    "available",
+    "completed",
+    "disabled",
+    "error",
+    "failed",
+    "invalid",
+)  # nothing is made of it now
 _UNDONE: Final = ("pending", "transient")
 _NOTHING: Final = "nothing of it shows any more"
 
@@ -279,7 +287,7 @@ def deleting(seen: Seen) -> Step:
     left: list[Leftover] = [volume for volume in seen.ec2.volumes if volume.is_there]
     left += [image for image in seen.ec2.images if image.is_there]
     left += seen.ec2.snapshots
-    ready = [one for one in left if one.state in ("available", "completed", "error", "failed", "invalid")]
+    ready = [one for one in left if one.state in _QUIET]
     if (step := _collected(seen, ready, grace=0.0)) is not None:
         return step
     if left or any(box.state is not InstanceState.TERMINATED for box in seen.ec2.boxes):

@@ -490,6 +490,40 @@ async def test_leftovers_say_what_they_cost_and_when_they_go(one: Bench) -> None
     assert await one.projects.leftovers("api") == []
 
 
+@pytest.mark.parametrize(
+    ("operation", "code", "says", "hint"),
+    [
+        ("DeleteVolume", "UnauthorizedOperation", "does not allow", "permission ec2:DeleteVolume"),
+        ("DeregisterImage", "OperationNotPermitted", "protected", "only a person"),
+        ("DeleteSnapshot", "InvalidSnapshot.InUse", "in use", "tried again"),
+    ],
+)
+@with_daemon
+async def test_what_aws_does_not_delete_is_said_until_it_does(
+    one: Bench, operation: str, code: str, says: str, hint: str
+) -> None:
+    """In ``ops``, in ``gc`` and while it is waited for; what is in use only after some tries. Nothing else waits."""
+    await one.launched()
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    fault = one.model.faults.add(Fault("refuse", operation=operation, code=code))
+    if operation != "DeleteVolume":
+        await one.projects.delete("api")
+    await asyncio.sleep(700)
+    (left,) = [found for found in await one.projects.leftovers("api") if found.goes is None]
+    assert says in left.why
+    (status,) = one.projects.operations()
+    assert status.problem.startswith(f"{left.id} can not be deleted: ")
+    assert says in status.problem
+    assert hint in (status.hint or "")
+    (told,) = [found for found in one.shared.news.conditions() if found.code == "project-refused"]
+    assert left.id in told.text
+    one.model.faults.remove(fault)
+    await asyncio.sleep(400)
+    assert one.shared.news.conditions() == []
+    assert one.projects.operations() == []
+
+
 # Trouble
 
 

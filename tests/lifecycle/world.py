@@ -244,7 +244,7 @@ class Quietly:
     def happened(self, project: Project, what: str, text: str) -> None:
         self._daemon.world.note(f"{self._daemon.name}   [{what}] {text}")
 
-    def waits(self, project: Project, why: str) -> None:
+    def waits(self, project: Project, why: str, undeleted: Mapping[str, DevboxError]) -> None:
         pass
 
     def called(self, project: Project, call: Ec2Call) -> None:

@@ -283,6 +283,14 @@ def test_a_broken_project_is_left_exactly_as_it_is() -> None:
 # DELETING
 
 
+def test_an_image_that_somebody_has_disabled_is_deleted_with_its_project() -> None:
+    """It can not be launched, and can be deregistered."""
+    row = project(Phase.DELETING, want=Want.GONE, instance=None)
+    disabled = image(state="disabled", garbage=OLD)
+    held = tuple(replace(one, garbage=OLD) for one in snapshots())
+    assert decide(row, images=disabled, snapshots=held) == DropImage("ami-1")
+
+
 def test_delete_begins_in_every_phase_with_the_row() -> None:
     """And there is no way back."""
     for phase in set(Phase) - {Phase.DELETING}:

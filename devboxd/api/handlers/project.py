@@ -52,7 +52,10 @@ async def follow(context: Context, asked: wire.ProjectName) -> AsyncIterator[wir
     try:
         async for status in projects.follow(asked.project):
             last = status.project
-            yield wire.ProjectStep(views.project(status), status.problem or status.why, status.hint)
+            # What is left over is no news where something else is waited for.
+            is_aside = bool(status.undeleted) and last.phase is not Phase.DELETING
+            text, hint = (status.why, None) if is_aside else (status.problem or status.why, status.hint)
+            yield wire.ProjectStep(views.project(status), text, hint)
         if last is None:
             raise ProjectNotFound(f"there is no project named {asked.project!r}")
         if last.phase is Phase.BROKEN:

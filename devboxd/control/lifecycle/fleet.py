@@ -36,13 +36,14 @@ WITH_SESSIONS: Final = 30.0  # seconds between looks at a box that somebody is c
 
 class Status(msgspec.Struct, frozen=True):
     """How far a project is. ``why``: what is waited for; ``problem``: what AWS said no to, last, and ``hint``: what
-    mends that.
+    mends that. ``undeleted``: by id, what AWS does not delete, and why.
     """
 
     project: Project
     why: str = ""
     problem: str = ""
     hint: str | None = None
+    undeleted: dict[str, str] = {}
 
 
 Look = tuple[Observed, Item | None]
@@ -311,15 +312,28 @@ class Fleet:
             )
         self._told.ring()
 
-    def waits(self, project: Project, why: str) -> None:
+    def waits(self, project: Project, why: str, undeleted: Mapping[str, DevboxError]) -> None:
         """Nothing to do but wait."""
         if self._audience is not None:
-            self._audience.waits(project, why)
-        before = self._statuses.get(project.uid)
-        if before is None or (before.project, before.why, before.problem) != (project, why, ""):
-            self._statuses[project.uid] = Status(project, why)
+            self._audience.waits(project, why, undeleted)
+        now = Status(project, why)
+        for name, error in sorted(undeleted.items(), reverse=True):
+            problem = f"{name} can not be deleted: {error.message}"
+            now = Status(project, why, problem, error.hint, {**now.undeleted, name: error.message})
+        if now == self._statuses.get(project.uid):
+            return
+        self._statuses[project.uid] = now
+        if now.problem:
+            self._refusal(now)
+        else:
             self._shared.news.clear_condition("project-refused", project.name)
-            self._told.ring()
+        self._told.ring()
+
+    def _refusal(self, status: Status) -> None:
+        name = status.project.name
+        self._shared.news.raise_condition(
+            "project-refused", name, name=name, problem=status.problem, hint=status.hint
+        )
 
     def called(self, project: Project, call: Ec2Call) -> None:
         """AWS accepted a call."""
@@ -331,9 +345,7 @@ class Fleet:
         if self._audience is not None:
             self._audience.refused(project, error)
         self._statuses[project.uid] = Status(project, problem=error.message, hint=error.hint)
-        self._shared.news.raise_condition(
-            "project-refused", project.name, name=project.name, problem=error.message, hint=error.hint
-        )
+        self._refusal(self._statuses[project.uid])
         self._told.ring()
 
     def _problem(self, one: Reconciler, error: DevboxError) -> None:

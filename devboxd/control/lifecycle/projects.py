@@ -418,7 +418,8 @@ class Projects:
     async def leftovers(self, name: str) -> list[Leftover]:
         """What belongs to a project and is in use by nothing: what goes by itself soon, and why the rest does not."""
         seen = await self._seen(name)
-        return leftovers(seen, self._rates(region(seen.project, seen.run)))
+        rates, status = self._rates(region(seen.project, seen.run)), self._fleet.status(seen.project.uid)
+        return leftovers(seen, rates, status.undeleted if status is not None else {})
 
     async def stray(self, name: str) -> str:
         """What EC2 shows of an archived project that no generation of it has, in a sentence; empty: nothing."""

@@ -7,7 +7,7 @@ politeness only: it may be lost at any moment.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, assert_never
 
@@ -16,7 +16,7 @@ from devboxd.control.base.time import Time
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.turns import Turn
 from devboxd.errors import Conflict, DevboxError, LoginNeeded
-from devboxd.model.answer import Refusal, after_refusal, after_success, refusal
+from devboxd.model.answer import Refusal, after_refusal, after_success, is_news, refusal
 from devboxd.model.change import BRISK, CALM
 from devboxd.model.ledger import Item, Ledger
 from devboxd.model.pipeline import next_step
@@ -63,8 +63,8 @@ class Told(Protocol):
     def happened(self, project: Project, what: str, text: str) -> None:
         """A step was written down."""
 
-    def waits(self, project: Project, why: str) -> None:
-        """Nothing can be done now but wait."""
+    def waits(self, project: Project, why: str, undeleted: Mapping[str, DevboxError]) -> None:
+        """Nothing can be done now but wait. ``undeleted``: by id, what AWS does not delete, and what it says."""
 
     def called(self, project: Project, call: Ec2Call) -> None:
         """AWS accepted a call."""
@@ -83,6 +83,16 @@ class Clouds(Protocol):
         """Make a call, when it is its turn among all of the account."""
 
 
+@dataclass(frozen=True, slots=True)
+class Undeleted:
+    """What AWS did not delete when it was asked last, and until when that is worth a word (monotonic)."""
+
+    error: DevboxError
+    tries: int
+    is_news: bool
+    until: float
+
+
 @dataclass(slots=True)
 class Memory:
     """What a loop remembers between looks."""
@@ -96,6 +106,25 @@ class Memory:
     starts: tuple[tuple[str, float], int] = (("", 0.0), 0)  # of one box in one phase that EC2 has taken
     refusals: tuple[str, int] = ("", 0)  # of one kind of call, in a row
     put_off: dict[str, float] = field(default_factory=dict)  # until, monotonic
+    undeleted: dict[str, Undeleted] = field(default_factory=dict)
+
+    def put_off_deletion(self, name: str, error: DevboxError, at: float) -> bool:
+        """Note that AWS does not delete it now; says whether that is news for a person."""
+        before = self.undeleted.get(name)
+        tries = before.tries + 1 if before is not None else 1
+        known = Undeleted(error, tries, is_news(refusal(error), tries), at + 2 * PUT_OFF)
+        self.undeleted[name] = known
+        self.put_off[name] = at + PUT_OFF
+        return known.is_news
+
+    def forget(self, at: float) -> None:
+        """What was put off for long enough is tried again; what was not tried again then is not to be deleted any more."""
+        self.put_off = {name: until for name, until in self.put_off.items() if until > at}
+        self.undeleted = {name: one for name, one in self.undeleted.items() if one.until > at}
+
+    def not_deleted(self) -> dict[str, DevboxError]:
+        """What a person is told of."""
+        return {name: one.error for name, one in self.undeleted.items() if one.is_news}
 
     def patience(self, at: float) -> None:
         """Count the time since the last look, as far as it was spent awake."""
@@ -149,7 +178,7 @@ class Reconciler:
         step = self.decide(seen)
         match step:
             case Wait():
-                self.told.waits(seen.project, step.why)
+                self._waits(seen.project, step.why)
                 if step.seconds >= CALM:
                     await self.turn.leave()
                 planned = self.memory.waits(step)
@@ -166,6 +195,9 @@ class Reconciler:
         self.memory.planned = delay
         return None if isinstance(step, Erase) else delay
 
+    def _waits(self, project: Project, why: str) -> None:
+        self.told.waits(project, why, self.memory.not_deleted())
+
     async def _look(self) -> Seen | None:
         """EC2 first, then the row; what the last row named is asked for by id."""
         known = self.known or await self.book.load(self.uid)
@@ -180,7 +212,7 @@ class Reconciler:
             return None
         memory, at = self.memory, self.time.monotonic()
         memory.patience(at)
-        memory.put_off = {name: until for name, until in memory.put_off.items() if until > at}
+        memory.forget(at)
         return Seen(
             known.project,
             known.run,
@@ -227,9 +259,11 @@ class Reconciler:
         memory.last_call = (call, at)
         if isinstance(call, Start):
             memory.starts = ((call.instance, seen.project.since), memory.started(seen.project) + 1)
+        if isinstance(call, DropVolume | DropImage | DropSnapshot):
+            memory.undeleted.pop(_dropped(call), None)
         noted = after_success(seen, call, said)
         if noted is None and said is not None:
-            self.told.waits(seen.project, far(said))
+            self._waits(seen.project, far(said))
             return COPYING
         return await self._write(noted) if noted is not None else BRISK
 
@@ -276,11 +310,12 @@ class Reconciler:
             self.memory.hooked = call.save  # it can not be run, or failed and has no veto: the box stops
             return AT_ONCE
         if isinstance(call, DropVolume | DropImage | DropSnapshot):
-            self.memory.put_off[_dropped(call)] = self.time.monotonic() + PUT_OFF
+            if self.memory.put_off_deletion(_dropped(call), error, self.time.monotonic()):
+                self.told.refused(seen.project, error)
             return BRISK
         if isinstance(call, Reach | MoveIn) and times < BOOTS_WITHIN:
             boots = isinstance(call, Reach)
-            self.told.waits(seen.project, "the box boots" if boots else "the box does not answer now")
+            self._waits(seen.project, "the box boots" if boots else "the box does not answer now")
             return ANSWER_EVERY
         self.told.refused(seen.project, error)
         slow = SLOW_DOWN if kind in (Refusal.LATER, Refusal.DENIED) else BRISK

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -72,7 +72,7 @@ class Reporter:
         """See ``reconcile.Told``."""
         self.line("step", project, text, what)
 
-    def waits(self, project: Project, why: str) -> None:
+    def waits(self, project: Project, why: str, undeleted: Mapping[str, DevboxError]) -> None:
         """See ``reconcile.Told``."""
         self.line("wait", project, why)
 
@@ -199,7 +199,8 @@ class Rounds:
             if delay is None:
                 return End.DONE
             if delay >= REST:
-                return _at_rest(one, is_refused=failures > 0 or one.memory.refusals[1] > 0)
+                refused = failures > 0 or one.memory.refusals[1] > 0 or bool(one.memory.not_deleted())
+                return _at_rest(one, is_refused=refused)
             if delay > 0:
                 await one.turn.watch()
             if one.turn.is_anothers:
