@@ -113,10 +113,12 @@ class DynamoStore:
     def _explained(self, error: DevboxError) -> DevboxError:
         """What a refusal means here, where the general sentence says too little."""
         if isinstance(error, Missing):
-            return StoreFailed(
+            failed = StoreFailed(
                 f"there is no table {self.table} in this account and region",
                 hint="devboxctl init account makes it",
             )
+            failed.is_absent = True
+            return failed
         if isinstance(error, Conflict):
             return Conflict("the project was changed by somebody else")
         if type(error) is BadRequest:  # not that a profile or region is missing

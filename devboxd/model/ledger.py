@@ -38,9 +38,10 @@ T = TypeVar("T")
 
 
 class StoreFailed(DevboxError):
-    """The store can not be read or written."""
+    """The store can not be read or written. ``is_absent``: there is none, so nothing is in it."""
 
     code = "store-failed"
+    is_absent = False
 
 
 class StoreNewer(StoreFailed):

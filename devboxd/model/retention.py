@@ -83,9 +83,11 @@ def _seconds(wait: Wait) -> float:
 def _own_at_last(seen: Seen) -> Step | None:
     """A fork that has a generation of its own needs its origin no more."""
     project = seen.project
-    if project.fork_of is None or not project.head:
-        return None
-    uid, generation = project.fork_of
+    return _unpinned(project, project.fork_of) if project.fork_of is not None and project.head else None
+
+
+def _unpinned(project: Project, origin: tuple[str, int]) -> UnpinFork:
+    uid, generation = origin
     return UnpinFork(uid, generation, f"fork:{project.uid}")
 
 
@@ -294,4 +296,6 @@ def deleting(seen: Seen) -> Step:
         return Wait(BRISK, "what is left is still in use")
     if seen.waited_for(_NOTHING) < GONE_AFTER:
         return Wait(BRISK, _NOTHING)
+    if seen.project.fork_of is not None:
+        return _unpinned(seen.project, seen.project.fork_of)
     return Erase(seen.project, "deleted")

@@ -7,6 +7,7 @@ change, and raises where it can not be. Wishes are idempotent: asking twice is a
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from msgspec.structs import replace
@@ -42,6 +43,7 @@ from devboxd.model.step import Write
 
 NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")  # a host name's label
 USER_PIN: Final = "user"
+FORK_PIN: Final = "fork:"  # and the uid
 LABEL_MAX: Final = 200  # characters
 _UNDER_WAY: Final = (Phase.LAUNCHING, Phase.SAVING, Phase.RESCUE, Phase.DELETING)
 
@@ -201,8 +203,7 @@ def gone(known: Ledger, *, force: bool = False) -> Write | None:
         WrongState: another project was forked from it and has no generation of its own yet; not with ``force``.
     """
     project = known.project
-    forks = sorted({pin for one in known.generations for pin in one.pins if pin.startswith("fork:")})
-    if forks and not force:
+    if any(fork_pins(one) for one in known.generations) and not force:
         raise WrongState(
             f"{project.name} can not be deleted: a fork of it has no generation of its own yet",
             hint="save the fork first, or use --force",
@@ -368,24 +369,44 @@ def generation(known: Ledger, number: int) -> Generation:
 
 
 def describe(
-    known: Ledger, number: int, *, label: str | None = None, pinned: bool | None = None
+    known: Ledger,
+    number: int,
+    *,
+    label: str | None = None,
+    pinned: bool | None = None,
+    lost: Collection[str] = (),
 ) -> Write | None:
-    """Pin a generation or not, and say what it is. A pinned one is kept until it is unpinned."""
+    """Pin a generation or not, and say what it is. A pinned one is kept until it is unpinned.
+
+    ``lost``: pins of forks that are not there (any more), which go with the user's.
+    """
     one = generation(known, number)
     pins = one.pins
     if pinned is not None:
-        pins = tuple(pin for pin in pins if pin != USER_PIN) + ((USER_PIN,) if pinned else ())
+        gone = () if pinned else lost
+        pins = tuple(pin for pin in pins if pin != USER_PIN and pin not in gone)
+        pins += (USER_PIN,) if pinned else ()
     changed = replace(one, label=one.label if label is None else _label(label), pins=pins)
     if changed == one:
         return None
     return Write("describe", known.project, f"generation {one.number} changed", generations=(changed,))
 
 
-def pinned_for(known: Ledger, number: int, pin: str) -> Write | None:
+def fork_pins(one: Generation) -> tuple[str, ...]:
+    """What says that forks need it."""
+    return tuple(pin for pin in one.pins if pin.startswith(FORK_PIN))
+
+
+def is_fork(project: Project, origin: Ledger, number: int | None) -> bool:
+    """Say whether it is what ``fork`` of this generation (None: of any) makes: asked again, it is there already."""
+    if project.fork_of is None or project.fork_of[0] != origin.project.uid:
+        return False
+    return number is None or project.fork_of[1] == generation(origin, number).number
+
+
+def pinned_for(known: Ledger, number: int, pin: str) -> Write:
     """A generation that somebody else needs."""
     one = generation(known, number)
-    if pin in one.pins:
-        return None
     changed = replace(one, pins=(*one.pins, pin))
     return Write("pin", known.project, f"generation {one.number} is needed by {pin}", generations=(changed,))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from devboxd.control.lifecycle.order import LaunchWish
-from devboxd.errors import AlreadyExists, BadRequest, LoginNeeded, WrongState
+from devboxd.errors import AlreadyExists, BadRequest, LoginNeeded, Unreachable, WrongState
+from devboxd.model import wish
+from devboxd.model.ledger import Change, Item, Range, StoreFailed, name_key
 from devboxd.model.project import Cycle, Phase, Policy, Project, Quality, Want
 from devboxd.model.seen import Seen
 from devboxd.model.step import Step
@@ -359,9 +361,15 @@ async def test_a_fork_goes_its_own_way(one: Bench) -> None:
         await one.projects.fork("api", "web")
     await one.projects.stop("api")
     await one.until("api", Phase.WARM)
-    await one.projects.fork("api", "web")
+    made = await one.projects.fork("api", "web")
+    assert (await one.projects.fork("api", "web")).uid == made.uid, "asking twice is asking once"
+    assert (await one.projects.fork("api", "web", 1)).uid == made.uid
     with pytest.raises(AlreadyExists):
-        await one.projects.fork("api", "web")
+        await one.projects.fork("api", "api")
+    await one.launched("other")
+    with pytest.raises(AlreadyExists):
+        await one.projects.fork("api", "other")
+    assert (await one.projects.generations("api"))[0].pins == (f"fork:{made.uid}",)
     assert (await one.projects.generations("api"))[0].pins != ()
     with pytest.raises(WrongState, match="fork"):
         await one.projects.delete("api")
@@ -371,6 +379,59 @@ async def test_a_fork_goes_its_own_way(one: Bench) -> None:
     await one.projects.terminate("web")
     await one.until("web", Phase.READY)
     await asyncio.sleep(60)
+    assert (await one.projects.generations("api"))[0].pins == ()
+
+
+@with_daemon
+async def test_a_fork_that_never_ran_lets_go_of_its_origin_when_it_is_deleted(one: Bench) -> None:
+    """Else the generation would be kept for ever, and its origin could not be deleted."""
+    await one.launched()
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    await one.projects.fork("api", "web")
+    await one.projects.describe("api", 1, pinned=False)
+    assert (await one.projects.generations("api"))[0].pins != (), "the fork is there"
+    await one.projects.delete("web")
+    async with asyncio.timeout(900):
+        while await one.projects.find("web") is not None:
+            await one.fleet.changed(5.0)
+    assert (await one.projects.generations("api"))[0].pins == ()
+    await one.projects.delete("api")
+
+
+@with_daemon
+async def test_a_fork_and_its_pin_are_one_commit(one: Bench) -> None:
+    """A daemon that dies in between leaves no pin; one that an older daemon left goes with ``unpin``."""
+    await one.launched()
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    commit = one.store.commit
+
+    async def dies(owner: str, changes: Sequence[Change], op: str) -> None:
+        if any(change.key == name_key("web") for change in changes):
+            raise Unreachable("the daemon has died")
+        await commit(owner, changes, op)
+
+    one.store.commit = dies  # type: ignore[method-assign]
+    with pytest.raises(Unreachable):
+        await one.projects.fork("api", "web")
+    one.store.commit = commit  # type: ignore[method-assign]
+    assert (await one.projects.generations("api"))[0].pins == ()
+    known = await one.projects.get("api")
+    await one.book.write(known, wish.pinned_for(known, 1, "fork:nobody"))
+    (other,) = [book for book in one.projects._books.values() if book is not one.book]
+    there = other.store
+    assert isinstance(there, MemoryStore)
+
+    async def fails(owner: str, *ranges: Range) -> list[Item]:
+        raise broken
+
+    broken = StoreFailed("the other store does not answer")
+    there.read = fails  # type: ignore[method-assign]
+    await one.projects.describe("api", 1, pinned=False)
+    assert (await one.projects.generations("api"))[0].pins != (), "the fork may be in the other store"
+    broken.is_absent = True
+    await one.projects.describe("api", 1, pinned=False)
     assert (await one.projects.generations("api"))[0].pins == ()
 
 

@@ -218,6 +218,8 @@ def test_pins_and_labels_change_one_generation_and_nothing_of_others_pins() -> N
     again = replace(known, generations=step.generations)
     assert wish.describe(again, 1, pinned=True) is None
     assert write(wish.describe(again, 1, pinned=False), "describe").generations[0].pins == ("fork:other",)
+    lost = wish.describe(again, 1, pinned=False, lost=("fork:other", "fork:another"))
+    assert write(lost, "describe").generations[0].pins == ()
 
 
 def test_a_generation_in_use_is_not_deleted() -> None:

@@ -181,6 +181,14 @@ class Book:
         await self._commit(step.project.uid, [*changes, *beside], op)
         return ledger.after(known, step, op)
 
+    def changes(self, known: Ledger, step: Write) -> list[Change]:
+        """A step, to be committed beside that of another project."""
+        return ledger.written(known, step, self.op(), self._event(step.what, step.event))
+
+    async def has(self, uid: str) -> bool:
+        """Say whether there is a project of this uid."""
+        return await self.item(ledger.row_key(uid)) is not None
+
     async def rename(self, known: Ledger, name: str) -> None:
         """Give a project another name. Raises AlreadyExists."""
         op = self.op()

@@ -27,7 +27,7 @@ from devboxd.model.box import Account
 from devboxd.model.change import found
 from devboxd.model.config import ProjectSettings
 from devboxd.model.launch import planned
-from devboxd.model.ledger import Change, Event, Ledger
+from devboxd.model.ledger import Change, Event, Ledger, StoreFailed
 from devboxd.model.leftover import Leftover, leftovers, volume_of
 from devboxd.model.meter import region
 from devboxd.model.price import Rates, built_in
@@ -89,6 +89,7 @@ class Projects:
         self._settings = settings
         self._rates = rates
         self._allow = allow or _allowed
+        self._books = books or {}
 
     # Look -------------------------------------------------------------------------------------------
 
@@ -342,10 +343,26 @@ class Projects:
     async def describe(
         self, name: str, number: int, *, label: str | None = None, pinned: bool | None = None
     ) -> Project:
-        """Label a generation; pin it, so that it is kept, or unpin it."""
+        """Label a generation; pin it, so that it is kept, or unpin it, also of forks that are nowhere."""
+        lost = await self._lost(name) if pinned is False else frozenset()
         return await self._change(
-            name, lambda known: wish.describe(known, number, label=label, pinned=pinned)
+            name, lambda known: wish.describe(known, number, label=label, pinned=pinned, lost=lost)
         )
+
+    async def _lost(self, name: str) -> frozenset[str]:
+        """Pins of forks that are written down nowhere, in no store. One that could not be looked for is not lost."""
+        forks = {pin for one in (await self.get(name)).generations for pin in wish.fork_pins(one)}
+        return frozenset([pin for pin in sorted(forks) if not await self._may_be(pin.partition(":")[2])])
+
+    async def _may_be(self, uid: str) -> bool:
+        for book in (self._book, *self._books.values()):
+            try:
+                if await book.has(uid):
+                    return True
+            except DevboxError as error:
+                if not (isinstance(error, StoreFailed) and error.is_absent):
+                    return True
+        return False
 
     async def drop(self, name: str, number: int, *, force: bool = False) -> Project:
         """Delete a generation before its time. Raises WrongState where something needs it."""
@@ -354,16 +371,29 @@ class Projects:
     # Identity ---------------------------------------------------------------------------------------
 
     async def fork(self, name: str, other: str, number: int | None = None) -> Project:
-        """Make another project out of a generation (the newest). The generation is kept until the first save of it."""
-        origin = await self.get(name)
-        if not origin.project.head:
-            raise WrongState(f"{name} has no generation yet", hint=f"devboxctl snapshot {name} makes one")
-        wanted = origin.project.head if number is None else number
-        made = wish.forked(origin, wanted, self._uid(), other, self._shared.time.wall())
-        if await self._book.find(other) is not None:
-            raise wish.taken(other)
-        await self._change(name, lambda known: wish.pinned_for(known, wanted, f"fork:{made.uid}"))
-        await self._book.create(made, f"forked from {name}, generation {made.fork_of and made.fork_of[1]}")
+        """Make another project out of a generation (the newest). The generation is kept until the first save of it.
+
+        Raises:
+            AlreadyExists: there is a project of that name, and it is no such fork.
+        """
+
+        async def change() -> Project:
+            origin = await self.get(name)
+            if (there := await self.find(other)) is not None:
+                if wish.is_fork(there.project, origin, number):
+                    return there.project
+                raise wish.taken(other)
+            if not origin.project.head:
+                raise WrongState(f"{name} has no generation yet", hint=f"devboxctl snapshot {name} makes one")
+            wanted = wish.generation(origin, origin.project.head if number is None else number).number
+            made = wish.forked(origin, wanted, self._uid(), other, self._shared.time.wall())
+            pin = wish.pinned_for(origin, wanted, f"fork:{made.uid}")
+            await self._book.create(
+                made, f"forked from {name}, generation {wanted}", beside=self._book.changes(origin, pin)
+            )
+            return made
+
+        made = await until_first(change)
         self._fleet.wake(made.uid)
         return made
 
