@@ -91,7 +91,9 @@ def add_to(app: typer.Typer) -> None:
         app, "ops", "What is under way, and going on with what needed you.", section=grammar.PROJECTS
     )
     grammar.add(group, "ls", operations, examples=["devboxctl ops ls"])
-    grammar.add(group, "resume", resume, examples=["devboxctl ops resume api"])
+    grammar.add(
+        group, "resume", resume, examples=["devboxctl ops resume api", "devboxctl ops resume api --no-verify"]
+    )
     grammar.add(group, "abandon", abandon, examples=["devboxctl ops abandon api"])
     grammar.add(group, "cancel", cancel, examples=["devboxctl ops cancel api"])
 
@@ -464,9 +466,9 @@ def _print_projects(found: list[wire.Project], none: str, wide: bool) -> None:
     show.print_table(headers, rows, dispensable=dispensable, wide=wide)
 
 
-def resume(project: Name, wait: Wait = True) -> int:
+def resume(project: Name, verify: Verify = None, wait: Wait = True) -> int:
     """Go on with a project that needed you, once that is mended."""
-    found = ask.ask(routes.RESUME, wire.ProjectName(project), timeout=LOOK)
+    found = ask.ask(routes.RESUME, wire.ResumeRequest(project, verify), timeout=LOOK)
     return progress.finish(project, found, wait=wait)
 
 

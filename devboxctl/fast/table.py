@@ -126,7 +126,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "iam policy": ("--for= --anywhere --profile= -p= --region= -r= --json --help -h", ()),
     "ops": ("--json --help -h", ("ls resume abandon cancel",)),
     "ops ls": ("--wide -w --json --help -h", ()),
-    "ops resume": ("--wait --json --help -h", ("PROJECT",)),
+    "ops resume": ("--verify --wait --json --help -h", ("PROJECT",)),
     "ops abandon": ("--yes -y --discard-volumes --wait --json --help -h", ("PROJECT",)),
     "ops cancel": ("--wait --json --help -h", ("PROJECT",)),
     "generations": ("--json --help -h", ("ls show diff pin unpin label rm",)),

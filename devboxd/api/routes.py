@@ -306,7 +306,7 @@ SNAPSHOT: Final = Route(
 RESUME: Final = Route(
     "POST",
     "/v1/projects/{project}/resume",
-    wire.ProjectName,
+    wire.ResumeRequest,
     wire.Project,
     "Go on with a project that needed a person.",
 )

@@ -141,6 +141,8 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
     match call, refusal:
         case TryBox(generation=number), _:
             return probe.failed(seen, number, text) if times >= probe.PATIENCE else None
+        case Launch(), Refusal.CAPACITY if seen.project.phase is Phase.WARM:
+            return probe.elsewhere(seen, text, times)
         case Launch(), _ if seen.project.phase is not Phase.LAUNCHING:
             return None  # a probe: the box waits
         case Launch(), Refusal.CAPACITY | Refusal.MISMATCH:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from devboxd.model.price import Rates
 from devboxd.model.probe import is_probe
-from devboxd.model.project import read_token
+from devboxd.model.project import Phase, read_token
 from devboxd.model.retention import is_saved_volume, is_spent, is_unwanted_image, is_unwanted_snapshot
 from devboxd.model.seen import Seen, Snapshot, Volume, can_never_be_bound
 
@@ -69,6 +69,9 @@ def leftovers(
         else one
         for one in found
     ]
+    if seen.project.phase is Phase.BROKEN:  # nothing is called meanwhile
+        waits = "it goes when the project goes on"
+        found = [replace(one, why=f"{one.why}; {waits}", goes=None) if one.goes else one for one in found]
     return sorted(found, key=lambda one: (one.goes is None, one.goes or 0.0, one.id))
 
 

@@ -101,6 +101,8 @@ class GenerationNotFound(DevboxError):
 def way_out(project: Project) -> str:
     """What a person can do about a BROKEN project, as a hint."""
     hint = f"mend it and run: devboxctl ops resume {project.name}"
+    if project.halted is Phase.WARM and project.policy.verify:
+        return f"{hint}; or, without trying what was saved, with --no-verify"
     return f"{hint}; or go back: devboxctl ops abandon {project.name}" if project.head else hint
 
 
@@ -218,15 +220,18 @@ def gone_if_disused(known: Ledger, why: str) -> Write | None:
     return Write("wish", replace(known.project, want=Want.GONE), f"asked: delete, {why}")
 
 
-def resume(known: Ledger, at: float) -> Write:
-    """A person has looked at a BROKEN project: go on where it was.
+def resume(known: Ledger, at: float, *, verify: bool | None = None) -> Write:
+    """A person has looked at a BROKEN project: go on where it was. ``verify``: as for ``down``.
 
     Raises:
         WrongState: it is not broken.
     """
     if known.project.phase is not Phase.BROKEN:
         raise WrongState(f"{known.project.name} is {known.project.phase}: there is nothing to resume")
-    return Write("resume", resumed(known.project, at), "resumed")
+    changed = resumed(known.project, at)
+    if verify is not None:
+        changed = replace(changed, policy=replace(changed.policy, verify=verify))
+    return Write("resume", changed, "resumed")
 
 
 def to_abandon(seen: Seen) -> tuple[Volume, ...]:

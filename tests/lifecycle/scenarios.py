@@ -185,10 +185,23 @@ def does_not_boot(world: World) -> None:
     assert "does not boot" in world.project(UID).reason
     assert world.model.tables.instances[first].state.value == "stopped"
     world.model.faults.remove(fault)
-    probe = next(one.id for one in world.model.tables.instances.values() if one.id != first)
-    world.console("RebootInstances", InstanceIds=[probe])
+    probes = [one for one in world.model.tables.instances.values() if one.id != first]
+    assert [one.state.value in ("shutting-down", "terminated") for one in probes] == [True], (
+        "nobody pays for it"
+    )
     world.resume(UID)
     world.run_until(phase(world, Phase.READY), most=10_000)
+    world.run_for(900)
+
+
+def no_room_to_try(world: World) -> None:
+    """The zone of the first place has none of the small type: the generation is tried in another one."""
+    up(world, policy=Policy(warm_for=1800.0, grace=60.0, verify=True))
+    first = box(world)
+    zone = world.model.tables.instances[first].zone
+    world.model.faults.add(Fault("no-capacity", what=f"{zone}/t4g.small"))
+    world.want(UID, Want.COLD)
+    world.run_until(phase(world, Phase.READY), most=5000)
     world.run_for(900)
 
 
@@ -280,6 +293,7 @@ ALL: Final[dict[str, Callable[[World], None]]] = {
         ended_while_we_slept,
         tried_before_it_goes,
         does_not_boot,
+        no_room_to_try,
         spot_interrupted,
         spot_given_back,
         spot_terminated,

@@ -190,9 +190,9 @@ async def snapshot(context: Context, asked: wire.SnapshotRequest) -> wire.Projec
 
 
 @answers(routes.RESUME)
-async def resume(context: Context, asked: wire.ProjectName) -> wire.Project:
+async def resume(context: Context, asked: wire.ResumeRequest) -> wire.Project:
     """A person has looked at it."""
-    return _view(context, await context.projects.resume(asked.project))
+    return _view(context, await context.projects.resume(asked.project, verify=asked.verify))
 
 
 @answers(routes.PLAN_ABANDON)

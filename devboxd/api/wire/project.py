@@ -146,6 +146,12 @@ class RebasePlan(msgspec.Struct, omit_defaults=True):
     version: int = API_VERSION
 
 
+class ResumeRequest(ProjectName, omit_defaults=True):
+    """Go on. ``verify``: boot generations before their box is released, from now on; None: as it is."""
+
+    verify: bool | None = None
+
+
 class AbandonRequest(ProjectName, omit_defaults=True):
     """Give up what could not be saved. ``discard``: delete the volumes that are left of it, too."""
 

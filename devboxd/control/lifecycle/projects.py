@@ -301,9 +301,11 @@ class Projects:
             return []
         return await self._boxes.unsaved(project, project.instance)
 
-    async def resume(self, name: str) -> Project:
+    async def resume(self, name: str, *, verify: bool | None = None) -> Project:
         """Go on with a project that needed a person."""
-        return await self._change(name, lambda known: wish.resume(known, self._shared.time.wall()))
+        return await self._change(
+            name, lambda known: wish.resume(known, self._shared.time.wall(), verify=verify)
+        )
 
     async def to_abandon(self, name: str) -> tuple[Ledger, list[Leftover]]:
         """What there is to give up: the project, and volumes that are left of its box. Raises as ``abandon``."""
