@@ -77,7 +77,7 @@ def add_to(app: typer.Typer) -> None:
         ("snapshot", snapshot, ["devboxctl snapshot api", "devboxctl snapshot api --label before-upgrade"]),
         ("projects", projects, ["devboxctl projects", "devboxctl projects api"]),
         ("rebuild", rebuild, ["devboxctl rebuild", "devboxctl rebuild -p work -r eu-central-1"]),
-        ("gc", leftovers, ["devboxctl gc", "devboxctl gc api"]),
+        ("gc", leftovers, ["devboxctl gc", "devboxctl gc --dry-run", "devboxctl gc api"]),
     ):
         grammar.add(app, name, function, section=grammar.PROJECTS, examples=examples)
     group = grammar.add_group(app, "iam", "What AWS has to allow.", section=grammar.ACCOUNT)
@@ -519,11 +519,17 @@ def cancel(project: Name, wait: Wait = True) -> int:
 
 def leftovers(
     project: Annotated[str | None, typer.Argument(metavar="[PROJECT]", help="Only of this one.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="As without: this only looks in any case.")
+    ] = False,
     wide: options.Wide = False,
+    profile: options.Profile = None,
+    region: options.Region = None,
 ) -> None:
     """List what nothing uses any more, and when it goes.
 
-    With what it costs a month. The daemon deletes it by itself once it may; this only looks.
+    With what it costs a month. The daemon deletes it by itself once it may; this only looks. Without PROJECT also what
+    carries your tags in this account and region, and is of no project that is known: devboxctl rebuild takes that back.
     """
     names = [project] if project is not None else [one.name for one in _listed()]
     found: list[wire.Leftover] = []
@@ -534,6 +540,14 @@ def leftovers(
             if project is not None or settings.json:
                 raise
             show.say(f"warning: what {name} has left over could not be looked at")
+    if project is None:
+        try:
+            asked = wire.Account(settings.profile, settings.region)
+            found += ask.ask(routes.LIST_UNKNOWN, asked, timeout=LOOK).leftovers
+        except client.Refused:
+            if settings.json:
+                raise
+            show.say("warning: what is of no project could not be looked for")
     if settings.json:
         show.print_json(wire.LeftoverList(found))
     elif found or not show.is_terminal():

@@ -89,7 +89,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "snapshot": ("--label= --wait --json --help -h", ("PROJECT",)),
     "projects": ("--wide -w --json --help -h", ("PROJECT",)),
     "rebuild": ("--profile= -p= --region= -r= --json --help -h", ()),
-    "gc": ("--wide -w --json --help -h", ("PROJECT",)),
+    "gc": ("--dry-run --wide -w --profile= -p= --region= -r= --json --help -h", ("PROJECT",)),
     "cost": ("--by= --what-if= --wide -w --json --help -h", ("PROJECT",)),
     "types": ("--arch= --vcpu= --mem= --gpu --max= --refresh --wide -w --profile= -p= --region= -r= --json --help -h", ("TYPE",)),
     "idle": ("--after= --warn= --then=warm|cold|notify --never= --max-run= --lid= --delete= --reset --json --help -h", ("PROJECT",)),

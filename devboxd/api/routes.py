@@ -384,6 +384,14 @@ LIST_LEFTOVERS: Final = Route(
     "What belongs to a project and nothing uses.",
 )
 
+LIST_UNKNOWN: Final = Route(
+    "GET",
+    "/v1/leftovers",
+    wire.Account,
+    wire.LeftoverList,
+    "What carries your tags in an account and region, and is of no project that is known.",
+)
+
 # Money --------------------------------------------------------------------------------------------------
 
 COST: Final = Route(

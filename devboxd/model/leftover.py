@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from types import MappingProxyType
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
-from devboxd.model.price import Rates
+from devboxd.model.cost import MONTH
+from devboxd.model.price import HOUR, Rates
 from devboxd.model.probe import is_probe
 from devboxd.model.project import Phase, read_token
 from devboxd.model.retention import is_saved_volume, is_spent, is_unwanted_image, is_unwanted_snapshot
-from devboxd.model.seen import Seen, Snapshot, Volume, can_never_be_bound
+from devboxd.model.seen import Box, Observed, Seen, Snapshot, Volume, can_never_be_bound
 
 
 class Leftover(msgspec.Struct, frozen=True):
@@ -59,7 +61,7 @@ def leftovers(
             goes = _when(image.garbage, seen.at, grace)
             found.append(Leftover(image.id, "image", "no generation has it", goes=goes))
     found += [
-        _snapshot(snapshot, rates, _when(snapshot.garbage, seen.at, grace))
+        _snapshot(snapshot, rates, "no generation has it", _when(snapshot.garbage, seen.at, grace))
         for snapshot in seen.ec2.snapshots
         if is_unwanted_snapshot(seen, snapshot)
     ]
@@ -73,6 +75,31 @@ def leftovers(
         waits = "it goes when the project goes on"
         found = [replace(one, why=f"{one.why}; {waits}", goes=None) if one.goes else one for one in found]
     return sorted(found, key=lambda one: (one.goes is None, one.goes or 0.0, one.id))
+
+
+UNKNOWN: Final = (
+    "of no project that this machine knows; devboxctl rebuild takes it back, if none of your machines has it"
+)
+
+
+def unknown(ec2: Observed, rates: Rates) -> list[Leftover]:
+    """All that is there of a project that is written down nowhere. None of it goes by itself.
+
+    An instance costs what a month of it is, while it runs.
+    """
+    found = [
+        Leftover(box.id, "instance", UNKNOWN, usd_month=_month(box, rates))
+        for box in ec2.boxes
+        if box.is_alive
+    ]
+    found += [volume_of(one, rates, UNKNOWN) for one in ec2.volumes if one.is_there]
+    found += [Leftover(one.id, "image", UNKNOWN) for one in ec2.images if one.is_there]
+    return found + [_snapshot(one, rates, UNKNOWN, None) for one in ec2.snapshots]
+
+
+def _month(box: Box, rates: Rates) -> Decimal | None:
+    hourly = rates.hourly(box.type)
+    return Decimal(0) if not box.is_up else None if hourly is None else hourly * round(MONTH / HOUR)
 
 
 def _when(marked: float | None, at: float, grace: float) -> float:
@@ -102,6 +129,6 @@ def volume_of(volume: Volume, rates: Rates, why: str, goes: float | None = None)
     return Leftover(volume.id, "volume", why, disk.size_gib, monthly, goes)
 
 
-def _snapshot(snapshot: Snapshot, rates: Rates, goes: float) -> Leftover:
+def _snapshot(snapshot: Snapshot, rates: Rates, why: str, goes: float | None) -> Leftover:
     monthly = None if rates.snapshot is None else rates.snapshot * snapshot.size_gib
-    return Leftover(snapshot.id, "snapshot", "no generation has it", snapshot.size_gib, monthly, goes)
+    return Leftover(snapshot.id, "snapshot", why, snapshot.size_gib, monthly, goes)

@@ -46,7 +46,7 @@ def rebuilt(uid: str, ec2: Observed, owner: str, *, account: Account, at: float)
     runs = [one.run for one in generations] + ([newest.run] if newest else [])
     row = Project(
         uid=uid,
-        name=_name(uid, ec2),
+        name=name_of(uid, ec2),
         owner=owner,
         account=account,
         want=Want.COLD,
@@ -213,7 +213,7 @@ def _order(token: Token) -> tuple[int, int]:
     return token.run, token.attempt
 
 
-def _name(uid: str, ec2: Observed) -> str:
+def name_of(uid: str, ec2: Observed) -> str:
     """The name in the tags: that of the newest image, or any other."""
     images = sorted(ec2.images, key=lambda one: -(one.save or 0))
     tagged = [image.tags for image in images] + [box.tags for box in ec2.boxes]

@@ -99,6 +99,7 @@ COMMANDS = [
     ["ops", "abandon", "gpu", "--json"],
     ["ops", "abandon", "gpu", "--no-wait", "--yes"],
     ["gc", "gpu"],
+    ["gc", "--dry-run"],
     ["cost"],
     ["cost", "gpu"],
     ["cost", "--by", "day"],

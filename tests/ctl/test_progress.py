@@ -56,6 +56,20 @@ def rebased(daemon: FakeDaemon, end: dict[str, Any], *, running: bool = False) -
     daemon.routes["GET projects/work"] = end
 
 
+def test_what_is_of_no_project_is_listed_with_what_is_left_over(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the account and region that are asked for; of one project alone it is not looked for."""
+    left = {"id": "vol-9", "kind": "volume", "why": "of no project", "usd_month": "1.60", "project": "lost"}
+    daemon.routes["GET projects"] = {"projects": []}
+    daemon.routes["GET leftovers"] = {"leftovers": [left]}
+    daemon.routes["GET projects/work/leftovers"] = {"leftovers": []}
+    assert run(["gc", "--dry-run", "-r", "eu-central-1"]) == 0
+    assert "lost\tvolume\tvol-9" in capsys.readouterr().out
+    assert run(["gc", "work"]) == 0
+    assert "vol-9" not in capsys.readouterr().out
+
+
 def test_what_is_given_up_is_asked_about_with_what_becomes_of_its_volumes(
     daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,7 +49,13 @@ async def test_rows_are_made_anew_from_tags(phase: Phase) -> None:
     if phase is Phase.READY:
         await asyncio.sleep(600)
     other = await without_its_store(one)
+    ((name, left),) = await other.moves.unknown(Account(None, "us-east-1"))
+    assert name == "api"
+    assert {"image", "snapshot"} <= {each.kind for each in left}
+    assert all(each.goes is None and "devboxctl rebuild" in each.why for each in left)
+    assert all(each.usd_month for each in left if each.kind == "snapshot")
     (made,) = await other.moves.rebuild(Account())
+    assert await other.moves.unknown(Account(None, "us-east-1")) == []
     assert (made.name, made.uid, made.phase) == ("api", row.uid, phase)
     assert made.saves > before.project.saves, "a number that was handed out must not be handed out again"
     known = await other.projects.get("api")

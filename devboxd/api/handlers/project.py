@@ -242,6 +242,13 @@ async def leftovers(context: Context, asked: wire.ProjectName) -> wire.LeftoverL
     return wire.LeftoverList([views.leftover(one, asked.project) for one in found])
 
 
+@answers(routes.LIST_UNKNOWN)
+async def unknown(context: Context, asked: wire.Account) -> wire.LeftoverList:
+    """Nothing is changed: rebuild does that."""
+    found = await context.projects.moves.unknown(await _where(context, asked))
+    return wire.LeftoverList([views.leftover(one, name) for name, left in found for one in left])
+
+
 @answers(routes.REBUILD)
 async def rebuild(context: Context, asked: wire.Account) -> wire.ProjectList:
     """After a lost disk: EC2's tags say what there was."""

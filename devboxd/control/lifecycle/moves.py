@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -16,9 +17,11 @@ from devboxd.errors import BadRequest, DevboxError
 from devboxd.model import wish
 from devboxd.model.box import Account
 from devboxd.model.ledger import Ledger
+from devboxd.model.leftover import Leftover, unknown
 from devboxd.model.omsf import Legacy, legacy, taken_over
+from devboxd.model.price import Rates, built_in
 from devboxd.model.project import Generation, Policy, Project, Run, Want
-from devboxd.model.rebuild import rebuilt, renumbered
+from devboxd.model.rebuild import name_of, rebuilt, renumbered
 from devboxd.model.states import StoreEngine
 from devboxd.model.wish import ProjectNotFound
 
@@ -48,8 +51,9 @@ class Moves:
         *,
         uid: Callable[[], str],
         books: Mapping[StoreEngine, Book] | None = None,
+        rates: Callable[[str], Rates] = built_in,
     ) -> None:
-        """``books``: of both stores; None: there is only the one in use."""
+        """``books``: of both stores; None: there is only the one in use. ``rates``: the prices of a region."""
         self._shared = shared
         self._book = book
         self._fleet = fleet
@@ -57,6 +61,7 @@ class Moves:
         self._projects = projects
         self._uid = uid
         self._books = books or {}
+        self._rates = rates
 
     async def export(self, name: str) -> dict[str, Any]:
         """Everything that is written down of a project, but its events: for ``restore``, or for reading."""
@@ -109,6 +114,22 @@ class Moves:
             self._fleet.wake(uid)
             made.append(project)
         return made
+
+    async def unknown(self, account: Account) -> list[tuple[str, list[Leftover]]]:
+        """What carries our tags in an account and region, and is written down in no store: by the name in its tags."""
+        found = await self._computes.compute(account).found(await self._projects.owner_in(account))
+        here = {project.uid for project in await self._book.projects()}  # EC2 first, then the rows
+        for book in self._books.values():
+            with suppress(DevboxError):  # the store that is not in use need not be there
+                here |= (
+                    {project.uid for project in await book.projects()} if book is not self._book else set()
+                )
+        listed = [
+            (name_of(uid, ec2), unknown(ec2, self._rates(account.region or "")))
+            for uid, ec2 in sorted(found.items())
+            if uid not in here
+        ]
+        return [(name, left) for name, left in listed if left]
 
     async def take_over(self, table: str, account: Account, asked: LaunchWish) -> dict[str, str]:
         """Take over the projects of an omsf-eco-infra/devbox table. Nothing of it is changed there.

@@ -82,7 +82,7 @@ class Projects:
         self._computes = computes
         self._boxes = boxes
         self._uid = uid
-        self.moves = Moves(shared, book, fleet, computes, self, uid=uid, books=books)
+        self.moves = Moves(shared, book, fleet, computes, self, uid=uid, books=books, rates=rates)
         self.boots = Boots(shared, self.get, boxes, agent or unknown)
         self.rebases = Rebases(computes, shared.time, self.get, self._change)
         self._owner = owner
