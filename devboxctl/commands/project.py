@@ -138,10 +138,23 @@ def launch(
         list[str] | None,
         typer.Option("--tag", metavar="KEY=VALUE", help="Tag everything that is made; may repeat."),
     ] = None,
-    spot: Annotated[bool, typer.Option("--spot", help="As a spot instance: it may be taken away.")] = False,
-    retry: Annotated[
-        bool, typer.Option("--retry-until-up", help="Go round the zones until one has capacity.")
+    no_user_data: Annotated[
+        bool, typer.Option("--no-user-data", help="Run nothing at the first boot any more.")
     ] = False,
+    no_tags: Annotated[bool, typer.Option("--no-tags", help="No tags of your own any more.")] = False,
+    spot: Annotated[
+        bool | None,
+        typer.Option(
+            "--spot/--no-spot", help="As a spot instance: it may be taken away. --no-spot: on demand again."
+        ),
+    ] = None,
+    retry: Annotated[
+        bool | None,
+        typer.Option(
+            "--retry-until-up/--no-retry-until-up",
+            help="Go round the zones until one has capacity, with pauses. --no-…: once only.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the calls that would be made, and make none.")
     ] = False,
@@ -151,9 +164,13 @@ def launch(
 ) -> int:
     """Make a project, or bring one up with other choices.
 
-    What is not said stays as it was at the last launch. The work of a project is saved when its box goes, and is
+    What is not said stays as it was at the last launch: --no-spot, --no-tags and the like take it back. The work of a project is saved when its box goes, and is
     there again when it comes back: in whatever zone, on whatever type of the same architecture.
     """
+    if no_user_data and user_data is not None:
+        raise UsageError("--user-data and --no-user-data exclude each other")
+    if no_tags and tag:
+        raise UsageError("--tag and --no-tags exclude each other", "--tag alone replaces the tags of before")
     request = wire.LaunchRequest(
         project=project,
         types=type_ or [],
@@ -165,10 +182,10 @@ def launch(
         subnets=subnet or [],
         security_groups=security_group or [],
         key=key,
-        user_data=_read(user_data) if user_data is not None else None,
-        tags=_tags(tag) if tag else None,
-        spot=spot or None,
-        until_up=retry or None,
+        user_data="" if no_user_data else _read(user_data) if user_data is not None else None,
+        tags=_tags(tag or []) if tag or no_tags else None,
+        spot=spot,
+        until_up=retry,
         profile=settings.profile,
         region=settings.region,
     )

@@ -73,7 +73,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "say": ("--session= -s= --no-enter --key= -k= --mux=zellij|tmux --user= -l= --profile= -p= --region= -r= --json --help -h", ("BOX", "TEXT")),
     "ssh": ("--user= -l= --port= --fresh --profile= -p= --region= -r= --json --help -h", ("BOX", "COMMAND")),
     "config-ssh": ("--check --remove --json --help -h", ()),
-    "launch": ("--type= --disk= --base= --from= --az= --instance-profile= --subnet= --security-group= --key= --user-data= --tag= --spot --retry-until-up --dry-run --wait --profile= -p= --region= -r= --json --help -h", ("PROJECT",)),
+    "launch": ("--type= --disk= --base= --from= --az= --instance-profile= --subnet= --security-group= --key= --user-data= --tag= --no-user-data --no-tags --spot --retry-until-up --dry-run --wait --profile= -p= --region= -r= --json --help -h", ("PROJECT",)),
     "up": ("--launch --wait --json --help -h", ("PROJECT",)),
     "start": ("--launch --wait --json --help -h", ("PROJECT",)),
     "stop": ("--require-clean --verify --wait --json --help -h", ("PROJECT",)),

@@ -59,6 +59,9 @@ _UNSEEN: Final = "its volumes do not show yet"
 _NOT_TO_START: Final = "it is not wanted up any more, and may be starting"
 STARTS: Final = 3  # starts that EC2 took without an effect before what it says of the box is about them
 STARTS_MOST: Final = 12  # and before we believe that none will come: two minutes
+ROUND: Final = 15.0  # seconds after the first round of all places that had no capacity
+ROUND_MOST: Final = 300.0  # and after a later one, at most
+LOOK_AGAIN: Final = 120.0  # seconds between two looks meanwhile
 SETTLED: Final = 20.0  # seconds of looking after which a start that was asked for shows, nearly always
 
 
@@ -219,7 +222,24 @@ def _not_launched(seen: Seen, run: Run) -> Step:
         return give_up(seen, "cancelled", want=project.want)
     if (vanished := _vanished(seen, run)) is not None:
         return vanished
+    pause = between_rounds(project.attempt, len(run.places)) if project.spec.until_up else 0.0
+    if pause > 0:
+        # With the number, so that the rest after one round is not taken for that after the next.
+        rounds = project.attempt // len(run.places)
+        times = "once" if rounds == 1 else f"{rounds} times"
+        why = f"no capacity anywhere, looked for {times}; the next round begins after {pause:.0f} s"
+        if (left := pause - seen.waited_for(why)) > 0:
+            return Wait(min(left, LOOK_AGAIN), why)
     return _call(project, run)
+
+
+def between_rounds(attempt: int, places: int) -> float:
+    """Seconds to wait before this attempt: none but before the first of a round, and longer with each round.
+
+    RunInstances has a small bucket, and it is the account's: others launch out of it, too.
+    """
+    rounds, place = divmod(attempt, places)
+    return min(ROUND_MOST, ROUND * 2.0 ** min(rounds - 1, 10)) if rounds and not place else 0.0
 
 
 def _call(project: Project, run: Run) -> Launch:

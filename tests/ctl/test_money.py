@@ -174,3 +174,40 @@ def test_a_grace_that_is_no_plain_time_span_is_refused(span: str, capsys: Captur
     """Nothing is asked of the daemon."""
     assert run(["budget", "set", "--limit=5", f"--grace={span}"]) == 2
     assert f"{span!r} is no time span" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], {}),
+        (["--spot", "--retry-until-up"], {"spot": True, "until_up": True}),
+        (["--no-spot", "--no-retry-until-up"], {"spot": False, "until_up": False}),
+        (["--no-tags", "--no-user-data"], {"tags": {}, "user_data": ""}),
+        (["--tag", "Team=x"], {"tags": {"Team": "x"}}),
+    ],
+)
+def test_what_a_launch_remembers_can_be_taken_back(
+    daemon: FakeDaemon, words: list[str], asked: dict[str, object]
+) -> None:
+    """What is not said is not sent: it stays as it was."""
+    money = {"hour": "0.0434", "running": "35.06", "stopped": "3.81", "price": NOTE}
+    daemon.routes["POST projects/api/quote"] = {"type": "t4g.medium", "region": "eu-central-1", **money}
+    daemon.routes["POST projects/api/launch"] = {
+        "name": "api",
+        "id": "u1",
+        "phase": "launching",
+        "want": "up",
+        "pending": True,
+    }
+    assert run(["launch", "api", "--no-wait", *words]) == 8
+    sent = daemon.requests[-1][2]
+    kept = {name: sent[name] for name in ("spot", "until_up", "tags", "user_data") if name in sent}
+    assert kept == asked
+
+
+def test_a_launch_can_not_be_told_both(daemon: FakeDaemon, capsys: Capture) -> None:
+    """One sentence, before anything is asked of the daemon."""
+    assert run(["launch", "api", "--tag", "Team=x", "--no-tags"]) == 2
+    assert run(["launch", "api", "--user-data", "/nowhere", "--no-user-data"]) == 2
+    assert "--tag and --no-tags exclude each other" in capsys.readouterr().err
+    assert daemon.requests == []

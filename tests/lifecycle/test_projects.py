@@ -97,6 +97,54 @@ async def test_what_can_not_be_is_refused_before_anything_is_made(
 
 
 @with_daemon
+async def test_going_round_until_there_is_room_spares_the_bucket_of_the_account(one: Bench) -> None:
+    """Others launch out of it, too: some twenty rounds in the first two hours, and it comes up when there is room."""
+    fault = one.model.faults.add(Fault("no-capacity", what="*/t4g.small"))
+    await one.projects.launch("api", LaunchWish(profile="box", types=("t4g.small",), until_up=True))
+    began = LoopClock().wall()
+    await asyncio.sleep(7200.0)
+    row = (await one.projects.get("api")).project
+    places = len({place.zone for place in row.spec.places})
+    assert 20 <= one.account.calls["RunInstances"] / places <= 30
+    assert "no capacity anywhere" in one.projects.status(row).why
+    one.model.faults.remove(fault)
+    await one.until("api", Phase.RUNNING)
+    assert LoopClock().wall() - began < 7200.0 + 400.0
+
+
+@with_daemon
+async def test_going_round_can_be_called_off_at_any_moment(one: Bench) -> None:
+    """Also in the middle of a rest; and for the next launches it can be taken back."""
+    one.model.faults.add(Fault("no-capacity", what="*/t4g.small"))
+    await one.projects.launch("api", LaunchWish(profile="box", types=("t4g.small",), until_up=True))
+    await asyncio.sleep(3600.0)
+    began = LoopClock().wall()
+    await one.projects.cancel("api")
+    await one.until("api", Phase.ABSENT)
+    assert LoopClock().wall() - began < 5.0
+    await one.projects.launch("api", LaunchWish(until_up=False))
+    row = (await one.until("api", lambda row: row.phase is Phase.ABSENT and row.want is Want.COLD)).project
+    assert not row.spec.until_up
+
+
+@with_daemon
+async def test_what_was_asked_once_can_be_taken_back(one: Bench) -> None:
+    """Spot, tags and what is run at the first boot."""
+    script = "IyEvYmluL3NoCg=="  # as it comes to EC2
+    row = await one.launched(spot=True, tags={"Team": "x"}, user_data=script)
+    assert row.spec.spot
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    await one.projects.launch("api", LaunchWish(spot=False, tags={}, user_data=""))
+    known = await one.until("api", Phase.RUNNING)
+    assert known.run is not None
+    assert (known.run.spot, known.run.tags, known.run.user_data) == (False, {}, None)
+    instance = one.model.tables.instances[known.project.instance or ""]
+    assert instance.spot is None
+    assert "Team" not in instance.tags
+
+
+@with_daemon
 async def test_network_and_key_are_as_they_were_chosen(one: Bench) -> None:
     """At this launch and at the next ones, also with another type; ``any`` gives a choice back."""
     networks = one.model.region.networks

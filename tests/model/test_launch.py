@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from devboxd.model import launch
 from devboxd.model.answer import Refusal, after_refusal, after_success
 from devboxd.model.project import Cycle, Phase, Place, Quality, Span, Want
 from devboxd.model.seen import Attached, can_never_be_bound
@@ -119,6 +120,49 @@ def test_row_l3_no_capacity_goes_to_the_next_place_and_ends_after_the_last() -> 
     patient = replace(last, spec=replace(SPEC, until_up=True))
     step = write(after_refusal(look(patient, run=ORDER), call, Refusal.CAPACITY, "no room", 1), "L3")
     assert step.project.attempt == 2
+
+
+@pytest.mark.parametrize(
+    ("attempt", "places", "seconds"),
+    [
+        *((attempt, 3, 0.0) for attempt in (0, 1, 2, 4, 5, 7, 3001)),
+        *(
+            (3, 3, 15.0),
+            (6, 3, 30.0),
+            (9, 3, 60.0),
+            (12, 3, 120.0),
+            (15, 3, 240.0),
+            (18, 3, 300.0),
+            (3000, 3, 300.0),
+        ),
+        *((0, 1, 0.0), (1, 1, 15.0), (2, 1, 30.0), (10**9, 1, 300.0)),
+    ],
+)
+def test_whoever_goes_round_the_places_rests_after_each_round(
+    attempt: int, places: int, seconds: float
+) -> None:
+    """Within a round nothing is waited for: the next place may have room."""
+    assert launch.between_rounds(attempt, places) == seconds
+
+
+def test_a_round_begins_when_the_rest_is_over() -> None:
+    """And not while it is called off; the rest is one of looks, so a nap of the laptop is none."""
+    row = project(Phase.LAUNCHING, attempt=len(ORDER.places), spec=replace(SPEC, until_up=True))
+    rest = decide(row, run=ORDER)
+    assert isinstance(rest, Wait)
+    assert (rest.seconds, "no capacity anywhere" in rest.why) == (15.0, True)
+    assert decide(row, run=ORDER, waited=(rest.why, 14.0)) == Wait(1.0, rest.why)
+    assert isinstance(decide(row, run=ORDER, waited=(rest.why, 15.0)), Launch)
+    late = decide(replace(row, attempt=20 * len(ORDER.places)), run=ORDER)
+    assert isinstance(late, Wait)
+    again = replace(row, attempt=21 * len(ORDER.places))
+    assert isinstance(decide(again, run=ORDER, waited=(late.why, 301.0)), Wait), (
+        "each round has a rest of its own"
+    )
+    off = write(decide(replace(row, want=Want.COLD), run=ORDER), "L3")
+    assert off.project.phase is Phase.ABSENT
+    there = decide(row, run=ORDER, boxes=box("pending", token=row.token))
+    assert there == Wait(2.0, "the instance is pending"), "what came late is seen meanwhile"
 
 
 @pytest.mark.parametrize("refusal", [Refusal.QUOTA, Refusal.DENIED, Refusal.INVALID])

@@ -65,7 +65,7 @@ def filled(wish: LaunchWish, usual: LaunchWish) -> LaunchWish:
         base=wish.base or usual.base,
         kms=wish.kms or usual.kms,
         user_data=usual.user_data if wish.user_data is None else wish.user_data,
-        tags={**(usual.tags or {}), **(wish.tags or {})},
+        tags=wish.tags if wish.tags == {} else {**(usual.tags or {}), **(wish.tags or {})},
     )
 
 
@@ -163,7 +163,7 @@ def _wished(old: Spec, wish: LaunchWish) -> Spec:
     return replace(
         old,
         root_gib=wish.gib or old.root_gib or offer.DEFAULT_GIB,
-        user_data=old.user_data if wish.user_data is None else wish.user_data,
+        user_data=old.user_data if wish.user_data is None else wish.user_data or None,
         tags=old.tags if wish.tags is None else tags.checked(wish.tags),
         network=offer.chosen(old.network, wish.zone, wish.subnets, wish.groups),
         spot=old.spot if wish.spot is None else wish.spot,
