@@ -50,7 +50,7 @@ class Heir:
         """
         inheritance, news = self._inheritance, self._shared.news
         found: list[Resumed] = []
-        for piece in self._estate.pieces:
+        for piece in [*self._estate.pieces]:
             try:
                 resumed = await self._resumed(piece)
             except (

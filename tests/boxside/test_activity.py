@@ -193,7 +193,7 @@ def test_a_terminal_of_a_container_is_looked_up_where_it_is(tmp_path: Path) -> N
             until(lambda: processes()[child].name == "sleep")
             one = processes()[child]
             long_ago = CLOCK.wall() - 5e8
-            os.utime(f"/proc/{child}/root/dev/pts/{one.pts}", (long_ago, long_ago))
+            os.utime(os.path.join(f"/proc/{child}/root", f"dev/pts/{one.pts}"), (long_ago, long_ago))
             known = {pid: process for pid, process in processes().items() if pid in (child, outer.pid)}
             assert machine.typed(known) == [pytest.approx(long_ago, abs=1.0)]
             assert terminals(known) == []

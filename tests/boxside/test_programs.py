@@ -31,6 +31,7 @@ KNOWN = {
     "collections": {"deque"},
     "glob": {"glob"},
     "errno": {
+        "EPIPE",
         *(
             "EAGAIN",
             "EDQUOT",
@@ -99,7 +100,7 @@ KNOWN = {
     },
     "re": {"compile", "sub"},
     "resource": {"RLIMIT_NOFILE", "getrlimit", "setrlimit"},
-    "select": {"select"},
+    "select": {"select", "epoll", "EPOLLERR", "EPOLLHUP"},  # the latter three on Linux only: it asks
     "selectors": {"DefaultSelector", "EVENT_READ", "EVENT_WRITE"},
     "signal": {
         *("SIGCHLD", "SIGCONT", "SIGHUP", "SIGINT", "SIGPIPE", "SIGQUIT", "SIGTERM", "SIG_DFL", "SIG_IGN"),
@@ -116,7 +117,16 @@ KNOWN = {
             "SOL_SOCKET",
             "SO_ERROR",
         ),
-        *("SO_LINGER", "SO_REUSEADDR", "TCP_NODELAY", "getaddrinfo", "inet_aton", "socket"),
+        *(
+            "SO_KEEPALIVE",
+            "SOL_SOCKET",
+            "SO_LINGER",
+            "SO_REUSEADDR",
+            "TCP_NODELAY",
+            "getaddrinfo",
+            "inet_aton",
+            "socket",
+        ),
     },
     "stat": {
         *("S_IFDIR", "S_IFIFO", "S_IFLNK", "S_IFMT", "S_IFREG", "S_IFSOCK", "S_IMODE", "S_ISDIR", "S_ISLNK"),
@@ -150,7 +160,7 @@ FROM = {"bisect", "collections", "collections.abc", "typing"}  # whose names are
 # That of jobs shares it with a command of 4,000 characters at most, that of panes with nothing: its request is its input,
 # and that of rebase with a script and a short request.
 LONGEST = {
-    "bridgehead": 36_000,
+    "bridgehead": 40_000,
     "activity": 40_000,
     "reclaim": 12_000,
     "jobs": 8_000,

@@ -167,7 +167,7 @@ def terminals(known: "dict[int, Process]") -> "list[int]":
     found = set()
     for one in _at_a_terminal(known):
         try:
-            if os.stat(f"/proc/{one.pid}/root/dev/pts").st_dev != os.stat("/dev/pts").st_dev:
+            if os.stat(os.path.join(f"/proc/{one.pid}/root", "dev/pts")).st_dev != os.stat("/dev/pts").st_dev:
                 continue
         except OSError:
             pass  # who may not look there sees the machine's own
