@@ -64,6 +64,7 @@ MINUTES_KEPT = 24 * 60  # verdicts that are remembered, a letter for each minute
 SPANS_MOST = 400  # times of a never-window in the rules of a box
 LEAST_RATE = 30.0  # seconds: a shorter sample is not blown up to a minute
 LAPTOPS_MOST = 16  # whose signs are kept
+NOT_KNOWN, NO_LOOK = "not known", "no look in the time before"
 
 
 def empty() -> "dict[str, Any]":
@@ -87,10 +88,10 @@ def judge(state: "Mapping[str, Any]", sample: "Mapping[str, Any]") -> "dict[str,
     seen, rows = _signals(known["seen"], sample, at)
     missing = [_text(one) for one in sample.get("missing") or ()]
     if gap:
-        missing = ["no look in the time before", *missing]
+        missing = [NO_LOOK, *missing]
     counting = [row for row in rows if row[2]]
     verdict = ACTIVE if counting else UNKNOWN if missing else IDLE
-    rows = rows + [["not known", one, False] for one in missing]
+    rows = rows + [[NOT_KNOWN, one, False] for one in missing]
     since = None
     if verdict == IDLE:
         since = known["idle_since"] if known["idle_since"] is not None else known["at"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from devboxd.errors import BadRequest
+from devboxd.model.idle import MINUTE, NO_LOOK, NOT_KNOWN, UNKNOWN
 from devboxd.model.lease import LONGEST, Lease, remembered
 from devboxd.model.ledger import DECISIONS_KEPT, Item, Range, read_as
 
@@ -19,6 +20,7 @@ ROWS_KEPT: Final = 20  # of the evidence of a decision
 VETO_STATUS: Final = 75  # exit status of a hook that wants the box to stay (EX_TEMPFAIL of sysexits.h)
 VETO_HOLDS: Final = 1800.0  # seconds
 VETOES_MOST: Final = 8  # in a row
+BLIND_LEAST: Final = 900.0  # seconds in which nothing is known of a box, after which that is said
 
 
 class Did(StrEnum):
@@ -102,6 +104,18 @@ def told(decision: Decision, name: str, when: str) -> str:
     """What somebody who attaches is told of it."""
     seen = ", ".join(f"{signal}: {said}" for signal, said, _ in decision.evidence[:4])
     return f"{name} was stopped {when}: {decision.why} ({seen}); more: devboxctl why {name}"
+
+
+def blind(state: Mapping[str, Any]) -> tuple[float, str]:
+    """How many seconds it was not known by now whether a box is idle, and what can not be seen on it.
+
+    A time without any look is not meant: the next one ends it.
+    """
+    minutes = str(state["minutes"])
+    missing = [str(said) for signal, said, _ in state["evidence"] if signal == NOT_KNOWN and said != NO_LOOK]
+    if state["verdict"] != UNKNOWN or not missing:
+        return 0.0, ""
+    return MINUTE * (len(minutes) - len(minutes.rstrip(UNKNOWN[0]))), "; ".join(missing[:ROWS_KEPT])
 
 
 def rows(evidence: Iterable[Any]) -> tuple[tuple[str, str, bool], ...]:

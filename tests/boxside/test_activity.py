@@ -703,6 +703,43 @@ def test_only_what_leaves_the_box_is_traffic(
     assert one._net() == moved
 
 
+SILENT_GPU = "gpu: one that does not say how busy it is may be in use"
+
+
+@pytest.mark.parametrize(
+    ("use", "modes", "programs", "busy", "missing"),
+    [
+        ("0\n37", None, None, 37.0, []),
+        ("[N/A]\n37", None, None, 37.0, []),
+        ("[N/A]\n0", "Enabled\nDisabled", "", 0.0, []),
+        ("[N/A]", "Enabled", "4711", 0.0, [SILENT_GPU]),
+        ("[N/A]", "Enabled", None, 0.0, [SILENT_GPU]),
+        ("[N/A]", None, "", 0.0, [SILENT_GPU]),
+        ("[N/A]\n[N/A]", "Enabled", "", 0.0, [SILENT_GPU]),
+        ("[Not Supported]", "[N/A]", "", 0.0, [SILENT_GPU]),
+        ("[GPU is lost]", "Disabled", "", 0.0, [SILENT_GPU]),
+        ("", None, None, None, ["gpu: nvidia-smi did not answer"]),
+        (None, None, None, None, ["gpu: nvidia-smi did not answer"]),
+    ],
+)
+def test_a_gpu_in_parts_that_no_program_has_opened_is_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+    use: str | None,
+    modes: str | None,
+    programs: str | None,
+    busy: float | None,
+    missing: list[str],
+) -> None:
+    """With MIG, nvidia-smi says of a whole GPU that its utilization is not available."""
+    one = look.Look({}, RULES, CLOCK.wall())
+    answers = {"utilization.gpu": use, "mig.mode.current": modes, "pid": programs}
+    monkeypatch.setattr(look, "said", lambda line, seconds=5.0: answers[line[1].partition("=")[2]])
+    monkeypatch.setattr(os.path, "isdir", lambda path: True)
+    monkeypatch.setattr(os, "listdir", lambda path: ["0000:00:1e.0"])
+    assert one._gpu() == busy
+    assert one.missing == missing
+
+
 # Leases ----------------------------------------------------------------------------------------------------
 
 

@@ -150,11 +150,43 @@ async def test_a_hook_that_wants_the_box_keeps_it_eight_times(one: Bench) -> Non
 
 @with_daemon
 async def test_what_can_not_be_seen_stops_nothing_and_is_said(one: Bench) -> None:
-    watcher = watch(one, works=lambda minute: {"missing": ["gpu: nvidia-smi did not answer"]})
-    await one.launched()
-    await asyncio.sleep(12 * 3600.0)
+    """After a quarter of an hour, on a box that answers all the time; and no longer once it can be seen."""
+    lost = {"missing": ["gpu: nvidia-smi did not answer"]}
+    watcher = watch(one, works=lambda minute: lost if minute < 720 else {})
+    project = await one.launched()
+    await asyncio.sleep(14 * 60.0)
+    assert one.shared.news.conditions() == []
+    await asyncio.sleep(4 * 60.0)
+    (said,) = one.shared.news.conditions()
+    assert said.code == "idle-unknown"
+    assert said.text == (
+        "what works on api can not be seen: gpu: nvidia-smi did not answer; it is not stopped for being idle meanwhile"
+    )
+    assert said.hint == "devboxctl why api"
+    assert 60.0 <= LoopClock().wall() - said.since <= 20 * 60.0
+    await asyncio.sleep(12 * 3600.0 - 20 * 60.0)
     assert (await one.projects.get("api")).project.phase is Phase.RUNNING
     assert watcher.notices == []
+    assert [found.code for found in one.shared.news.conditions()] == ["idle-unknown"]
+    await until_saving(one)
+    assert minutes(project) >= 745
+    assert one.shared.news.conditions() == []
+
+
+@with_daemon
+async def test_what_is_unknown_for_a_moment_is_no_condition(one: Bench) -> None:
+    """Ten minutes without an answer of nvidia-smi in each half an hour."""
+
+    def works(minute: float) -> dict[str, Any]:
+        return {"missing": ["gpu: nvidia-smi did not answer"]} if minute % 30 < 10 else {"input": 5.0}
+
+    watch(one, works=works)
+    await one.launched()
+    seen = set()
+    for _ in range(300):
+        await asyncio.sleep(60.0)
+        seen |= {found.code for found in one.shared.news.conditions()}
+    assert seen == set()
 
 
 @with_daemon

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from devboxd.model import idle
 from devboxd.model.idle import decide, empty, judge, signed, unattended, warn
+from devboxd.model.idle_note import blind
 from tests.model.traces import QUIET, RULES, START, Trace, before, sample, stops, tool, verdicts
 
 AGENT = {"name": "claude", "kind": "agent"}
@@ -242,6 +243,19 @@ def test_the_deadline_and_its_reason(rules: dict[str, Any], does: str, deadline:
     decision = decide(state, given, at)
     assert (decision["do"], decision["at"]) == (does, START + deadline)
     assert why in decision["why"]
+
+
+def test_how_long_nothing_is_known_is_counted_but_no_time_without_a_look() -> None:
+    state = before(sample(0))
+    for minute in range(3):
+        state = judge(state, sample(minute))
+    assert blind(state) == (0.0, "")
+    for minute in range(3, 23):
+        state = judge(state, sample(minute, missing=["gpu: lost", "net: lost"]))
+    assert blind(state) == (1200.0, "gpu: lost; net: lost")
+    state = judge(state, sample(240))
+    assert state["verdict"] == "unknown"
+    assert blind(state) == (0.0, "")
 
 
 def test_unknown_never_stops_and_says_so() -> None:

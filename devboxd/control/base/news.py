@@ -67,20 +67,25 @@ class News:
 
     # Conditions -------------------------------------------------------------------------------------
 
-    def raise_condition(self, code: str, subject: str = "", /, **values: str | int | None) -> None:
+    def raise_condition(
+        self, code: str, subject: str = "", /, *, stood: float = 0.0, **values: str | int | None
+    ) -> None:
         """State a condition, or update its text; it stays until ``clear_condition``.
 
         Args:
             code: one of ``model.health.CONDITIONS``.
             subject: what it is about, where there can be several of a kind.
+            stood: seconds that it holds already, where it is found late.
             values: what the texts of that kind leave open.
         """
         key = (code, subject)
         old = self._conditions.get(key)
-        self._conditions[key] = condition(code, old.since if old else self._time.wall(), subject, **values)
+        self._conditions[key] = condition(
+            code, old.since if old else self._time.wall() - stood, subject, **values
+        )
         if old is not None:
             return
-        if after := CONDITIONS[code].after:
+        if (after := CONDITIONS[code].after - stood) > 0:
             self._hidden[key] = asyncio.get_running_loop().call_later(after, self._show, key)
         else:
             self._show(key)

@@ -240,7 +240,7 @@ class Idle:
         watch.failures = 0
         watch.moment = _moment(now, answer, decision, rules)
         self._seen(project, answer, first)
-        self._shared.news.clear_condition("idle-unknown", project.name)
+        self._say_what_is_unknown(project, answer)
         await self._watchdog_note(project, notes, answer)
         if deadman.tells(state):
             at = deadman.due(
@@ -256,6 +256,21 @@ class Idle:
         if decision["do"] == STOP and not await self._stop(project, watch, policy, notes, answer, decision):
             return LOOK_LEAST
         return self._rest(policy, answer, decision)
+
+    def _say_what_is_unknown(self, project: Project, answer: Answer) -> None:
+        """A box that answers, and can not see what works on it, runs for ever: say so after a while."""
+        seconds, missing = idle_note.blind(answer.state)
+        if seconds < idle_note.BLIND_LEAST:
+            self._shared.news.clear_condition("idle-unknown", project.name)
+            return
+        self._shared.news.raise_condition(
+            "idle-unknown",
+            project.name,
+            stood=seconds,
+            name=project.name,
+            problem=one_line(missing, 200),
+            hint=f"devboxctl why {project.name}",
+        )
 
     async def _move(self, project: Project, watch: _Watch, at: float) -> None:
         """Move the dead-man schedule on, or away. That it can not be moved keeps nobody from anything."""
@@ -323,6 +338,8 @@ class Idle:
         at, most = answer.state["at"], min(LOOK_MOST, idle_policy.signs_every(policy) or LOOK_MOST)
         if decision["at"] is None:
             soonest = policy.warn if policy.hours is not None else max(policy.after - policy.warn, 60.0)
+            if 0 < (unknown := idle_note.blind(answer.state)[0]) < idle_note.BLIND_LEAST:
+                soonest = min(soonest, max(idle_note.BLIND_LEAST - unknown, WITHOUT_TIMER))
             return min(most, soonest)
         due = decision["warn_at"] if decision["warn_at"] > at else decision["at"]
         return min(most, max(LOOK_LEAST, float(due - at) + 1.0))

@@ -29,6 +29,7 @@ from devboxd.boxside.programs.watch.names import (
     kind_of,
     tests,
 )
+from devboxd.model.idle import GPU_LEAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -339,12 +340,18 @@ class Look:
     def _gpu(self) -> "float | None":
         if not os.path.isdir("/proc/driver/nvidia/gpus") or not os.listdir("/proc/driver/nvidia/gpus"):
             return None
-        answer = said(["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"])
-        try:
-            return max(float(line) for line in (answer or "").splitlines())
-        except ValueError:
+        lines = _nvidia("--query-gpu=utilization.gpu", "nounits")
+        if not lines:
             self.missing.append("gpu: nvidia-smi did not answer")
             return None
+        busy = max([float(line) for line in lines if line.isdecimal()] or [0.0])
+        if busy < GPU_LEAST and not all(line.isdecimal() for line in lines):
+            # One in parts (MIG) does not tell how busy it is; nothing works on it where no program has opened it.
+            modes = _nvidia("--query-gpu=mig.mode.current") or []
+            told = [line.isdecimal() or mode == "Enabled" for line, mode in zip(lines, modes)]
+            if len(told) != len(lines) or not all(told) or _nvidia("--query-compute-apps=pid") != []:
+                self.missing.append("gpu: one that does not say how busy it is may be in use")
+        return busy
 
     def _net(self) -> int:
         lines = read("/proc/net/dev").splitlines()[2:]
@@ -448,6 +455,12 @@ class Look:
             if fields.get("MODE") == "block" and ("shutdown" in what or "idle" in what):
                 found.append((fields.get("WHO", "?") + ": " + fields.get("WHY", "?"))[:120])
         return found
+
+
+def _nvidia(query: str, form: str = "") -> "list[str] | None":
+    """The lines of an answer of nvidia-smi; None: there was none."""
+    answer = said(["nvidia-smi", query, "--format=csv,noheader" + (form and "," + form)])
+    return None if answer is None else [line.strip() for line in answer.splitlines()]
 
 
 def _argv(one: Process) -> "list[str]":
