@@ -177,6 +177,9 @@ def next_step(found: wire.Project) -> str:
     name = reply.shell_word(found.name)
     if found.pending:
         return "it goes on: devboxctl ops ls shows it, devboxctl events --follow every step"
+    if found.phase == "running" and found.next_type is not None:
+        now = f"devboxctl resize {name} --type {reply.shell_word(found.next_type)} restarts it now"
+        return f"it runs on as {found.type}: {found.next_type} is for its next start; {now}"
     if found.phase == "running":
         return f"next: devboxctl attach {name}; when it goes for being idle: devboxctl why {name}"
     if found.phase in ("warm", "ready"):

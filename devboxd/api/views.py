@@ -295,6 +295,7 @@ def project(value: Status) -> wire.Project:
         instance=row.instance,
         generation=row.head,
         type=place.type if place else None,
+        next_type=row.next_type,
         zone=place.zone if place else None,
         disk=row.spec.root_gib,
         base=row.spec.base or None,

@@ -14,6 +14,7 @@ from devboxd.model.project import (
     Cycle,
     Disk,
     Phase,
+    Place,
     Project,
     Run,
     Span,
@@ -83,6 +84,7 @@ def running_again(seen: Seen, box: Box, why: str) -> Write:
         phase=Phase.RUNNING,
         since=seen.at,
         want=project.want if _is_no_wish(project, box) else Want.UP,
+        at=placed(box),
         launched=box.launched,
         save=None,
         stamp=None,
@@ -108,6 +110,11 @@ def _is_no_wish(project: Project, box: Box) -> bool:
         return True
     off = project.called_off
     return off is not None and (box.launched is None or box.launched < off + LAG)
+
+
+def placed(box: Box) -> Place:
+    """Where an instance is, and what it is."""
+    return Place(box.type, box.zone, box.subnet)
 
 
 def other_type(project: Project, box: Box) -> str | None:

@@ -14,6 +14,7 @@ from devboxd.model.change import (
     found,
     is_restarted,
     other_type,
+    placed,
     rescued,
     running_again,
     started,
@@ -156,6 +157,7 @@ def begin_launch(seen: Seen) -> Step:
         run=run.number,
         attempt=0,
         instance=None,
+        at=run.place(0),
         launched=None,
         stamp=None,
         save=None,
@@ -281,6 +283,7 @@ def _bound(seen: Seen, run: Run, box: Box) -> Step:
         phase=Phase.RUNNING,
         since=seen.at,
         instance=box.id,
+        at=placed(box),
         launched=box.launched,
         bound=bind(project, project.token),
         dead=False,
@@ -314,7 +317,7 @@ def next_attempt(seen: Seen, why: str) -> Write:
         return give_up(seen, why)
     place = run.place(following)
     event = f"{why}; attempt {following + 1} is {place.type} in {place.zone or 'any zone'}"
-    return Write("L3", replace(project, attempt=following, reason=why), event)
+    return Write("L3", replace(project, attempt=following, at=place, reason=why), event)
 
 
 def give_up(seen: Seen, reason: str, *, want: Want = Want.COLD) -> Write:

@@ -279,6 +279,9 @@ class Project(msgspec.Struct, frozen=True):
     save: int | None = None  # the save that is on
     failures: int = 0  # images that came to nothing in this save
     instance: str | None = None
+    at: Place | None = (
+        None  # where the instance is, or is being launched, and its type; None: not written down
+    )
     launched: float | None = None  # LaunchTime of the instance as known: changes when it is started
     stamp: float | None = None  # LaunchTime that the save is of; None: not seen stopped yet
     clean: bool = False  # it was saved, and was not seen running since
@@ -312,8 +315,23 @@ class Project(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> Place | None:
-        """Where the current attempt goes, or went."""
+        """Where its box is, or the current attempt goes; without either where the next launch is to go."""
+        if self.at is not None and (self.instance is not None or self.phase is Phase.LAUNCHING):
+            return self.at
         return self.spec.places[self.attempt % len(self.spec.places)] if self.spec.places else None
+
+    @property
+    def next_type(self) -> str | None:
+        """The type that its box is to have from its next start on; None: the one that it has."""
+        places, at = self.spec.places, self.at
+        if (
+            self.instance is None
+            or at is None
+            or not at.type
+            or any(place.type == at.type for place in places)
+        ):
+            return None
+        return self.spec.type or None
 
     def is_set_aside(self, run: int) -> bool:
         """Say whether the volumes of a run stay until a person deletes them. Not remembered any more: they may have to."""

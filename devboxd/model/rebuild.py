@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from devboxd.model import tags
 from devboxd.model.box import Account
+from devboxd.model.change import placed
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import (
     Boot,
@@ -91,6 +92,7 @@ def _bound(
         closed=token.run - 1,
         attempt=token.attempt,
         instance=box.id,
+        at=placed(box),
         launched=box.launched,
         bound=(text,),
         clean=warm,

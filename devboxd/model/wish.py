@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from devboxd.errors import AlreadyExists, BadRequest, DevboxError, Kind, WrongState
 from devboxd.model import tags
 from devboxd.model.box import Account
-from devboxd.model.change import resumed, stopped
+from devboxd.model.change import placed, resumed, stopped
 from devboxd.model.disuse import is_archived
 from devboxd.model.ledger import Ledger
 from devboxd.model.offer import Base, ordered_disks
@@ -453,11 +453,18 @@ def resize(
     if under is not None and project.phase is Phase.ABSENT:
         spec = replace(spec, image=under.image, base=under.base, disks=under.disks, boot=under.boot)
     types = {place.type for place in spec.places}
-    other = places is not None and types != {place.type for place in project.spec.places}
+    other = places is not None and _is_other(project, types)
     is_up = project.phase in (Phase.RUNNING, Phase.SAVING, Phase.STARTING) and project.want is Want.UP
     cycle = Cycle.RESTART if other and is_up and project.cycle is Cycle.NONE else project.cycle
     changed = replace(project, spec=spec, cycle=cycle)
     return _asked(known, changed, f"resize to {', '.join(sorted(types))}, {spec.root_gib or root} GiB")
+
+
+def _is_other(project: Project, types: set[str]) -> bool:
+    """Say whether the box is of none of these types; where that is not written down, whether others were wanted."""
+    if project.instance is not None and project.at is not None and project.at.type:
+        return project.at.type not in types
+    return types != {place.type for place in project.spec.places}
 
 
 def goes_on(known: Ledger, name: str) -> bool:
@@ -603,13 +610,14 @@ def adopted(project: Project, box: Box, disks: tuple[Disk, ...]) -> tuple[Projec
         raise WrongState(f"{box.id} can not be adopted: it is {why}")
     if not box.is_alive:
         raise WrongState(f"{box.id} can not be adopted: it is {box.state}")
-    place = Place(box.type, box.zone, box.subnet)
+    place = placed(box)
     network = Network(subnets=(box.subnet,) if box.subnet else (), groups=box.groups)
     row = replace(
         project,
         phase=Phase.RUNNING,
         run=1,
         instance=box.id,
+        at=place,
         launched=box.launched,
         adopted=True,
         unprotected=True,

@@ -78,7 +78,7 @@ MUTANTS: Final[dict[str, tuple[Edit, ...]]] = {
         Edit("model/project.py", 'return f"{self.uid}-{self.run}-{self.attempt}"', 'return f"{self.uid}-{self.run}-0"'),
     ),
     "attempt-not-written": (
-        Edit("model/launch.py", "replace(project, attempt=following, reason=why)", "replace(project, reason=why)"),
+        Edit("model/launch.py", "replace(project, attempt=following, at=place, reason=why)", "replace(project, reason=why)"),
     ),
     "closed-without-a-generation": (
         Edit("model/release.py", "    if not is_saved(seen, box):\n        return begin_rescue(seen, box)\n", ""),

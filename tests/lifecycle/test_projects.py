@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from devboxd.api import views
+from devboxd.control.lifecycle.fleet import Status
 from devboxd.control.lifecycle.order import LaunchWish
 from devboxd.errors import AlreadyExists, BadRequest, LoginNeeded, Unreachable, WrongState
 from devboxd.model import wish
@@ -188,6 +190,37 @@ async def test_what_was_saved_on_arm_is_not_launched_on_intel(one: Bench) -> Non
         await one.projects.launch("api", LaunchWish(gib=20))
     with pytest.raises(BadRequest, match="saved already"):
         await one.projects.launch("api", LaunchWish(base="debian-12"))
+
+
+@with_daemon
+async def test_another_type_for_a_box_that_runs_is_for_its_next_start(one: Bench) -> None:
+    """Nothing is taken down for it, and until then the project is shown as its box is."""
+    row = await one.launched()
+    row = await one.projects.launch("api", LaunchWish(types=("t4g.large",), zone="us-east-1b"))
+    instance = one.model.tables.instances[row.instance or ""]
+    shown = views.project(Status(row))
+    assert (shown.type, shown.zone, shown.next_type) == ("t4g.small", instance.zone, "t4g.large")
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    await one.projects.up("api")
+    row = (await one.until("api", Phase.RUNNING)).project
+    shown = views.project(Status(row))
+    assert (shown.type, shown.zone, shown.next_type) == ("t4g.large", instance.zone, None)
+    assert one.model.tables.instances[row.instance or ""].type == "t4g.large"
+
+
+@with_daemon
+async def test_while_it_is_launched_a_project_is_shown_where_that_is_tried(one: Bench) -> None:
+    """The zone of the box of before comes first, whatever the order of those that are wanted."""
+    row = await one.launched(zone="us-east-1c")
+    await one.projects.terminate("api")
+    await one.until("api", Phase.READY)
+    row = await one.projects.launch("api", LaunchWish(zone="any"))
+    assert row.spec.places[0].zone != "us-east-1c"
+    row = (await one.until("api", Phase.LAUNCHING)).project
+    shown = views.project(Status(row)).zone
+    row = (await one.until("api", Phase.RUNNING)).project
+    assert shown == "us-east-1c" == one.model.tables.instances[row.instance or ""].zone
 
 
 @pytest.mark.parametrize("base", ["ubuntu-22.04", "debian-12", "al2023", "nixos-25.05"])

@@ -273,6 +273,16 @@ def test_another_type_for_what_does_not_run_waits_for_the_next_launch() -> None:
     assert (step.project.cycle, step.project.spec.places) == (Cycle.NONE, places)
 
 
+def test_a_type_that_a_launch_has_left_for_the_next_start_is_had_now_by_resize() -> None:
+    """The row wants it already; the box is still another one. The type that it has needs no restart."""
+    places = (Place("m8g.4xlarge", "us-east-1a"),)
+    known = ledger(Phase.RUNNING, at=PLACES[0], spec=replace(SPEC, places=places))
+    assert known.project.next_type == "m8g.4xlarge"
+    assert write(wish.resize(known, places=places, root_gib=None), "wish").project.cycle is Cycle.RESTART
+    back = write(wish.resize(known, places=PLACES, root_gib=None), "wish").project
+    assert (back.cycle, back.next_type) == (Cycle.NONE, None)
+
+
 def test_a_disk_never_becomes_smaller() -> None:
     """EC2 can not do it, and would say so much later."""
     known = ledger(Phase.RUNNING)

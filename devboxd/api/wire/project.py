@@ -17,7 +17,8 @@ class Project(msgspec.Struct, omit_defaults=True):
 
     ``phase``: absent, ready, launching, running, saving, warm, starting, releasing, rescue, broken, deleting;
     ``want``: up, warm, cold, gone. ``waits``: what is waited for; ``problem``: what AWS said no to, last;
-    ``pending``: it is not as wanted yet, and the daemon works on it.
+    ``pending``: it is not as wanted yet, and the daemon works on it. ``type`` and ``zone``: of its box where there is
+    one, of the next launch otherwise.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Project(msgspec.Struct, omit_defaults=True):
     instance: str | None = None
     generation: int = 0  # the newest; 0: none yet
     type: str | None = None
+    next_type: str | None = None  # that its box has from its next start on, where it is another one
     zone: str | None = None
     disk: int | None = None  # GiB of the root volume
     base: str | None = None
