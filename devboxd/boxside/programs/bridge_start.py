@@ -11,6 +11,7 @@ import sys
 import zlib
 
 FOLDER = os.path.expanduser("~/.devbox")
+UNUSED = 7 * 86400.0  # seconds after which a program of another version is in nobody's way, and goes
 
 
 def kept(path: str, digest: str) -> bool:
@@ -20,6 +21,18 @@ def kept(path: str, digest: str) -> bool:
             return hashlib.sha256(file.read()).hexdigest() == digest
     except OSError:
         return False
+
+
+def sweep(path: str) -> None:
+    """Take away programs of other versions that nobody has started for long. What runs has read its own."""
+    now = os.lstat(path).st_mtime
+    for name in os.listdir(FOLDER):
+        other = os.path.join(FOLDER, name)
+        try:
+            if name.startswith("bridgehead-") and now - os.lstat(other).st_mtime > UNUSED:
+                os.unlink(other)
+        except OSError:
+            pass  # somebody was faster
 
 
 def say(text: str) -> None:
@@ -59,6 +72,8 @@ def main() -> None:
         if not kept(path, digest):
             say("problem the program did not arrive whole")
             return
+        sweep(path)
+    os.utime(path, None)
     say("have")
     os.execv(sys.executable, [sys.executable, "-I", path, "start", FOLDER])
 
