@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import secrets
 import select
 import shutil
@@ -19,11 +20,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from devboxd.boxside import bridgehead
+from devboxd.boxside.programs.head.loop import LOOKUPS_MOST, Door, Head
+from devboxd.boxside.programs.head.pipe import FULL, Listener
 from devboxd.boxside.script import load_program
 from devboxd.model.bridge.end import Bridge
 from devboxd.model.bridge.wire import Data, Ended, Opened, Room, WasReset
@@ -230,6 +233,132 @@ def test_a_refused_port_is_a_reset_with_its_reason(near: Near) -> None:
     assert near.resets[number] == "ECONNREFUSED Connection refused"
 
 
+@contextlib.contextmanager
+def served_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Near, Head]]:
+    """A bridgehead whose loop runs in a thread of this process; ``monkeypatch`` reaches it."""
+    near, reading, writing = Near(Path.cwd(), life=bytes(16)), *os.pipe()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    near.note = {"port": listener.getsockname()[1]}
+    head = Head(near.secret, 3600.0, str(near.folder))
+    for fd in (reading, writing):
+        os.set_blocking(fd, False)
+    loop = threading.Thread(target=head.run, args=([listener], reading, writing))
+    near_up = threading.Event()
+
+    def forgotten(_: Head, now: float) -> bool:
+        return near_up.is_set()
+
+    monkeypatch.setattr(Head, "is_forgotten", forgotten)
+    loop.start()
+    try:
+        yield near, head
+    finally:
+        near_up.set()
+        for sock in near.lanes.values():
+            sock.close()
+        os.write(writing, b"+")
+        loop.join(30)
+        for number in list(head.handlers):
+            head.drop(number, True)
+        head.selector.close()
+        listener.close()
+        os.close(reading)
+        os.close(writing)
+        assert not loop.is_alive()
+
+
+def test_a_name_that_is_slow_to_be_found_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a resolver that did not answer, every stream of the box stood still for half a minute."""
+    answer, asked = threading.Event(), list[str]()
+    found = socket.getaddrinfo
+
+    def slow(host: str, port: int, *given: Any, **more: Any) -> Any:
+        if host == "127.0.0.1":
+            return found(host, port, *given, **more)
+        if more["flags"]:
+            raise socket.gaierror(socket.EAI_NONAME, "not a number")
+        asked.append(host)
+        assert answer.wait(30)
+        if host == "nowhere":
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return found("127.0.0.1", port, **more)
+
+    monkeypatch.setattr("devboxd.boxside.programs.head.reach.socket.getaddrinfo", slow)
+    with served_here(monkeypatch) as (near, head), echo_server() as port:
+        near.lane()
+        names = [near.bridge.open(bridgehead.tcp(name, port)) for name in ("nowhere", "api")]
+        near.send(names[1], b"early")
+        near.bridge.finish(names[1])
+        unwanted = [near.bridge.open(bridgehead.tcp("never", port)) for _ in range(20)]
+        near.until(lambda: len(asked) == LOOKUPS_MOST, 20)
+        quick = near.bridge.open(bridgehead.tcp("127.0.0.1", port))
+        near.send(quick, b"quick")
+        near.bridge.finish(quick)
+        near.until(lambda: quick in near.ended)
+        assert bytes(near.got[quick]) == b"quick<end>"
+        for number in unwanted:
+            near.bridge.reset(number, "closed")
+        near.until(lambda: len(near.bridge.streams) == 2 and len(head.handlers) == 2)
+        answer.set()
+        near.until(lambda: names[0] in near.resets and names[1] in near.ended)
+        assert near.resets[names[0]].startswith("EIO")
+        assert bytes(near.got[names[1]]) == b"early<end>"
+        near.until(lambda: not head.looking)
+        assert len(asked) == LOOKUPS_MOST, "nobody wants the others any more"
+
+
+@pytest.mark.parametrize("number", FULL)
+def test_a_bridgehead_without_descriptors_waits_before_it_lets_others_in(number: int) -> None:
+    """Its loop span: a listener at which somebody waits is always ready."""
+
+    class Full(socket.socket):
+        def accept(self) -> Any:
+            raise OSError(number, os.strerror(number))
+
+    head = Head(bytes(32), 0.0, "/")
+    with Full() as listener:
+        listener.bind(("127.0.0.1", 0))
+        door = Door(head, listener)
+        assert listener.fileno() in head.masks
+        door.ready(1)
+        assert (listener.fileno() in head.masks, list(head.timers)) == (False, [door])
+        head.on_time(head.timers[door] + 0.01)
+        assert (listener.fileno() in head.masks, list(head.timers)) == (True, [])
+
+
+@pytest.mark.parametrize("number", FULL)
+def test_a_listener_on_the_box_waits_too(number: int) -> None:
+    """And one that is closed meanwhile is not watched again."""
+    head = Head(bytes(32), 0.0, "/")
+    near = Bridge(near=True)
+    stream = near.open(bridgehead.listen(port=0))
+    near.lane_up(1, 0.0)
+    head.bridge.lane_up(1, 0.0)
+    head.bridge.received(1, near.outgoing(1, 0.0), 0.0)
+    head.look()
+    listener = head.handlers[stream]
+    assert isinstance(listener, Listener)
+    before = listener.sock.fileno()
+
+    class Full:
+        def accept(self) -> Any:
+            raise OSError(number, os.strerror(number))
+
+        def fileno(self) -> int:
+            return before
+
+    real, listener.sock = listener.sock, cast("socket.socket", Full())
+    listener.ready(1)
+    assert (before in head.masks, list(head.timers)) == (False, [listener])
+    head.on_time(head.timers[listener] + 0.01)
+    assert before in head.masks
+    listener.ready(1)
+    listener.sock = real
+    head.drop(stream)
+    assert (before in head.masks, head.timers) == (False, {})
+
+
 def test_many_megabytes_survive_lanes_that_die(near: Near) -> None:
     """Byte for byte, while every lane is cut again and again."""
     for _ in range(3):
@@ -268,6 +397,28 @@ def test_a_command_that_is_not_there_says_so(near: Near) -> None:
     number = near.bridge.open(bridgehead.command(["no-such-command"]))
     near.until(lambda: number in near.resets)
     assert near.resets[number].startswith("ENOENT ")
+
+
+def test_a_command_may_open_as_many_files_as_without_a_bridge(tmp_path: Path, program: Path) -> None:
+    """The bridgehead raises its own limit; ``select`` in a command ends above 1,024, and some close all up to theirs."""
+    one = Near(tmp_path / "box")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 500), hard))
+    try:
+        one.start(program)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        one.lane()
+        for tty in (None, (20, 70)):
+            said = one.run("sh", "-c", "ulimit -Sn; ulimit -Hn", tty=tty)[1].split()
+            assert said == [b"%d" % min(soft, 500), b"unlimited" if hard < 0 else b"%d" % hard]
+        limits = resource.prlimit(one.note["pid"], resource.RLIMIT_NOFILE)
+        assert limits == (hard, hard), "its own is raised"
+    finally:
+        for sock in one.lanes.values():
+            sock.close()
+        os.kill(one.note["pid"], signal.SIGTERM)
 
 
 def test_output_waits_for_its_reader_and_a_signal_overtakes_input(near: Near) -> None:

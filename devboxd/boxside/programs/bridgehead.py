@@ -165,7 +165,7 @@ def serve(secret: bytes, linger: float, folder: str, listeners: "list[socket.soc
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    Head(secret, linger, folder).run(listeners, reading)
+    Head(secret, linger, folder).run(listeners, reading, writing)
 
 
 if __name__ == "__main__":

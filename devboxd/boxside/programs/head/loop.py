@@ -7,21 +7,45 @@ import os
 import selectors
 import socket
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.head.auth import GREETING, STRANGER_TIME, STRANGERS_MOST, LaneSocket
-from devboxd.boxside.programs.head.pipe import GONE, Handler, Hangups, Listener, Pipe
+from devboxd.boxside.programs.head.pipe import GONE, Handler, Hangups, Listener, Lookup, Pipe, accepted
 from devboxd.boxside.programs.head.program import Control, Program
-from devboxd.boxside.programs.head.reach import addresses, connecting, may_connect, reason
+from devboxd.boxside.programs.head.reach import addresses, may_connect, reason
 from devboxd.boxside.programs.head.watch import Agents, Watch
 from devboxd.model.bridge.end import Bridge
 from devboxd.model.bridge.wire import BridgeError, Data, Ended, Opened, Room, WasReset
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Want = dict[str, Any]
     Watchable = int | socket.socket
+
+
+LOOKUPS_MOST = 8  # names that are looked up at once: each has a thread
+
+
+class Door(Handler):
+    """A socket at which lanes ask to be let in."""
+
+    def __init__(self, head: "Head", sock: socket.socket) -> None:
+        Handler.__init__(self, head, -1)
+        self.sock = sock
+        self.on_time()
+
+    def on_time(self) -> None:
+        """Let them in."""
+        self.head.watch(self.sock, selectors.EVENT_READ, self)
+
+    def ready(self, mask: int) -> None:
+        """A stranger."""
+        one = accepted(self.head, self, self.sock)
+        if one is not None:
+            self.head.accept(*one)
 
 
 class Head:
@@ -43,6 +67,10 @@ class Head:
         self.masks: dict[int, tuple[int, Any]] = {}
         self.hangups = Hangups(self)
         self.leaving: dict[int, Pipe] = {}  # to be reset once all that they said has arrived
+        self.waker = -1  # a pipe whose other end the loop watches
+        self.lookups: deque[Lookup] = deque()  # that wait for a thread
+        self.looking = 0  # threads
+        self.found: deque[Lookup] = deque()  # of threads that are done
 
     def proof(self, who: bytes, greeting: bytes, nonce: bytes) -> bytes:
         """What only who holds the secret can say."""
@@ -77,14 +105,10 @@ class Head:
 
     # Lanes --------------------------------------------------------------------------------------------------
 
-    def accept(self, listener: socket.socket) -> None:
+    def accept(self, sock: socket.socket, peer: "Any") -> None:
         """A stranger. Where there are too many, the one that has waited longest goes."""
-        try:
-            sock, peer = listener.accept()
-        except OSError:
-            return
         sock.setblocking(False)
-        if listener.family == socket.AF_INET:
+        if sock.family == socket.AF_INET:
             if len(self.strangers) * 2 >= STRANGERS_MOST and not may_connect(peer):
                 sock.close()
                 return
@@ -174,9 +198,12 @@ class Head:
 
     def opened(self, number: int, purpose: bytes) -> None:
         """Begin what a stream is for."""
+        self.serve(number, lambda: self.handler(number, json.loads(purpose.decode())))
+
+    def serve(self, number: int, made: "Callable[[], Handler]") -> None:
+        """Have a stream served by what this makes."""
         try:
-            want = json.loads(purpose.decode())
-            handler = self.handler(number, want)
+            handler = made()
         except OSError as error:
             self.give_up(number, reason(error.errno, error.filename))
         except Exception as error:  # noqa: BLE001 - whatever a purpose holds, the others go on
@@ -188,8 +215,14 @@ class Head:
         """Who serves this purpose."""
         kind = want["kind"]
         if kind == "tcp":
-            sock, rest = connecting(addresses(want["host"], int(want["port"])))
-            return Pipe(self, number, sock, rest, bool(want.get("tells")))
+            lookup = Lookup(self, number, want)
+            try:
+                lookup.found = addresses(want["host"], int(want["port"]), socket.AI_NUMERICHOST)
+            except OSError:
+                self.lookups.append(lookup)
+                self.look_up()
+                return lookup
+            return lookup.serve()
         if kind == "unix":
             sock = socket.socket(socket.AF_UNIX)
             sock.setblocking(False)
@@ -206,6 +239,31 @@ class Head:
         if kind == "agents":
             return Agents(self, number, want)
         raise ValueError(f"this bridgehead knows no stream of kind {kind}")
+
+    def look_up(self) -> None:
+        """Look up names that are still asked for, a few at a time."""
+        while self.lookups and self.looking < LOOKUPS_MOST:
+            lookup = self.lookups.popleft()
+            if lookup.number in self.bridge.streams:
+                self.looking += 1
+                lookup.start()
+
+    def looked_up(self, lookup: Lookup) -> None:
+        """In a thread: it is done; wake the loop."""
+        self.found.append(lookup)
+        try:
+            os.write(self.waker, b"+")
+        except OSError:
+            pass  # full: it will wake
+
+    def take_found(self) -> None:
+        """Go on with what was looked up and is still asked for."""
+        while self.found:
+            lookup = self.found.popleft()
+            self.looking -= 1
+            if self.handlers.get(lookup.number) is lookup:
+                self.serve(lookup.number, lookup.serve)
+        self.look_up()
 
     def give_up(self, number: int, reason: str) -> None:
         """End a stream with a reason."""
@@ -264,10 +322,11 @@ class Head:
         """Whether nobody comes back: it has been too long, or its folder was removed and nobody can find it."""
         return now - self.lonely_since >= self.linger or not os.path.isdir(self.folder)
 
-    def run(self, listeners: "list[socket.socket]", wake: int) -> None:
-        """Serve until nobody is expected any more."""
+    def run(self, listeners: "list[socket.socket]", wake: int, waker: int) -> None:
+        """Serve until nobody is expected any more. ``wake``, ``waker``: a pipe."""
+        self.waker = waker
         for one in listeners:
-            self.watch(one, selectors.EVENT_READ, one)
+            Door(self, one)
         self.watch(wake, selectors.EVENT_READ, None)
         while True:
             if not self.lanes and not self.strangers and self.is_forgotten(time.monotonic()):
@@ -277,12 +336,11 @@ class Head:
                 if key.fileobj == wake:
                     os.read(wake, 4096)
                     woken = True
-                elif isinstance(key.data, socket.socket):
-                    self.accept(key.data)
                 elif self.masks.get(key.fd, (0, self))[1] is key.data:
                     key.data.ready(mask)  # not who had this number a moment ago
             if woken:
                 self.reap()
+                self.take_found()
             self.on_time(time.monotonic())
             self.look()
             self.finished()

@@ -7,10 +7,11 @@ import select
 import selectors
 import socket
 import struct
+import threading
 import time
 from typing import TYPE_CHECKING
 
-from devboxd.boxside.programs.head.reach import READ_SIZE, connecting, reason
+from devboxd.boxside.programs.head.reach import READ_SIZE, addresses, connecting, reason
 from devboxd.model.bridge.wire import BridgeError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 CONNECTED = b"+"
 GONE = "GONE"  # a reset's reason: nobody is there any more, and nothing was lost by that
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # why nobody can be let in for now
+FULL_REST = 1.0  # seconds until it is tried again
 NOBODY = -1  # the number of no stream
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))  # seconds, seconds, probes
 
@@ -283,6 +286,62 @@ class Pipe(Handler):
         self.sock.close()
 
 
+class Lookup(Handler):
+    """A stream to a host whose name is being looked up: by a thread, for a resolver may need half a minute."""
+
+    def __init__(self, head: "Head", number: int, want: "Want") -> None:
+        Handler.__init__(self, head, number)
+        self.want = want
+        self.out = b""  # no more than the stream's credit
+        self.in_ended = False
+        self.found: Any = None  # addresses, or why there are none
+
+    def data(self, data: bytes) -> None:
+        """Bytes of the other end: for whom is found."""
+        self.out += data
+
+    def ended(self) -> None:
+        """The other end sends no more."""
+        self.in_ended = True
+
+    def start(self) -> None:
+        """Look it up."""
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        """In the thread: whatever comes of it, the loop goes on with it."""
+        try:
+            self.found = addresses(self.want["host"], int(self.want["port"]))
+        except Exception as error:  # noqa: BLE001 - a name may be none in many ways
+            self.found = error
+        self.head.looked_up(self)
+
+    def serve(self) -> "Pipe":
+        """Go on with what was found.
+
+        Raises:
+            Exception: there is no such name, or nothing at its addresses.
+        """
+        if isinstance(self.found, Exception):
+            raise self.found
+        sock, rest = connecting(self.found)
+        pipe = Pipe(self.head, self.number, sock, rest, bool(self.want.get("tells")))
+        pipe.out += self.out
+        pipe.in_ended = self.in_ended
+        return pipe
+
+
+def accepted(head: "Head", owner: Handler, listener: socket.socket) -> "tuple[socket.socket, Any] | None":
+    """Who connects to a listener. Where nobody can be let in, it is watched again a second later."""
+    try:
+        return listener.accept()
+    except OSError as error:
+        if error.errno in FULL:
+            head.unwatch(listener)
+            head.later(owner, FULL_REST)
+        return None
+
+
 class Listener(Handler):
     """A stream that stands for a listener on the box: each connection to it opens a stream of its own."""
 
@@ -293,7 +352,7 @@ class Listener(Handler):
         self.sock = self.bound(want)
         self.sock.listen(128)
         self.sock.setblocking(False)
-        head.watch(self.sock, selectors.EVENT_READ, self)
+        self.on_time()
         port = 0 if self.path else self.sock.getsockname()[1]
         head.bridge.write(number, json.dumps({"port": port, "path": self.path or None}).encode() + b"\n")
 
@@ -324,10 +383,10 @@ class Listener(Handler):
 
     def ready(self, mask: int) -> None:
         """Somebody connects."""
-        try:
-            sock, _ = self.sock.accept()
-        except OSError:
+        one = accepted(self.head, self, self.sock)
+        if one is None:
             return
+        sock = one[0]
         sock.setblocking(False)
         try:
             number = self.head.bridge.open(json.dumps({"kind": "accepted", "of": self.number}).encode())
@@ -335,6 +394,10 @@ class Listener(Handler):
             sock.close()
             return
         self.head.handlers[number] = Pipe(self.head, number, sock)
+
+    def on_time(self) -> None:
+        """Let others in."""
+        self.head.watch(self.sock, selectors.EVENT_READ, self)
 
     def close(self, reset: bool) -> None:
         """Stop listening; take the path away while it is still ours."""

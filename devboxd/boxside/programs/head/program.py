@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import selectors
 import signal
 import struct
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     Want = dict[str, Any]
 
+DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # before the bridgehead raises its own limit
 LEFT_OPEN = 1.0  # seconds that a child's descendants may hold its output after it has ended
 RECORD = struct.Struct(">BI")
 STDIN, STDIN_END = 0, 1
@@ -297,6 +299,7 @@ def take_session() -> None:
     """In the child: a process group of its own, and what the bridgehead changed put back."""
     os.setsid()
     os.umask(0o022)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 

@@ -22,13 +22,15 @@ def reason(number: "int | None", name: object = None) -> str:
     return errno.errorcode[number] + " " + os.strerror(number) + what
 
 
-def addresses(host: str, port: int) -> "list[Address]":
-    """Where a name may be reached; looked up here, on the box."""
+def addresses(host: str, port: int, flags: int = 0) -> "list[Address]":
+    """Where a name may be reached; looked up here, on the box. ``AI_NUMERICHOST``: only what needs no looking up."""
     names = ["127.0.0.1", "::1"] if host == "localhost" else [host]
     found: list[Address] = []
     for name in names:
         try:
-            for family, _, _, _, address in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM):
+            for family, _, _, _, address in socket.getaddrinfo(
+                name, port, type=socket.SOCK_STREAM, flags=flags
+            ):
                 found.append((family, address))
         except OSError:
             if name == names[-1] and not found:
