@@ -248,7 +248,7 @@ def decide(state: "Mapping[str, Any]", rules: "Mapping[str, Any]", now: float) -
 
     ``rules``: ``after`` and ``warn`` in seconds; ``never``: pairs of times in which it is not stopped; ``hours``: pairs
     of times in which it is wanted (outside of them ``after`` is ``warn``); ``max_run`` in seconds, ``started``, ``held``:
-    it is not stopped before; ``leases``: those that the daemon knows; ``lid``: seconds after which it goes when every
+    it is not stopped before, as is ``kept``, of a hook that the box has asked; ``leases``: those that the daemon knows; ``lid``: seconds after which it goes when every
     laptop has left it.
 
     It stops only when every minute of the last ``after`` seconds was idle (``lid`` seconds, where no laptop was here for
@@ -345,8 +345,9 @@ def _held(
 ) -> "tuple[float, str]":
     """The earliest time from ``at`` on at which nothing holds the box."""
     by = ""
-    if rules.get("held") and float(rules["held"]) > at:
-        at, by = float(rules["held"]), "you (extend)"
+    for name, who in (("held", "you (extend)"), ("kept", "a hook")):
+        if rules.get(name) and float(rules[name]) > at:
+            at, by = float(rules[name]), who
     for lease in rules.get("leases") or ():
         watches = lease.get("command") is not None or lease.get("pid") is not None
         if watches and str(lease.get("id")) not in state["leases"]:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from devboxd.boxside import activity, relay
+from devboxd.boxside.programs.parts.hooks import keeper
 from devboxd.boxside.programs.watch import look, machine
 from devboxd.boxside.programs.watch.machine import Process, processes, tell, terminals
 from devboxd.boxside.programs.watch.names import kind_of
@@ -695,7 +697,7 @@ def test_only_what_leaves_the_box_is_traffic(
     }
     lines = [f"  {name}: {got} 1 0 0 0 0 0 0 {sent} 1 0 0 0 0 0 0" for name, (got, sent) in sizes.items()]
     one = look.Look({}, RULES, CLOCK.wall())
-    one.fresh, one.before = True, {"net": {"all": 0}}
+    one.fresh, one.before, one.processes = True, {"net": {"all": 0}}, {}
     monkeypatch.setattr(
         look, "read", lambda path, most=0: "\n".join(["", "", *lines]) if path == "/proc/net/dev" else ""
     )
@@ -955,10 +957,12 @@ def test_on_the_instance_a_timer_or_a_loop_looks_every_minute(tmp_path: Path, ha
         os.kill(pid, 9)
 
 
-def watched(folder: Path, instance: str, given: dict[str, Any], aged: str) -> list[dict[str, Any]]:
+def watched(
+    folder: Path, instance: str, given: dict[str, Any], aged: str, last: str = "idle"
+) -> list[dict[str, Any]]:
     """What a machine that does nothing says, which looks, has its state aged, and is looked at by its watchdog.
 
-    ``aged``: what is done to ``state``. What the watchdog has called is in the file ``kept``, with what follows in ``called``.
+    ``aged``: what is done to ``state``; ``last``: the verdict after that. What the watchdog has called is in the file ``kept``, with what follows in ``called``.
     """
     alone = ["unshare", "-pfnm", "--mount-proc"]
     if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
@@ -987,8 +991,19 @@ def watched(folder: Path, instance: str, given: dict[str, Any], aged: str) -> li
         [*alone, "sh", "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     looks = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [look["state"]["verdict"] for look in looks[1:]] == ["idle", "idle"], done.stderr
+    assert [look["state"]["verdict"] for look in looks[1:]] == ["idle", last], done.stderr
     return looks
+
+
+DUE = {**RULES, "after": 300.0, "warn": 60.0, "instance": "i-0123"}
+AGED = "state['idle_since'] -= 1200; state['warned'] = [state['at'] - 1000, 'idle']"
+
+
+def hook(home: Path, name: str, text: str) -> None:
+    path = home / ".config" / "devbox" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")
@@ -997,13 +1012,8 @@ def test_the_watchdog_powers_off_the_instance_it_was_installed_for_and_no_other(
     tmp_path: Path, instance: str
 ) -> None:
     """Ten minutes after the deadline, with the user's hooks before it; the reason is kept for the next daemon."""
-    hook = tmp_path / ".config" / "devbox" / "pre-stop.d" / "10-save"
-    hook.parent.mkdir(parents=True)
-    hook.write_text(f"#!/bin/sh\necho hook >>{tmp_path}/called\n")
-    hook.chmod(0o755)
-    rules = {**RULES, "after": 300.0, "warn": 60.0, "instance": "i-0123", "home": str(tmp_path)}
-    aged = "state['idle_since'] -= 1200; state['warned'] = [state['at'] - 1000, 'idle']"
-    looks = watched(tmp_path, instance, rules, aged)
+    hook(tmp_path, "pre-stop.d/10-save", f"echo hook >>{tmp_path}/called")
+    looks = watched(tmp_path, instance, {**DUE, "home": str(tmp_path)}, AGED)
     called = (tmp_path / "called").read_text().splitlines() if (tmp_path / "called").exists() else []
     if instance == "i-0123":
         assert called[:2] == ["hook", "systemctl poweroff"]
@@ -1011,6 +1021,75 @@ def test_the_watchdog_powers_off_the_instance_it_was_installed_for_and_no_other(
     else:
         assert "systemctl poweroff" not in called
         assert looks[-1]["stopped"] is None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")
+@pytest.mark.parametrize("times", [0, 7, 8])
+def test_the_watchdog_asks_the_hooks_that_may_keep_the_box(tmp_path: Path, times: int) -> None:
+    """For half an hour, eight times in a row; nothing else is run for a box that stays."""
+    hook(tmp_path, "may-stop.d/10-free", "exit 1")
+    hook(tmp_path, "may-stop.d/20-queue", f"echo asked >>{tmp_path}/called; exit 75")
+    hook(tmp_path, "pre-stop.d/10-save", f"echo hook >>{tmp_path}/called")
+    kept = {"by": "x", "until": 1.0, "times": times}
+    old = f"known['kept'] = dict({kept}, boot=state['boot']) if {times} else None"
+    watched(tmp_path, "i-0123", {**DUE, "home": str(tmp_path)}, f"{AGED}; {old}")
+    called = [line for line in (tmp_path / "kept").read_text().splitlines() if "is-active" not in line]
+    known = json.loads((tmp_path / "state" / "idle.json").read_text())
+    if times == 8:
+        assert called == ["hook", "systemctl poweroff"]
+        return
+    assert called == ["asked"]
+    assert (known["kept"]["by"], known["kept"]["times"]) == ("20-queue", times + 1)
+    assert 1700.0 < known["kept"]["until"] - CLOCK.wall() <= 1800.0
+    assert known["decision"]["at"] == known["kept"]["until"]
+    assert known["decision"]["why"].endswith("; held by a hook")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")
+@pytest.mark.parametrize(
+    ("does", "last", "goes"),
+    [
+        ("until['state']['at'] -= 900", "idle", True),
+        ("lease = {'id': 'l', 'why': 'w', 'until': time.time() + 900}", "active", False),
+    ],
+    ids=["its hooks took long", "a lease was taken meanwhile"],
+)
+def test_the_watchdog_looks_once_more_after_the_hooks(
+    tmp_path: Path, does: str, last: str, goes: bool
+) -> None:
+    leases, idle = tmp_path / ".devbox" / "leases", tmp_path / "state" / "idle.json"
+    leases.mkdir(parents=True)
+    text = f"""
+import json, time
+lease, until = {{}}, json.load(open("{idle}"))
+{does}
+json.dump(until, open("{idle}", "w"))
+json.dump(lease, open("{leases}/l.json", "w"))
+"""
+    (tmp_path / "hook.py").write_text(text)
+    hook(
+        tmp_path,
+        "pre-stop.d/10-save",
+        f"{sys.executable} {tmp_path}/hook.py && echo hook >>{tmp_path}/called",
+    )
+    watched(tmp_path, "i-0123", {**DUE, "home": str(tmp_path)}, AGED, last)
+    called = [line for line in (tmp_path / "kept").read_text().splitlines() if "is-active" not in line]
+    assert called == ["hook", *["systemctl poweroff"] * goes]
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0 or shutil.which("runuser") is None, reason="only root can be somebody else"
+)
+def test_a_hook_that_may_keep_the_box_is_asked_as_the_user_whose_it_is() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        home.chmod(0o755)
+        hook(home, "may-stop.d/10-slow", "sleep 1000")
+        hook(home, "may-stop.d/20-mine", f'[ "$(id -un) $PWD" != "nobody {home}" ] || exit 75')
+        assert keeper(str(home), "nobody", 1.0) == ""  # nothing is left for the second
+        (home / ".config/devbox/may-stop.d/10-slow").unlink()
+        assert keeper(str(home), "nobody", 60.0) == "20-mine"
+        assert keeper(str(home), "root", 60.0) == ""
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")

@@ -37,6 +37,8 @@ class IdleBox(FakeRunner):
     looks: int = 0
     stopped: dict[str, Any] | None = None
     powered_off: list[float] = field(default_factory=list)
+    kept: float | None = None
+    keeps: int = 0
     boot: str = ""
 
     async def __call__(
@@ -75,9 +77,14 @@ class IdleBox(FakeRunner):
         at = float(self.state["at"]) - self.skew
         while (at := at + 60.0) < now:
             self.look(at)
-            decision = decide(self.state, self.rules, at)
+            if self.state["verdict"] == "active":
+                self.kept, self.keeps = None, 0
+            decision = decide(self.state, {**self.rules, "kept": self.kept}, at)
             margin = 0.0 if decision["alone"] else MARGIN
             if decision["do"] == "stop" and at >= decision["at"] + margin and self.rules["then"] != "notify":
+                if self.veto and self.keeps < 8:
+                    self.kept, self.keeps = at + 1800.0, self.keeps + 1
+                    continue
                 self.powered_off.append(at)
                 self.stopped = {"at": at, "why": decision["why"], "evidence": self.state["evidence"]}
                 return
@@ -93,7 +100,7 @@ class IdleBox(FakeRunner):
         self.state = judge(self.state, {**sample, **self.works((now - self.began) / 60.0)})
         if here is not None:
             self.state = signed(self.state, here[0], here[1], at)
-        decision = decide(self.state, self.rules, at)
+        decision = decide(self.state, {**self.rules, "kept": self.kept}, at)
         if decision["do"] == "warn":
             self.state = warn(self.state, decision, at)
 

@@ -386,6 +386,17 @@ async def test_a_box_stops_itself_a_quarter_of_an_hour_after_the_laptop_slept() 
     assert "and it is idle since 2 h" in watcher.box.stopped["why"]
 
 
+async def test_a_hook_keeps_a_box_without_a_laptop_eight_times_too() -> None:
+    one = await start(bench())
+    watcher, project = watch(one, policy=LID, veto="10-queue\n"), await one.launched()
+    await asyncio.sleep(3600.0)
+    await stop(one)
+    slept = minutes(project)
+    await asyncio.sleep(6 * 3600.0)
+    (at,) = gone(watcher, project)
+    assert 8 * 30.0 + 10.0 <= at - slept <= 8 * 31.0 + 16.1
+
+
 @pytest.mark.parametrize(
     "seen",
     [

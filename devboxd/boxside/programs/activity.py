@@ -18,18 +18,22 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from devboxd.boxside.programs.parts.hooks import run_hooks
+from devboxd.boxside.programs.parts.hooks import keeper, run_hooks
 from devboxd.boxside.programs.parts.note import load, save
 from devboxd.boxside.programs.parts.reclaimed import LOOK_EVERY, ROOTS, Keeper, is_ours, note_at
 from devboxd.boxside.programs.watch.look import Look
 from devboxd.boxside.programs.watch.machine import is_instance, said, tell, terminals
-from devboxd.model.idle import STOP, WARN, decide, empty, judge, signed, span, warn
+from devboxd.model.idle import ACTIVE, MINUTE, STOP, WARN, decide, empty, judge, signed, span, warn
 
 if TYPE_CHECKING:
     from typing import Any
 
 MARGIN = 600.0  # seconds that the daemon has to stop the box itself
 HOOKS_LIMIT = 960.0  # seconds for all of the user's hooks
+KEEPERS_LIMIT = 300.0  # seconds for all that may keep it
+KEEPS = 1800.0  # seconds that one of them keeps it
+KEEPS_MOST = 8  # times in a row
+LAST_LOOK = 5.0  # seconds in which nothing must work, at last
 AWAKE = 55.0  # seconds of each minute in which a spot box looks for notices
 ROOTS_FOLDER = "/var/lib/devbox"
 FILE_MOST = 1 << 20  # bytes of our own file that are read
@@ -37,6 +41,24 @@ FILE_MOST = 1 << 20  # bytes of our own file that are read
 
 def once(folder: str, rules: "dict[str, Any] | None" = None, by_daemon: bool = False) -> "dict[str, Any]":
     """Look, judge, and do what is due. Returns what is written: rules, state, decision, counters, notes."""
+    known = _look(folder, rules, by_daemon)
+    if not by_daemon and _is_due(known):
+        _stop(folder, known)
+    return known
+
+
+def _look(
+    folder: str,
+    rules: "dict[str, Any] | None" = None,
+    by_daemon: bool = False,
+    busy: bool = False,
+    kept_by: str = "",
+) -> "dict[str, Any]":
+    """Look, judge, warn, and write it down.
+
+    ``busy``: we have run hooks since the last look, so that nobody looked; what they sent is nobody's work. ``kept_by``: a
+    hook that keeps the box from now on.
+    """
     path = os.path.join(folder, "idle.json")
     with open(os.path.join(folder, "idle.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -48,25 +70,42 @@ def once(folder: str, rules: "dict[str, Any] | None" = None, by_daemon: bool = F
         began = time.process_time()
         look = Look(known.get("counters") or {}, known.get("rules") or {}, now)
         sample = look.sample()
-        state = judge(known.get("state") or empty(), sample)
+        before = known.get("state") or empty()
+        if busy:
+            sample["net"] = 0
+            if before["at"] is not None and before["boot"] == sample["boot"]:
+                before = dict(before, at=max(before["at"], now - MINUTE))
+        state = judge(before, sample)
         known["counters"], known["sample"], known["cost"] = look.counters, sample, time.process_time() - began
         if by_daemon and here:
             state = signed(state, str(here[0]), float(here[1]), now)
         known["state"] = state
+        known["kept"] = _kept(known.get("kept"), state, kept_by, now)
         if known.get("rules"):
-            decision = decide(state, known["rules"], now)
+            held = dict(known["rules"], kept=known["kept"] and known["kept"]["until"])
+            decision = decide(state, held, now)
             if decision["do"] == WARN:
                 known["told"] = tell(terminals(look.processes), _words(decision, now))
                 known["state"] = state = warn(state, decision, now)
-                decision = decide(state, known["rules"], now)
+                decision = decide(state, held, now)
                 known["counters"]["told"] = now
             known["decision"] = decision
         if by_daemon:
             known["contact"] = now
         save(path, known)
-    if not by_daemon and known.get("rules"):
-        _stop_if_nobody_does(folder, known, now)
     return known
+
+
+def _kept(
+    old: "dict[str, Any] | None", state: "dict[str, Any]", by: str, now: float
+) -> "dict[str, Any] | None":
+    """How hooks keep the box from being stopped by itself: until when, how often in a row, and in which life of it."""
+    if old is not None and (state["verdict"] == ACTIVE or old["boot"] != state["boot"]):
+        old = None
+    if not by:
+        return old
+    times = old["times"] + 1 if old is not None else 1
+    return {"by": by, "until": now + KEEPS, "times": times, "boot": state["boot"]}
 
 
 def _words(decision: "dict[str, Any]", now: float) -> str:
@@ -74,16 +113,32 @@ def _words(decision: "dict[str, Any]", now: float) -> str:
     return f"this box stops in {left}: {why}. Press any key to keep it."
 
 
-def _stop_if_nobody_does(folder: str, known: "dict[str, Any]", now: float) -> None:
-    """The watchdog: whoever should have stopped the box is gone."""
-    rules, decision = known["rules"], known["decision"]
-    margin = 0.0 if decision["alone"] else MARGIN
-    if rules.get("then") == "notify" or decision["do"] != STOP or now < decision["at"] + margin:
+def _is_due(known: "dict[str, Any]") -> bool:
+    """Whether the box stops itself: whoever should have stopped it is gone."""
+    rules, decision = known.get("rules"), known.get("decision")
+    if not rules or not decision or decision["do"] != STOP or rules.get("then") == "notify":
+        return False
+    if time.time() < decision["at"] + (0.0 if decision["alone"] else MARGIN):
+        return False
+    return os.getuid() == 0 and is_instance(rules.get("instance") or "")
+
+
+def _stop(folder: str, known: "dict[str, Any]") -> None:
+    """The watchdog: ask the hooks that may keep the box, run those before a stop, and look once more."""
+    home, user = known["rules"].get("home") or "/root", known["rules"].get("user") or ""
+    if known["kept"] is None or known["kept"]["times"] < KEEPS_MOST:
+        by = keeper(home, user, KEEPERS_LIMIT)
+        if by:
+            _look(folder, busy=True, kept_by=by)
+            return
+    run_hooks(home, user, HOOKS_LIMIT)
+    # All that took its time: what was typed or began meanwhile counts.
+    _look(folder, busy=True)
+    time.sleep(LAST_LOOK)
+    known = _look(folder)
+    if not _is_due(known):
         return
-    if os.getuid() != 0 or not is_instance(rules.get("instance") or ""):
-        return
-    run_hooks(rules.get("home") or "/root", rules.get("user") or "", HOOKS_LIMIT)
-    note = {"at": now, "why": decision["why"], "evidence": known["state"]["evidence"]}
+    note = {"at": time.time(), "why": known["decision"]["why"], "evidence": known["state"]["evidence"]}
     save(os.path.join(folder, "stopped.json"), note)
     subprocess.run(["sync"], check=False)
     subprocess.run(["systemctl", "poweroff"], check=False)

@@ -45,7 +45,7 @@ Description=devbox: whether somebody works here
 Type=oneshot
 ExecStart=$python -I $file $folder minute
 Nice=10
-TimeoutStartSec=1200"
+TimeoutStartSec=1500"
   timer="[Unit]
 Description=devbox: a look every minute
 [Timer]

@@ -1,4 +1,4 @@
-"""The user's hooks before a stop, run as ``before_stop.sh`` runs them: by the user, one after the other."""
+"""The user's hooks before a stop, run as the scripts of the daemon run them: by the user, one after the other."""
 
 import os
 import shutil
@@ -10,16 +10,27 @@ HOOK_MOST = 60.0  # seconds for each
 HOOKS_MOST = 16
 TERM_WAIT = 2.0  # seconds that one may take to end when it is told to
 HOOK_NAME_MOST = 60
+VETO = 75  # exit status of one that wants the box to stay
 
 
-def hooks_of(home: str) -> "list[str]":
+def hooks_of(home: str, kind: str = "pre-stop.d") -> "list[str]":
     """Those that are there, in their order."""
     found = []
-    for folder in ("/etc/devbox/pre-stop.d", os.path.join(home, ".config/devbox/pre-stop.d")):
+    for folder in ("/etc/devbox/" + kind, os.path.join(home, ".config/devbox", kind)):
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         paths = [os.path.join(folder, name) for name in names]
         found += [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]
     return found[:HOOKS_MOST]
+
+
+def keeper(home: str, user: str, seconds: float) -> str:
+    """The first hook that wants the box to stay, as ``may_stop.sh`` asks them; empty: none does. Who runs them: as below."""
+    end = time.monotonic() + seconds
+    for hook in hooks_of(home, "may-stop.d"):
+        left = min(HOOK_MOST, end - time.monotonic())
+        if left > 0 and _run_hook(hook, home, user, left)[0] == VETO:
+            return os.path.basename(hook)[:HOOK_NAME_MOST]
+    return ""
 
 
 def run_hooks(home: str, user: str, seconds: float) -> "tuple[int, list[str]]":
@@ -35,14 +46,14 @@ def run_hooks(home: str, user: str, seconds: float) -> "tuple[int, list[str]]":
             failed.append(name + " was not begun")
             continue
         begun += 1
-        problem = _run_hook(hook, home, user, left)
+        problem = _run_hook(hook, home, user, left)[1]
         if problem:
             failed.append(name + " " + problem)
     return begun, failed
 
 
-def _run_hook(hook: str, home: str, user: str, seconds: float) -> str:
-    """Run one; what is to be said of it, where it failed."""
+def _run_hook(hook: str, home: str, user: str, seconds: float) -> "tuple[int | None, str]":
+    """Run one: its exit status, None where it has none, and what is to be said of it, where it failed."""
     argv, env = [hook], dict(os.environ, HOME=home)
     if os.getuid() == 0 and user not in ("", "root"):
         env.update(USER=user, LOGNAME=user)
@@ -63,10 +74,10 @@ def _run_hook(hook: str, home: str, user: str, seconds: float) -> str:
             start_new_session=True,
         )
     except OSError as error:
-        return "can not be run: " + os.strerror(error.errno or 0)
+        return None, "can not be run: " + os.strerror(error.errno or 0)
     try:
         status = child.wait(seconds)
-        return "exited with " + str(status) if status else ""
+        return status, "exited with " + str(status) if status else ""
     except subprocess.TimeoutExpired:
         pass  # it has had its time
     for number, wait in ((signal.SIGTERM, TERM_WAIT), (signal.SIGKILL, TERM_WAIT)):
@@ -76,4 +87,4 @@ def _run_hook(hook: str, home: str, user: str, seconds: float) -> str:
             break
         except (OSError, subprocess.TimeoutExpired):
             continue
-    return "took longer than " + str(int(seconds)) + " s"
+    return None, "took longer than " + str(int(seconds)) + " s"
