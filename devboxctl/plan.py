@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from devboxctl import show
+from devboxctl import progress, show
 from devboxctl.options import settings
 from devboxd.api import wire
 
@@ -12,6 +12,11 @@ def print_plan(found: wire.LaunchPlan | wire.RebasePlan) -> None:
     if settings.json:
         show.print_json(found)
         return
+    if not found.calls:
+        name = show.cell(found.project.name)
+        show.say(f"nothing is called: {name} runs already")
+        if text := progress.next_type(found.project):
+            show.say(text)
     for call in found.calls:
         show.write(show.cell(call.operation) + "\n")
         for name, value in call.parameters.items():

@@ -177,15 +177,22 @@ def next_step(found: wire.Project) -> str:
     name = reply.shell_word(found.name)
     if found.pending:
         return "it goes on: devboxctl ops ls shows it, devboxctl events --follow every step"
-    if found.phase == "running" and found.next_type is not None:
-        now = f"devboxctl resize {name} --type {reply.shell_word(found.next_type)} restarts it now"
-        return f"it runs on as {found.type}: {found.next_type} is for its next start; {now}"
+    if found.phase == "running" and (text := next_type(found)):
+        return text
     if found.phase == "running":
         return f"next: devboxctl attach {name}; when it goes for being idle: devboxctl why {name}"
     if found.phase in ("warm", "ready"):
         costs = "its disks go on costing" if found.phase == "warm" else "only what is saved goes on costing"
         return f"the box does not run, and {costs}; to have it back: devboxctl up {name}"
     return ""
+
+
+def next_type(found: wire.Project) -> str:
+    """That its box is to be of another type, and from when on; empty where it is not."""
+    if found.next_type is None:
+        return ""
+    now = f"devboxctl resize {reply.shell_word(found.name)} --type {reply.shell_word(found.next_type)}"
+    return f"it is {found.type} until its next start, and {found.next_type} then; {now} restarts it now"
 
 
 def _text(step: wire.ProjectStep) -> str:

@@ -232,7 +232,7 @@ def _not_launched(seen: Seen, run: Run) -> Step:
         why = f"no capacity anywhere, looked for {times}; the next round begins after {pause:.0f} s"
         if (left := pause - seen.waited_for(why)) > 0:
             return Wait(min(left, LOOK_AGAIN), why)
-    return _call(project, run)
+    return call(project, run)
 
 
 def between_rounds(attempt: int, places: int) -> float:
@@ -244,7 +244,7 @@ def between_rounds(attempt: int, places: int) -> float:
     return min(ROUND_MOST, ROUND * 2.0 ** min(rounds - 1, 10)) if rounds and not place else 0.0
 
 
-def _call(project: Project, run: Run) -> Launch:
+def call(project: Project, run: Run) -> Launch:
     """(L2) This run, at the place whose turn it is."""
     token = project.token
     return Launch(token, run.place(project.attempt), run, tags.of_launch(project, run, token))
@@ -255,7 +255,7 @@ def planned(seen: Seen) -> tuple[Project, Launch] | None:
     begun = begin_launch(replace(seen, project=replace(seen.project, phase=Phase.READY)))
     if not isinstance(begun, Write) or begun.run is None:
         return None
-    return begun.project, _call(begun.project, begun.run)
+    return begun.project, call(begun.project, begun.run)
 
 
 def _vanished(seen: Seen, run: Run) -> Step | None:

@@ -56,17 +56,27 @@ def planned(known: Ledger, now: Project, at: float) -> tuple[Project, Calls]:
 
 
 def saving(known: Ledger, now: Project, at: float) -> tuple[Ledger, Calls]:
-    """A box that is there is saved and let go; one that is saved already is only let go."""
+    """A box that is there is saved and let go for the rebase, unless that is done."""
+    return let_go(known, now, at) if known.project.is_to_rebase else (known, ())
+
+
+def let_go(known: Ledger, now: Project, at: float) -> tuple[Ledger, Calls]:
+    """A box that is there is saved and let go; one that is saved already is only let go.
+
+    What RESCUE makes of volumes is under way already. ``known``: with what is wanted, ``now``: as it was before.
+    """
     row, run = known.project, known.run
-    if run is None or not row.is_to_rebase or now.phase in _DOWN:
+    if run is None or now.phase in (*_DOWN, Phase.LAUNCHING):
         return known, ()
     box, number = row.instance or "", row.saves + 1
-    if now.phase is Phase.WARM:
+    if now.phase in (Phase.WARM, Phase.STARTING, Phase.RELEASING):
         return known, (Release(box),)
     image = MakeImage(box, image_name(row, number), tags.of_save(row, number))
     disks = tuple(replace(disk, snapshot=SAVED) for disk in run.disks)
     saved = Generation(row.head + 1, SAVED, row.run, number, disks, run.boot, Quality.CLEAN, at)
     after = replace(known, project=replace(row, head=saved.number), generations=(*known.generations, saved))
+    if now.phase is Phase.RESCUE:
+        return after, ()
     stop: Calls = (Stop(box),) if now.phase is Phase.RUNNING else ()
     return after, (*stop, image, Release(box))
 

@@ -504,18 +504,17 @@ def rebase(known: Ledger, name: str, base: Base | None) -> Write | None:
     return _asked(known, changed, f"rebase onto {name}")
 
 
-def check_disk(known: Ledger, gib: int | None) -> None:
-    """Raises BadRequest where a root volume of this size can not hold what is to be on it."""
-    root = _smallest(known)
+def check_disk(known: Ledger, gib: int | None, source: Generation | None) -> None:
+    """Raises BadRequest where a root volume of this size can not hold what is to be on it: ``source``, or its image."""
+    root = _smallest(known.project.spec, source)
     if gib is not None and root is not None and gib < root:
-        what = f"the image {known.project.spec.base}" if not known.project.head else known.project.name
+        what = f"the image {known.project.spec.base}" if source is None else known.project.name
         raise BadRequest(f"{what} needs a disk of {root} GiB at least: {gib} are too few")
 
 
-def _smallest(known: Ledger) -> int | None:
+def _smallest(spec: Spec, source: Generation | None) -> int | None:
     """The size of what the root volume is made of."""
-    head = known.head
-    disks, boot = (head.disks, head.boot) if head else (known.project.spec.disks, known.project.spec.boot)
+    disks, boot = (source.disks, source.boot) if source else (spec.disks, spec.boot)
     return next((disk.size_gib for disk in disks if disk.device == boot.root_device), None)
 
 

@@ -24,3 +24,14 @@ def test_a_call_is_shown_with_what_is_in_it_below_it(capsys: pytest.CaptureFixtu
         "      Tags:\n"
         "        Name = a [1mb\n"
     )
+
+
+def test_a_box_that_runs_as_it_is_needs_no_call_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what is different from its next start on."""
+    settings.reset()
+    project = wire.Project("api", "u1", "running", "up", type="t4g.small", next_type="t4g.large")
+    plan.print_plan(wire.LaunchPlan(project, []))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "nothing is called: api runs already" in said.err
+    assert "devboxctl resize api --type t4g.large restarts it now" in said.err

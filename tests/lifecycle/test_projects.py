@@ -253,6 +253,71 @@ async def test_a_dry_run_shows_the_call_and_changes_nothing(one: Bench) -> None:
 
 
 @with_daemon
+async def test_a_dry_run_from_a_generation_shows_what_is_done_for_it(one: Bench) -> None:
+    """What runs is saved and let go first; what is stopped is let go; then it is launched from that image."""
+    await one.launched()
+    await one.projects.snapshot("api")
+    await one.until("api", lambda row: row.head == 1)
+    await one.projects.snapshot("api")
+    known = await one.until("api", lambda row: row.head == 2)
+    first = wish.generation(known, 1)
+    back = LaunchWish(generation=1)
+    with pytest.raises(GenerationNotFound):
+        await one.projects.plan("api", LaunchWish(generation=7))
+    with pytest.raises(BadRequest, match="arm64"):
+        await one.projects.plan("api", LaunchWish(generation=1, types=("t3.small",)))
+    save = ["stop_instances", "create_image"]
+    end = ["modify_instance_attribute", "terminate_instances"]
+    plan = await one.projects.plan("api", back)
+    assert [operation for operation, _ in plan.calls] == [*save, *end, "run_instances"]
+    assert plan.calls[-1][1]["ImageId"] == first.image
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    plan = await one.projects.plan("api", back)
+    assert [operation for operation, _ in plan.calls] == [*end, "run_instances"]
+    assert plan.calls[-1][1]["ImageId"] == first.image
+    assert one.account.calls["TerminateInstances"] == 0
+    await one.projects.launch("api", back)
+    row = (await one.until("api", Phase.RUNNING)).project
+    assert one.model.tables.instances[row.instance or ""].image == first.image
+
+
+@with_daemon
+async def test_a_dry_run_calls_only_what_the_phase_needs(one: Bench) -> None:
+    """Nothing for a box that runs; the stopped one is started, as another type where that is wanted."""
+    row = await one.launched()
+    other = LaunchWish(types=("t4g.large",))
+    plan = await one.projects.plan("api", other)
+    assert (plan.calls, plan.project.next_type) == ((), "t4g.large")
+    await one.projects.stop("api")
+    await one.until("api", Phase.WARM)
+    assert [operation for operation, _ in (await one.projects.plan("api", LaunchWish())).calls] == [
+        "start_instances"
+    ]
+    changed, started = (await one.projects.plan("api", other)).calls
+    assert changed[1] == {"InstanceId": row.instance, "InstanceType": {"Value": "t4g.large"}}
+    assert started[0] == "start_instances"
+
+
+@with_daemon
+async def test_a_base_image_is_for_what_was_never_launched(one: Bench) -> None:
+    """It would be the name of what the next generation is not from. The same again is no other."""
+    for phase, hint in ((Phase.LAUNCHING, "ops cancel api"), (Phase.RUNNING, "rebase api --onto debian-13")):
+        await one.projects.launch("api", LaunchWish(profile="box", base="debian-12"))
+        row = (await one.until("api", phase)).project
+        with pytest.raises(BadRequest, match="from debian-12 already") as error:
+            await one.projects.launch("api", LaunchWish(base="debian-13"))
+        assert hint in (error.value.hint or "")
+        again = await one.projects.launch("api", LaunchWish(base="debian-12"))
+        assert (again.spec.base, again.spec.image) == ("debian-12", row.spec.image)
+    await one.projects.snapshot("api")
+    await one.until("api", lambda row: row.head == 1)
+    await one.projects.fork("api", "other")
+    with pytest.raises(BadRequest, match="already"):
+        await one.projects.launch("other", LaunchWish(base="debian-13"))
+
+
+@with_daemon
 async def test_ready_is_a_session_that_answers(one: Bench) -> None:
     """Running is not enough: the agent comes up later."""
     row = await one.launched()

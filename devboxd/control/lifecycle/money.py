@@ -11,7 +11,7 @@ import msgspec
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.book import Book
-from devboxd.control.lifecycle.order import LaunchWish
+from devboxd.control.lifecycle.order import LaunchWish, source_of
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.model import cost, meter, offer
 from devboxd.model.box import Account
@@ -233,14 +233,14 @@ class Money:
         )
 
     def quote(self, known: Ledger | None, asked: LaunchWish, account: Account) -> Quote:
-        """What a launch would cost. Asks nobody."""
+        """What a launch would cost. Asks nobody. Raises GenerationNotFound."""
         project = known.project if known is not None else None
         spec = project.spec if project is not None else None
         usual = (spec.type if spec is not None else "") or offer.DEFAULT_TYPE
         type_ = asked.types[0] if asked.types else usual
         region = meter.region(project, known.run) if project and known else account.region or ""
         self.prices.freshen(account, [region])
-        head = known.head if known is not None else None
+        head = source_of(known, asked)
         gib = asked.gib or (spec.root_gib if spec else None) or offer.DEFAULT_GIB
         spot = asked.spot if asked.spot is not None else bool(spec and spec.spot)
         if spot:

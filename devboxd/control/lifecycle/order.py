@@ -13,6 +13,7 @@ from devboxd.model.config import ProjectSettings
 from devboxd.model.ledger import Ledger
 from devboxd.model.offer import Ground, MachineType
 from devboxd.model.project import Generation, Phase, Policy, Project, Spec
+from devboxd.model.wish import generation
 
 
 class LaunchWish(msgspec.Struct, frozen=True):
@@ -93,15 +94,15 @@ async def ordered(known: Ledger | None, wish: LaunchWish, offers: Offers) -> Spe
         BadRequest: what was asked can not be, with what could.
     """
     old = known.project.spec if known is not None else Spec()
-    source = _source(known)
+    source = source_of(known, wish)
     _check(known, source, wish)
     spec = _wished(old, wish)
     types = wish.types or tuple(dict.fromkeys(one.type for one in old.places)) or (offer.DEFAULT_TYPE,)
     machines = await offers.types(types)
-    base_name = wish.base if source is None and wish.base is not None else renewed(known)
+    base_name = renewed(known) if wish.base is None or (known and _has_begun(known)) else wish.base
     architecture = offer.architecture_of(machines, source.boot.architecture if source else None)
     if base_name is None and known is not None:
-        _check_fit(known, machines)
+        _check_fit(known, source, machines)
     is_lost = known is None or lacks_ground(known.project)
     if wish.types or spec.network != old.network or not old.places or is_lost:
         spec = _placed(spec, await offers.ground(types, spec.network), wish)
@@ -127,11 +128,11 @@ def renewed(known: Ledger | None) -> str | None:
     return project.spec.base if offer.is_named(project.spec.base) else None
 
 
-def _check_fit(known: Ledger, machines: tuple[MachineType, ...]) -> None:
+def _check_fit(known: Ledger, source: Generation | None, machines: tuple[MachineType, ...]) -> None:
     """Raises BadRequest where these types can not boot what the project holds: saved, on its box, or about to be."""
     project, boot = known.project, known.project.spec.boot
-    if known.head is not None:
-        boot = known.head.boot
+    if source is not None:
+        boot = source.boot
     elif known.run is not None and (project.bound or project.phase is Phase.LAUNCHING):
         boot = known.run.boot
     offer.check_fit(project.name, boot, machines, f"choose a type that can boot {project.name}")
@@ -156,6 +157,22 @@ def _check(known: Ledger | None, source: Generation | None, wish: LaunchWish) ->
             f"{known.project.name} is saved already: a base image is for a new project",
             hint=f"devboxctl rebase {known.project.name} --onto {wish.base} puts it under this one",
         )
+    if wish.base is not None and wish.base != known.project.spec.base and _has_begun(known):
+        project = known.project
+        is_new = project.phase is Phase.LAUNCHING and not project.bound
+        raise BadRequest(
+            f"{project.name} is from {project.spec.base or 'an image of its own'} already: a base image is for a new project",
+            hint=f"devboxctl ops cancel {project.name} first"
+            if is_new
+            else f"once it runs, devboxctl rebase {project.name} --onto {wish.base} puts it under this one",
+        )
+
+
+def _has_begun(known: Ledger) -> bool:
+    """Say whether there is a box, or something saved, that its base image is under."""
+    project = known.project
+    is_forked = project.fork_of is not None
+    return bool(project.head or project.bound) or project.phase is not Phase.ABSENT or is_forked
 
 
 def _wished(old: Spec, wish: LaunchWish) -> Spec:
@@ -171,9 +188,11 @@ def _wished(old: Spec, wish: LaunchWish) -> Spec:
     )
 
 
-def _source(known: Ledger | None) -> Generation | None:
-    """The generation that a launch would come from."""
-    return known.head if known is not None else None
+def source_of(known: Ledger | None, wish: LaunchWish) -> Generation | None:
+    """The generation that a launch would come from; None: the base image. Raises GenerationNotFound."""
+    if known is None:
+        return None
+    return known.head if wish.generation is None else generation(known, wish.generation)
 
 
 def _placed(spec: Spec, ground: Ground, wish: LaunchWish) -> Spec:

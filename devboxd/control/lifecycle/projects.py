@@ -19,20 +19,20 @@ from devboxd.control.lifecycle.boots import Boots, unknown
 from devboxd.control.lifecycle.boxwork import BoxWork
 from devboxd.control.lifecycle.fleet import Fleet, Status
 from devboxd.control.lifecycle.moves import Moves
-from devboxd.control.lifecycle.order import LaunchWish, grounded, lacks_ground, ordered, usual
+from devboxd.control.lifecycle.order import LaunchWish, grounded, lacks_ground, ordered, source_of, usual
 from devboxd.control.lifecycle.rebases import Rebases
 from devboxd.errors import AlreadyExists, BadRequest, Conflict, DevboxError, WrongState
 from devboxd.model import disuse, wish
 from devboxd.model.box import Account
 from devboxd.model.change import found
 from devboxd.model.config import ProjectSettings
-from devboxd.model.launch import planned
+from devboxd.model.launch_plan import planned
 from devboxd.model.ledger import Change, Event, Ledger, StoreFailed
 from devboxd.model.leftover import Leftover, leftovers, volume_of
 from devboxd.model.meter import region
 from devboxd.model.price import Rates, built_in
 from devboxd.model.project import Generation, Phase, Policy, Project, Run, Spec, Want
-from devboxd.model.seen import Hint, Observed, Seen, hint
+from devboxd.model.seen import Hint, Seen, hint
 from devboxd.model.states import StoreEngine
 from devboxd.model.step import Reboot, Write
 from devboxd.model.unsaved import NotSaved, Unsaved
@@ -192,10 +192,7 @@ class Projects:
         if known is None:
             self._fleet.wake(made.uid)
             return made
-        spec = await self._ordered(known, asked)
-        goal = None
-        if asked.generation is not None:
-            goal = wish.generation(known, asked.generation).number
+        spec, goal = await self._ordered(known, asked)
         return await self._change(name, lambda now: wish.up(now, spec=spec, rollback=goal))
 
     async def _created(self, made: Project) -> Ledger | None:
@@ -215,17 +212,18 @@ class Projects:
         """What ``launch`` would do. Nothing is changed, anywhere."""
         known = await self.find(name)
         if known is None:
-            known = Ledger(await self._defined(name, asked))
+            made = await self._defined(name, asked)
+            found = planned(Ledger(made), made, self._shared.time.wall())
         else:
-            spec = await self._ordered(known, asked)
-            step = wish.up(known, spec=spec)
-            known = Ledger(step.project if step else known.project, known.run, known.generations)
-        seen = Seen(known.project, known.run, known.generations, Observed(), self._shared.time.wall())
-        launch = planned(seen)
-        if launch is None:
-            raise WrongState(f"{name} can not be launched: {known.project.reason}")
-        row, call = launch
-        return Plan(row, tuple(self._computes.compute(row.account).requests(call)))
+            spec, goal = await self._ordered(known, asked)
+            step = wish.up(known, spec=spec, rollback=goal)
+            asked_for = msgspec.structs.replace(known, project=step.project) if step else known
+            found = planned(asked_for, known.project, self._shared.time.wall())
+        if found is None:
+            raise WrongState(f"{name} can not be launched: there is no image or place to launch from")
+        row, calls = found
+        compute = self._computes.compute(row.account)
+        return Plan(row, tuple(request for call in calls for request in compute.requests(call)))
 
     async def up(self, name: str) -> Project:
         """Bring a project up as it was: start it, launch it, or cancel what takes it down.
@@ -467,12 +465,14 @@ class Projects:
 
     # ------------------------------------------------------------------------------------------------
 
-    async def _ordered(self, known: Ledger, asked: LaunchWish) -> Spec:
-        """The spec of another launch of a project."""
-        wish.check_disk(known, asked.gib)
+    async def _ordered(self, known: Ledger, asked: LaunchWish) -> tuple[Spec, int | None]:
+        """The spec of another launch of a project, and the generation that it goes back to."""
+        source = source_of(known, asked)
+        wish.check_disk(known, asked.gib, source)
         if lacks_ground(known.project):
             asked = grounded(asked, usual(self._settings()))
-        return await ordered(known, asked, self._computes.offers(known.project.account))
+        spec = await ordered(known, asked, self._computes.offers(known.project.account))
+        return spec, source.number if source is not None and asked.generation is not None else None
 
     async def _defined(self, name: str, asked: LaunchWish) -> Project:
         wish.check_name(name)
@@ -489,7 +489,7 @@ class Projects:
             policy=asked.policy or Policy(),
             at=self._shared.time.wall(),
         )
-        wish.check_disk(Ledger(made), asked.gib)
+        wish.check_disk(Ledger(made), asked.gib, None)
         return made
 
     async def owner_in(self, account: Account) -> str:
