@@ -180,7 +180,8 @@ def status(wide: options.Wide = False) -> None:
 
 def _login_text(one: wire.Login) -> str:
     until = f", until {one.ends}" + (", renews itself" if one.renews else "") if one.ends else ""
-    return f"{_method(one.method, one.name)}: {one.verdict}{until}"
+    why = f": {one.problem}" + (f"; {one.hint}" if one.hint else "") if one.verdict == "refused" else ""
+    return f"{_method(one.method, one.name)}: {one.verdict}{until}{why}"
 
 
 def ping(

@@ -185,7 +185,15 @@ def login(value: Login, now: float) -> wire.Login:
     """A login. ``now`` is Unix seconds."""
     source = value.source
     ends = None if source.expires_in is None else rfc3339(now + source.expires_in)
-    return wire.Login(source.method, source.name, value.verdict, ends, source.renews)
+    return wire.Login(
+        source.method,
+        source.name,
+        value.verdict,
+        ends,
+        source.renews,
+        value.problem or None,
+        value.mend or None,
+    )
 
 
 def identity(value: Identity, now: float) -> wire.Identity:

@@ -53,9 +53,10 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Verdict(StrEnum):
-    """What a person should know of a login."""
+    """What a person should know of a login, worst last. REFUSED: it has never worked, and nothing waits for it."""
 
     FINE = "fine"
+    REFUSED = "refused"
     EXPIRING = "expiring"
     NEEDED = "needed"
 
@@ -85,6 +86,10 @@ def _judged(accounts: Sequence[Seen]) -> Login:
     if verdict is Verdict.NEEDED:
         refused = next((seen.refused for seen in accounts if seen.refused is not None), None)
         return Login(source, verdict, _ended(source.method, profiles, refused), hint)
+    if verdict is Verdict.REFUSED:
+        return Login(
+            source, verdict, next(seen.refused for seen in accounts if seen.refused is not None), hint
+        )
     if verdict is Verdict.EXPIRING:
         minutes = max(1, round((source.expires_in or 0.0) / 60))
         return Login(source, verdict, f"{_whose(source.method, profiles)} ends in {minutes} min", hint)
@@ -94,12 +99,17 @@ def _judged(accounts: Sequence[Seen]) -> Login:
 def _verdict(seen: Seen) -> Verdict:
     """Judge one account.
 
-    Somebody who mistypes a profile once is told so by that command; what was refused stands as a condition
-    only where something waits for it, or worked before.
+    Somebody who mistypes a profile once is told so by that command; what was refused is needed (a condition) only
+    where something waits for it, or worked before.
     """
     source = seen.source
     if seen.refused is not None and (seen.waiting or seen.has_worked):
         return Verdict.NEEDED
+    known = _by_time(source)
+    return Verdict.REFUSED if seen.refused is not None and known is Verdict.FINE else known
+
+
+def _by_time(source: Source) -> Verdict:
     if source.expires_in is None or source.renews:
         return Verdict.FINE  # what renews itself is refused when it no longer does
     if source.expires_in <= 0:

@@ -67,7 +67,9 @@ def test_the_time_that_is_left_decides_where_it_is_known(account: Seen, expected
 def test_who_mistypes_a_profile_once_leaves_no_condition_behind() -> None:
     """The command has said it."""
     typo = seen(Method.NONE, refused="there are no AWS credentials", worked=False)
-    assert verdict(typo) is Verdict.FINE
+    assert verdict(typo) is Verdict.REFUSED, "status says it, and no condition stands"
+    (login,) = logins([typo])
+    assert (login.problem, bool(login.mend)) == ("there are no AWS credentials", True)
     assert verdict(seen(Method.NONE, refused="no", worked=False, waiting=1)) is Verdict.NEEDED
     assert verdict(seen(Method.NONE, refused="no", worked=True)) is Verdict.NEEDED
 

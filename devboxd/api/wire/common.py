@@ -71,13 +71,15 @@ class Condition(msgspec.Struct, omit_defaults=True):
 
 
 class Login(msgspec.Struct, omit_defaults=True):
-    """A login that is in use. ``verdict``: fine, expiring, needed."""
+    """A login that is in use. ``verdict``: fine, refused (it never worked, and nothing waits), expiring, needed."""
 
     method: str  # sso, keys, environment, process, web-identity, console, lent, machine, none
     name: str  # of the profile or the SSO session
     verdict: str
     ends: str | None = None  # None: never, or nobody knows
     renews: bool = False  # by itself
+    problem: str | None = None
+    hint: str | None = None  # what mends it
 
 
 class Lane(msgspec.Struct, omit_defaults=True):

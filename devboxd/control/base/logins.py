@@ -199,7 +199,7 @@ class LoginWatch:
         """Judge every login once, and tell what has changed."""
         standing = set()
         for login in self.known():
-            if login.verdict is not Verdict.FINE:
+            if login.verdict in (Verdict.EXPIRING, Verdict.NEEDED):
                 standing.add(await self._state(login))
         for account, (error, count) in self._rooms.denied().items():
             subject = f"{account.profile or 'default'} {account.region or ''}".strip()

@@ -13,7 +13,7 @@ from devboxd.control.base.logins import LOOK_EVERY, NOTICE_EVERY, LoginWatch
 from devboxd.control.base.shared import Shared
 from devboxd.errors import BadRequest, Denied, DevboxError, LoginNeeded
 from devboxd.model.box import Account
-from devboxd.model.login import Method, Source
+from devboxd.model.login import Method, Source, Verdict
 from tests.control.fakes import LoopClock, settle
 
 pytestmark = pytest.mark.looptime
@@ -143,6 +143,19 @@ async def test_twenty_refused_sessions_are_one_condition(method: Method) -> None
         assert all(session.is_up for session in sessions)
         assert one.codes == []
         assert one.machine.refreshed == 1, "once for all of them"
+
+
+async def test_a_login_that_never_worked_is_told_and_is_no_condition() -> None:
+    """A profile that was mistyped, or one whose helper fails: ``status`` called it fine."""
+    async with bench() as one:
+        one.shared.logins.heard(WORK, EXPIRED)
+        await asyncio.sleep(60)
+        (login,) = one.watch.known()
+        assert (login.verdict, login.problem) == (Verdict.REFUSED, EXPIRED.message)
+        assert one.codes == []
+        one.shared.logins.heard(WORK, None)
+        (login,) = one.watch.known()
+        assert login.verdict is Verdict.FINE
 
 
 async def test_one_tries_for_all_in_turn() -> None:
