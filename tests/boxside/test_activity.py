@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from devboxd.boxside import activity, relay
-from devboxd.boxside.programs.parts.hooks import keeper
+from devboxd.boxside.programs.parts.imds import ELSEWHERE
+from devboxd.boxside.programs.parts.keeper import keeper
 from devboxd.boxside.programs.watch import look, machine
 from devboxd.boxside.programs.watch.machine import Process, processes, tell, terminals
 from devboxd.boxside.programs.watch.names import kind_of
@@ -1021,6 +1022,24 @@ def test_the_watchdog_powers_off_the_instance_it_was_installed_for_and_no_other(
     else:
         assert "systemctl poweroff" not in called
         assert looks[-1]["stopped"] is None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can stop a box")
+def test_a_watchdog_that_has_not_looked_is_none(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its timer may be active while each of its looks fails."""
+    monkeypatch.setenv(ELSEWHERE, "127.0.0.1:9")
+    stub = Path(box.program("systemctl", "#!/bin/sh\necho active\n")).parent
+    monkeypatch.setenv("PATH", f"{stub}:{os.environ['PATH']}")
+    has_begun = float(Path("/proc/uptime").read_text().split()[0]) < 200.0
+    assert box.look()["timer"] is has_begun
+    line = [sys.executable, "-I", "-c", load_program("activity"), str(box.state), "minute"]
+    subprocess.run(line, timeout=60, check=True)
+    assert box.look()["timer"]
+    path = box.state / "idle.json"
+    for moved, is_there in ((-100.0, True), (-160.0, has_begun), (60.0, has_begun)):
+        known = json.loads(path.read_text())
+        path.write_text(json.dumps(known | {"looped": CLOCK.wall() + moved}))
+        assert box.look()["timer"] is is_there
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a machine of its own needs root")

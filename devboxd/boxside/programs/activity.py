@@ -18,12 +18,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from devboxd.boxside.programs.parts.hooks import keeper, run_hooks
+from devboxd.boxside.programs.parts.hooks import run_hooks
+from devboxd.boxside.programs.parts.keeper import keeper
 from devboxd.boxside.programs.parts.note import load, save
 from devboxd.boxside.programs.parts.reclaimed import LOOK_EVERY, ROOTS, Keeper, is_ours, note_at
 from devboxd.boxside.programs.watch.look import Look
-from devboxd.boxside.programs.watch.machine import is_instance, said, tell, terminals
-from devboxd.model.idle import ACTIVE, MINUTE, STOP, WARN, decide, empty, judge, signed, span, warn
+from devboxd.boxside.programs.watch.machine import is_instance, read, said, tell, terminals
+from devboxd.model.idle import ACTIVE, GAP, MINUTE, STOP, WARN, decide, empty, judge, signed, span, warn
 
 if TYPE_CHECKING:
     from typing import Any
@@ -90,8 +91,7 @@ def _look(
                 decision = decide(state, held, now)
                 known["counters"]["told"] = now
             known["decision"] = decision
-        if by_daemon:
-            known["contact"] = now
+        known["contact" if by_daemon else "looped"] = now
         save(path, known)
     return known
 
@@ -111,6 +111,16 @@ def _kept(
 def _words(decision: "dict[str, Any]", now: float) -> str:
     left, why = span(max(0.0, decision["at"] - now)), decision["why"]
     return f"this box stops in {left}: {why}. Press any key to keep it."
+
+
+def _is_watched(known: "dict[str, Any]") -> bool:
+    """Whether the box can stop itself: it looks by itself as root, or has just begun to run, and will."""
+    looped, up = known.get("looped"), float((read("/proc/uptime").split() or ["0"])[0])
+    if os.getuid() != 0:
+        return False
+    if looped is not None and 0 <= time.time() - looped < GAP:
+        return True
+    return up < GAP and said(["systemctl", "is-active", "devbox-idle.timer"]) == "active"
 
 
 def _is_due(known: "dict[str, Any]") -> bool:
@@ -184,7 +194,7 @@ def main() -> None:
         shown["stopped"] = load(os.path.join(folder, "stopped.json"), FILE_MOST) or None
         own = note_at(os.path.join(folder, "reclaim.json"))
         shown["reclaim"] = note_at(ROOTS) or own or None
-        shown["timer"] = said(["systemctl", "is-active", "devbox-idle.timer"]) == "active"
+        shown["timer"] = _is_watched(found)
         sys.stdout.write(json.dumps(shown) + "\n")
     elif mode == "loop":
         while True:

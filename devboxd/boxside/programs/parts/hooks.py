@@ -10,7 +10,6 @@ HOOK_MOST = 60.0  # seconds for each
 HOOKS_MOST = 16
 TERM_WAIT = 2.0  # seconds that one may take to end when it is told to
 HOOK_NAME_MOST = 60
-VETO = 75  # exit status of one that wants the box to stay
 
 
 def hooks_of(home: str, kind: str = "pre-stop.d") -> "list[str]":
@@ -21,16 +20,6 @@ def hooks_of(home: str, kind: str = "pre-stop.d") -> "list[str]":
         paths = [os.path.join(folder, name) for name in names]
         found += [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]
     return found[:HOOKS_MOST]
-
-
-def keeper(home: str, user: str, seconds: float) -> str:
-    """The first hook that wants the box to stay, as ``may_stop.sh`` asks them; empty: none does. Who runs them: as below."""
-    end = time.monotonic() + seconds
-    for hook in hooks_of(home, "may-stop.d"):
-        left = min(HOOK_MOST, end - time.monotonic())
-        if left > 0 and _run_hook(hook, home, user, left)[0] == VETO:
-            return os.path.basename(hook)[:HOOK_NAME_MOST]
-    return ""
 
 
 def run_hooks(home: str, user: str, seconds: float) -> "tuple[int, list[str]]":
@@ -46,13 +35,13 @@ def run_hooks(home: str, user: str, seconds: float) -> "tuple[int, list[str]]":
             failed.append(name + " was not begun")
             continue
         begun += 1
-        problem = _run_hook(hook, home, user, left)[1]
+        problem = run_hook(hook, home, user, left)[1]
         if problem:
             failed.append(name + " " + problem)
     return begun, failed
 
 
-def _run_hook(hook: str, home: str, user: str, seconds: float) -> "tuple[int | None, str]":
+def run_hook(hook: str, home: str, user: str, seconds: float) -> "tuple[int | None, str]":
     """Run one: its exit status, None where it has none, and what is to be said of it, where it failed."""
     argv, env = [hook], dict(os.environ, HOME=home)
     if os.getuid() == 0 and user not in ("", "root"):
