@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -32,6 +32,7 @@ SOCKS_TIMEOUT: Final = 20.0  # seconds a client has for its request
 FIRST_SIGN: Final = 0.4  # seconds that a target of SOCKS has to refuse, when it is asked for the first time
 REACHED_MAX: Final = 1024  # such targets that are remembered
 
+T = TypeVar("T")
 Pools = Callable[[PortTarget], PortPool]
 Wait = Callable[[], float]  # seconds that a connection waits for a session, as configured now
 
@@ -214,6 +215,10 @@ class Forward:
             TimeoutError: the client has left.
             DevboxError: there is no session in time.
         """
+        return await self._while_there(connection, pool.connect(self._wait()))
+
+    async def _while_there(self, connection: LocalConnection, work: Awaitable[T]) -> T:
+        """Wait for something, as long as the client does. Raises TimeoutError where that has left."""
         loop = asyncio.get_running_loop()
         next_look: list[asyncio.TimerHandle] = []
         async with asyncio.timeout(None) as waiting:
@@ -226,7 +231,7 @@ class Forward:
 
             look()
             try:
-                return await pool.connect(self._wait())
+                return await work
             finally:
                 for handle in next_look:
                     handle.cancel()
@@ -269,7 +274,7 @@ class Forward:
             pool = self._pools(PortTarget(self.box, port, None if here else host))
             try:
                 stream = await self._connect(pool, buffered)
-                early = await self._first_sign(stream, (host, port))
+                early = await self._while_there(buffered, self._first_sign(stream, (host, port)))
             except DevboxError as error:
                 self._note_socks(error)
                 await buffered.write(reply(answer_to(error)))
@@ -288,18 +293,19 @@ class Forward:
             self._open -= 1
 
     async def _first_sign(self, stream: Duplex, target: tuple[str, int]) -> bytes:
-        """Wait a moment for the far end to refuse; returns what it says instead, if anything.
+        """Wait until the target is connected. A client that is told that it is not shows the right error, and not a
+        connection that breaks.
 
-        It never says that it has connected, only that it could not. A client that is told so shows the right
-        error, and not a connection that breaks. Who was reached lately is not waited for again.
+        Without a bridge nobody tells that it is, only that it is not: then for a moment, and not again for who was
+        reached lately; returns what that one says meanwhile, if anything.
 
         Raises:
-            DevboxError: it refuses.
+            DevboxError: it is not.
         """
-        if target in self._reached:
-            return b""
         early = b""
         try:
+            if await self._answered(stream, target[0]) or target in self._reached:
+                return early
             async with asyncio.timeout(FIRST_SIGN):
                 early = await stream.read()
         except TimeoutError:
@@ -311,6 +317,13 @@ class Forward:
             self._reached.clear()
         self._reached.add(target)
         return early
+
+    async def _answered(self, stream: Duplex, host: str) -> bool:
+        try:
+            async with asyncio.timeout(self._wait()):
+                return await stream.answered()
+        except TimeoutError:
+            raise StreamReset(f"{host} did not answer in time ({self.box.name})", "ETIMEDOUT") from None
 
     def _note_socks(self, error: DevboxError | None) -> None:
         """As ``note``; but that one of many targets is not there says nothing of the forward."""

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -517,6 +518,66 @@ async def test_a_forward_goes_over_the_bridge(sim: Simulator, make_daemon: MakeD
         writer.write_eof()
         assert await reader.read() == b"<end>"
         writer.close()
+
+
+@contextlib.contextmanager
+def crowded() -> Iterator[socket.socket]:
+    """A listener of the box that takes nobody more: who connects hears nothing until it is closed."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield listener
+
+
+async def asks_socks(daemon: Daemon, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client of a new dynamic forward that has asked for a port of the box, and waits for the answer."""
+    [facts] = await daemon.forwards.add(
+        await api(daemon), [Spec(dynamic=True, local_port=0)], auto=False, ephemeral=False
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(facts.local.rpartition(":")[2]))
+    writer.write(b"\x05\x01\x00" + bytes([5, 1, 0, 1, 127, 0, 0, 1]) + port.to_bytes(2, "big"))
+    assert await reader.readexactly(2) == b"\x05\x00"
+    while not [one for one in daemon.bridges() if one.streams]:
+        await asyncio.sleep(0.01)
+    return reader, writer
+
+
+async def test_socks_says_of_no_target_that_it_is_connected_before_it_is(bridged: Daemon) -> None:
+    """After 0.4 s it did, and the client saw a connection that broke."""
+    async with asyncio.timeout(60):
+        with crowded() as listener:
+            reader, writer = await asks_socks(bridged, listener.getsockname()[1])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    raise AssertionError(await reader.readexactly(1))
+        assert (await reader.readexactly(10))[1] == 5
+        writer.close()
+
+
+async def test_a_target_of_socks_is_waited_for_as_long_as_configured(
+    sim: Simulator, make_daemon: MakeDaemon
+) -> None:
+    daemon = await make_daemon(sim, bridge_secret=secret, forward=ForwardSettings(wait=5))
+    async with asyncio.timeout(60):
+        with crowded() as listener:
+            await run(daemon, "true")  # or its start would take of that time
+            reader, writer = await asks_socks(daemon, listener.getsockname()[1])
+            assert (await reader.readexactly(10))[1] == 4
+            writer.close()
+
+
+async def test_a_client_of_socks_that_leaves_is_not_waited_for(bridged: Daemon) -> None:
+    async with asyncio.timeout(60):
+        with crowded() as listener:
+            _, writer = await asks_socks(bridged, listener.getsockname()[1])
+            writer.close()
+            while bridged.bridges()[0].streams:
+                await asyncio.sleep(0.01)
 
 
 async def test_a_box_that_is_off_is_called_that_at_once(bridged: Daemon, sim: Simulator) -> None:
