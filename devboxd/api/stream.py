@@ -68,11 +68,11 @@ class StreamTerminal:
         return None if loose is None else loose._replace(read=self._head + loose.read)
 
     async def receive(self) -> ClientMessage | None:
-        """The next message of the client; None when it is gone or talks nonsense."""
+        """The next message of the client; None when it is gone or talks nonsense. Cancelled, it loses nothing."""
         while True:
             try:
-                self._head = head = await self._reader.readexactly(wire.STREAM_HEADER.size)
-                kind, length = wire.STREAM_HEADER.unpack(head)
+                self._head = self._head or await self._reader.readexactly(wire.STREAM_HEADER.size)
+                kind, length = wire.STREAM_HEADER.unpack(self._head)
                 if length > wire.STREAM_MAX:
                     log.warning("a client announced %d bytes in one frame", length)
                     return None

@@ -198,13 +198,6 @@ class Daemon:
                 return InstanceState.TERMINATED  # an hour ago, so that EC2 has forgotten it
             return instance.state if instance is not None else None
 
-        attach = Attach(
-            self._sessions,
-            spec,
-            terminal,
-            config=self.config,
-            box_state=state,
-        )
         async with self.clients.joined(spec):
             if self._bridges is not None and goes_over_a_bridge(spec):
                 bridged = BridgedTerminal(self._bridges, spec, terminal, self.shared.time)
@@ -212,6 +205,14 @@ class Daemon:
                     leaving := await self.clients.held(f"terminal on {spec.box.name}", bridged.run())
                 ) is not None:
                     return leaving
+                terminal = bridged.unheard()
+            attach = Attach(
+                self._sessions,
+                spec,
+                terminal,
+                config=self.config,
+                box_state=state,
+            )
             return await self.clients.held(f"attach {spec.box.name}", attach.run())
 
     async def command(self, spec: ExecSpec, terminal: Terminal) -> Leaving:
@@ -226,6 +227,7 @@ class Daemon:
             leaving = await self.clients.held(f"exec on {spec.box.name}", bridged.run())
             if leaving is not None:
                 return leaving
+            terminal = bridged.unheard(terminal)
         return await self.execute_directly(spec, terminal)
 
     async def execute_directly(self, spec: ExecSpec, terminal: Terminal) -> Leaving:

@@ -403,6 +403,25 @@ async def test_every_message_of_a_client_is_understood_however_it_is_cut() -> No
     await terminal.close()
 
 
+async def test_who_listens_to_a_client_for_a_while_takes_nothing_from_the_next() -> None:
+    """Stopped after each byte: in a frame's head, and in its payload."""
+    terminal, _, writer = await pair()
+    stream = wire.STREAM_HEADER.pack(TYPE.INPUT, 5) + b"typed" + wire.STREAM_HEADER.pack(TYPE.DETACH, 0)
+    found = []
+    for at in range(len(stream)):
+        writer.write(stream[at : at + 1])
+        listening = beside(terminal.receive())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        if not listening.cancelled():
+            found.append(listening.result())
+    assert found == [Input(b"typed"), Detach()]
+    writer.close()
+    await terminal.close()
+
+
 async def test_what_the_daemon_says_is_framed() -> None:
     """Long output in pieces, the same status once, the failure with its code."""
     terminal, reader, writer = await pair()

@@ -627,6 +627,48 @@ def test_a_second_start_finds_the_first(near: Near, program: Path) -> None:
     assert near.start(program) == {**before, "was": True}
 
 
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Under SIGSTOP; it may be ended meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_start_ends_the_first_where_that_hangs(near: Near, program: Path) -> None:
+    """The kernel takes connections for it; nobody else does."""
+    before = near.note
+    with stopped(before["pid"]):
+        after = near.start(program)
+        assert (after["was"], after["pid"] != before["pid"]) == (False, True)
+        near.lane()
+        assert near.run("echo", "hi")[1] == b"hi\n"
+        status = Path(f"/proc/{before['pid']}/stat")
+        near.until(lambda: not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z")
+    assert near.start(program)["pid"] == after["pid"], (
+        "what the first left to do at its end is not done to the second"
+    )
+
+
+def test_a_start_ends_nobody_else_who_has_its_number(near: Near, program: Path, tmp_path: Path) -> None:
+    before = near.note
+    path = near.folder / "bridge-t1.json"
+    other = subprocess.Popen(["sleep", "600"])
+    try:
+        path.write_text(json.dumps({**before, "pid": other.pid}))
+        with stopped(before["pid"]):
+            assert near.start(program)["pid"] not in (before["pid"], other.pid)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(before["pid"], signal.SIGKILL)
+
+
 def test_a_new_life_of_the_daemon_begins_with_no_streams(near: Near) -> None:
     """What the old life had open is closed on the box."""
     near.lane()

@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -56,6 +57,32 @@ def test_a_command_on_a_terminal_outlives_its_sessions(world: World) -> None:
     with world.terminal("exec", "-t", "api", "--", "true") as terminal:
         assert terminal.wait() == 0
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_wait_for_a_silent_box_shows_itself_and_ends_at_the_first_signal(
+    world: World, number: signal.Signals
+) -> None:
+    """Also where no session knows yet that its link is dead."""
+    world.ok("exec", "api", "--", "true")
+    world.fault("blackhole", seconds=600)
+    with world.terminal("exec", "api", "--", "true") as terminal:
+        terminal.until("devbox: reaching api")
+        terminal.program.send_signal(number)
+        terminal.until("api did not take the signal")
+        assert terminal.wait() == 128 + number
+    world.fault("clear")
+    with world.start("exec", "api", "-n", "--", "echo", "hi", stdout=subprocess.PIPE) as after:
+        assert after.communicate()[0] == b"hi\n"
+
+
+def test_a_plain_shell_that_is_not_there_yet_shows_that_it_is_awaited(world: World) -> None:
+    world.ok("exec", "api", "--", "true")
+    world.fault("blackhole", seconds=600)
+    with world.terminal("attach", "api", "--mux", "none") as terminal:
+        terminal.until("devbox: reaching api")
+        terminal.type(b"\x03")
+        assert terminal.wait() == 130
 
 
 @contextlib.contextmanager

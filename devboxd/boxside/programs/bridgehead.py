@@ -22,6 +22,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from devboxd.boxside.programs.head.auth import ANSWER, GREETING, MAGIC
 from devboxd.boxside.programs.head.loop import Head
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Want = dict[str, Any]
 
 
+ANSWER_TIME = 2.0  # seconds that a bridgehead has to answer a greeting
 LINGER = 86400.0  # seconds without a lane after which nobody is expected to come back
 
 
@@ -56,19 +58,34 @@ def paths(folder: str, name: str) -> "tuple[str, str]":
 
 
 def running(folder: str, name: str) -> "Want | None":
-    """The note of a bridgehead that lives."""
+    """The note of a bridgehead that lives. One that does not answer is ended."""
     path, note = paths(folder, name)
+    found: Want = {}
     sock = socket.socket(socket.AF_UNIX)
     try:
-        sock.settimeout(2.0)
-        sock.connect(path)
         with open(note) as file:
-            found: Want = json.load(file)
-            return found
+            found = json.load(file)
+        sock.settimeout(ANSWER_TIME)
+        sock.connect(path)
+        sock.sendall(GREETING.pack(MAGIC, bytes(16), 0, os.urandom(32)))
+        return found if sock.recv(ANSWER.size) else None
+    except (socket.timeout, BlockingIOError):
+        end(folder, found.get("pid", 0))
     except (OSError, ValueError):
-        return None
+        pass  # there is none
     finally:
         sock.close()
+    return None
+
+
+def end(folder: str, pid: int) -> None:
+    """End a bridgehead that hangs, if that is what has this number now."""
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            if f"start\0{folder}\0" in file.read():
+                os.kill(pid, signal.SIGKILL)
+    except (OSError, ValueError):
+        pass  # it has just ended
 
 
 def start(folder: str) -> int:

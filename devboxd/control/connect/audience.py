@@ -1,10 +1,15 @@
-"""Terminals without a person, for commands that devbox itself runs: fixed input, output that is taken at once."""
+"""Terminals without a person, for commands that devbox itself runs: fixed input, output that is taken at once.
+
+And a person's after somebody else has listened to it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
+from devboxd.control.connect.terminal import Terminal
 from devboxd.model.terminal import ClientMessage, EndOfInput, Input, Leaving, StatusLine, Taken
 
 
@@ -65,3 +70,24 @@ class Capture(Audience):
         super().output(data)
         into = self.stderr if error else self.stdout
         into += data[: self.LIMIT - len(into)]
+
+
+class Overheard:
+    """A terminal of which some messages were taken that are another's: it says them once more."""
+
+    def __init__(self, terminal: Terminal, messages: Sequence[ClientMessage]) -> None:
+        self._terminal = terminal
+        self._messages = deque(messages)
+        self.output = terminal.output
+        self.status = terminal.status
+        self.credit = terminal.credit
+        self.leave = terminal.leave
+        self.drained = terminal.drained
+
+    @property
+    def backlog(self) -> int:
+        return self._terminal.backlog
+
+    async def receive(self) -> ClientMessage | None:
+        """What was taken, then what comes."""
+        return self._messages.popleft() if self._messages else await self._terminal.receive()

@@ -30,7 +30,9 @@ from devboxd.model.box import BoxRef
 from devboxd.model.bridge.wire import BridgeError
 from devboxd.model.config import Config
 from devboxd.model.frozen import freeze, thaw
-from devboxd.model.lanes import LaneSeen, Seen, Verdict, verdict
+from devboxd.model.lanes import LAST, LaneSeen, Seen, Verdict, verdict
+from devboxd.model.patience import unsettled
+from devboxd.model.silence import ASK_AFTER, NO_ANSWER, Silence, judge
 from devboxd.ssm import documents
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,10 @@ WITHOUT_NOW: Final = (
 FIRST: Final = 20.0  # seconds that a stream waits for a bridge that never was up; then it goes the old way
 MEASURED_FROM: Final = 64 << 10  # bytes that travelled before it is said how much smaller they were
 STARTS: Final = 3  # sessions that may end in the middle of the start until it is given up
+ANSWER: Final = (
+    2 * NO_ANSWER
+)  # seconds that who opens a stream waits for a sign of life of a quiet bridgehead
+DUMB: Final = "its program on the box does not answer"
 LANE_TRIES: Final = 3  # lanes that fail before the first is up until the bridge is given up
 
 Run = Callable[[ExecSpec, Terminal], Awaitable[object]]
@@ -77,6 +83,12 @@ class HeldBridge:
         self._keeper: asyncio.Task[None] | None = None
         self._cutting = asyncio.Lock()
         self._rate = Rate(sessions.shared.time.monotonic())
+        self._heard_at = float("-inf")  # the bridgehead, over any lane
+        self._heard = asyncio.Event()  # it, or how its silence is to be taken
+        self._silence = Silence.NONE
+        self._silences = 0  # how often that became another
+        self._unanswered = 0.0  # seconds that the box has had a question of ours
+        self._judged_at = 0.0
 
     # Streams ----------------------------------------------------------------------------------------
 
@@ -90,8 +102,11 @@ class HeldBridge:
         if self._is_frozen:
             raise Unreachable("devboxd is stopping")
         self._wanted += 1
+        silences = self._silences
         try:
             self.keep()
+            if self._silence is not Silence.NONE:
+                raise Unavailable(DUMB)
             patience = wait if self._was_up else FIRST if wait is None else min(wait, FIRST)
             try:
                 async with asyncio.timeout(patience):
@@ -100,18 +115,39 @@ class HeldBridge:
                 if not self._was_up:
                     raise Unavailable("it did not come up in time") from None
                 raise Unreachable(f"{self.box.name} could not be reached in time") from None
+            if self.without is None and self._silences == silences:
+                await self._see_life()
         finally:
             self._wanted -= 1
         if self.without is not None:
             raise Unavailable(self.without)
+        if self._silences != silences:
+            raise Unavailable(DUMB)
         tells = connects and self._note is not None and self._note.tells
         try:
             return self.streams.open(bridgehead.telling(purpose) if tells else purpose, tells=tells)
         except BridgeError as error:
             raise Unreachable(f"{error} ({self.box.name})") from error
 
+    async def _see_life(self) -> None:
+        """Wait until the bridgehead speaks, or its silence was judged: what it is told while it hangs may run much later."""
+        if self._shared.time.monotonic() - self._heard_at <= ASK_AFTER:
+            return
+        self._heard.clear()
+        for number in self.streams.end.order():
+            self.streams.end.ping(number)
+        self._flush()
+        self._look.set()
+        try:
+            async with asyncio.timeout(ANSWER):
+                await self._heard.wait()
+        except TimeoutError:
+            return  # it is the network: what is opened now waits for that
+
     def _new_streams(self) -> Streams:
-        return Streams(self.box.name, self._shared.time, self._flush, lambda: self.is_online)
+        return Streams(
+            self.box.name, self._shared.time, self._flush, lambda: self.is_online, lambda: self.answers
+        )
 
     # Another daemon ---------------------------------------------------------------------------------
 
@@ -138,6 +174,7 @@ class HeldBridge:
             self._shared.time,
             self._flush,
             lambda: self.is_online,
+            lambda: self.answers,
             life=held.life,
             end=thaw(held.end),
         )
@@ -167,6 +204,11 @@ class HeldBridge:
         return any(lane.is_up and lane.is_linked for lane in self._lanes.values())
 
     @property
+    def answers(self) -> bool:
+        """Whether the bridgehead answers what it is asked."""
+        return self._silence is Silence.NONE
+
+    @property
     def _waiting(self) -> int:
         """Bytes that both ends could send if there were more lanes."""
         return self.streams.end.waiting + self.streams.end.peer_waiting
@@ -176,6 +218,12 @@ class HeldBridge:
         """Of the agent that carries its lanes; empty where it is not known."""
         channels = [lane.session.held.channel for lane in self._lanes.values()]
         return next((one.agent_version for one in channels if one is not None), "")
+
+    @property
+    def _is_unsettled(self) -> bool:
+        """Whether the box has yet to hear that a stream was given up, and it is not long ago."""
+        is_late = self._shared.time.monotonic() - self.streams.unused_since >= LAST
+        return not is_late and unsettled(self.streams.end)
 
     def _flush(self) -> None:
         for lane in self._lanes.values():
@@ -209,7 +257,8 @@ class HeldBridge:
             self._rate.up if lanes else 0.0,
             self._rate.down if lanes else 0.0,
             plain / travelled if travelled > MEASURED_FROM else None,
-            self.without,
+            self.without
+            or (None if self.answers else f"{DUMB}; devboxctl bridge rm {self.box.name} ends it"),
             self.box.target,
         )
 
@@ -226,6 +275,7 @@ class HeldBridge:
 
     async def _hold(self) -> None:
         """Hold the bridge until nobody has used it for a while."""
+        self._judged_at = self._shared.time.monotonic()
         try:
             while True:
                 if self._note is None:
@@ -239,17 +289,45 @@ class HeldBridge:
                         self._shared.tasks.spawn(f"end of lane {number}", lane.session.held.stop())
                 for _ in range(said.opens):
                     self._open_lane()
-                if not self._lanes and not self.streams and not self._wanted and not said.opens:
+                is_idle = not self._lanes and not self.streams and not self._wanted
+                if is_idle and not said.opens and not self._is_unsettled:
                     return
                 await self._sleep()
                 for number in self.streams.end.tick(self._shared.time.monotonic()):
                     log.info(
                         "lane %d to %s fell behind; what it carries goes over others", number, self.box.name
                     )
+                self._judge()
                 self._flush()
         finally:
             if self.without is not None:
                 self._up.set()
+
+    def _hear(self) -> None:
+        """The bridgehead has said something."""
+        self._heard_at = self._shared.time.monotonic()
+        self._unanswered, self._silence = 0.0, Silence.NONE
+        self._heard.set()
+
+    def _judge(self) -> None:
+        """See whether the bridgehead answers; give it up where it has not for long."""
+        now = self._shared.time.monotonic()
+        behind = {number for number, _, _, _, is_behind in self.streams.end.lanes() if is_behind}
+        if any(lane.is_unanswered(is_behind=lane.number in behind) for lane in self._lanes.values()):
+            self._unanswered += min(now - self._judged_at, LOOK_QUIET)  # not what was slept through
+        self._judged_at = now
+        before, self._silence = self._silence, judge(self._unanswered, len(self.streams))
+        if self._silence is Silence.NONE:
+            return
+        if self._silence is not before:
+            self._silences += 1
+            log.info("bridge to %s: %s", self.box.name, DUMB)
+        if self._silence is Silence.GIVEN_UP:
+            self._lost_head(DUMB)
+        self._heard.set()
+        self._up.set()  # who waits goes another way
+        if not any(lane.is_up for lane in self._lanes.values()):
+            self._up.clear()
 
     async def _sleep(self) -> None:
         self._look.clear()
@@ -287,7 +365,7 @@ class HeldBridge:
                 streams=len(self.streams),
                 waiting=self._waiting,
                 most=self.config.bridge.max_lanes,
-                is_wanted=self._wanted > 0,
+                is_wanted=self._wanted > 0 or self._is_unsettled,
                 unused=0.0 if self.streams or self._wanted else now - self.streams.unused_since,
                 failures=self._failures,
                 since_failure=now - self._failed_at,
@@ -354,12 +432,13 @@ class HeldBridge:
                 self._shared.news.tell(
                     "bridge.up", f"connections to {self.box.name} go over a bridge", box=self.box.name
                 )
+            self._hear()
             lane.is_up = self._was_up = True
             self._failures = 0
             streams.end.lane_up(lane.number, self._shared.time.monotonic())
             self._up.set()
             self._flush()
-            await lane.carry(streams.end, stream, streams.happened)
+            await lane.carry(streams.end, stream, lambda: self._happened(streams))
         except (ConnectionRefused, NotOurs) as error:
             why = str(error)
             if streams is self.streams:
@@ -387,11 +466,17 @@ class HeldBridge:
             if not holder.done():
                 self._shared.tasks.spawn(f"end of lane {lane.number}", lane.session.held.stop())
 
+    def _happened(self, streams: Streams) -> None:
+        if streams is self.streams:
+            self._hear()
+        streams.happened()
+
     def _lost_head(self, why: str, error: DevboxError | None = None) -> None:
         """The bridgehead is gone (the box is off or was started again, or it was killed): its streams are, too."""
         if self._is_frozen:
             return
         self._note = None
+        self._unanswered, self._silence = 0.0, Silence.NONE
         if self.streams:
             text = f"the bridge to {self.box.name} is gone with {len(self.streams)} streams: {why}"
             self._shared.news.tell("bridge.lost", text, box=self.box.name)

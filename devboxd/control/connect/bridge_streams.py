@@ -16,6 +16,7 @@ from devboxd.control.connect.stream import Arrivals, Backlog, ConnectionRefused,
 from devboxd.errors import DevboxError
 from devboxd.model.bridge.end import Bridge
 from devboxd.model.bridge.wire import Answered, Data, Ended, Opened, Room, WasReset
+from devboxd.model.patience import arrived
 from devboxd.text import one_line
 
 if TYPE_CHECKING:
@@ -150,9 +151,25 @@ class BridgeStream:
         return max(0, self._arrivals.received - word)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the far end has heard of it."""
+        return self._arrivals.received > 0 or arrived(self.streams.end, self.number)[0] > 0
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the far end has all that was written."""
+        known, written = arrived(self.streams.end, self.number)
+        return known == written and not self.unwritten
+
+    @property
     def is_online(self) -> bool:
         """Whether some lane carries the bridge now."""
         return self.streams.is_online()
+
+    @property
+    def answers(self) -> bool:
+        """Whether the far end answers what it is asked."""
+        return self.streams.answers()
 
     @property
     def finished(self) -> bool:
@@ -169,11 +186,13 @@ class Streams:
         time: Time,
         changed: Callable[[], None],
         is_online: Callable[[], bool],
+        answers: Callable[[], bool] = lambda: True,
         *,
         life: bytes | None = None,
         end: Bridge | None = None,
     ) -> None:
-        """Make it. ``changed``: there may be something to send; ``is_online``: whether some lane carries them now.
+        """Make it. ``changed``: there may be something to send; ``is_online``: whether some lane carries them now;
+        ``answers``: whether the far end does.
 
         ``life`` and ``end``: those of another daemon that has left them to us.
         """
@@ -181,6 +200,7 @@ class Streams:
         # The far end takes another one for the word to begin afresh.
         self.life = life or secrets.token_bytes(16)
         self.is_online = is_online
+        self.answers = answers
         self.unused_since = time.monotonic()
         self._box = box
         self._time = time

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shlex
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Final, Self
 
@@ -19,19 +20,35 @@ import msgspec
 from devboxd.boxside import bridgehead
 from devboxd.boxside.said import UNREADABLE
 from devboxd.control.base.handing import Kind, Offer
+from devboxd.control.connect.audience import Overheard
 from devboxd.control.connect.bridge_streams import BridgeStream
 from devboxd.control.connect.bridges import Bridges
-from devboxd.control.connect.execute import ExecSpec
+from devboxd.control.connect.execute import MOST_EARLY, ExecSpec
 from devboxd.control.connect.parcel import Client, Command, Packing
 from devboxd.control.connect.stream import StreamReset
 from devboxd.control.connect.terminal import Portable, Terminal
 from devboxd.errors import DevboxError, Unreachable, WrongState
 from devboxd.model.bridge.wire import BridgeError
-from devboxd.model.terminal import Detach, EndOfInput, Input, Leaving, Resize, Signal, Taken
+from devboxd.model.patience import leaves, shown
+from devboxd.model.states import StreamState
+from devboxd.model.terminal import (
+    ClientMessage,
+    Detach,
+    EndOfInput,
+    Input,
+    Leaving,
+    Resize,
+    Signal,
+    StatusLine,
+    Taken,
+)
 from devboxd.text import one_line
 
 UNTAKEN: Final = 512 << 10  # bytes that the client has not written out before we read no more
 STATUS_MOST: Final = 1024  # bytes of the record that tells the exit status
+FIRST_LOOK, LOOK = 0.25, 1.0  # seconds between two looks at the way to the box; a warm bridge needs none
+TAKEN_LOOK: Final = 0.05  # seconds between two looks whether the box has taken a signal
+CLIENT_LEFT: Final = Leaving(status=129, reason="the client left")
 
 
 class _Exit(msgspec.Struct):
@@ -58,6 +75,11 @@ class BridgedExecution:
         self._records = bridgehead.Records()
         self._rest = b""  # of a message with input that is being passed on
         self._owed = 0  # bytes of credit for the part of it that is being written
+        self._early: deque[ClientMessage] = deque()  # what the client said before the stream was there
+        self._has_begun = False  # the box has heard of it
+        self._told = StreamState.ONLINE  # to the client
+        self._signalled = asyncio.Event()  # the client wants the command to end, by:
+        self._signal = 0
 
     @classmethod
     def resumed(
@@ -75,6 +97,7 @@ class BridgedExecution:
         one._tail += command.tail
         one._records = bridgehead.Records.at(command.record)
         one._rest, one._owed = command.rest, command.owed
+        one._has_begun = True
         stream.unwritten = command.stream.unwritten
         if control is not None and command.control is not None:
             control.unwritten = command.control.unwritten
@@ -88,7 +111,7 @@ class BridgedExecution:
     @property
     def is_portable(self) -> bool:
         """Whether another daemon could go on with it now."""
-        return self._stream is not None and self._stream.is_whole
+        return self._stream is not None and self._stream.is_whole and not self._early
 
     def packed(self, packing: Packing, client: Client) -> Command:
         """All that another daemon has to know of it."""
@@ -116,8 +139,65 @@ class BridgedExecution:
         """
         spec = self._spec
         purpose = bridgehead.command(spec.argv, env=spec.env, cwd=spec.cwd, stdin=spec.stdin, tty=self._tty)
-        self._stream = await self._bridges.stream(spec.box, purpose, spec.wait, user=spec.user)
+        work = self._bridges.stream(spec.box, purpose, spec.wait, user=spec.user)
+        opening = asyncio.create_task(work, name="exec: stream")  # noqa: TID251 - awaited below
+        leaving = asyncio.create_task(self._left_early(), name="exec: client")  # noqa: TID251 - the same
+        watcher = asyncio.create_task(self._watch(), name="exec: way")  # noqa: TID251 - the same
+        tasks = (opening, leaving, watcher)
+        try:
+            await asyncio.wait({opening, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
+                return leaving.result()
+            self._stream = opening.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._stream is None:
+                _close(opening)
         return None if self._stream is None else await self.go_on()
+
+    async def _left_early(self) -> Leaving:
+        """Keep what the client says until it wants no more before the command ran."""
+        early = 0
+        while True:
+            match message := await self._terminal.receive():
+                case None | Detach():
+                    return CLIENT_LEFT
+                case Signal(number):
+                    return Leaving(status=128 + number, reason="ended before the command ran")
+                case Input(data) if (early := early + len(data)) > MOST_EARLY:
+                    return CLIENT_LEFT  # it sends more than its credit: no client of ours does
+                case _:
+                    self._early.append(message)
+
+    def unheard(self, terminal: Terminal) -> Terminal:
+        """The terminal for whoever serves its client where ``run`` could not."""
+        return Overheard(terminal, self._early) if self._early else terminal
+
+    async def _watch(self) -> None:
+        """Tell the client how the way to the box does, where there is something to tell."""
+        await asyncio.sleep(FIRST_LOOK)
+        while True:
+            if self._stream is not None:
+                self._has_begun = self._has_begun or self._stream.has_begun
+            answers = self._stream is None or self._stream.answers
+            state = shown(has_begun=self._has_begun, is_online=self.is_online, answers=answers)
+            if state is not self._told:
+                self._told = state
+                self._terminal.status(StatusLine(state, self._text(state)))
+            await asyncio.sleep(LOOK)
+
+    def _text(self, state: StreamState) -> str:
+        match state:
+            case StreamState.STARTING:
+                return f"reaching {self._spec.box.name}"
+            case StreamState.RECONNECTING:
+                return "the link was lost"
+            case StreamState.STALLED:
+                return f"the bridge's program on {self._spec.box.name} does not answer"
+            case _:
+                return ""
 
     async def go_on(self) -> Leaving:
         """Carry it to its end."""
@@ -140,8 +220,10 @@ class BridgedExecution:
             async with asyncio.TaskGroup() as tasks:
                 down = tasks.create_task(_caught(self._down(stream)), name="exec: output")
                 up = tasks.create_task(_caught(self._up(stream)), name="exec: client")
-                await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (up, down):
+                untaken = tasks.create_task(self._untaken_signal(stream), name="exec: signal")
+                watcher = tasks.create_task(self._watch(), name="exec: way")
+                await asyncio.wait({up, down, untaken}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (up, down, untaken, watcher):
                     task.cancel()
         finally:
             stream.close()
@@ -149,11 +231,25 @@ class BridgedExecution:
                 self._control.close()
         if not down.cancelled():
             return self._outcome(down.result())
-        # The client left, or what it said came to nothing because the stream is gone.
-        failure = up.result()
-        return (
-            Leaving(error=failure) if failure is not None else Leaving(status=129, reason="the client left")
-        )
+        if not up.cancelled():
+            # The client left, or what it said came to nothing because the stream is gone.
+            failure = up.result()
+            return Leaving(error=failure) if failure is not None else CLIENT_LEFT
+        text = f"{self._spec.box.name} did not take the signal: the command is hung up once it can be reached"
+        self._terminal.status(StatusLine(StreamState.NOTICE, text))
+        return Leaving(status=128 + self._signal, reason="the box did not take the signal")
+
+    async def _untaken_signal(self, stream: BridgeStream) -> None:
+        """Return once a signal came that the box does not take."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._signalled.wait()
+            self._signalled.clear()
+            began = loop.time()
+            while not (is_taken := self._control is not None and self._control.has_arrived):
+                if leaves(is_online=stream.is_online, is_taken=is_taken, waited=loop.time() - began):
+                    return
+                await asyncio.sleep(TAKEN_LOOK)
 
     def _outcome(self, error: DevboxError | None) -> Leaving:
         if self._status is not None:
@@ -191,7 +287,7 @@ class BridgedExecution:
         """What the client says; returns when it is gone."""
         await self._finish_what_was_begun(stream)
         while True:
-            match await self._terminal.receive():
+            match self._early.popleft() if self._early else await self._terminal.receive():
                 case None | Detach():
                     return
                 case Input(data) if self._spec.stdin or self._tty:
@@ -201,6 +297,8 @@ class BridgedExecution:
                     await stream.write(bridgehead.record(bridgehead.STDIN_END, b""))
                 case Signal(number):
                     await self._say(stream, bridgehead.SIGNAL, b"%d" % number)
+                    self._signal = number
+                    self._signalled.set()
                 case Resize(columns, rows):
                     await self._say(stream, bridgehead.SIZE, b"[%d,%d]" % (rows, columns))
                 case Taken(size):
@@ -269,6 +367,12 @@ async def _caught(work: Coroutine[None, None, None]) -> DevboxError | None:
     except DevboxError as error:
         return error
     return None
+
+
+def _close(opening: asyncio.Task[BridgeStream | None]) -> None:
+    """Nobody wants what was opened, if it was."""
+    if not opening.cancelled() and opening.exception() is None and (stream := opening.result()) is not None:
+        stream.close()
 
 
 def _status(text: bytes) -> int | None:

@@ -7,11 +7,9 @@ client does not read waits on the box, and what is typed while no session is up 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Final
 
 import msgspec
 
@@ -29,8 +27,6 @@ from devboxd.model.attach import AttachSpec, note, problem
 from devboxd.model.states import Mux, StreamState
 from devboxd.model.terminal import ClientMessage, Detach, Leaving, StatusLine
 
-LOOK: Final = 1.0  # seconds between two looks whether a session carries it
-
 
 def goes_over_a_bridge(spec: AttachSpec) -> bool:
     """Whether nothing on the box keeps what this attach starts: no multiplexer."""
@@ -43,8 +39,7 @@ class BridgedTerminal:
     def __init__(self, bridges: Bridges, spec: AttachSpec, terminal: Terminal, time: Time) -> None:
         self._bridges = bridges
         self._spec = spec
-        self._time = time
-        self._shown = _Shown(spec, terminal)
+        self._shown = _Shown(spec, terminal, time)
         self._execution: BridgedExecution | None = None
 
     async def run(self) -> Leaving | None:
@@ -66,8 +61,13 @@ class BridgedTerminal:
         )
         wanted = ExecSpec(box=spec.box, argv=["sh", "-c", text], user=spec.user, wait=spec.wait)
         size = (max(1, spec.rows), max(1, spec.columns))
-        execution = BridgedExecution(self._bridges, wanted, shown, size)
+        execution = self._execution = BridgedExecution(self._bridges, wanted, shown, size)
         return await self._held(execution, execution.run())
+
+    def unheard(self) -> Terminal:
+        """The terminal for whoever serves its client where ``run`` could not."""
+        terminal = self._shown.terminal
+        return terminal if self._execution is None else self._execution.unheard(terminal)
 
     async def go_on(
         self, command: Command, stream: BridgeStream, control: BridgeStream | None
@@ -81,16 +81,11 @@ class BridgedTerminal:
     async def _held(
         self, execution: BridgedExecution, work: Coroutine[None, None, Leaving | None]
     ) -> Leaving | None:
-        watcher = asyncio.create_task(self._watch(execution))  # noqa: TID251 - awaited below
-        try:
-            with contextlib.ExitStack() as offered:
-                if isinstance(self._shown.terminal, Portable):
-                    offer = self._offer(execution, self._shown.terminal)
-                    offered.enter_context(self._bridges.handing.offered(offer))
-                leaving = await work
-        finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+        with contextlib.ExitStack() as offered:
+            if isinstance(self._shown.terminal, Portable):
+                offer = self._offer(execution, self._shown.terminal)
+                offered.enter_context(self._bridges.handing.offered(offer))
+            leaving = await work
         self._shown.finish()
         return leaving if leaving is None else self._left(leaving)
 
@@ -120,31 +115,18 @@ class BridgedTerminal:
             return Leaving(status=screen.status)
         return Leaving() if self._shown.has_left else leaving
 
-    async def _watch(self, execution: BridgedExecution) -> None:
-        """Tell the client when no session carries it, and when one does again."""
-        away_since: float | None = None
-        while True:
-            await asyncio.sleep(LOOK)
-            if not self._shown.screen.started or execution.is_online == (away_since is None):
-                continue
-            away_since = None if execution.is_online else self._time.wall()
-            if away_since is None:
-                self._shown.status(StatusLine(StreamState.ONLINE, mux=self._shown.screen.kind))
-            else:
-                self._shown.status(StatusLine(StreamState.RECONNECTING, "the link was lost", away_since))
-
 
 class _Shown:
     """The client's terminal with the start script's marks taken out of what it gets."""
 
-    def __init__(self, spec: AttachSpec, terminal: Terminal) -> None:
+    def __init__(self, spec: AttachSpec, terminal: Terminal, time: Time) -> None:
         self.screen = Screen(secrets.token_hex(8))
         self.has_left = False  # its user
         self.terminal = terminal
         self._box = spec.box.name
+        self._time = time
         self.notes = Once()
         self.credit: Callable[[int], None] = terminal.credit
-        self.status: Callable[[StatusLine], None] = terminal.status
         self.leave: Callable[[Leaving], None] = terminal.leave
 
     def go_on(self, marks: Marks, said: Sequence[str]) -> None:
@@ -173,6 +155,16 @@ class _Shown:
                         self.status(StatusLine(StreamState.NOTICE, text))
                 case _:
                     pass
+
+    def status(self, line: StatusLine) -> None:
+        """How the way to the box does. A terminal is joined once its shell is there, and not before."""
+        if line.state == StreamState.ONLINE:
+            if not self.screen.started:
+                return
+            line = StatusLine(StreamState.ONLINE, mux=self.screen.kind)
+        elif line.state == StreamState.RECONNECTING:
+            line = msgspec.structs.replace(line, since=self._time.wall())
+        self.terminal.status(line)
 
     def finish(self) -> None:
         """Nothing more comes."""

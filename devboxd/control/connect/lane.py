@@ -50,6 +50,7 @@ class Lane:
         self._missing_before = 0
         self._missing_at = time.monotonic()
         self._up = self._down = 0  # bytes since they were last counted
+        self._has_asked = False  # the bridgehead, who it is
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -77,6 +78,12 @@ class Lane:
             self._exists_since = now
         return now - self._exists_since
 
+    def is_unanswered(self, *, is_behind: bool) -> bool:
+        """Whether the box has all that was said over it, and the bridgehead answers nothing."""
+        channel = self.session.held.channel
+        is_handed_on = self.is_linked and channel is not None and not channel.unacknowledged
+        return is_handed_on and (is_behind if self.is_up else self._has_asked)
+
     def take_counts(self) -> tuple[int, int]:
         """Bytes that went and came since the last call."""
         up, down, self._up, self._down = self._up, self._down, 0, 0
@@ -102,6 +109,7 @@ class Lane:
         stream = await self.session.open()
         greeting = bridgehead.greeting(life, self.number, secrets.token_bytes(32))
         await stream.write(greeting)
+        self._has_asked = True
         answer = b""
         async with asyncio.timeout(GREETING_TIME):
             while len(answer) < bridgehead.ANSWER.size:

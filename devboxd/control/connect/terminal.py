@@ -12,7 +12,7 @@ class Terminal(Protocol):
     """A client's end of a stream. Sending never blocks: ``backlog`` says how far behind the client is."""
 
     async def receive(self) -> ClientMessage | None:
-        """The next message; None when the client is gone."""
+        """The next message; None when the client is gone. Cancelled, it loses nothing."""
 
     def output(self, data: bytes, *, error: bool = False) -> None: ...
     def status(self, line: StatusLine) -> None: ...

@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,12 +25,12 @@ from devboxd.control.connect.execute import ExecSpec
 from devboxd.control.connect.lane import Lane
 from devboxd.control.connect.stream import ConnectionRefused, Duplex, PortStream, StreamReset
 from devboxd.control.daemon import Daemon
-from devboxd.errors import WrongState
+from devboxd.errors import Unreachable, WrongState
 from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import BridgeSettings, Config, ForwardSettings
 from devboxd.model.forward import Spec
-from devboxd.model.states import BridgeUse
-from devboxd.model.terminal import ClientMessage, Leaving, Signal
+from devboxd.model.states import BridgeUse, StreamState
+from devboxd.model.terminal import ClientMessage, Leaving, Signal, StatusLine
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.fakes import LoopClock
@@ -111,6 +112,11 @@ async def never(*_: object) -> PortStream:
     """A lane that does not open."""
     await asyncio.Event().wait()
     raise AssertionError
+
+
+async def fails(*_: object) -> PortStream:
+    """A lane that cannot be opened now."""
+    raise Unreachable("not now")
 
 
 async def test_a_connection_half_closes_and_gets_its_answer(bridged: Daemon) -> None:
@@ -354,6 +360,85 @@ async def test_a_killed_bridgehead_resets_its_streams_and_comes_back(bridged: Da
         again.close()
 
 
+async def hung(daemon: Daemon) -> int:
+    """The bridgehead stands still from now on; its number."""
+    _, pid, _ = await run(daemon, "sh", "-c", "echo $PPID")
+    os.kill(int(pid), 19)
+    return int(pid)
+
+
+def is_over(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+async def test_a_bridgehead_that_hangs_is_told_no_command_and_is_replaced(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``exec`` waited for ten minutes. The command runs once, another way, and the next one over a new bridge."""
+    monkeypatch.setattr("devboxd.model.silence.NO_ANSWER", 0.5)
+    monkeypatch.setattr("devboxd.control.connect.bridge.ASK_AFTER", 0.0)
+    runs = tmp_path / "runs"
+    pid = await hung(bridged)
+    async with asyncio.timeout(60):
+        leaving, _, _ = await run(bridged, "sh", "-c", f"echo run >> {runs}")
+        assert leaving.status == 0
+        assert runs.read_text() == "run\n"
+        while True:
+            assert (await run(bridged, "true"))[0].status == 0
+            if [one for one in bridged.bridges() if one.lanes and not one.without and is_over(pid)]:
+                break
+    assert runs.read_text() == "run\n"
+
+
+async def test_what_goes_over_a_bridgehead_that_hangs_waits_for_it(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It swaps, or was frozen for a while: nothing is cut, and what is new goes another way. It is said."""
+    monkeypatch.setattr("devboxd.model.silence.NO_ANSWER", 0.5)
+    monkeypatch.setattr("devboxd.control.connect.bridge.ASK_AFTER", 0.0)
+    async with echo() as port:
+        stream = await bridged.connect(await api(bridged), port, None, 30)
+        await stream.write(b"x")
+        assert await stream.read() == b"x"
+        pid = await hung(bridged)
+        try:
+            async with asyncio.timeout(60):
+                await stream.write(b"late")
+                assert (await run(bridged, "echo", "hi"))[1] == b"hi\n"
+                [facts] = bridged.bridges()
+                assert facts.without is not None
+                assert facts.without.endswith("does not answer; devboxctl bridge rm api ends it")
+                assert facts.streams == 1
+        finally:
+            os.kill(pid, 18)
+        async with asyncio.timeout(60):
+            assert await stream.read() == b"late"
+            assert [one.without for one in bridged.bridges()] == [None]
+            assert await run(bridged, "sh", "-c", "echo $PPID") == (Leaving(status=0), b"%d\n" % pid, b"")
+        stream.close()
+
+
+async def test_what_goes_over_a_bridgehead_that_hangs_for_minutes_is_cut(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its user is told, and not left to wait for ever."""
+    monkeypatch.setattr("devboxd.model.silence.NO_ANSWER", 0.2)
+    monkeypatch.setattr("devboxd.model.silence.GIVEN_UP", 1.0)
+    async with echo() as port:
+        stream = await bridged.connect(await api(bridged), port, None, 30)
+        pid = await hung(bridged)
+        async with asyncio.timeout(60):
+            await stream.write(b"x")
+            with pytest.raises(StreamReset, match="does not answer"):
+                await to_the_end(stream)
+            while not is_over(pid):
+                await asyncio.sleep(0.05)
+        stream.close()
+
+
 async def test_what_a_lost_bridge_left_does_not_touch_the_next_one(bridged: Daemon) -> None:
     """Its streams have the same numbers, and their users close them when they please."""
     async with echo() as port:
@@ -485,6 +570,118 @@ async def test_a_signal_that_no_lane_carries_does_not_hold_up_its_client(
     spec = ExecSpec(box=await api(bridged), argv=["sh", "-c", "echo up; exec sleep 600"])
     async with asyncio.timeout(20):
         assert await bridged.execute(spec, Client()) == Leaving(status=129, reason="the client left")
+
+
+class Interrupted(Capture):
+    """A client that sends a signal once it is told ``state``, and then waits for the end."""
+
+    def __init__(self, state: StreamState, number: int = 2) -> None:
+        super().__init__()
+        self.told: list[StatusLine] = []
+        self.is_time = asyncio.Event()
+        self.has_sent = False
+        self._state = state
+        self._number = number
+
+    def status(self, line: StatusLine) -> None:
+        self.told.append(line)
+        if line.state == self._state:
+            self.is_time.set()
+
+    async def receive(self) -> ClientMessage | None:
+        await self.is_time.wait()
+        if self.has_sent:
+            await asyncio.Event().wait()
+        self.has_sent = True
+        return Signal(self._number)
+
+
+@pytest.mark.parametrize("number", [2, 15])
+async def test_the_first_signal_ends_the_wait_for_a_bridge(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The command ran all the same, once there was one."""
+    monkeypatch.setattr(Lane, "open", never)
+    client = Interrupted(StreamState.STARTING, number)
+    async with asyncio.timeout(20):
+        leaving = await bridged.execute(ExecSpec(box=await api(bridged), argv=["true"]), client)
+    assert leaving == Leaving(status=128 + number, reason="ended before the command ran")
+    assert [line.text for line in client.told] == ["reaching api"]
+    assert bridged.bridges()[0].streams == 0, "nothing waits for it to be told to the box"
+
+
+async def test_a_signal_that_a_silent_box_does_not_take_ends_the_wait_for_it(
+    bridged: Daemon, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With links that nobody knows to be dead: ``exec`` neither said a word nor ended."""
+    monkeypatch.setattr("devboxd.model.patience.TAKEN_WITHIN", 0.3)
+    assert (await run(bridged, "true"))[0].status == 0
+    await sim.fault("blackhole", seconds=600)
+    client = Interrupted(StreamState.STARTING)
+    async with asyncio.timeout(20):
+        leaving = await bridged.execute(ExecSpec(box=await api(bridged), argv=["true"]), client)
+    assert leaving == Leaving(status=130, reason="the box did not take the signal")
+    assert "did not take the signal" in client.told[-1].text
+    await sim.fault("clear")
+
+
+async def test_a_signal_without_a_session_ends_the_wait_at_once_and_hangs_the_command_up(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is told that the link was lost; what it has started ends when the box is reached again."""
+    mark = tmp_path / "hung-up"
+    # What the shell says of it on a pipe that is closed by then would end it before that.
+    script = f"exec 2>/dev/null; trap 'echo > {mark}; exit' HUP; echo up; while :; do sleep 0.05; done"
+    client = Interrupted(StreamState.RECONNECTING)
+    running = beside(bridged.execute(ExecSpec(box=await api(bridged), argv=["sh", "-c", script]), client))
+    async with asyncio.timeout(60):
+        while not client.stdout:
+            await asyncio.sleep(0.01)
+        with monkeypatch.context() as patched:
+            patched.setattr(Lane, "open", fails)
+            await lose_lanes(bridged)
+            leaving = await running
+        assert leaving == Leaving(status=130, reason="the box did not take the signal")
+        assert "the link was lost" in [line.text for line in client.told]
+        while not mark.exists():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_command_that_has_the_signal_may_take_its_time(
+    bridged: Daemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And its client is told nothing while all is well."""
+    monkeypatch.setattr("devboxd.model.patience.TAKEN_WITHIN", 0.2)
+    mark = tmp_path / "go-on"
+    script = f"trap 'while [ ! -e {mark} ]; do sleep 0.01; done; exit 7' INT; echo up; while :; do sleep 0.05; done"
+
+    class Client(Interrupted):
+        def output(self, data: bytes, *, error: bool = False) -> None:
+            super().output(data, error=error)
+            self.is_time.set()
+
+    client = Client(StreamState.NOTICE)
+    running = beside(bridged.execute(ExecSpec(box=await api(bridged), argv=["sh", "-c", script]), client))
+    async with asyncio.timeout(30):
+        while not client.has_sent:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.6)  # three times as long as a box may take
+        assert not running.done()
+        mark.touch()
+        assert (await running).status == 7
+    assert "did not take" not in "".join(line.text for line in client.told)
+
+
+async def test_what_a_client_said_before_there_was_no_bridge_is_not_lost(
+    sim: Simulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old way gets all of it, in order."""
+    monkeypatch.setattr(
+        "devboxd.control.connect.bridge_start.in_python",
+        lambda *_: ["sh", "-c", "echo problem no python3"],
+    )
+    daemon = await make_daemon(sim, bridge_secret=secret)
+    assert (await run(daemon, "cat", stdin=b"all of it"))[1] == b"all of it"
 
 
 async def test_a_box_that_can_have_no_bridge_is_asked_again_after_it_was_given_up(
