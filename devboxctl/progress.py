@@ -31,13 +31,7 @@ def finish(name: str, found: wire.Project | None, *, wait: bool, up: bool = Fals
             return reply.show_failure(show.plain(step.failure))
         found = step.project
         if up and (found is None or found.phase != "running"):
-            why = found.reason if found is not None else "it was deleted"
-            failure = wire.Failure(
-                "project-not-up",
-                f"{name} does not run: {why or 'somebody took it down'}",
-                _instead(name, found),
-            )
-            return reply.show_failure(show.plain(failure))
+            return _not_up(name, found)
     if found is None:
         if settings.json:
             show.print_json({"project": None})
@@ -65,6 +59,13 @@ def after_rebase(name: str, status: int) -> int:
             f"to let it go in its time: devboxctl generations unpin {word} {found.way_back}"
         )
     return 0
+
+
+def _not_up(name: str, found: wire.Project | None) -> int:
+    """Say why a project did not come up; returns the exit status."""
+    why = found.reason if found is not None else "it was deleted"
+    text = f"{name} does not run: {why or 'somebody took it down'}"
+    return reply.show_failure(show.plain(wire.Failure("project-not-up", text, _instead(name, found))))
 
 
 def _instead(name: str, found: wire.Project | None) -> str | None:
@@ -102,7 +103,9 @@ def offer(name: str, error: client.Refused, *, up: bool = False) -> int | None:
         return 130
     if step.failure is not None:
         return reply.show_failure(show.plain(step.failure))
-    return 0 if step.project is not None and step.project.phase == "running" else None
+    if step.project is None or step.project.phase != "running":
+        return _not_up(name, step.project)
+    return 0
 
 
 def _is_agreed(question: str) -> bool:

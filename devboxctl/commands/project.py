@@ -11,6 +11,7 @@ import typer
 
 from devboxctl import ask, grammar, options, plan, progress, show
 from devboxctl.commands import money
+from devboxctl.fast import reply
 from devboxctl.fast.folder import absolute
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
@@ -553,18 +554,20 @@ def leftovers(
     for name in names:
         try:
             found += ask.ask(routes.LIST_LEFTOVERS, wire.ProjectName(name), timeout=LOOK).leftovers
-        except client.Refused:
+        except client.Refused as error:
             if project is not None or settings.json:
                 raise
-            show.say(f"warning: what {name} has left over could not be looked at")
+            why = reply.failure_of(error).get("message")
+            show.say(f"warning: what {name} has left over could not be looked at: {why}")
     if project is None:
         try:
             asked = wire.Account(settings.profile, settings.region)
             found += ask.ask(routes.LIST_UNKNOWN, asked, timeout=LOOK).leftovers
-        except client.Refused:
+        except client.Refused as error:
             if settings.json:
                 raise
-            show.say("warning: what is of no project could not be looked for")
+            why = reply.failure_of(error).get("message")
+            show.say(f"warning: what is of no project could not be looked for: {why}")
     if settings.json:
         show.print_json(wire.LeftoverList(found))
     elif found or not show.is_terminal():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from devboxctl import progress
 from devboxctl.app import run
+from devboxd.api import client
 from tests.ctl.fake_daemon import FakeDaemon
 
 
@@ -156,3 +159,26 @@ def test_a_first_launch_that_came_to_nothing_says_how_it_is_forgotten(
         err = capsys.readouterr().err
         assert words in err
         assert ("devboxctl delete work forgets it" in err) is is_new
+
+
+def test_an_attach_that_brings_a_box_up_in_vain_says_why(
+    steps: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It said that nothing runs, and to try what had just failed."""
+    steps.append({"project": project("ready", want="cold", reason="AWS does not allow it"), "done": True})
+    down = {"code": "project-down", "message": "work has no box", "hint": "devboxctl up work brings it up"}
+    assert progress.offer("work", client.Refused(409, json.dumps(down).encode()), up=True) == 1
+    assert "error: work does not run: AWS does not allow it\n" in capsys.readouterr().err
+
+
+def test_what_could_not_be_looked_at_is_told_with_the_reason(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = (401, {"code": "login-needed", "message": "the login has ended", "exit_status": 4})
+    daemon.routes["GET projects"] = {"projects": [project("ready")]}
+    daemon.routes["GET projects/work/leftovers"] = refused
+    daemon.routes["GET leftovers"] = refused
+    assert run(["gc"]) == 0
+    err = capsys.readouterr().err
+    assert "what work has left over could not be looked at: the login has ended\n" in err
+    assert "what is of no project could not be looked for: the login has ended\n" in err
