@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from devboxd.api import wire
 from devboxd.errors import LoginNeeded
 from devboxd.model.box import Account
+from devboxd.model.names import Listing
 from devboxd.model.project import Boot, Phase, Project, Rebase, Want
 from devboxd.simulator.world import Simulator
 from tests.api.conftest import Server, box_id
@@ -101,6 +103,20 @@ async def test_without_aws_the_list_is_what_is_written_down(
     ]
     assert [(one.code, one.hint) for one in found.conditions] == [("ec2-unavailable", "devboxctl login")]
     assert "written down" in found.conditions[0].text
+
+
+async def test_a_box_that_only_a_session_and_a_project_know_is_listed_once(
+    server: Server, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EC2 does not answer, and what it said last was before the box was launched."""
+    await write(server, project(Phase.RUNNING, name="work", instance="i-1"))
+    offline(server, monkeypatch)
+    listings: Any = {"i-1": Listing("i-1", "i-1", "i-1.devbox")}
+    monkeypatch.setattr(server.daemon.boxes, "listings", lambda instances: listings)
+    held = [SimpleNamespace(plan=SimpleNamespace(target="i-1", box="i-1"))]
+    monkeypatch.setattr(server.daemon, "sessions", lambda: held)
+    found = await listing(server)
+    assert [(one.name, one.id, one.sessions) for one in found.boxes] == [("work", "i-1", 1)]
 
 
 async def test_projects_are_read_while_ec2_answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

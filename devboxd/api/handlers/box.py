@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account, box_of, may_be, resolved
 from devboxd.api.handlers.table import answers
@@ -61,12 +63,19 @@ async def boxes(context: Context, asked: wire.BoxesRequest) -> wire.BoxList:
         )
         for instance in known.instances
     ]
-    found += [views.alone(one) for one in known.alone]
+    found += [
+        replace(
+            views.alone(one), sessions=sessions[one.instance or ""], forwards=forwards[one.instance or ""]
+        )
+        for one in known.alone
+    ]
     taken = {one.name.lower() for one in look.projects if one.name not in daemon.config.boxes}
     for box in found:
         if box.ref is not None and box.ref.lower() in taken and box.project is None:
             box.ref = box.id  # that name means the project
-    seen = {instance.id for instance in look.instances} | {one.project.name for one in known.alone}
+    seen = {instance.id for instance in look.instances}
+    for one in known.alone:
+        seen |= {one.project.name} if one.instance is None else {one.project.name, one.instance}
     found += [
         views.box(
             Instance(target),
