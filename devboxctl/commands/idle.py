@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 import typer
@@ -13,6 +14,7 @@ from devboxctl.options import settings
 from devboxd.api import routes, wire
 from devboxd.text import parse_span
 
+CLOCK: Final = re.compile(r"\d{2}:\d{2}")  # which hours there are, the daemon says
 LOOK = 60.0  # seconds for a look at the box
 SHOWN = 20  # decisions of a person's table
 
@@ -240,9 +242,16 @@ def schedule(
     After the end nothing is stopped that works: it goes when it was idle for the time of the warning.
     """
     if off == (start is not None or stop is not None):
-        raise UsageError("either hours or --off", "devboxctl schedule api --start 08:30 --stop 19:00")
+        word = shell_word(project)
+        hint = (
+            f"devboxctl schedule {word} --start 08:30 --stop 19:00; devboxctl idle {word} shows what is set"
+        )
+        raise UsageError("either hours or --off", hint)
     if not off and stop is None:
-        raise UsageError("when do the hours end? --stop is missing")
+        raise UsageError("when do the hours end? --stop is missing", "as --stop 19:00")
+    for option, given in (("--start", start), ("--stop", stop)):
+        if given is not None and not CLOCK.fullmatch(given):
+            raise UsageError(f"{option}: {given!r} is no time of the day", "write it as 08:30")
     hours = "" if off else f"{days} {start or '00:00'}-{stop} {tz}"
     request = wire.IdleChange(project, hours=hours, starts=start is not None)
     _print(ask.ask(routes.CHANGE_IDLE, request))

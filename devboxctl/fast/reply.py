@@ -170,8 +170,11 @@ def _with_own_keys(failure: Mapping[str, object]) -> Mapping[str, object]:
     """Where credentials are missing and this shell has some, that is the shortest way to mend it."""
     if failure.get("code") != "login-needed" or not os.environ.get("AWS_ACCESS_KEY_ID"):
         return failure
-    mine = "this shell has credentials; lend them to the daemon with: devboxctl login --from-environment"
-    return {**failure, "hint": f"{failure['hint']}; or: {mine}" if failure.get("hint") else mine}
+    lend = "devboxctl login --from-environment"
+    mine, hint = f"this shell has credentials; lend them to the daemon with: {lend}", failure.get("hint")
+    if hint and lend in str(hint):
+        return failure  # that is said already: they have to be renewed here before
+    return {**failure, "hint": f"{hint}; or: {mine}" if hint else mine}
 
 
 def _show_failure_json(failure: Mapping[str, object]) -> int:

@@ -737,6 +737,10 @@ def test_whoever_has_credentials_is_told_that_they_can_be_lent(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
     assert run(["ls"]) == 4
     assert "hint: devboxctl login; or: this shell has credentials; lend them" in capsys.readouterr().err
+    said = "renew them in your shell, then run there: devboxctl login --from-environment"
+    daemon.routes["GET boxes"] = (401, failure("login-needed", 4, hint=said))
+    assert run(["ls"]) == 4
+    assert capsys.readouterr().err.count("--from-environment") == 1, "what is said already is not said again"
     daemon.routes["GET boxes"] = (403, failure("denied", 6, hint="ask"))
     assert run(["ls"]) == 6
     assert "--from-environment" not in capsys.readouterr().err
@@ -889,3 +893,27 @@ def test_what_was_typed_says_how_many_lines_it_had(daemon: FakeDaemon, capsys: C
     for text, said in (("one\ntwo", "'one two' (2 lines)"), ("one", "'one'")):
         assert run(["say", "gpu", text]) == 0
         assert capsys.readouterr().out == f"typed {said}, Enter into main (tmux, window 0:bash) of gpu\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ([], "either hours or --off", "devboxctl idle work shows what is set"),
+        (["--stop", "7pm"], "--stop: '7pm' is no time of the day", "write it as 08:30"),
+        (
+            ["--start", "8:30", "--stop", "19:00"],
+            "--start: '8:30' is no time of the day",
+            "write it as 08:30",
+        ),
+        (["--start", "08:30"], "--stop is missing", "as --stop 19:00"),
+    ],
+)
+def test_hours_are_refused_in_the_words_that_they_were_asked_in(
+    daemon: FakeDaemon, capsys: Capture, words: list[str], error: str, hint: str
+) -> None:
+    """Not as the time of a week that nobody had written."""
+    assert run(["schedule", "work", *words]) == 2
+    said = capsys.readouterr().err
+    assert error in said
+    assert hint in said
+    assert daemon.requests == []
