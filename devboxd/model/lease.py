@@ -67,9 +67,13 @@ def granted(
     """
     if seconds is None and command is None and pid is None:
         raise BadRequest("a lease needs an end", hint="--for 2h, --until 18:30, --while CMD or --pid N")
-    if seconds is not None and not 0 < seconds <= LONGEST:
+    if seconds is not None and seconds <= 0:
         raise BadRequest(
-            f"a lease holds {LONGEST / 3600:.0f} hours at most, and ends later than now",
+            "a lease ends later than now", hint="--for 2h, or --until a time that is still to come"
+        )
+    if seconds is not None and not seconds <= LONGEST:
+        raise BadRequest(
+            f"a lease holds {LONGEST / 3600:.0f} hours at most",
             hint="take a new one when it ends, or set: devboxctl idle BOX --then notify",
         )
     if command is not None and not 0 < len(command.strip()) <= COMMAND_MOST:

@@ -127,7 +127,10 @@ def is_same(name: str, other: str) -> bool:
 
 def taken(name: str) -> AlreadyExists:
     """A project of that name exists."""
-    return AlreadyExists(f"there is a project named {name} already")
+    return AlreadyExists(
+        f"there is a project named {name} already",
+        hint="take another name; devboxctl projects lists those taken",
+    )
 
 
 # Up and down -----------------------------------------------------------------------------------------------
@@ -194,7 +197,10 @@ def cancel(known: Ledger) -> Write:
     else:
         step = None
     if step is None:
-        raise WrongState(f"{project.name} is {project.phase}: there is nothing to cancel")
+        raise WrongState(
+            f"{project.name} is {project.phase}: there is nothing to cancel",
+            hint="devboxctl ops ls lists what is under way",
+        )
     return step
 
 
@@ -227,7 +233,10 @@ def resume(known: Ledger, at: float, *, verify: bool | None = None) -> Write:
         WrongState: it is not broken.
     """
     if known.project.phase is not Phase.BROKEN:
-        raise WrongState(f"{known.project.name} is {known.project.phase}: there is nothing to resume")
+        raise WrongState(
+            f"{known.project.name} is {known.project.phase}: there is nothing to resume",
+            hint="devboxctl ops ls lists what is under way, and what needs you",
+        )
     changed = resumed(known.project, at)
     if verify is not None:
         changed = replace(changed, policy=replace(changed.policy, verify=verify))
@@ -266,7 +275,10 @@ def _check_abandon(project: Project) -> None:
     if project.moved:
         raise WrongState(f"{project.name} was moved to {project.moved}")
     if project.phase is not Phase.BROKEN or project.want is Want.GONE:
-        raise WrongState(f"{project.name} is {project.phase}: there is nothing to abandon")
+        raise WrongState(
+            f"{project.name} is {project.phase}: there is nothing to abandon",
+            hint="only what needed you is abandoned: devboxctl ops ls lists it",
+        )
     if not project.head:
         raise WrongState(
             f"{project.name} has no generation to go back to",

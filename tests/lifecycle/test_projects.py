@@ -640,8 +640,9 @@ async def test_an_adopted_instance_is_tagged_protected_and_saved_like_any_other(
     )
     instance = answer["Instances"][0]["InstanceId"]
     await asyncio.sleep(60)
-    with pytest.raises(BadRequest):
+    with pytest.raises(BadRequest) as unknown:
         await one.projects.adopt("i-00000000", "api")
+    assert "devboxctl ls" in (unknown.value.hint or "")
     with pytest.raises(WrongState, match="donor"):
         await one.projects.adopt(row.instance or "", "api")
     await one.projects.adopt(instance, "api")

@@ -145,6 +145,13 @@ def test_a_lease_ends_by_itself() -> None:
     assert for_box([one], 3700.0) == []
 
 
+def test_a_lease_that_is_over_is_not_told_to_be_shorter() -> None:
+    with pytest.raises(BadRequest) as refused:
+        granted((), "a", 0.0, seconds=-1.0)
+    assert "hours" not in refused.value.message
+    assert "still to come" in (refused.value.hint or "")
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [

@@ -364,3 +364,17 @@ def test_a_project_without_a_box_is_described_in_words_that_need_no_glossary() -
     down = wish.ProjectDown(project(Phase.READY))
     assert str(down) == "api has no box that runs: it is saved"
     assert down.hint == "devboxctl up api brings it up"
+
+
+def test_what_is_refused_says_where_to_look() -> None:
+    running = ledger(Phase.RUNNING)
+    with pytest.raises(WrongState) as error:
+        wish.resume(running, AT)
+    assert "devboxctl ops ls" in (error.value.hint or "")
+    with pytest.raises(WrongState) as error:
+        wish.abandon(running, AT)
+    assert "devboxctl ops ls" in (error.value.hint or "")
+    with pytest.raises(WrongState) as error:
+        wish.cancel(running)
+    assert "devboxctl ops ls" in (error.value.hint or "")
+    assert "devboxctl projects" in (wish.taken("work").hint or "")

@@ -433,7 +433,10 @@ class Projects:
         seen = (await self._computes.compute(where).look({uid: Hint(boxes=(instance,))}))[uid]
         box = next((one for one in seen.boxes if one.id == instance), None)
         if box is None:
-            raise BadRequest(f"there is no instance {instance} in this account and region")
+            raise BadRequest(
+                f"there is no instance {instance} in this account and region",
+                hint="it is named by its id, as i-0123456789abcdef0: devboxctl ls shows them",
+            )
         at = self._shared.time.wall()
         owner = await self.owner_in(where)
         made = Project(uid, wish.check_name(name), owner, where, Want.UP, since=at, policy=policy or Policy())
