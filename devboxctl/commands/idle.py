@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from devboxctl import ask, grammar, show
+from devboxctl import ask, grammar, show, zone
 from devboxctl.commands.project import Name
 from devboxctl.fast.reply import UsageError, shell_word
 from devboxctl.options import settings
@@ -41,6 +41,7 @@ def add_to(app: typer.Typer) -> None:
             keep_alive,
             [
                 "devboxctl keep-alive api --for 3h",
+                "devboxctl keep-alive api --until 22:00",
                 "devboxctl keep-alive api --until '18:30 Europe/Berlin'",
                 "devboxctl keep-alive api --while 'pgrep -f train.py'",
                 "devboxctl keep-alive api --pid 4711 --note backup",
@@ -77,7 +78,9 @@ def idle(
     never: Annotated[
         list[str] | None,
         typer.Option(
-            "--never", metavar="WINDOW", help="Not in this time of the week; may repeat; '' takes all away."
+            "--never",
+            metavar="WINDOW",
+            help="Not in this time of the week, by this machine's clock unless it names a zone; may repeat; '' takes all away.",
         ),
     ] = None,
     max_run: Annotated[
@@ -119,7 +122,7 @@ def idle(
         after=_seconds(after) if after is not None else None,
         warn=_seconds(warn) if warn is not None else None,
         then=then,
-        never=[one for one in never if one] if never is not None else None,
+        never=[zone.window(one) for one in never if one] if never is not None else None,
         max_run=_seconds_or_none(max_run),
         lid=_seconds_or_none(lid),
         delete=_seconds_or_none(delete),
@@ -133,7 +136,11 @@ def keep_alive(
     for_: Span = None,
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="TIME", help="Until 18:30, '18:30 Europe/Berlin' or a date."),
+        typer.Option(
+            "--until",
+            metavar="TIME",
+            help="Until 18:30 or a date by this machine's clock, or '18:30 Europe/Berlin'.",
+        ),
     ] = None,
     while_: Annotated[
         str | None, typer.Option("--while", metavar="CMD", help="While this command succeeds on the box.")
@@ -152,7 +159,7 @@ def keep_alive(
     request = wire.LeaseRequest(
         project,
         seconds=_seconds(for_) if for_ is not None else None,
-        until=until,
+        until=zone.moment(until) if until is not None else None,
         command=while_,
         pid=pid,
         note=note,
@@ -166,8 +173,9 @@ def keep_alive(
         )
     if found.leases and show.is_terminal():
         name, last = shell_word(found.project), max(one.until for one in found.leases)
+        by = f" {found_zone}" if (found_zone := zone.here()) else ""
         show.say(
-            f"{name} stays up until {show.minute(last)} at least; devboxctl lease rm {name} LEASE ends a lease"
+            f"{name} stays up until {show.minute(last)}{by} at least; devboxctl lease rm {name} LEASE ends a lease"
         )
 
 
@@ -233,7 +241,10 @@ def schedule(
         str | None,
         typer.Option("--stop", metavar="HH:MM", help="From when on it goes as soon as it is idle."),
     ] = None,
-    tz: Annotated[str, typer.Option("--tz", metavar="ZONE", help="Time zone, as Europe/Berlin.")] = "UTC",
+    tz: Annotated[
+        str | None,
+        typer.Option("--tz", metavar="ZONE", help="Time zone, as Europe/Berlin; this machine's unless said."),
+    ] = None,
     days: Annotated[str, typer.Option("--days", metavar="DAYS", help="As mon-fri, or mon,wed.")] = "mon-fri",
     off: Annotated[bool, typer.Option("--off", help="No hours any more.")] = False,
 ) -> None:
@@ -252,6 +263,7 @@ def schedule(
     for option, given in (("--start", start), ("--stop", stop)):
         if given is not None and not CLOCK.fullmatch(given):
             raise UsageError(f"{option}: {given!r} is no time of the day", "write it as 08:30")
+    tz = tz or ("" if off else zone.needed("name one: --tz Europe/Berlin"))
     hours = "" if off else f"{days} {start or '00:00'}-{stop} {tz}"
     request = wire.IdleChange(project, hours=hours, starts=start is not None)
     _print(ask.ask(routes.CHANGE_IDLE, request))
