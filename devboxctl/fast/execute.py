@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from devboxctl.fast.words import Words
 
 LOST = 255
+FINDING = "looking for the box"
 LINE_AFTER = 1.0  # seconds before a wait is shown: a session takes one to start
 # Programs that read what is typed at them: the first always, the others where they are given nothing to read.
 FILTERS = ("tee", "tr", "xargs")
@@ -92,6 +93,17 @@ class Execute(Pump):
 
     def ask(self) -> Framed:
         return Framed(client.connect_or_start(), "exec", self._request)
+
+    def connected(self, connection: Framed) -> None:
+        """Until the daemon answers it looks for the box, and AWS may be far away."""
+        super().connected(connection)
+        if self._status is not None:
+            self._write(self._status.set("starting", FINDING, time.monotonic()))
+
+    def on_open(self) -> None:
+        super().on_open()
+        if self._status is not None:
+            self._write(self._status.set("online", "", time.monotonic()))
 
     def on_status(self, news: Json) -> None:
         state, text = str(news.get("state")), printable(str(news.get("text") or ""))

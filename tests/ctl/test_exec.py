@@ -262,6 +262,40 @@ def test_a_wait_shows_itself_on_a_terminal_and_goes_when_the_command_speaks(daem
         assert tty.screen.endswith(b"\r\x1b[Khello\r\r\n"), "nothing of it is left"
 
 
+def test_the_wait_for_an_answer_shows_itself_and_ends_at_the_first_ctrl_c(daemon: FakeDaemon) -> None:
+    """The daemon asks AWS for the box before it answers, which may take a minute: nothing was said."""
+    ended = threading.Event()
+
+    def far(peer: Peer, _: FakeDaemon) -> None:
+        assert ended.wait(PATIENCE)
+
+    daemon.streams["exec"] = far
+    with Tty(["exec", "gpu", "--", "true"], os.environ) as tty:
+        tty.wait_for(b"devbox: looking for the box")
+        tty.program.send_signal(signal.SIGINT)
+        assert tty.wait() == 130
+        assert tty.screen.endswith(b"\r\x1b[K"), "nothing of it is left"
+        ended.set()
+
+
+def test_a_found_box_is_not_looked_for_any_more(daemon: FakeDaemon) -> None:
+    found, gone = threading.Event(), threading.Event()
+
+    def slow(peer: Peer, _: FakeDaemon) -> None:
+        assert found.wait(PATIENCE)
+        peer.upgrade()
+        assert gone.wait(PATIENCE)
+        peer.exit(status=0)
+
+    daemon.streams["exec"] = slow
+    with Tty(["exec", "gpu", "--", "sleep", "60"], os.environ) as tty:
+        tty.wait_for(b"devbox: looking for the box")
+        found.set()
+        tty.wait_for(b"\r\x1b[K")
+        gone.set()
+        assert tty.wait() == 0
+
+
 def test_a_script_hears_nothing_of_a_wait_but_notices(daemon: FakeDaemon) -> None:
     """Standard error belongs to the command."""
 
