@@ -31,7 +31,7 @@ Verify = Annotated[
     bool | None,
     typer.Option(
         "--verify/--no-verify",
-        help="Boot what was saved before the box may go, from now on; it takes some minutes more.",
+        help="Boot what was saved before the box may go, from now on; it takes some minutes more. --no-verify: not any more.",
     ),
 ]
 Types = Annotated[
