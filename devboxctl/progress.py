@@ -14,6 +14,7 @@ from devboxd.errors import Kind, exit_status
 from devboxd.text import printable
 
 TRIES: Final = 5  # to find a daemon again, in a row
+SHOWN: Final = 5  # repositories in a sentence
 PAUSE: Final = 1.0  # seconds between them
 
 
@@ -25,11 +26,16 @@ def finish(name: str, found: wire.Project | None, *, wait: bool, up: bool = Fals
         wait: False returns at once, with exit status 8 while it is under way.
         up: whether its box is to run at the end.
     """
+    unsaved = (found.unsaved, found.unsaved_problem) if found is not None else ([], "")
+    if any(unsaved) and not settings.json:
+        show.say(git_work("what is saved has git work that is nowhere else", *unsaved))
     if wait:
         step = follow(name)
         if step.failure is not None:
             return reply.show_failure(show.plain(step.failure))
         found = step.project
+        if found is not None:
+            found.unsaved, found.unsaved_problem = unsaved
         if up and (found is None or found.phase != "running"):
             return _not_up(name, found)
     if found is None:
@@ -163,7 +169,15 @@ def show_project(found: wire.Project) -> None:
 
 def _for_a_person(fields: dict[str, Any]) -> dict[str, Any]:
     """What a person wants to know of a project that was just acted on: state, place, size, what is saved."""
-    hidden = ("id", "pending", "want", "base", "rebase_problem")  # which ``rebase`` says, too
+    hidden = (
+        "id",
+        "pending",
+        "want",
+        "base",
+        "rebase_problem",
+        "unsaved",
+        "unsaved_problem",
+    )  # which ``rebase`` says, too
     shown = {name: value for name, value in fields.items() if name not in hidden}
     if shown["waits"] == shown["phase"]:
         del shown["waits"]
@@ -188,6 +202,14 @@ def next_step(found: wire.Project) -> str:
         costs = "its disks go on costing" if found.phase == "warm" else "only what is saved goes on costing"
         return f"the box does not run, and {costs}; to have it back: devboxctl up {name}"
     return ""
+
+
+def git_work(what: str, unsaved: list[str], problem: str) -> str:
+    """A sentence about git work that is on a box only: what there is, or why that is not known."""
+    if problem:
+        return f"it is not known whether there is git work that is nowhere else: {problem}"
+    more = len(unsaved) - SHOWN
+    return f"{what}: {'; '.join(unsaved[:SHOWN])}" + (f"; and {more} more" if more > 0 else "")
 
 
 def next_type(found: wire.Project) -> str:

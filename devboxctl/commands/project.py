@@ -419,9 +419,17 @@ def delete(
     There is no way back.
     """
     if not yes:
-        if settings.json or not sys.stdin.isatty():
-            raise UsageError(f"this deletes all work of {project}", "--yes says that you mean it")
         ask.ask(routes.SHOW_PROJECT, wire.ProjectName(project))  # nobody types the name of what is not there
+        work = ask.ask(routes.LIST_UNSAVED, wire.ProjectName(project), timeout=LOOK)
+        known = "its box has git work that is nowhere else"
+        known = progress.git_work(known, work.unsaved, work.problem) if work.unsaved or work.problem else ""
+        if settings.json or not sys.stdin.isatty():
+            raise UsageError(
+                f"this deletes all work of {project}" + (known and f"; {known}"),
+                "--yes says that you mean it",
+            )
+        if known:
+            show.say(known)
         if typer.prompt(f"this deletes all work of {project}; type its name to go on", err=True) != project:
             show.say("nothing was deleted")
             return 1

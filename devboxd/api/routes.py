@@ -252,6 +252,13 @@ STOP_PROJECT: Final = Route(
     wire.Project,
     "Save the box; keep it stopped for a while.",
 )
+LIST_UNSAVED: Final = Route(
+    "GET",
+    "/v1/projects/{project}/unsaved",
+    wire.ProjectName,
+    wire.UnsavedWork,
+    "Git work that is on the box only; only looks.",
+)
 TERMINATE: Final = Route(
     "POST", "/v1/projects/{project}/terminate", wire.DownRequest, wire.Project, "Save the box, and end it."
 )

@@ -37,6 +37,7 @@ from devboxd.model.price import Rates, TypeRate
 from devboxd.model.project import Generation, Project
 from devboxd.model.rebase import told
 from devboxd.model.states import Connection
+from devboxd.model.unsaved import Unsaved
 from devboxd.text import rfc3339
 
 
@@ -314,6 +315,11 @@ def project(value: Status) -> wire.Project:
         region=row.account.region,
         since=rfc3339(row.since) if row.since else None,
     )
+
+
+def unsaved(value: Sequence[Unsaved]) -> list[str]:
+    """Git work that is on a box only: a sentence for each repository."""
+    return [str(one) for one in value]
 
 
 def generation(value: Generation, head: int) -> wire.Generation:

@@ -74,6 +74,7 @@ COMMANDS = [
     ["rename", "gpu", "cpu"],
     ["fork", "gpu", "cpu"],
     ["adopt", "i-0a", "gpu"],
+    ["delete", "gpu", "--json"],
     ["delete", "gpu", "--yes"],
     ["snapshot", "gpu"],
     ["generations", "ls", "gpu"],

@@ -133,3 +133,15 @@ def test_nobody_types_the_name_of_a_project_that_is_not_there(daemon: FakeDaemon
         assert tty.wait() == 4
     assert b"there is no project named" in tty.screen
     assert b"type its name" not in tty.screen
+
+
+def test_what_would_be_deleted_with_a_box_is_said_before_the_name_is_typed(daemon: FakeDaemon) -> None:
+    """Git work that is on no remote is gone with it."""
+    daemon.routes["GET projects/api"] = {"name": "api", "id": "a", "phase": "running", "want": "up"}
+    daemon.routes["GET projects/api/unsaved"] = {"unsaved": ["/home/u/api: 2 uncommitted"]}
+    with Tty(["delete", "api"], {**os.environ, "NO_COLOR": "1", "COLUMNS": "0"}, size=(80, 24)) as tty:
+        tty.wait_for(b"/home/u/api: 2 uncommitted")
+        tty.wait_for(b"type its name")
+        tty.type(b"no\r")
+        assert tty.wait() == 1
+    assert not [one for one in daemon.requests if one[0] != "GET"]

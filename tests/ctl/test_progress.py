@@ -182,3 +182,40 @@ def test_what_could_not_be_looked_at_is_told_with_the_reason(
     err = capsys.readouterr().err
     assert "what work has left over could not be looked at: the login has ended\n" in err
     assert "what is of no project could not be looked for: the login has ended\n" in err
+
+
+@pytest.mark.parametrize("wait", [[], ["--no-wait"]])
+def test_git_work_that_is_nowhere_else_is_said_before_the_box_goes(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], wait: list[str]
+) -> None:
+    """And stands in what a script reads."""
+    work = [f"/home/u/{number}: 1 unpushed" for number in range(7)]
+    daemon.routes["POST projects/work/stop"] = project("running", unsaved=work)
+    daemon.routes["GET projects/work/progress"] = [{"project": project("warm"), "done": True}]
+    assert run(["stop", "work", *wait]) == 0
+    err = capsys.readouterr().err
+    assert "what is saved has git work that is nowhere else: /home/u/0: 1 unpushed; /home/u/1" in err
+    assert "/home/u/4: 1 unpushed; and 2 more\n" in err
+    assert run(["--json", "stop", "work", *wait]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["unsaved"] == work
+    assert said.err == ""
+
+
+def test_git_work_that_could_not_be_looked_for_is_said(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.routes["POST projects/work/terminate"] = project("running", unsaved_problem="it does not answer")
+    assert run(["terminate", "--no-wait", "work"]) == 0
+    err = capsys.readouterr().err
+    assert "it is not known whether there is git work that is nowhere else: it does not answer" in err
+
+
+def test_a_script_that_did_not_mean_it_reads_what_would_be_deleted(
+    daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.routes["GET projects/work"] = project("running")
+    daemon.routes["GET projects/work/unsaved"] = {"unsaved": ["/home/u/api: 2 uncommitted"]}
+    assert run(["delete", "work"]) == 2
+    assert "this deletes all work of work; its box has git work" in capsys.readouterr().err
+    assert not [one for one in daemon.requests if one[0] != "GET"]

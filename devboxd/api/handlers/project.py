@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
@@ -11,6 +11,7 @@ from devboxd.api import routes, views, wire
 from devboxd.api.handlers.context import Context, account
 from devboxd.api.handlers.table import answers, tells
 from devboxd.control.lifecycle.order import LaunchWish, filled, usual
+from devboxd.control.lifecycle.unsaved import Report
 from devboxd.errors import BadRequest, DevboxError
 from devboxd.model import wish
 from devboxd.model.boot import Stage
@@ -106,17 +107,33 @@ async def up(context: Context, asked: wire.ProjectName) -> wire.Project:
 @answers(routes.STOP_PROJECT)
 async def stop(context: Context, asked: wire.DownRequest) -> wire.Project:
     """Saved, and kept warm."""
-    found = await context.projects.stop(asked.project, require_clean=asked.require_clean, verify=asked.verify)
-    return _view(context, found)
+    return await _down(context, asked, context.projects.stop)
 
 
 @answers(routes.TERMINATE)
 async def terminate(context: Context, asked: wire.DownRequest) -> wire.Project:
     """Saved, and gone."""
-    found = await context.projects.terminate(
-        asked.project, require_clean=asked.require_clean, verify=asked.verify
-    )
-    return _view(context, found)
+    return await _down(context, asked, context.projects.terminate)
+
+
+class _Down(Protocol):
+    async def __call__(self, name: str, *, require_clean: bool, verify: bool | None) -> Project: ...
+
+
+async def _down(context: Context, asked: wire.DownRequest, verb: _Down) -> wire.Project:
+    """Take it down, with a report of its git work; where that would be an obstacle, the verb asks itself."""
+    report = Report() if asked.require_clean else await context.projects.unsaved.report(asked.project)
+    found = await verb(asked.project, require_clean=asked.require_clean, verify=asked.verify)
+    shown = _view(context, found)
+    shown.unsaved, shown.unsaved_problem = views.unsaved(report.work), report.problem
+    return shown
+
+
+@answers(routes.LIST_UNSAVED)
+async def unsaved(context: Context, asked: wire.ProjectName) -> wire.UnsavedWork:
+    """A box that does not answer is no failure."""
+    report = await context.projects.unsaved.report(asked.project)
+    return wire.UnsavedWork(views.unsaved(report.work), report.problem)
 
 
 @answers(routes.REBOOT)

@@ -157,6 +157,7 @@ from devboxd.api.wire.project import (
     SetUpRequest,
     SetUpStep,
     SnapshotRequest,
+    UnsavedWork,
 )
 
 __all__ = [
@@ -303,6 +304,7 @@ __all__ = [
     "TypeList",
     "Typed",
     "TypesRequest",
+    "UnsavedWork",
     "UserRequest",
     "UserStep",
     "WhatIf",

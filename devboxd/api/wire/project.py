@@ -45,6 +45,16 @@ class Project(msgspec.Struct, omit_defaults=True):
     hour: str | None = None  # US dollars that it costs an hour as it is now, in a list
     month: str | None = None  # US dollars of this month so far, in a list
     deletes: str | None = None  # archived: when it is deleted for not being used, at the earliest
+    unsaved: list[str] = []  # git work that was on its box only when it was asked to go, by repository
+    unsaved_problem: str = ""  # why that is not known
+    version: int = API_VERSION
+
+
+class UnsavedWork(msgspec.Struct, omit_defaults=True):
+    """Git work that is on the box of a project only, by repository. ``problem``: why it is not known."""
+
+    unsaved: list[str] = []
+    problem: str = ""
     version: int = API_VERSION
 
 

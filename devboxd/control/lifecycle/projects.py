@@ -21,6 +21,7 @@ from devboxd.control.lifecycle.fleet import Fleet, Status
 from devboxd.control.lifecycle.moves import Moves
 from devboxd.control.lifecycle.order import LaunchWish, grounded, lacks_ground, ordered, source_of, usual
 from devboxd.control.lifecycle.rebases import Rebases
+from devboxd.control.lifecycle.unsaved import UnsavedWork
 from devboxd.errors import AlreadyExists, BadRequest, Conflict, DevboxError, WrongState
 from devboxd.model import disuse, wish
 from devboxd.model.box import Account
@@ -35,7 +36,7 @@ from devboxd.model.project import Generation, Phase, Policy, Project, Run, Spec,
 from devboxd.model.seen import Hint, Seen, hint
 from devboxd.model.states import StoreEngine
 from devboxd.model.step import Reboot, Write
-from devboxd.model.unsaved import NotSaved, Unsaved
+from devboxd.model.unsaved import NotSaved
 from devboxd.model.wish import ProjectNotFound
 
 Allow = Callable[[Project | None, Project], Awaitable[Sequence[Change]]]
@@ -80,9 +81,9 @@ class Projects:
         self._book = book
         self._fleet = fleet
         self._computes = computes
-        self._boxes = boxes
         self._uid = uid
         self.moves = Moves(shared, book, fleet, computes, self, uid=uid, books=books, rates=rates)
+        self.unsaved = UnsavedWork(self.get, boxes)
         self.boots = Boots(shared, self.get, boxes, agent or unknown)
         self.rebases = Rebases(computes, shared.time, self.get, self._change)
         self._owner = owner
@@ -292,13 +293,6 @@ class Projects:
         self._fleet.wake(known.project.uid)
         return True
 
-    async def unsaved(self, name: str) -> list[Unsaved]:
-        """Git work that is on the box only. Empty where nothing runs; raises where it can not be asked."""
-        project = (await self.get(name)).project
-        if project.phase is not Phase.RUNNING or project.instance is None:
-            return []
-        return await self._boxes.unsaved(project, project.instance)
-
     async def resume(self, name: str, *, verify: bool | None = None) -> Project:
         """Go on with a project that needed a person."""
         return await self._change(
@@ -500,7 +494,7 @@ class Projects:
         return self._book.owner if self._owner is None else await self._owner(account)
 
     async def _down(self, name: str, want: Want, require_clean: bool, verify: bool | None) -> Project:
-        if require_clean and (work := await self.unsaved(name)):
+        if require_clean and (work := await self.unsaved.listed(name)):
             raise NotSaved(name, work)
         return await self._change(name, lambda known: wish.down(known, want, verify=verify))
 
