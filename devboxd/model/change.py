@@ -37,6 +37,10 @@ HOST: Final = {  # EC2 stops a running instance, which can be started again else
     "Server.ScheduledStop": "EC2 has stopped the box, as its host is retired",
     "Server.InternalError": "EC2 has stopped the box, as its host failed",
 }
+ENDED: Final = {  # who else stops one (API: StateReason)
+    "Client.InstanceInitiatedShutdown": "the box was shut down from inside, by its watchdog or by somebody on it",
+    "Client.UserInitiatedShutdown": "the box was stopped through EC2, by somebody or by its dead-man schedule",
+}
 
 
 def is_restarted(seen: Seen, box: Box) -> bool:

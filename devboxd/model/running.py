@@ -5,7 +5,17 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from devboxd.model import rebase, tags
-from devboxd.model.change import BRISK, CALM, IMAGING, begin, begin_rescue, found, is_restarted, running_again
+from devboxd.model.change import (
+    BRISK,
+    CALM,
+    ENDED,
+    IMAGING,
+    begin,
+    begin_rescue,
+    found,
+    is_restarted,
+    running_again,
+)
 from devboxd.model.commit import commit, saved_disks, strange, unlike
 from devboxd.model.project import (
     Phase,
@@ -44,7 +54,7 @@ def running(seen: Seen) -> Step:
     if project.adopted:
         return _adopted(seen, run, box)
     if not box.is_up:
-        return begin(seen, "the box has stopped")
+        return begin(seen, ENDED.get(box.reason, "the box has stopped"))
     if (mend := _mended(seen, run, box)) is not None:
         return mend
     if not project.is_wanted_up:

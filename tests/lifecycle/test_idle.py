@@ -189,6 +189,28 @@ async def test_what_is_unknown_for_a_moment_is_no_condition(one: Bench) -> None:
     assert seen == set()
 
 
+@pytest.mark.parametrize(
+    ("from_inside", "said"),
+    [
+        (True, "the box was shut down from inside, by its watchdog or by somebody on it"),
+        (False, "the box was stopped through EC2, by somebody or by its dead-man schedule"),
+    ],
+)
+@with_daemon
+async def test_who_stopped_a_box_that_no_daemon_has_is_said_as_far_as_ec2_tells(
+    one: Bench, from_inside: bool, said: str
+) -> None:
+    project = await one.launched()
+    if from_inside:
+        one.model.power_off(project.instance or "", now=LoopClock().wall())
+    else:
+        parameters = {"InstanceIds": [project.instance]}
+        one.model.call("StopInstances", parameters, now=LoopClock().wall(), caller="console")
+    known = await until_saving(one)
+    assert known.project.reason == said
+    assert f"saving: {said}" in [event.text for event in await one.projects.events("api")]
+
+
 @with_daemon
 async def test_a_box_whose_clock_is_wrong_is_not_judged(one: Bench) -> None:
     watch(one, skew=-7200.0)
