@@ -68,7 +68,7 @@ class News:
     # Conditions -------------------------------------------------------------------------------------
 
     def raise_condition(
-        self, code: str, subject: str = "", /, *, stood: float = 0.0, **values: str | int | None
+        self, code: str, subject: str = "", stood: float = 0.0, /, **values: str | int | None
     ) -> None:
         """State a condition, or update its text; it stays until ``clear_condition``.
 

@@ -266,7 +266,7 @@ class Idle:
         self._shared.news.raise_condition(
             "idle-unknown",
             project.name,
-            stood=seconds,
+            seconds,
             name=project.name,
             problem=one_line(missing, 200),
             hint=f"devboxctl why {project.name}",
