@@ -103,7 +103,7 @@ def way_out(project: Project) -> str:
     hint = f"mend it and run: devboxctl ops resume {project.name}"
     if project.halted is Phase.WARM and project.policy.verify:
         return f"{hint}; or, without trying what was saved, with --no-verify"
-    return f"{hint}; or go back: devboxctl ops abandon {project.name}" if project.head else hint
+    return f"{hint}; where its box is lost: devboxctl ops abandon {project.name}" if project.head else hint
 
 
 def check_name(name: str) -> str:

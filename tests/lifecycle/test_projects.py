@@ -800,7 +800,11 @@ async def test_a_project_whose_root_volume_was_deleted_goes_back_to_what_was_sav
     assert "newest generation is 1" in (await one.until("api", Phase.BROKEN)).project.reason
     known, left = await one.projects.to_abandon("api")
     assert (known.project.head, left) == (1, [])
-    await one.projects.abandon("api")
+    assert "is lost: devboxctl ops abandon api" in wish.way_out(known.project)
+    row = await one.projects.abandon("api")
+    assert one.projects.status(row).why == "", (
+        "what a broken one waited for is not said of one that is given up"
+    )
     row = (await one.until("api", Phase.READY)).project
     assert row.want is Want.COLD
     await one.projects.up("api")

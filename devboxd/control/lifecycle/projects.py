@@ -164,7 +164,10 @@ class Projects:
     def status(self, project: Project) -> Status:
         """How far a project is: what its loop waits for, or was refused."""
         seen = self._fleet.status(project.uid)
-        return msgspec.structs.replace(seen, project=project) if seen is not None else Status(project)
+        if seen is None:
+            return Status(project)
+        why = seen.why if seen.project.phase is project.phase else ""  # nobody waits for that any more
+        return msgspec.structs.replace(seen, project=project, why=why)
 
     def remembered(self) -> list[Project]:
         """Every project as its loop saw it last: from memory, so that nobody waits."""
