@@ -175,7 +175,9 @@ def after_refusal(seen: Seen, call: Call, refusal: Refusal, text: str, times: in
             return change.broken(
                 seen, f"the box can not be stopped ({text}); shut it down from inside, then go on"
             )
-        case RunHook(), Refusal.INVALID if seen.project.policy.hook_may_veto and seen.box is not None:
+        case RunHook(live=False), Refusal.INVALID if (
+            seen.project.policy.hook_may_veto and seen.box is not None
+        ):
             return change.running_again(seen, seen.box, f"goes on: {text}")
     return None
 

@@ -33,6 +33,7 @@ from devboxd.model.step import (
     KeepVolumes,
     MakeImage,
     Protect,
+    RunHook,
     Step,
     Tag,
     Wait,
@@ -120,6 +121,8 @@ def live_image(seen: Seen, run: Run, box: Box) -> Step:
     project = seen.project
     assert project.snap is not None
     image = seen.image_of(project.snap)
+    if image is None and not seen.hooked:
+        return RunHook(box.id, project.snap, live=True)
     if image is None:
         return MakeImage(box.id, image_name(project, project.snap), tags.of_save(project, project.snap))
     if image.state in ("pending", "transient"):

@@ -139,7 +139,7 @@ class Observed(msgspec.Struct, frozen=True):
 class Seen(msgspec.Struct, frozen=True, dict=True):
     """One look. ``at``: Unix seconds.
 
-    ``hooked``: the pre-stop hook of the current save has run, or can not.
+    ``hooked``: the hooks of the current save, or of the image of the running box, have run, or can not.
     ``reached``: a session to the box has answered since it was started last.
     ``put_off``: resources whose deletion was refused a moment ago.
     ``starts``: how many starts of the box EC2 has taken in this phase.

@@ -40,10 +40,11 @@ class Erase(msgspec.Struct, frozen=True):
 
 
 class RunHook(msgspec.Struct, frozen=True):
-    """(2) let the box get ready to stop. May be repeated, by contract with the hooks."""
+    """(2) let the box get ready to stop, or for an image while it runs (``live``). May be repeated, by contract with the hooks."""
 
     instance: str
     save: int
+    live: bool = False
 
 
 class TryBox(msgspec.Struct, frozen=True):

@@ -49,6 +49,19 @@ def test_hooks_run_in_order_and_one_that_fails_does_not_keep_the_others_from_run
     assert (status, said) == (3, "20-fails exited with 3\n")
 
 
+def test_hooks_for_an_image_of_what_runs_are_others(tmp_path: Path) -> None:
+    """What gets a box ready to stop may end what nobody starts again."""
+    hook(tmp_path, "10-stop", f"echo stop >>{tmp_path}/log")
+    live = tmp_path / ".config/devbox/pre-snapshot.d/10-live"
+    live.parent.mkdir()
+    live.write_text(f"#!/bin/sh\necho live >>{tmp_path}/log\n")
+    live.chmod(0o755)
+    assert run("before_stop.sh", "5", "pre-snapshot.d", home=tmp_path) == (0, "")
+    assert (tmp_path / "log").read_text().split() == ["live"]
+    assert run("before_stop.sh", "5", home=tmp_path) == (0, "")
+    assert (tmp_path / "log").read_text().split() == ["live", "stop"]
+
+
 def test_a_hook_has_its_time_and_no_more(tmp_path: Path) -> None:
     """A hanging hook must not keep a box running for ever."""
     hook(tmp_path, "10-hangs", "sleep 30")

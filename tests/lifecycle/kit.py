@@ -105,6 +105,7 @@ class FakeRunner:
     model: Ec2Model
     answers: dict[str, Ran] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
+    given: list[tuple[str, ...]] = field(default_factory=list)  # to each of them
     agent_after: float = 20.0
     refuses: DevboxError | None = None  # of every session
     offline: DevboxError | None = None  # of every question about an agent
@@ -130,6 +131,7 @@ class FakeRunner:
         if not self._is_up(instance):
             raise NotConnected(f"{instance} is not connected to Session Manager")
         self.ran.append(script)
+        self.given.append(arguments)
         found = next((answer for word, answer in self.answers.items() if word in script), None)
         return found or Ran(0, "ready\n" if script == "echo ready" else "")
 

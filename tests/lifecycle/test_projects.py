@@ -396,6 +396,28 @@ async def test_the_hook_runs_before_the_stop_and_its_failure_does_not_hold_it_up
 
 
 @with_daemon
+async def test_an_image_of_a_box_that_runs_has_what_was_written_and_its_own_hooks(one: Bench) -> None:
+    """A box that can not be asked, and a hook that fails, keep none from being made, also where one may veto a stop."""
+    await one.launched()
+    assert one.runner.ran == []
+    await one.projects.snapshot("api")
+    await one.until("api", lambda row: row.head == 1)
+    await one.ready("api")
+    await one.projects.settle("api", lambda known: Policy(hook_may_veto=True))
+    for number, answer in ((2, Ran(0)), (3, Ran(3, "dump exited with 3\n"))):
+        one.runner.ran.clear()
+        one.runner.given.clear()
+        one.runner.answers["sync"] = answer
+        await one.projects.snapshot("api")
+        row = (await one.until("api", _has(number))).project
+        assert (row.phase, row.want) == (Phase.RUNNING, Want.UP)
+        asked = [
+            given for script, given in zip(one.runner.ran, one.runner.given, strict=True) if "sync" in script
+        ]
+        assert asked == [("60", "pre-snapshot.d")]
+
+
+@with_daemon
 async def test_a_clean_box_can_be_required(one: Bench) -> None:
     """Work that is nowhere else is listed, and nothing is stopped."""
     await one.launched()

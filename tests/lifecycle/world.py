@@ -179,7 +179,7 @@ class FakeBoxes:
 
     world: World
 
-    async def before_stop(self, project: Project, instance: str) -> None:
+    async def before_stop(self, project: Project, instance: str, *, live: bool = False) -> None:
         await wait_for(Request("Hook", lambda: self._run(instance)))
 
     async def grow(self, project: Project, instance: str, device: str) -> None:

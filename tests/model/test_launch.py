@@ -20,6 +20,7 @@ from devboxd.model.step import (
     MakeImage,
     Protect,
     Release,
+    RunHook,
     Start,
     Tag,
     UnpinFork,
@@ -303,7 +304,8 @@ def test_a_larger_disk_is_a_larger_volume_and_then_a_larger_file_system() -> Non
 def test_a_snapshot_of_a_running_box_becomes_a_generation_that_releases_nothing() -> None:
     """It is as after a power cut, and the box has gone on since."""
     row = project(Phase.RUNNING, snap=1, saves=1, label="before the upgrade")
-    assert isinstance(decide(row, boxes=box(), volumes=volumes()), MakeImage)
+    assert decide(row, boxes=box(), volumes=volumes()) == RunHook("i-1", 1, live=True)
+    assert isinstance(decide(row, boxes=box(), volumes=volumes(), hooked=True), MakeImage)
     assert isinstance(decide(row, boxes=box(), volumes=volumes(), images=image("pending")), Wait)
     step = write(decide(row, boxes=box(), volumes=volumes(), images=image(), snapshots=snapshots()), "8")
     (made,) = step.generations

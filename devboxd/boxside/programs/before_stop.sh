@@ -1,7 +1,7 @@
-# Let the box get ready to stop: run the user's hooks, one after the other, then write everything to the disks.
-# $1: seconds that each hook may take. Exits with the status of the last hook that failed.
-limit=$1 failed=0
-for hook in /etc/devbox/pre-stop.d/* "$HOME"/.config/devbox/pre-stop.d/*; do
+# Let the box get ready to stop, or for an image of it while it runs: run the user's hooks for that, one after the other,
+# then write everything to the disks. $1: seconds that each hook may take; $2: the folder of the hooks. Exits with the status of the last hook that failed.
+limit=$1 hooks=${2:-pre-stop.d} failed=0
+for hook in /etc/devbox/"$hooks"/* "$HOME"/.config/devbox/"$hooks"/*; do
   [ -f "$hook" ] && [ -x "$hook" ] || continue
   if command -v timeout >/dev/null 2>&1; then timeout -k 5 "$limit" "$hook"; else "$hook"; fi
   status=$?

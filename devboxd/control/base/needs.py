@@ -279,7 +279,7 @@ class BoxCommands(Protocol):
     Raises ``model.answer.BoxSaysNo`` when it ran and failed; other errors: it could not be run.
     """
 
-    async def before_stop(self, project: Project, instance: str) -> None:
+    async def before_stop(self, project: Project, instance: str, *, live: bool = False) -> None:
         """Run the user's hooks and write everything to the disks. Bounded in time."""
 
     async def reach(self, project: Project, instance: str) -> None:

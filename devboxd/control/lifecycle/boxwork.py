@@ -35,10 +35,11 @@ class BoxWork:
 
     run: RunOnBox
 
-    async def before_stop(self, project: Project, instance: str) -> None:
+    async def before_stop(self, project: Project, instance: str, *, live: bool = False) -> None:
         """See ``control.base.needs.BoxCommands``."""
         script = load("before_stop.sh", common=False)
-        await self._succeed(project, instance, script, f"{HOOK_LIMIT:.0f}", limit=HOOKS_LIMIT)
+        hooks = "pre-snapshot.d" if live else "pre-stop.d"
+        await self._succeed(project, instance, script, f"{HOOK_LIMIT:.0f}", hooks, limit=HOOKS_LIMIT)
 
     async def grow(self, project: Project, instance: str, device: str) -> None:
         """See ``control.base.needs.BoxCommands``. The root device is the only one that grows."""
@@ -82,7 +83,7 @@ class BoxWork:
 class NoBox:
     """``control.base.needs.BoxCommands`` where no session can be opened: nothing is done on a box from there."""
 
-    async def before_stop(self, project: Project, instance: str) -> None:
+    async def before_stop(self, project: Project, instance: str, *, live: bool = False) -> None:
         """See ``control.base.needs.BoxCommands``."""
         raise _no_session(instance)
 

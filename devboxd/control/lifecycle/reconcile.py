@@ -219,7 +219,7 @@ class Reconciler:
             known.generations,
             ec2,
             self.time.wall(),
-            hooked=memory.hooked is not None and memory.hooked == known.project.save,
+            hooked=memory.hooked is not None and memory.hooked in (known.project.save, known.project.snap),
             put_off=frozenset(memory.put_off),
             reached=memory.reached is not None and memory.reached == _life(known.project),
             waited=memory.waited,
@@ -270,8 +270,8 @@ class Reconciler:
     async def _perform(self, seen: Seen, call: Call) -> Progress | None:
         """Make it; returns what the box says of the copying of homes."""
         match call:
-            case RunHook(instance=instance, save=save):
-                await self.boxes.before_stop(seen.project, instance)
+            case RunHook(instance=instance, save=save, live=live):
+                await self.boxes.before_stop(seen.project, instance, live=live)
                 self.memory.hooked = save
             case TryBox(instance=instance):
                 await self.boxes.reach(seen.project, instance)
@@ -307,7 +307,7 @@ class Reconciler:
         if write is not None:
             return await self._write(write)
         if isinstance(call, RunHook):
-            self.memory.hooked = call.save  # it can not be run, or failed and has no veto: the box stops
+            self.memory.hooked = call.save  # it can not be run, or failed and has no veto: it goes on
             return AT_ONCE
         if isinstance(call, DropVolume | DropImage | DropSnapshot):
             if self.memory.put_off_deletion(_dropped(call), error, self.time.monotonic()):

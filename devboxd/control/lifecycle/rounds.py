@@ -102,10 +102,10 @@ class Reported:
     boxes: BoxCommands
     reporter: Reporter
 
-    async def before_stop(self, project: Project, instance: str) -> None:
+    async def before_stop(self, project: Project, instance: str, *, live: bool = False) -> None:
         """See ``needs.BoxCommands``."""
         with self._skipping(project, "hooks before the stop"):
-            await self.boxes.before_stop(project, instance)
+            await self.boxes.before_stop(project, instance, live=live)
 
     async def reach(self, project: Project, instance: str) -> None:
         """See ``needs.BoxCommands``."""
