@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -342,21 +343,36 @@ def _note(folder: Path) -> dict[str, Any]:
         return {}
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
-def test_terminals_are_told(service: Service, home: Home) -> None:
-    mux = ["tmux", "-S", str(home.folder / "tmux")]
+@contextlib.contextmanager
+def terminal(folder: Path) -> Iterator[Callable[[], str]]:
+    """A person's, in this environment; yields what shows it."""
+    mux = ["tmux", "-S", str(folder / "tmux")]
+    folder.mkdir(exist_ok=True)
     subprocess.run([*mux, "-f", "/dev/null", "new-session", "-d", "-x", "200", "-y", "24", "sh"], check=True)
     try:
-
-        def shown() -> bool:
-            done = subprocess.run([*mux, "capture-pane", "-p"], capture_output=True, text=True, check=True)
-            return "*** devbox: EC2 takes this spot box back at " in done.stdout
-
-        service.says[NOTICE] = STOP
-        home.follow()
-        until(shown, "the terminal shows it")
+        yield (
+            lambda: (
+                subprocess.run(
+                    [*mux, "capture-pane", "-p"], capture_output=True, text=True, check=True
+                ).stdout
+            )
+        )
     finally:
         subprocess.run([*mux, "kill-server"], check=True)
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+def test_terminals_are_told(service: Service, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the box; where it is played, none of its host: nobody is to be told that their own machine is taken away."""
+    played = os.environ["DEVBOX_IMDS"]
+    monkeypatch.setenv("DEVBOX_IMDS", "127.0.0.1:1/another-box")
+    with terminal(home.folder / "other") as other:
+        monkeypatch.setenv("DEVBOX_IMDS", played)
+        with terminal(home.folder) as shown:
+            service.says[NOTICE] = STOP
+            home.follow()
+            until(lambda: "*** devbox: EC2 takes this spot box back at " in shown(), "the terminal shows it")
+        assert "devbox" not in other()
 
 
 def test_a_box_of_another_kind_is_asked_once_and_left_alone(service: Service, home: Home) -> None:

@@ -34,6 +34,15 @@ def _boot() -> str:
     return read("/proc/sys/kernel/random/boot_id").strip() + os.environ.get(ELSEWHERE, "")
 
 
+def _terminals() -> "list[int]":
+    """Where people type at this box: at a simulated one, where the same metadata service is played for the programs."""
+    known, played = processes(), os.environ.get(ELSEWHERE)
+    if played:
+        here = ELSEWHERE + "=" + played
+        known = {pid: one for pid, one in known.items() if here in read(f"/proc/{pid}/environ").split("\0")}
+    return terminals(known)
+
+
 def note_at(path: str) -> "dict[str, Any]":
     """A note of this life of the box; empty where there is none."""
     found = load(path, RECLAIM_MOST)
@@ -88,7 +97,7 @@ class Keeper:
             self._use_what_is_left()
         else:
             for what in news:
-                tell(terminals(processes()), words(what, None, time.time()))
+                tell(_terminals(), words(what, None, time.time()))
 
     def _use_what_is_left(self) -> None:
         """Say it, write to the disk, run the hooks, write once more."""
@@ -99,7 +108,7 @@ class Keeper:
             os.setpriority(os.PRIO_PROCESS, 0, 0)
         except OSError:
             pass  # only root may be as quick as all others again
-        tell(terminals(processes()), words(TAKEN, notice, now))
+        tell(_terminals(), words(TAKEN, notice, now))
         _sync()
         begun, failed = run_hooks(self.home, self.user, hook_time(notice, now))
         _sync()
