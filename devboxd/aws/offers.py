@@ -6,6 +6,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from devboxd.aws.calls import Calls
 from devboxd.aws.look import PAGE, image
 from devboxd.aws.store import plain
@@ -55,7 +57,8 @@ class OffersApi:
             raise BadRequest(f"{name} is for {shown.boot.architecture}, the type for {architecture}")
         if newest.get("RootDeviceType", "ebs") != "ebs":
             raise BadRequest(f"{name} keeps its root on the instance: nothing of it could be saved")
-        return Base(shown.id, shown.name, shown.boot, shown.disks)
+        boot = shown.boot if "EnaSupport" in newest else replace(shown.boot, ena=None)  # EC2 will say
+        return Base(shown.id, shown.name, boot, shown.disks)
 
     async def _named(self, name: str, architecture: str) -> list[dict[str, Any]]:
         match where(name, architecture):

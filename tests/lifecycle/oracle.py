@@ -394,13 +394,17 @@ class Oracle:
     def _head_holds_all(self, uid: str, ledger: Ledger) -> None:
         head = next(one for one in ledger.generations if one.number == ledger.project.head)
         image = self.world.model.tables.images[head.image]
+        rebase = ledger.project.rebase
         for (owner, device), content in self.newest.items():
             if owner != uid:
                 continue
             mapped = next((one for one in image.mappings if one.device == device), None)
+            if (mapped is None or (rebase and not rebase.done)) and self._is_old_root(ledger, device):
+                # It is in the generation that is the way back, and that homes are copied from once a box runs.
+                way_back = next(one for one in ledger.generations if rebase and one.number == rebase.source)
+                old = self.world.model.tables.images[way_back.image]
+                mapped = next((one for one in old.mappings if one.device == device), None)
             snapshot = self.world.model.tables.snapshots.get(mapped.snapshot or "") if mapped else None
-            if mapped is None and self._is_old_root(ledger, device):
-                continue  # it is in the generation that is the way back
             if snapshot is None or snapshot.content < content:
                 self.fail("V2", f"{device} of the head has {snapshot and snapshot.content}, not {content}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
 import sys
@@ -280,7 +281,18 @@ async def test_a_real_service_gets_its_port_back(address: str) -> None:
         one.listen()
         return one
 
-    service = serve(0)
+    def alone() -> socket.socket:
+        """At a port that nobody else has at any address, and that none is given by chance."""
+        for port in range(12_000, 30_000):
+            with contextlib.suppress(OSError):
+                for host in ("127.0.0.1", "::1"):
+                    socket.create_server(
+                        (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+                    ).close()
+                return serve(port)
+        raise AssertionError("there is no free port")
+
+    service = alone()
     port = int(service.getsockname()[1])
     async with mirroring(Listeners()) as (forwards, box, _):
         box.report(port)
