@@ -81,9 +81,14 @@ async def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N
         (routes.LIST_BOXES, boxes),
     ):
         monkeypatch.setitem(HANDLERS, route, handler)
-    monkeypatch.delitem(routes.ROUTES, "PROXY")  # its handler is to be one of ours, without a far end
+    kept = dict(routes.ROUTES)
+    del routes.ROUTES["PROXY"]  # its handler is to be one of ours, without a far end
     context: Any = None
-    application = build(context)
+    try:
+        application = build(context)
+    finally:
+        routes.ROUTES.clear()
+        routes.ROUTES.update(kept)  # in the order that the page has them in
     application.router.add_post(routes.PROXY.path, proxy)
     async with serving(application, listener):
         yield
