@@ -217,8 +217,14 @@ def test_a_ping_goes_over_the_bridge_that_stands(world: World) -> None:
     assert {one["id"] for one in world.far_sessions()} <= before
 
 
-def test_what_runs_on_a_box_is_shown_and_can_be_removed(world: World) -> None:
+def begun_anew(world: World) -> None:
+    """One bridgehead and one session, whatever the tests before have left."""
+    world.run("bridge", "rm", "api")
     world.ok("exec", "api", "--", "true")
+
+
+def test_what_runs_on_a_box_is_shown_and_can_be_removed(world: World) -> None:
+    begun_anew(world)
     assert "1 session" in world.ok("show", "api")
     assert "bridge" in world.ok("status")
     assert "outlive" in world.ok("doctor", "api")
@@ -244,7 +250,7 @@ def test_what_there_is_instead_of_a_bridge_is_said(bare_world: World) -> None:
 
 def test_the_secret_of_a_bridge_stands_nowhere(world: World) -> None:
     """In no argument, no environment, no log and no file that others may read, on either side."""
-    world.ok("exec", "api", "--", "true")
+    begun_anew(world)
     [key] = (world.folder / "state").rglob("bridge.key")
     assert key.stat().st_mode & 0o777 == 0o600
     box = world.boxes["api"]["id"]
