@@ -398,15 +398,19 @@ class Oracle:
         for (owner, device), content in self.newest.items():
             if owner != uid:
                 continue
-            mapped = next((one for one in image.mappings if one.device == device), None)
-            if (mapped is None or (rebase and not rebase.done)) and self._is_old_root(ledger, device):
-                # It is in the generation that is the way back, and that homes are copied from once a box runs.
+            found = [self._content(image, device)]
+            if (found[0] is None or (rebase and not rebase.done)) and self._is_old_root(ledger, device):
+                # It may be in the generation that is the way back, which homes are copied from once a box runs.
                 way_back = next(one for one in ledger.generations if rebase and one.number == rebase.source)
-                old = self.world.model.tables.images[way_back.image]
-                mapped = next((one for one in old.mappings if one.device == device), None)
-            snapshot = self.world.model.tables.snapshots.get(mapped.snapshot or "") if mapped else None
-            if snapshot is None or snapshot.content < content:
-                self.fail("V2", f"{device} of the head has {snapshot and snapshot.content}, not {content}")
+                found.append(self._content(self.world.model.tables.images[way_back.image], device))
+            if max((one for one in found if one is not None), default=-1) < content:
+                self.fail("V2", f"{device} of the head has {found[0]}, not {content}")
+
+    def _content(self, image: Any, device: str) -> int | None:
+        """What an image has of a device; None: nothing."""
+        mapped = next((one for one in image.mappings if one.device == device), None)
+        snapshot = self.world.model.tables.snapshots.get(mapped.snapshot or "") if mapped else None
+        return snapshot.content if snapshot else None
 
     def _is_old_root(self, ledger: Ledger, device: str) -> bool:
         rebase = ledger.project.rebase
