@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -112,11 +113,17 @@ def root(
     settings.color = not no_color
 
 
+@cache
+def command() -> Any:
+    """All commands as the parser has them: made once, which takes longer than reading a command line."""
+    return typer.main.get_command(app)
+
+
 def run(words: list[str]) -> int:
     """Run one command line and return its exit status. Only bugs raise."""
     settings.reset()
     try:
-        result = app(words, prog_name="devboxctl", standalone_mode=False)
+        result = command()(words, prog_name="devboxctl", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.Exit as done:
         return done.exit_code
@@ -135,7 +142,7 @@ def run(words: list[str]) -> int:
 def _path(words: list[str]) -> str:
     """The command that words begin with, as far as they name one: where the parser does not say it."""
     path = ["devboxctl"]
-    found: Any = typer.main.get_command(app)
+    found = command()
     for word in words:
         found = getattr(found, "commands", {}).get(word)
         if found is None:
