@@ -221,7 +221,6 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
                     yield path.name, shlex.split(part.replace("…", ""), comments=True)[1:]
 
 
-@pytest.mark.timeout(600)  # some three hundred commands
 def test_every_command_line_is_one_that_devboxctl_takes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
