@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from devboxd.api import client, routes, wire
+from devboxd.api import server as server_module
 from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.server import build, serving
@@ -81,14 +82,12 @@ async def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N
         (routes.LIST_BOXES, boxes),
     ):
         monkeypatch.setitem(HANDLERS, route, handler)
-    kept = dict(routes.ROUTES)
-    del routes.ROUTES["PROXY"]  # its handler is to be one of ours, without a far end
+    served = {name: route for name, route in routes.ROUTES.items() if route is not routes.PROXY}
+    monkeypatch.setattr(
+        server_module, "ROUTES", served
+    )  # its handler is to be one of ours, without a far end
     context: Any = None
-    try:
-        application = build(context)
-    finally:
-        routes.ROUTES.clear()
-        routes.ROUTES.update(kept)  # in the order that the page has them in
+    application = build(context)
     application.router.add_post(routes.PROXY.path, proxy)
     async with serving(application, listener):
         yield
