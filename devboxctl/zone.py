@@ -14,7 +14,7 @@ from devboxctl.fast.reply import UsageError
 LOCALTIME: Final = Path("/etc/localtime")
 NAME_FILE: Final = Path("/etc/timezone")  # of Debian and its kin, where the other may be a copy
 _FOLDER: Final = "zoneinfo/"
-_CLOCK: Final = re.compile(r"\d{2}:\d{2}\Z")
+CLOCK: Final = re.compile(r"\d{2}:\d{2}\Z")  # which hours there are, the daemon says
 _WINDOW: Final = re.compile(r"(\S+\s+)?\d{2}:\d{2}-\d{2}:\d{2}\Z")
 
 
@@ -51,7 +51,7 @@ def needed(hint: str) -> str:
 def moment(text: str) -> str:
     """A moment with this machine's zone where it names none; what is no moment stays as it is, for the daemon to refuse."""
     text = text.strip()
-    if _CLOCK.match(text):
+    if CLOCK.match(text):
         return _with_zone(text)
     try:
         found = datetime.fromisoformat(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final
 
 import typer
@@ -14,7 +13,6 @@ from devboxctl.options import settings
 from devboxd.api import routes, wire
 from devboxd.text import parse_span
 
-CLOCK: Final = re.compile(r"\d{2}:\d{2}")  # which hours there are, the daemon says
 LOOK = 60.0  # seconds for a look at the box
 SHOWN = 20  # decisions of a person's table
 
@@ -261,7 +259,7 @@ def schedule(
     if not off and stop is None:
         raise UsageError("when do the hours end? --stop is missing", "as --stop 19:00")
     for option, given in (("--start", start), ("--stop", stop)):
-        if given is not None and not CLOCK.fullmatch(given):
+        if given is not None and not zone.CLOCK.match(given):
             raise UsageError(f"{option}: {given!r} is no time of the day", "write it as 08:30")
     tz = tz or ("" if off else zone.needed("name one: --tz Europe/Berlin"))
     hours = "" if off else f"{days} {start or '00:00'}-{stop} {tz}"
