@@ -27,8 +27,8 @@ def finish(name: str, found: wire.Project | None, *, wait: bool, up: bool = Fals
         up: whether its box is to run at the end.
     """
     unsaved = (found.unsaved, found.unsaved_problem) if found is not None else ([], "")
-    if any(unsaved) and not settings.json:
-        show.say(git_work("what is saved has git work that is nowhere else", *unsaved))
+    if text := git_work("what is saved has git work that is nowhere else", *unsaved):
+        _say(text)
     if wait:
         step = follow(name)
         if step.failure is not None:
@@ -169,15 +169,8 @@ def show_project(found: wire.Project) -> None:
 
 def _for_a_person(fields: dict[str, Any]) -> dict[str, Any]:
     """What a person wants to know of a project that was just acted on: state, place, size, what is saved."""
-    hidden = (
-        "id",
-        "pending",
-        "want",
-        "base",
-        "rebase_problem",
-        "unsaved",
-        "unsaved_problem",
-    )  # which ``rebase`` says, too
+    # ``rebase`` says the problem, too.
+    hidden = ("id", "pending", "want", "base", "rebase_problem", "unsaved", "unsaved_problem")
     shown = {name: value for name, value in fields.items() if name not in hidden}
     if shown["waits"] == shown["phase"]:
         del shown["waits"]
@@ -205,9 +198,11 @@ def next_step(found: wire.Project) -> str:
 
 
 def git_work(what: str, unsaved: list[str], problem: str) -> str:
-    """A sentence about git work that is on a box only: what there is, or why that is not known."""
+    """A sentence about git work that is on a box only: what there is, or why that is not known; empty: there is none."""
     if problem:
         return f"it is not known whether there is git work that is nowhere else: {problem}"
+    if not unsaved:
+        return ""
     more = len(unsaved) - SHOWN
     return f"{what}: {'; '.join(unsaved[:SHOWN])}" + (f"; and {more} more" if more > 0 else "")
 
@@ -225,9 +220,7 @@ def _text(step: wire.ProjectStep) -> str:
     phase = project.phase if project is not None else ""
     text = step.text
     if not text and project is not None and phase == "launching" and project.reason:
-        text = project.reason.partition(": ")[
-            0
-        ]  # AWS says the rest at length: it comes if this comes to nothing
+        text = project.reason.partition(": ")[0]  # AWS says the rest at length, if this comes to nothing
         text += f"; next: {project.zone}" if project.zone else ""
     return f"{phase}: {text}" if text not in ("", phase) else phase
 

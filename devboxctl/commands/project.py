@@ -421,8 +421,7 @@ def delete(
     if not yes:
         ask.ask(routes.SHOW_PROJECT, wire.ProjectName(project))  # nobody types the name of what is not there
         work = ask.ask(routes.LIST_UNSAVED, wire.ProjectName(project), timeout=LOOK)
-        known = "its box has git work that is nowhere else"
-        known = progress.git_work(known, work.unsaved, work.problem) if work.unsaved or work.problem else ""
+        known = progress.git_work("its box has git work that is nowhere else", work.unsaved, work.problem)
         if settings.json or not sys.stdin.isatty():
             raise UsageError(
                 f"this deletes all work of {project}" + (known and f"; {known}"),
