@@ -133,6 +133,21 @@ def agreed(question: str) -> bool:
     return typer.confirm(reply.fitted(f"{printable(question)} [y/N]"), show_default=False, err=True)
 
 
+def is_meant(what: str) -> bool:
+    """Ask a person whether to go on with what a sentence says; nothing was changed where not, and that is said.
+
+    Raises:
+        UsageError: nobody is there to ask.
+        typer.Abort: as ``agreed``.
+    """
+    if settings.json or not sys.stdin.isatty():
+        raise reply.UsageError(what, "--yes says that you mean it")
+    if not agreed(f"{what}. Go on?"):
+        reply.say("nothing was changed\n")
+        return False
+    return True
+
+
 def _pick(known: list[wire.Box]) -> str:
     """Let a person pick a box by number or by the beginning of its name."""
     if not known:

@@ -353,10 +353,7 @@ def rebase(
         planned = ask.ask(routes.PLAN_REBASE, request, timeout=LOOK)
         if planned.running:
             what = f"the box of {project} is stopped and saved, and comes back on {onto} with its homes"
-            if settings.json or not sys.stdin.isatty():
-                raise UsageError(what, "--yes says that you mean it")
-            if not ask.agreed(f"{what}. Go on?"):
-                show.say("nothing was changed")
+            if not ask.is_meant(what):
                 return 1
     found = ask.ask(routes.REBASE, request, timeout=LOOK)
     status = progress.finish(project, found, wait=wait, up=True)
@@ -512,11 +509,7 @@ def abandon(
     """
     if not yes:
         planned = ask.ask(routes.PLAN_ABANDON, wire.ProjectName(project), timeout=LOOK)
-        what = _given_up(planned, discard=discard)
-        if settings.json or not sys.stdin.isatty():
-            raise UsageError(what, "--yes says that you mean it")
-        if not ask.agreed(f"{what}. Go on?"):
-            show.say("nothing was changed")
+        if not ask.is_meant(_given_up(planned, discard=discard)):
             return 1
     found = ask.ask(routes.ABANDON, wire.AbandonRequest(project, discard), timeout=LOOK)
     return progress.finish(project, found, wait=wait)
@@ -562,19 +555,15 @@ def leftovers(
         try:
             found += ask.ask(routes.LIST_LEFTOVERS, wire.ProjectName(name), timeout=LOOK).leftovers
         except client.Refused as error:
-            if project is not None or settings.json:
+            if project is not None:
                 raise
-            why = reply.failure_of(error).get("message")
-            show.say(f"warning: what {name} has left over could not be looked at: {why}")
+            _warn(f"what {name} has left over could not be looked at", error)
     if project is None:
         try:
             asked = wire.Account(settings.profile, settings.region)
             found += ask.ask(routes.LIST_UNKNOWN, asked, timeout=LOOK).leftovers
         except client.Refused as error:
-            if settings.json:
-                raise
-            why = reply.failure_of(error).get("message")
-            show.say(f"warning: what is of no project could not be looked for: {why}")
+            _warn("what is of no project could not be looked for", error)
     if settings.json:
         show.print_json(wire.LeftoverList(found))
     elif found or not show.is_terminal():
@@ -583,6 +572,13 @@ def leftovers(
         show.print_table(headers, rows, dispensable=("goes", "gib"), wide=wide)
     else:
         show.say("nothing is left over")
+
+
+def _warn(what: str, error: client.Refused) -> None:
+    """Say what is not in a list, and why. A script is to have all of it, or the error: raises that."""
+    if settings.json:
+        raise error
+    show.say(f"warning: {what}: {reply.failure_of(error).get('message')}")
 
 
 def rebuild(profile: options.Profile = None, region: options.Region = None) -> None:
