@@ -108,7 +108,7 @@ CONDITIONS: Final[dict[str, Kind]] = {
         "a project needs you",
         Severity.ERROR,
         "project {name} needs you: {why}",
-        "mend it and run: devboxctl ops resume {name}; where nothing can be mended: devboxctl ops abandon {name}",
+        "{hint}",
     ),
     "project-refused": Kind(
         "a project does not get on",

@@ -793,7 +793,10 @@ async def test_a_project_that_needs_a_person_says_so_until_it_does_not(one: Benc
     await one.projects.terminate("api")
     known = await one.until("api", Phase.BROKEN)
     assert "3 times" in known.project.reason
-    assert [c.code for c in one.shared.news.conditions()] == ["project-broken"]
+    (said,) = one.shared.news.conditions()
+    assert (said.code, said.hint) == ("project-broken", "mend it and run: devboxctl ops resume api"), (
+        "nothing is saved that one could go back to"
+    )
     one.model.faults.remove(fault)
     await one.projects.resume("api")
     await one.until("api", Phase.READY)

@@ -28,6 +28,7 @@ from devboxd.model.pipeline import next_step
 from devboxd.model.project import Phase, Project
 from devboxd.model.seen import Hint, Observed, Seen
 from devboxd.model.step import Ec2Call, Step
+from devboxd.model.wish import way_out
 
 LIST_EVERY: Final = 120.0  # seconds: projects that another machine has made are seen by then
 TOGETHER: Final = 0.05  # seconds that a look waits for others to join it
@@ -308,7 +309,11 @@ class Fleet:
         self._withdraw(project)
         if project.phase is Phase.BROKEN:
             self._shared.news.raise_condition(
-                "project-broken", project.name, name=project.name, why=project.reason
+                "project-broken",
+                project.name,
+                name=project.name,
+                why=project.reason,
+                hint=way_out(project),
             )
         self._told.ring()
 
