@@ -416,7 +416,7 @@ def delete(
     There is no way back.
     """
     if not yes:
-        ask.ask(routes.SHOW_PROJECT, wire.ProjectName(project))  # nobody types the name of what is not there
+        # Refused where there is none: nobody types the name of what is not there.
         work = ask.ask(routes.LIST_UNSAVED, wire.ProjectName(project), timeout=LOOK)
         known = progress.git_work("its box has git work that is nowhere else", work.unsaved, work.problem)
         if settings.json or not sys.stdin.isatty():

@@ -65,6 +65,12 @@ async def test_a_box_that_can_not_be_asked_is_no_obstacle_and_that_is_said(serve
     assert "unsaved" not in found
 
 
+async def test_who_asks_for_the_work_of_no_project_is_told_that_there_is_none(server: Server) -> None:
+    """Whoever is to type its name is asked after this answer."""
+    status, data = await server.ask("GET", "projects/work/unsaved")
+    assert (status, json.loads(data)["code"]) == (404, "project-not-found")
+
+
 async def test_only_so_much_is_told(server: Server) -> None:
     """A box can say what it likes."""
     Box(server).work *= 1000

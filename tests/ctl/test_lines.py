@@ -128,7 +128,7 @@ def test_an_option_without_its_value_leads_to_the_help_of_its_command(
 
 def test_nobody_types_the_name_of_a_project_that_is_not_there(daemon: FakeDaemon) -> None:
     answer = {"code": "project-not-found", "message": "there is no project named 'api'", "exit_status": 4}
-    daemon.routes["GET projects/api"] = (404, answer)
+    daemon.routes["GET projects/api/unsaved"] = (404, answer)
     with Tty(["delete", "api"], {**os.environ, "NO_COLOR": "1", "COLUMNS": "0"}, size=(80, 24)) as tty:
         assert tty.wait() == 4
     assert b"there is no project named" in tty.screen
@@ -137,7 +137,6 @@ def test_nobody_types_the_name_of_a_project_that_is_not_there(daemon: FakeDaemon
 
 def test_what_would_be_deleted_with_a_box_is_said_before_the_name_is_typed(daemon: FakeDaemon) -> None:
     """Git work that is on no remote is gone with it."""
-    daemon.routes["GET projects/api"] = {"name": "api", "id": "a", "phase": "running", "want": "up"}
     daemon.routes["GET projects/api/unsaved"] = {"unsaved": ["/home/u/api: 2 uncommitted"]}
     with Tty(["delete", "api"], {**os.environ, "NO_COLOR": "1", "COLUMNS": "0"}, size=(80, 24)) as tty:
         tty.wait_for(b"/home/u/api: 2 uncommitted")

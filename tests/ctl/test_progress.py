@@ -214,7 +214,6 @@ def test_git_work_that_could_not_be_looked_for_is_said(
 def test_a_script_that_did_not_mean_it_reads_what_would_be_deleted(
     daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon.routes["GET projects/work"] = project("running")
     daemon.routes["GET projects/work/unsaved"] = {"unsaved": ["/home/u/api: 2 uncommitted"]}
     assert run(["delete", "work"]) == 2
     assert "this deletes all work of work; its box has git work" in capsys.readouterr().err

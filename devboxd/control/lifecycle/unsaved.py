@@ -9,7 +9,7 @@ import msgspec
 from devboxd.control.lifecycle.boxwork import REPOSITORIES, BoxWork
 from devboxd.errors import DevboxError
 from devboxd.model.ledger import Ledger
-from devboxd.model.project import Phase
+from devboxd.model.project import Phase, Project
 from devboxd.model.unsaved import Unsaved
 
 
@@ -29,10 +29,7 @@ class UnsavedWork:
 
     async def listed(self, name: str) -> list[Unsaved]:
         """All of it. Empty where nothing runs; raises where it can not be asked."""
-        project = (await self._get(name)).project
-        if project.phase is not Phase.RUNNING or project.instance is None:
-            return []
-        return await self._boxes.unsaved(project, project.instance)
+        return await self._of((await self._get(name)).project)
 
     async def report(self, name: str) -> Report:
         """The same for whoever takes the box down: that it can not be asked is no obstacle, and is said.
@@ -40,8 +37,13 @@ class UnsavedWork:
         Raises:
             ProjectNotFound: there is none of this name.
         """
-        await self._get(name)
+        project = (await self._get(name)).project
         try:
-            return Report(tuple((await self.listed(name))[:REPOSITORIES]))
+            return Report(tuple((await self._of(project))[:REPOSITORIES]))
         except DevboxError as error:
             return Report(problem=error.message)
+
+    async def _of(self, project: Project) -> list[Unsaved]:
+        if project.phase is not Phase.RUNNING or project.instance is None:
+            return []
+        return await self._boxes.unsaved(project, project.instance)
