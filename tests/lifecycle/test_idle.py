@@ -18,7 +18,7 @@ from devboxd.model.idle_policy import IdlePolicy, Then
 from devboxd.model.ledger import Ledger
 from devboxd.model.project import Phase, Policy, Project, Want
 from tests.control.fakes import LoopClock
-from tests.lifecycle.idlebox import Watcher, disuse, watch
+from tests.lifecycle.idlebox import IdleBox, Watcher, disuse, watch
 from tests.lifecycle.kit import Bench, Ran, bench, start, stop, with_daemon
 from tests.model.traces import tool
 
@@ -536,3 +536,28 @@ async def test_a_box_that_is_only_told_of_does_not_follow_the_lid() -> None:
     await stop(one)
     await asyncio.sleep(3 * 3600.0)
     assert gone(watcher, project) == []
+
+
+@with_daemon
+async def test_a_look_that_was_under_way_when_something_was_settled_is_no_answer(
+    one: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It showed what follows from the policy before."""
+    watcher = watch(one)
+    await one.launched()
+    await asyncio.sleep(120.0)  # its agent is there
+    verbs = IdleVerbs(one.shared, one.projects, watcher.idle, disuse(one), short_id=lambda: "x", who="me")
+    real, under_way = IdleBox.__call__, asyncio.Event()
+
+    async def slow(self: IdleBox, *words: Any, timeout: float) -> Ran:
+        under_way.set()
+        await asyncio.sleep(3.0)
+        return await real(self, *words, timeout=timeout)
+
+    monkeypatch.setattr(IdleBox, "__call__", slow)
+    verbs.look_soon("api")
+    await under_way.wait()
+    await verbs.settle("api", {"lid": 900.0})
+    found = await verbs.why("api")
+    assert found.moment is not None
+    assert found.moment.unattended is not None

@@ -72,6 +72,7 @@ class _Watch:
 
     bell: Bell = field(default_factory=Bell)
     looked: Bell = field(default_factory=Bell)  # rings after each look
+    heard: int = 0  # rings of the bell before the last look that is over began
     moment: Moment | None = None
     failures: int = 0
     warned: float | None = None  # the warning of the box that was told here
@@ -129,14 +130,16 @@ class Idle:
             self._watches[uid].bell.ring()
 
     async def look_now(self, uid: str, timeout: float) -> None:
-        """Look at a box that is watched, and wait until that is done or the time is over."""
+        """Look at a box that is watched, and wait until that is done or the time is over.
+
+        A look that is under way does not count: what it knows of may be older than what was just settled.
+        """
         watch = self._watches.get(uid)
         if watch is None:
             return
-        before = watch.moment
         watch.bell.ring()
-        end = self._shared.time.monotonic() + timeout
-        while watch.moment is before and (left := end - self._shared.time.monotonic()) > 0:
+        rings, end = watch.bell.rings, self._shared.time.monotonic() + timeout
+        while watch.heard < rings and (left := end - self._shared.time.monotonic()) > 0:
             await watch.looked.wait(left)
 
     # Loops
@@ -210,6 +213,7 @@ class Idle:
             except DevboxError as error:
                 delay = self._failed(project, watch, error)
             finally:
+                watch.heard = rings
                 watch.looked.ring()
             if watch.bell.rings == rings:
                 await watch.bell.wait(delay)
