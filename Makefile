@@ -53,15 +53,18 @@ types: $(VENV)/.dev ## mypy, strict
 layers: $(VENV)/.dev ## the import contracts
 	$(BIN)/lint-imports
 
-# Each script as it reaches the box: two with common.sh in front. SC2034: a last variable of "read" that
+# Each script as it reaches the box: two with common.sh in front, three with find_python.sh. SC2034: a last variable of "read" that
 # only takes up the rest of a line; SC2093: "exec" in a loop over programs, of which the first that is there goes on.
 scripts: ## shellcheck of every shell script
 	shellcheck .ci/run
 	shellcheck -s bash devboxctl/completion/devboxctl.bash
 	shellcheck -s sh -S warning -e SC2034,SC2093 \
-	  $(filter-out %/common.sh %/attach.sh %/relay.sh,$(wildcard $(SCRIPTS)/*.sh))
+	  $(filter-out $(addprefix %/,common.sh attach.sh relay.sh find_python.sh run_python.sh jobs.sh watch.sh),$(wildcard $(SCRIPTS)/*.sh))
 	cat $(SCRIPTS)/common.sh $(SCRIPTS)/attach.sh | shellcheck -s sh -S warning -
 	cat $(SCRIPTS)/common.sh $(SCRIPTS)/relay.sh | shellcheck -s sh -S warning -
+	cat $(SCRIPTS)/find_python.sh $(SCRIPTS)/run_python.sh | shellcheck -s sh -S warning -
+	cat $(SCRIPTS)/find_python.sh $(SCRIPTS)/jobs.sh | shellcheck -s sh -S warning -
+	cat $(SCRIPTS)/find_python.sh $(SCRIPTS)/watch.sh | shellcheck -s sh -S warning -
 
 fmt: $(VENV)/.dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -26,6 +26,11 @@ def load(name: str, *, common: bool = True) -> str:
     return (folder / "common.sh").read_text("utf-8") + text if common else text
 
 
+def load_with_python(name: str) -> str:
+    """The text of a script with ``find_python.sh`` in front."""
+    return load("find_python.sh", common=False) + load(name, common=False)
+
+
 def squeeze(script: str) -> str:
     """Drop blank lines, indentation and whole-line comments: ``ps`` and CloudTrail show the start command."""
     lines = (line.strip() for line in script.splitlines())
@@ -42,7 +47,7 @@ def in_python(name: str, *arguments: str) -> list[str]:
     return [
         "sh",
         "-c",
-        squeeze(load("find_python.sh", common=False)),
+        squeeze(load_with_python("run_python.sh")),
         "devbox",
         load_program(name),
         *arguments,

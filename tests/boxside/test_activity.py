@@ -25,7 +25,7 @@ from devboxd.boxside.programs.parts.keeper import keeper
 from devboxd.boxside.programs.watch import look, machine
 from devboxd.boxside.programs.watch.machine import Process, processes, tell, terminals
 from devboxd.boxside.programs.watch.names import kind_of
-from devboxd.boxside.script import digest, load, load_program, packed, wrap
+from devboxd.boxside.script import digest, load, load_program, load_with_python, packed, wrap
 from devboxd.host.clock import Clock
 from devboxd.model.idle import empty, judge
 
@@ -855,7 +855,7 @@ def test_an_idle_machine_is_warned_and_nothing_is_powered_off_that_is_not_the_in
 
 def deliver(home: Path, *arguments: str) -> str:
     """As it arrives over a session."""
-    line = ["sh", "-c", wrap(load("watch.sh", common=False), *arguments)]
+    line = ["sh", "-c", wrap(load_with_python("watch.sh"), *arguments)]
     environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout.strip()
@@ -931,7 +931,7 @@ def test_on_the_instance_a_timer_or_a_loop_looks_every_minute(tmp_path: Path, ha
         "sh",
         "-c",
         wrap(
-            load("watch.sh", common=False),
+            load_with_python("watch.sh"),
             digest(activity.PROGRAM),
             "i-0123",
             json.dumps(RULES),

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from devboxd.boxside.script import load, load_program, squeeze
+from devboxd.boxside.script import in_python, load_program
 
 PYTHONS = [sys.executable, *map(str, sorted(Path.home().glob(".pyenv/versions/3.6.*/bin/python3")))]
 
@@ -36,7 +36,7 @@ class Box:
     def ask(self, **request: Any) -> dict[str, Any]:
         words = {"program": load_program("agent_hook"), **request}
         done = subprocess.run(
-            ["sh", "-c", squeeze(load("find_python.sh", common=False)), "devbox", load_program("agents"), ""],
+            in_python("agents", ""),
             input=json.dumps(words).encode(),
             env=self.env,
             capture_output=True,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devboxd.boxside.script import load, wrap
+from devboxd.boxside.script import load, load_with_python, wrap
 from devboxd.model.unsaved import Unsaved, reported
 
 
@@ -171,7 +171,7 @@ def test_what_can_not_grow_says_why(tmp_path: Path) -> None:
     assert run("grow.sh", home=tmp_path, path=path) == (1, "a file system of type zfs can not be grown\n")
 
 
-@pytest.mark.parametrize("name", ["find_python.sh", "jobs.sh", "watch.sh"])
+@pytest.mark.parametrize("name", ["run_python.sh", "jobs.sh", "watch.sh"])
 @pytest.mark.parametrize(
     ("pythons", "said"),
     [
@@ -188,7 +188,7 @@ def test_a_python_that_is_too_old_is_not_called_missing(
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
     script = re.sub(
-        r"for p in (?:[^;\\]|\\\n)*;", f"for p in {' '.join(map(str, paths))};", load(name, common=False)
+        r"for p in (?:[^;\\]|\\\n)*;", f"for p in {' '.join(map(str, paths))};", load_with_python(name)
     )
     assert "/usr/bin/python3" not in script
     done = subprocess.run(

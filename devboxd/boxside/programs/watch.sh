@@ -3,7 +3,7 @@
 # On the instance itself a timer of systemd looks once a minute from then on, or a loop where that can not be: as root
 # where sudo asks for nothing, so that the box can stop itself. Anywhere else (a simulated box) nothing is left behind.
 umask 077
-as=; folder=$HOME/.devbox/idle; here=
+folder=$HOME/.devbox/idle; here=
 tag=$(cat /sys/devices/virtual/dmi/id/board_asset_tag 2>/dev/null); cloud=$(cat /var/lib/cloud/data/instance-id 2>/dev/null)
 if [ -n "$2" ] && { [ "$tag" = "$2" ] || [ "$cloud" = "$2" ]; }; then
   here=1
@@ -11,18 +11,7 @@ if [ -n "$2" ] && { [ "$tag" = "$2" ] || [ "$cloud" = "$2" ]; }; then
   elif sudo -n true 2>/dev/null; then as='sudo -n'; folder=/var/lib/devbox
   fi
 fi
-python=; old=
-for p in python3 /usr/bin/python3 /usr/local/bin/python3 /run/current-system/sw/bin/python3 \
-  "$HOME/.nix-profile/bin/python3" "/etc/profiles/per-user/$(id -un)/bin/python3" /nix/var/nix/profiles/default/bin/python3 \
-  /usr/libexec/platform-python /opt/homebrew/bin/python3 "$HOME/.local/bin/python3" "$HOME/.pyenv/shims/python3"; do
-  found=$(command -v "$p" 2>/dev/null) || continue
-  old=1
-  $as "$found" -I -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2>/dev/null || continue
-  python=$found
-  break
-done
-if [ -z "$python" ] && [ "$old" ]; then echo "problem python3 on the box is older than 3.6, or does not run"; exit 0; fi
-if [ -z "$python" ]; then echo "problem python3 is not on the box"; exit 0; fi
+find_python || { echo "problem $problem"; exit 0; }
 file=$folder/activity-$(printf %s "$1" | cut -c 1-16).py
 if [ "$($as sha256sum "$file" 2>/dev/null | cut -d ' ' -f 1)" != "$1" ]; then
   if [ -z "$4" ]; then echo need; exit 0; fi

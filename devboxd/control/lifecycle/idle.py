@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from devboxd.boxside.activity import PROGRAM, Answer, CollectorFailed, read
-from devboxd.boxside.script import digest, load, packed
+from devboxd.boxside.script import digest, load, load_with_python, packed
 from devboxd.control.base.bells import Bell
 from devboxd.control.base.needs import Deadman, RunOnBox
 from devboxd.control.base.notices import Notify, tell_later
@@ -321,7 +321,7 @@ class Idle:
     async def _look(self, project: Project, rules: dict[str, Any]) -> Answer:
         """Ask the box; the program travels where it is not there yet."""
         assert project.instance is not None
-        script = load("watch.sh", common=False)
+        script = load_with_python("watch.sh")
         here = {"here": [self._me, self._sign(project)]} if self._me else {}
         words, kept, box = msgspec.json.encode(rules | here).decode(), digest(PROGRAM), project.instance
         for text in ("", packed(PROGRAM)):

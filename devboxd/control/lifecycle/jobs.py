@@ -16,7 +16,7 @@ import msgspec
 
 from devboxd.boxside import jobs as box
 from devboxd.boxside.jobs import T
-from devboxd.boxside.script import load
+from devboxd.boxside.script import load_with_python
 from devboxd.control.base.bells import Bell
 from devboxd.control.base.needs import RunOnBox
 from devboxd.control.base.notices import Notify, tell_later
@@ -169,7 +169,7 @@ class Jobs:
         self, project: Project, asked: dict[str, Any], kind: type[T], limit: float = ASK_LIMIT
     ) -> T:
         assert project.instance is not None
-        script, words = load("jobs.sh", common=False), msgspec.json.encode(asked).decode()
+        script, words = load_with_python("jobs.sh"), msgspec.json.encode(asked).decode()
         ran = await self._run(project, project.instance, script, box.program(), words, timeout=limit)
         return box.read(ran.output, kind)
 
