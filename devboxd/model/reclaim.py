@@ -17,6 +17,7 @@ What is known::
 Times are Unix seconds by the clock of the box; that of a notice is by the clock of EC2.
 """
 
+import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ RESERVE = 10.0  # of those, for what the hooks wrote to come onto the disk
 LEAST = 15.0  # seconds for the hooks of a box whose time is over, and that still runs: its clock may be wrong
 EARLIER = 60.0  # seconds before the boot from which on a notice was that of an earlier life
 MISSING = 2  # looks without a notice after which it was withdrawn
+EPOCH = 719163  # what toordinal says of 1970-01-01
 ACTION_MOST = 32  # characters of what is done with the box
 
 
@@ -135,9 +137,5 @@ def moment(text: "Any") -> "float | None":
         year >= 1970 and 1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 61
     ):
         return None
-    # The days since 1970-03-01 minus 59: a year begins in March, so that its last day is the one that leaps.
-    early = month < 3
-    years = year - early
-    days = 365 * years + years // 4 - years // 100 + years // 400
-    days += (153 * (month + (9 if early else -3)) + 2) // 5 + day - 1 - 719468
+    days = datetime.date(year, month, 1).toordinal() + day - 1 - EPOCH
     return days * 86400.0 + hour * 3600 + minute * 60 + second
