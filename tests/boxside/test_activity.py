@@ -397,11 +397,11 @@ def kinds(monkeypatch: pytest.MonkeyPatch, line: Sequence[Seen]) -> dict[str, st
         files[f"/proc/{pid}/cgroup"] = one.cgroup
         if parent in found:
             found[parent].children.append(found[pid])
-    files["/proc/uptime"] = f"{UP} 1.0"
     listen = {pid for pid, one in enumerate(line, 100) if one.listens}
     monkeypatch.setattr(look.Look, "_listens", lambda self, tree: any(one.pid in listen for one in tree))
     monkeypatch.setattr(os, "readlink", lambda path: line[int(path.split("/")[2]) - 100].stdin)
     monkeypatch.setattr(look, "processes", lambda: found)
+    monkeypatch.setattr(look, "uptime", lambda: UP)
     monkeypatch.setattr(look, "read", lambda path, most=0: files.get(path, ""))
     return {tool["name"]: tool["kind"] for tool in look.Look({}, RULES, CLOCK.wall()).sample()["tools"]}
 
@@ -705,6 +705,14 @@ def test_only_what_leaves_the_box_is_traffic(
     )
     monkeypatch.setattr(os.path, "exists", lambda path: path.split("/")[4] in cards)
     assert one._net() == moved
+
+
+def test_a_box_that_does_not_say_how_long_it_is_up_is_not_known_to_be_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "read", lambda path, most=0: "")
+    monkeypatch.setattr(look, "processes", dict)
+    assert "uptime: /proc/uptime can not be read" in look.Look({}, RULES, CLOCK.wall()).sample()["missing"]
 
 
 SILENT_GPU = "gpu: one that does not say how busy it is may be in use"

@@ -23,7 +23,7 @@ from devboxd.boxside.programs.parts.keeper import keeper
 from devboxd.boxside.programs.parts.note import load, save
 from devboxd.boxside.programs.parts.reclaimed import LOOK_EVERY, ROOTS, Keeper, is_ours, note_at
 from devboxd.boxside.programs.watch.look import Look
-from devboxd.boxside.programs.watch.machine import is_instance, read, said, tell, terminals
+from devboxd.boxside.programs.watch.machine import is_instance, said, tell, terminals, uptime
 from devboxd.model.idle import ACTIVE, GAP, MINUTE, STOP, WARN, decide, empty, judge, signed, span, warn
 
 if TYPE_CHECKING:
@@ -115,12 +115,12 @@ def _words(decision: "dict[str, Any]", now: float) -> str:
 
 def _is_watched(known: "dict[str, Any]") -> bool:
     """Whether the box can stop itself: it looks by itself as root, or has just begun to run, and will."""
-    looped, up = known.get("looped"), float((read("/proc/uptime").split() or ["0"])[0])
+    looped = known.get("looped")
     if os.getuid() != 0:
         return False
     if looped is not None and 0 <= time.time() - looped < GAP:
         return True
-    return up < GAP and said(["systemctl", "is-active", "devbox-idle.timer"]) == "active"
+    return uptime() < GAP and said(["systemctl", "is-active", "devbox-idle.timer"]) == "active"
 
 
 def _is_due(known: "dict[str, Any]") -> bool:

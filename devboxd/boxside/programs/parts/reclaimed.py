@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from devboxd.boxside.programs.parts.hooks import run_hooks
 from devboxd.boxside.programs.parts.imds import ELSEWHERE, Metadata
 from devboxd.boxside.programs.parts.note import load, save
-from devboxd.boxside.programs.watch.machine import processes, read, tell, terminals
+from devboxd.boxside.programs.watch.machine import processes, read, tell, terminals, uptime
 from devboxd.model.reclaim import RESERVE, SPOT, TAKEN, fold, hook_time, unknown, words
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ class Keeper:
         answers = self.metadata.look("spot/instance-action", "events/recommendations/rebalance")
         statuses = {"notice": answers[0][0], "rebalance": answers[1][0]}
         said = [_parsed(text) for _, text in answers]
-        up = float((read("/proc/uptime").split() or ["0"])[0])
-        known, news = fold(self.known, statuses, said[0], said[1], time.time(), up)
+        known, news = fold(self.known, statuses, said[0], said[1], time.time(), uptime())
         busy = RESERVE * 4 + hook_time(known["notice"], time.time()) if TAKEN in news else 0.0
         self.keep(known, busy)
         if TAKEN in news:

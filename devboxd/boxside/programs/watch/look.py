@@ -17,6 +17,7 @@ from devboxd.boxside.programs.watch.machine import (
     said,
     terminal,
     typed,
+    uptime,
 )
 from devboxd.boxside.programs.watch.names import (
     EDITORS,
@@ -63,7 +64,9 @@ class Look:
         self.processes = processes()
         self.own = set(self._own())
         self.hosts, self.carriers = self._hosts()
-        self.up = float(read("/proc/uptime").split()[0])
+        self.up = uptime()
+        if not self.up:
+            self.missing.append("uptime: /proc/uptime can not be read")
         self.listening = None  # type: set[str] | None
         self.agents = None  # type: list[dict[str, Any]] | None
         self.notes = self._agents()

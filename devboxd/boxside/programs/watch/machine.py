@@ -59,6 +59,11 @@ def read(path: str, most: int = 64 << 10) -> str:
         os.close(descriptor)
 
 
+def uptime() -> float:
+    """Seconds since the boot; 0 where it can not be read."""
+    return float((read("/proc/uptime").split() or ["0"])[0])
+
+
 def said(command: "list[str]", seconds: float = 5.0) -> "str | None":
     """What a command prints; None where it is not there, fails, or takes too long."""
     try:
