@@ -783,6 +783,17 @@ def test_leases_hold_while_what_they_watch_is_so(box: Box) -> None:
     assert found == ["plain", "pid", "run-1"]
 
 
+def test_a_command_of_a_lease_that_hangs_is_ended_with_what_it_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is run once a minute."""
+    monkeypatch.setattr(look, "COMMAND_LIMIT", 0.5)
+    begun = tmp_path / "pid"
+    assert look.Look({}, RULES, CLOCK.wall())._succeeds(f"sleep 1000 & echo $! >{begun}; wait")
+    pid = int(begun.read_text())
+    until(lambda: pid not in processes())
+
+
 # The file --------------------------------------------------------------------------------------------------
 
 

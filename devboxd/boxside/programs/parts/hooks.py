@@ -53,20 +53,24 @@ def run_hook(hook: str, home: str, user: str, seconds: float) -> "tuple[int | No
         )
         argv = become + argv
     try:
-        child = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=home if os.path.isdir(home) else "/",
-            env=env,
-            start_new_session=True,
-        )
+        status = ended(argv, seconds, home if os.path.isdir(home) else "/", env)
     except OSError as error:
         return None, "can not be run: " + os.strerror(error.errno or 0)
+    if status is None:
+        return None, "took longer than " + str(int(seconds)) + " s"
+    return status, "exited with " + str(status) if status else ""
+
+
+def ended(
+    argv: "list[str]", seconds: float, folder: "str | None" = None, env: "dict[str, str] | None" = None
+) -> "int | None":
+    """Run a command: its exit status; None: it took longer, and was ended with what it had begun. Raises OSError."""
+    null = subprocess.DEVNULL
+    child = subprocess.Popen(
+        argv, stdin=null, stdout=null, stderr=null, cwd=folder, env=env, start_new_session=True
+    )
     try:
-        status = child.wait(seconds)
-        return status, "exited with " + str(status) if status else ""
+        return child.wait(seconds)
     except subprocess.TimeoutExpired:
         pass  # it has had its time
     for number, wait in ((signal.SIGTERM, TERM_WAIT), (signal.SIGKILL, TERM_WAIT)):
@@ -76,4 +80,4 @@ def run_hook(hook: str, home: str, user: str, seconds: float) -> "tuple[int | No
             break
         except (OSError, subprocess.TimeoutExpired):
             continue
-    return None, "took longer than " + str(int(seconds)) + " s"
+    return None

@@ -8,11 +8,10 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from devboxd.boxside.programs.parts.hooks import run_hooks
+from devboxd.boxside.programs.parts.hooks import ended, run_hooks
 from devboxd.boxside.programs.parts.imds import ELSEWHERE, Metadata
 from devboxd.boxside.programs.parts.note import load, save
 from devboxd.boxside.programs.watch.machine import processes, read, tell, terminals, uptime
@@ -139,8 +138,6 @@ def _parsed(text: str) -> "Any":
 def _sync() -> None:
     """Write everything to the disks, as far as they take it now."""
     try:
-        subprocess.run(
-            ["sync"], stdin=subprocess.DEVNULL, timeout=RESERVE, check=False, start_new_session=True
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        pass  # a disk of the network that does not answer
+        ended(["sync"], RESERVE)  # a disk of the network may not answer
+    except OSError:
+        pass  # there is no such program

@@ -3,11 +3,11 @@
 import json
 import os
 import re
-import subprocess
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.parts.agent_note import is_alive, notes_in
 from devboxd.boxside.programs.parts.agent_told import told_of
+from devboxd.boxside.programs.parts.hooks import ended
 from devboxd.boxside.programs.watch.machine import (
     TICK,
     Process,
@@ -409,12 +409,7 @@ class Look:
         if os.getuid() == 0 and user not in ("", "root"):
             argv = ["sudo", "-n", "-u", user, "--", *argv]
         try:
-            null = subprocess.DEVNULL
-            return not subprocess.run(
-                argv, stdin=null, stdout=null, stderr=null, timeout=COMMAND_LIMIT, check=False
-            ).returncode
-        except subprocess.TimeoutExpired:
-            return True
+            return not ended(argv, COMMAND_LIMIT)
         except OSError:
             return False
 
