@@ -163,9 +163,8 @@ def rules_after(folder: str) -> "dict[str, Any]":
     return known.get("rules") or {}
 
 
-def look_for_notices(folder: str, rules: "dict[str, Any]", seconds: float) -> None:
-    """Look for a notice of EC2 for so long, where this is a spot box; see ``parts/reclaimed.py``."""
-    end = time.monotonic() + seconds
+def look_for_notices(folder: str, rules: "dict[str, Any]", end: float) -> None:
+    """Look for a notice of EC2 until then, where this is a spot box; see ``parts/reclaimed.py``."""
     path = os.path.join(folder, "reclaim.json")
     if folder == ROOTS_FOLDER and os.getuid() == 0:
         path = ROOTS
@@ -181,6 +180,12 @@ def look_for_notices(folder: str, rules: "dict[str, Any]", seconds: float) -> No
             if time.monotonic() + LOOK_EVERY >= end:
                 return
             time.sleep(LOOK_EVERY)
+
+
+def minute(folder: str) -> None:
+    """Look once, and for what is left of the minute for notices."""
+    end = time.monotonic() + AWAKE
+    look_for_notices(folder, rules_after(folder), end)
 
 
 def main() -> None:
@@ -199,12 +204,10 @@ def main() -> None:
     elif mode == "loop":
         while True:
             began = time.monotonic()
-            look_for_notices(folder, rules_after(folder), AWAKE)
+            minute(folder)
             time.sleep(max(0.0, began + 60.0 - time.monotonic()))
     else:
-        began = time.monotonic()
-        rules = rules_after(folder)
-        look_for_notices(folder, rules, began + AWAKE - time.monotonic())
+        minute(folder)
 
 
 main()
