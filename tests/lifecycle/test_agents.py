@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from devboxd.boxside.activity import Answer
-from devboxd.control.lifecycle.agents import AGAIN, LONGEST_LINE, NOTICES_MOST, NOTICES_WITHIN, SETTLE, Agents
+from devboxd.control.lifecycle.agents import LONGEST_LINE, NOTICES_MOST, NOTICES_WITHIN, SETTLE, Agents
 from devboxd.control.lifecycle.idlebook import IdleBook
+from devboxd.control.lifecycle.lines import AGAIN
 from devboxd.errors import Unreachable
 from devboxd.model.idle import empty
 from devboxd.model.project import Phase, Project

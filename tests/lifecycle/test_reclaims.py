@@ -11,7 +11,8 @@ import pytest
 from devboxd.boxside.activity import Answer
 from devboxd.boxside.reclaim import LINE_MOST
 from devboxd.control.lifecycle.fleet import Fleet
-from devboxd.control.lifecycle.reclaims import AGAIN, AGAIN_MOST, LEAVING, Reclaims
+from devboxd.control.lifecycle.lines import AGAIN
+from devboxd.control.lifecycle.reclaims import AGAIN_MOST, LEAVING, Reclaims
 from devboxd.errors import Unreachable
 from devboxd.model.idle import empty
 from devboxd.model.project import Phase, Project

@@ -7,8 +7,9 @@ look of the collector says it. What was told lies in the project's notes, so tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -21,36 +22,29 @@ from devboxd.control.base.notices import Notify, tell_later
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idlebook import IdleBook
-from devboxd.control.lifecycle.lines import Stream, newest
-from devboxd.errors import DevboxError, LoginNeeded
+from devboxd.control.lifecycle.lines import Changes, Followed, Stream, follow, newest
+from devboxd.errors import DevboxError
 from devboxd.model import agent
 from devboxd.model.agent import AgentNote, Tell
 from devboxd.model.project import Phase, Project
-from devboxd.model.retry import Backoff
 from devboxd.text import one_line
 
 SETTLE: Final = 2.0  # seconds that a change stands before it is told: who is at the keyboard answers at once
-AGAIN: Final = 5.0  # seconds until a stream that ended is opened again at the latest, twice as long each time
-AGAIN_MOST: Final = 300.0
+AGAIN_MOST: Final = 300.0  # seconds until a stream that ended is opened again
 NOTICES_MOST: Final = 30  # of one box within ``NOTICES_WITHIN`` seconds: a person does not read more
 NOTICES_WITHIN: Final = 600.0
 SKEW: Final = 300.0  # seconds that the clock of a box may be ahead of ours
 LONGEST_LINE: Final = 128 << 10  # bytes of a report: 64 notes, each as long as it may be
 
 
-Changes = Callable[[Project], Awaitable[Stream | None]]  # None: there is no bridge to this box
-
-
-@dataclass(slots=True)
-class _Box:
+@dataclass(slots=True, eq=False)
+class _Box(Followed):
     """What is remembered of a project's box."""
 
     notes: tuple[AgentNote, ...] = ()
     seen: dict[tuple[str, int], float] = field(default_factory=dict)  # since when each is as it was told
     told: float | None = None  # what an earlier daemon told; None: not read yet
-    watched: bool = False
     gone: bool = False  # no hooks are set up any more, or it does not run
-    stream: Stream | None = None
     telling: bool = False
     notices: deque[float] = field(
         default_factory=lambda: deque(maxlen=NOTICES_MOST)
@@ -118,8 +112,7 @@ class Agents:
         box = self._boxes.pop(uid, None)
         if box is not None:
             box.gone = True
-            if box.stream is not None:
-                box.stream.close()
+            box.leave()
 
     def _take(self, uid: str, box: _Box, notes: tuple[AgentNote, ...]) -> None:
         box.notes = notes
@@ -180,32 +173,11 @@ class Agents:
             return  # the next daemon tells it once more
 
     async def _watch(self, changes: Changes, uid: str, box: _Box) -> None:
-        """Be told by the box for as long as it runs; without a bridge the next look tries again."""
-        delays = Backoff(self._shared.time.dice, first=AGAIN, longest=AGAIN_MOST)
-        try:
-            while True:
-                project = self._running(uid)
-                if box.gone or project is None:
-                    return
-                try:
-                    stream = box.stream = await changes(project)
-                    if stream is None:
-                        return
-                    try:
-                        if await self._read(uid, box, stream):
-                            delays.begin_again()
-                    finally:
-                        box.stream = None
-                        stream.close()
-                except LoginNeeded as error:
-                    await self._shared.logins.wait(project.account, error, AGAIN_MOST)
-                    continue
-                except DevboxError:
-                    pass  # it is opened again
-                if not box.gone:
-                    await self._rest.wait(delays.wait())
-        finally:
-            box.watched = False
+        def project() -> Project | None:
+            return None if box.gone else self._running(uid)
+
+        take = partial(self._read, uid, box)
+        await follow(self._shared, changes, box, project, take, longest=AGAIN_MOST)
 
     async def _read(self, uid: str, box: _Box, stream: Stream) -> bool:
         """Take reports until the stream ends; whether there was one. A line that is none says nothing."""

@@ -13,7 +13,7 @@ from devboxd.control.base.needs import AgentOf, Computes, Deadman, RunOnBox, Sto
 from devboxd.control.base.notices import Notify
 from devboxd.control.base.shared import Shared
 from devboxd.control.base.steady import steadily
-from devboxd.control.lifecycle.agents import Agents, Changes
+from devboxd.control.lifecycle.agents import Agents
 from devboxd.control.lifecycle.bills import Bills
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.boxwork import BoxWork
@@ -23,10 +23,11 @@ from devboxd.control.lifecycle.fleet import Fleet
 from devboxd.control.lifecycle.idle import Idle
 from devboxd.control.lifecycle.idleverbs import IdleVerbs
 from devboxd.control.lifecycle.jobs import Jobs
+from devboxd.control.lifecycle.lines import Changes
 from devboxd.control.lifecycle.money import Money
 from devboxd.control.lifecycle.prices import Prices
 from devboxd.control.lifecycle.projects import Projects
-from devboxd.control.lifecycle.reclaims import Follow, Reclaims
+from devboxd.control.lifecycle.reclaims import Reclaims
 from devboxd.model.agent import Tell
 from devboxd.model.box import Account
 from devboxd.model.config import ProjectSettings
@@ -72,7 +73,7 @@ class Lifecycle:
         reached: Reached | None = None,
         schedules: Deadman | None = None,
         agents: Changes | None = None,
-        reclaim: Follow | None = None,
+        reclaim: Changes | None = None,
         tell: Callable[[], Tell] = lambda: Tell.ALL,
         settings: Callable[[], ProjectSettings] = ProjectSettings,
     ) -> None:

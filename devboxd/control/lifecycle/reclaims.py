@@ -7,51 +7,45 @@ next look of the collector says it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from devboxd.boxside.activity import Answer
 from devboxd.boxside.reclaim import LINE_MOST, Done, Notice, Reclaim, read, read_line, said_of
-from devboxd.control.base.bells import Bell
 from devboxd.control.base.notices import Notify, tell_later
 from devboxd.control.base.shared import Shared
 from devboxd.control.lifecycle.fleet import Fleet
-from devboxd.control.lifecycle.lines import Stream, newest
-from devboxd.errors import DevboxError, LoginNeeded
+from devboxd.control.lifecycle.lines import Changes, Followed, Stream, follow, newest
 from devboxd.model.project import Phase, Project
 from devboxd.model.reclaim import clock
-from devboxd.model.retry import Backoff
 
-AGAIN: Final = 5.0  # seconds until a stream that ended is opened again at the latest, twice as long each time
-AGAIN_MOST: Final = 120.0
+AGAIN_MOST: Final = 120.0  # seconds until a stream that ended is opened again
 LEAVING: Final = 900.0  # seconds from a notice on in which EC2 is looked at closely: a notice is no promise
 LOOK_EVERY: Final = 30.0  # seconds, where nothing says that a project has changed
 
-Follow = Callable[[Project], Awaitable[Stream | None]]  # None: there is no bridge to this box
 Life = tuple[str | None, float | None]  # an instance, and when it was started
 
 
 @dataclass(slots=True, eq=False)
-class _Box:
+class _Box(Followed):
     """What is remembered of one life of a project's box."""
 
     life: Life
     known: Reclaim | None = None
     heard: float = 0.0  # monotonic, when the notice came
-    watched: bool = False
-    stream: Stream | None = None
 
 
 class Reclaims:
     """``follow`` opens a stream of what a box tells; ``notify`` tells the person at this machine."""
 
-    def __init__(self, shared: Shared, fleet: Fleet, *, notify: Notify, follow: Follow | None = None) -> None:
+    def __init__(
+        self, shared: Shared, fleet: Fleet, *, notify: Notify, follow: Changes | None = None
+    ) -> None:
         self._shared = shared
         self._fleet = fleet
         self._notify = notify
         self._follow = follow
-        self._rest = Bell()  # nobody rings
         self._boxes: dict[str, _Box] = {}
 
     def is_leaving(self, project: Project) -> bool:
@@ -101,9 +95,7 @@ class Reclaims:
         return self._boxes.get(uid) is box and self._project(uid, box) is not None
 
     def _forget(self, uid: str) -> None:
-        box = self._boxes.pop(uid)
-        if box.stream is not None:
-            box.stream.close()
+        self._boxes.pop(uid).leave()
 
     # What a box tells
 
@@ -158,32 +150,14 @@ class Reclaims:
 
     # Streams
 
-    async def _watch(self, follow: Follow, uid: str, box: _Box) -> None:
-        """Be told by the box for as long as it runs; without a bridge the next look tries again."""
-        delays = Backoff(self._shared.time.dice, first=AGAIN, longest=AGAIN_MOST)
-        try:
-            while (project := self._project(uid, box)) is not None and self._boxes.get(uid) is box:
-                try:
-                    stream = await follow(project)
-                    if stream is None:
-                        return
-                    box.stream = stream
-                    try:
-                        if await self._read(uid, box, stream):
-                            delays.begin_again()
-                    finally:
-                        box.stream = None
-                        stream.close()
-                except LoginNeeded as error:
-                    await self._shared.logins.wait(project.account, error, AGAIN_MOST)
-                    continue
-                except DevboxError:
-                    pass  # it is opened again
-                if box.known is not None and box.known.life is not None and not box.known.is_spot:
-                    return
-                await self._rest.wait(delays.wait())
-        finally:
-            box.watched = False
+    async def _watch(self, changes: Changes, uid: str, box: _Box) -> None:
+        def project() -> Project | None:
+            known = box.known
+            on_demand = known is not None and known.life is not None and not known.is_spot
+            return None if on_demand or self._boxes.get(uid) is not box else self._project(uid, box)
+
+        take = partial(self._read, uid, box)
+        await follow(self._shared, changes, box, project, take, longest=AGAIN_MOST)
 
     async def _read(self, uid: str, box: _Box, stream: Stream) -> bool:
         """Take reports until the stream ends; whether there was one."""
