@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import itertools
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -134,6 +135,30 @@ class FakeRunner:
         self.given.append(arguments)
         found = next((answer for word, answer in self.answers.items() if word in script), None)
         return found or Ran(0, "ready\n" if script == "echo ready" else "")
+
+
+class FakeStream:
+    """A stream of the bridge, played by a test."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self.closed = False
+
+    def tell(self, report: object) -> None:
+        """Send a line."""
+        self.queue.put_nowait(json.dumps(report).encode() + b"\n")
+
+    async def read(self) -> bytes:
+        """See ``lines.Stream``."""
+        found = await self.queue.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """See ``lines.Stream``."""
+        self.closed = True
+        self.queue.put_nowait(b"")
 
 
 @dataclass(eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from devboxd.errors import Unreachable
 from devboxd.model.idle import empty
 from devboxd.model.project import Phase, Project
 from tests.control.fakes import LoopClock
-from tests.lifecycle.kit import Bench, with_daemon
+from tests.lifecycle.kit import Bench, FakeStream, with_daemon
 
 pytestmark = pytest.mark.looptime
 
@@ -26,25 +25,11 @@ def note(state: str, since: float, **more: Any) -> dict[str, Any]:
     return {"name": "claude", "pid": 7, "state": state, "since": since, "alive": True, **more}
 
 
-class Stream:
-    """A stream of the bridge, played by a test."""
-
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[bytes | Exception] = asyncio.Queue()
-        self.closed = False
+class Stream(FakeStream):
+    """What a box says of its agents."""
 
     def say(self, *notes: dict[str, Any]) -> None:
-        self.queue.put_nowait(json.dumps(notes).encode() + b"\n")
-
-    async def read(self) -> bytes:
-        found = await self.queue.get()
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def close(self) -> None:
-        self.closed = True
-        self.queue.put_nowait(b"")
+        self.tell(notes)
 
 
 class World:

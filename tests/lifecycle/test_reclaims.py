@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from devboxd.errors import Unreachable
 from devboxd.model.idle import empty
 from devboxd.model.project import Phase, Project
 from tests.control.fakes import LoopClock
-from tests.lifecycle.kit import Bench, with_daemon
+from tests.lifecycle.kit import Bench, FakeStream, with_daemon
 
 pytestmark = pytest.mark.looptime
 CALMED = 3600.0  # seconds after which the loops look every five minutes
@@ -32,25 +31,11 @@ def notice(left: float = 117.0) -> dict[str, Any]:
     return {"action": "stop", "time": now + left, "since": now}
 
 
-class Stream:
-    """A stream of the bridge, played by a test."""
-
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[bytes | Exception] = asyncio.Queue()
-        self.closed = False
+class Stream(FakeStream):
+    """What a box says of being taken back."""
 
     def say(self, **known: Any) -> None:
-        self.queue.put_nowait(json.dumps(report(**known)).encode() + b"\n")
-
-    async def read(self) -> bytes:
-        found = await self.queue.get()
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def close(self) -> None:
-        self.closed = True
-        self.queue.put_nowait(b"")
+        self.tell(report(**known))
 
 
 class World:
