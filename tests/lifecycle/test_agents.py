@@ -41,6 +41,7 @@ class World:
         self.streams: list[Stream] = []
         self.opened = 0
         self.refuses = False
+        self.opening = 0.0  # seconds that it takes
         self.agents = Agents(
             one.shared,
             one.fleet,
@@ -54,6 +55,7 @@ class World:
 
     async def _open(self, project: Project) -> Stream | None:
         self.opened += 1
+        await asyncio.sleep(self.opening)
         if self.refuses:
             return None
         self.streams.append(Stream())
@@ -178,6 +180,22 @@ async def test_hooks_that_are_taken_away_end_the_stream(one: Bench) -> None:
     world.look(project, [])
     await asyncio.sleep(1.0)
     assert world.opened == 2, "set up again"
+
+
+@with_daemon
+async def test_hooks_that_are_taken_away_while_the_stream_opens_end_it_too(one: Bench) -> None:
+    """Nobody else would: it was not there to be closed."""
+    world, project = World(one), await one.launched()
+    world.opening = 5.0
+    world.look(project, [])
+    await asyncio.sleep(1.0)
+    world.look(project, None)
+    await asyncio.sleep(10.0)
+    (stream,) = world.streams
+    assert stream.closed
+    stream.say(note("waiting", LoopClock().wall()))
+    await asyncio.sleep(600.0)
+    assert (world.titles, world.opened) == ([], 1)
 
 
 @with_daemon

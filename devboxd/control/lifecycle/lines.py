@@ -62,7 +62,8 @@ async def follow(
                 if stream is None:
                     return
                 try:
-                    if await read(stream):
+                    # Who left it while it was being opened could not close it.
+                    if project() is not None and await read(stream):
                         delays.begin_again()
                 finally:
                     box.stream = None
