@@ -587,7 +587,7 @@ async def test_a_fork_and_its_pin_are_one_commit(one: Bench) -> None:
     assert (await one.projects.generations("api"))[0].pins == ()
     known = await one.projects.get("api")
     await one.book.write(known, wish.pinned_for(known, 1, "fork:nobody"))
-    (other,) = [book for book in one.projects._books.values() if book is not one.book]
+    (other,) = [book for book in one.projects._books if book is not one.book]
     there = other.store
     assert isinstance(there, MemoryStore)
 

@@ -99,8 +99,8 @@ class Moves:
 
     async def rebuild(self, account: Account) -> list[Project]:
         """Make rows anew for what carries our tags at AWS and has none. Nothing that has one is touched."""
-        known = {project.uid for project in await self._book.projects()}
-        names = {project.name.lower() for project in await self._book.projects()}
+        rows = await self._book.projects()
+        known, names = {project.uid for project in rows}, {project.name.lower() for project in rows}
         owner, made = await self._projects.owner_in(account), []
         for uid, ec2 in (await self._computes.compute(account).found(owner)).items():
             at = self._shared.time.wall()
@@ -119,11 +119,10 @@ class Moves:
         """What carries our tags in an account and region, and is written down in no store: by the name in its tags."""
         found = await self._computes.compute(account).found(await self._projects.owner_in(account))
         here = {project.uid for project in await self._book.projects()}  # EC2 first, then the rows
-        for book in [*self._books.values()]:
-            with suppress(DevboxError):  # the store that is not in use need not be there
-                here |= (
-                    {project.uid for project in await book.projects()} if book is not self._book else set()
-                )
+        for book in self._books.values():
+            if book is not self._book:
+                with suppress(DevboxError):  # the store that is not in use need not be there
+                    here |= {project.uid for project in await book.projects()}
         listed = [
             (name_of(uid, ec2), unknown(ec2, self._rates(account.region or "")))
             for uid, ec2 in sorted(found.items())

@@ -120,12 +120,12 @@ def renewed(known: Ledger | None) -> str | None:
     """The base image whose newest one a launch is from; None: it is from what is there already."""
     if known is None:
         return offer.DEFAULT_BASE
-    project = known.project
-    if project.head or project.bound or project.phase is not Phase.ABSENT:
+    if _has_begun(known):
         return None
-    if not project.spec.image:
+    spec = known.project.spec
+    if not spec.image:
         return offer.DEFAULT_BASE
-    return project.spec.base if offer.is_named(project.spec.base) else None
+    return spec.base if offer.is_named(spec.base) else None
 
 
 def _check_fit(known: Ledger, source: Generation | None, machines: tuple[MachineType, ...]) -> None:

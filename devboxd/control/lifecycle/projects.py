@@ -90,7 +90,7 @@ class Projects:
         self._settings = settings
         self._rates = rates
         self._allow = allow or _allowed
-        self._books = books or {}
+        self._books = tuple(books.values()) if books else (book,)
 
     # Look -------------------------------------------------------------------------------------------
 
@@ -352,7 +352,7 @@ class Projects:
         return frozenset([pin for pin in sorted(forks) if not await self._may_be(pin.partition(":")[2])])
 
     async def _may_be(self, uid: str) -> bool:
-        for book in (self._book, *self._books.values()):
+        for book in self._books:
             try:
                 if await book.has(uid):
                     return True
