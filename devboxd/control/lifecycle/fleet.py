@@ -322,9 +322,11 @@ class Fleet:
         if self._audience is not None:
             self._audience.waits(project, why, undeleted)
         now = Status(project, why)
-        for name, error in sorted(undeleted.items(), reverse=True):
-            problem = f"{name} can not be deleted: {error.message}"
-            now = Status(project, why, problem, error.hint, {**now.undeleted, name: error.message})
+        if undeleted:
+            name = min(undeleted)
+            problem = f"{name} can not be deleted: {undeleted[name].message}"
+            said = {each: error.message for each, error in undeleted.items()}
+            now = Status(project, why, problem, undeleted[name].hint, said)
         if now == self._statuses.get(project.uid):
             return
         self._statuses[project.uid] = now

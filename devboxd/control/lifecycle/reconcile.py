@@ -85,12 +85,12 @@ class Clouds(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Undeleted:
-    """What AWS did not delete when it was asked last, and until when that is worth a word (monotonic)."""
+    """What AWS did not delete when it was asked last, and when it is asked again (monotonic)."""
 
     error: DevboxError
     tries: int
     is_news: bool
-    until: float
+    again: float
 
 
 @dataclass(slots=True)
@@ -105,22 +105,23 @@ class Memory:
     last_call: tuple[Call, float] | None = None  # and when it was accepted
     starts: tuple[tuple[str, float], int] = (("", 0.0), 0)  # of one box in one phase that EC2 has taken
     refusals: tuple[str, int] = ("", 0)  # of one kind of call, in a row
-    put_off: dict[str, float] = field(default_factory=dict)  # until, monotonic
     undeleted: dict[str, Undeleted] = field(default_factory=dict)
 
     def put_off_deletion(self, name: str, error: DevboxError, at: float) -> bool:
         """Note that AWS does not delete it now; says whether that is news for a person."""
         before = self.undeleted.get(name)
         tries = before.tries + 1 if before is not None else 1
-        known = Undeleted(error, tries, is_news(refusal(error), tries), at + 2 * PUT_OFF)
+        known = Undeleted(error, tries, is_news(refusal(error), tries), at + PUT_OFF)
         self.undeleted[name] = known
-        self.put_off[name] = at + PUT_OFF
         return known.is_news
 
+    def put_off(self, at: float) -> frozenset[str]:
+        """What is not tried again yet."""
+        return frozenset(name for name, one in self.undeleted.items() if one.again > at)
+
     def forget(self, at: float) -> None:
-        """What was put off for long enough is tried again; what was not tried again then is not to be deleted any more."""
-        self.put_off = {name: until for name, until in self.put_off.items() if until > at}
-        self.undeleted = {name: one for name, one in self.undeleted.items() if one.until > at}
+        """What was not tried again when it could be is not to be deleted any more."""
+        self.undeleted = {name: one for name, one in self.undeleted.items() if one.again + PUT_OFF > at}
 
     def not_deleted(self) -> dict[str, DevboxError]:
         """What a person is told of."""
@@ -182,9 +183,9 @@ class Reconciler:
                 if step.seconds >= CALM:
                     await self.turn.leave()
                 planned = self.memory.waits(step)
-                if self.memory.put_off:  # what could not be deleted is tried again when it was put off to
-                    left = min(self.memory.put_off.values()) - self.time.monotonic()
-                    planned = min(planned, max(BRISK, left))
+                if seen.put_off:  # what could not be deleted is tried again when it was put off to
+                    again = min(self.memory.undeleted[name].again for name in seen.put_off)
+                    planned = min(planned, max(BRISK, again - self.time.monotonic()))
                 self.memory.planned = planned
                 return planned
             case Write() | Erase():
@@ -220,7 +221,7 @@ class Reconciler:
             ec2,
             self.time.wall(),
             hooked=memory.hooked is not None and memory.hooked in (known.project.save, known.project.snap),
-            put_off=frozenset(memory.put_off),
+            put_off=memory.put_off(at),
             reached=memory.reached is not None and memory.reached == _life(known.project),
             waited=memory.waited,
             starts=memory.started(known.project),
