@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import typer.main
+import typer
 
 from devboxctl import explain
-from devboxctl.app import app
+from devboxctl.app import command
 from devboxctl.fast import complete
 
 ROOT = Path(__file__).parents[1]
@@ -158,7 +158,7 @@ def tuple_of(texts: list[str]) -> str:
     return "(" + ", ".join(map(quoted, texts)) + ("," if len(texts) == 1 else "") + ")"
 
 
-ROOT_COMMAND: Any = typer.main.get_command(app)
+ROOT_COMMAND: Any = command()
 
 
 def main() -> int:

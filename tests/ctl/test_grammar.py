@@ -10,17 +10,16 @@ import sys
 from typing import Any
 
 import pytest
-import typer.main
 
 from devboxctl import explain, grammar, table
-from devboxctl.app import app, run
+from devboxctl.app import command, run
 from devboxctl.commands import ssh
 from devboxctl.fast import words
 from tests.ctl.fake_daemon import FakeDaemon, Peer
 
 Capture = pytest.CaptureFixture[str]
 
-ROOT: Any = typer.main.get_command(app)
+ROOT: Any = command()
 
 
 def walk(command: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

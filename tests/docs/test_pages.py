@@ -16,10 +16,9 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 import pytest
-import typer
 
 from devboxctl import grammar
-from devboxctl.app import app, run
+from devboxctl.app import command, run
 from devboxd.api import wire
 from devboxd.api.describe import table
 from devboxd.aws.errors import action
@@ -31,7 +30,7 @@ from devboxd.ssm import documents
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-TYPER: Any = typer.main.get_command(app)  # click's, under typer's private name
+TYPER: Any = command()  # click's, under typer's private name
 
 
 def text(name: str) -> str:
