@@ -28,6 +28,7 @@ from devboxd.host.files import replace_file
 from devboxd.model.login import Method
 from tests.aws.conftest import FixedClock
 from tests.aws.fake import Call, FakeAws, error, fake_aws, xml
+from tests.kit.processes import is_alive
 
 SECRET = "hunter2-of-the-helper"
 GOOD = {"Version": 1, "AccessKeyId": "AKIDP", "SecretAccessKey": SECRET, "SessionToken": "t"}
@@ -151,10 +152,9 @@ async def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
     monkeypatch.setattr(providers, "HELPER_WITHIN", 2.0)
     with pytest.raises(LoginNeeded, match="did not end within"):
         await callers.caller("work").credentials()
-    pid = (home / "pid").read_text().strip()
+    pid = int((home / "pid").read_text())
     for _ in range(100):
-        state = Path(f"/proc/{pid}/stat")
-        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+        if not is_alive(pid):
             break
         await asyncio.sleep(0.02)
     else:

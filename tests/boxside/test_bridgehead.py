@@ -30,6 +30,7 @@ from devboxd.boxside.programs.head.pipe import FULL, Listener
 from devboxd.boxside.script import load_program
 from devboxd.model.bridge.end import Bridge
 from devboxd.model.bridge.wire import Data, Ended, Opened, Room, WasReset
+from tests.kit.processes import is_alive
 
 
 class Near:
@@ -605,10 +606,7 @@ def test_it_ends_with_its_folder_once_nobody_uses_it(near: Near) -> None:
     assert near.run("true")[0] == 0, "what is in use goes on"
     near.cut(lane)
     for _ in range(100):
-        try:
-            if Path(f"/proc/{near.note['pid']}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return
-        except OSError:
+        if not is_alive(near.note["pid"]):
             return
         time.sleep(0.1)
     raise AssertionError("it lives on")
@@ -646,8 +644,7 @@ def test_a_start_ends_the_first_where_that_hangs(near: Near, program: Path) -> N
         assert (after["was"], after["pid"] != before["pid"]) == (False, True)
         near.lane()
         assert near.run("echo", "hi")[1] == b"hi\n"
-        status = Path(f"/proc/{before['pid']}/stat")
-        near.until(lambda: not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z")
+        near.until(lambda: not is_alive(before["pid"]))
     assert near.start(program)["pid"] == after["pid"], (
         "what the first left to do at its end is not done to the second"
     )

@@ -22,6 +22,7 @@ from devboxd.boxside.programs.parts.hooks import hooks_of, run_hooks
 from devboxd.boxside.programs.parts.imds import ELSEWHERE, METADATA_LIMIT, Metadata
 from devboxd.boxside.reclaim import argv, read_line, said_of
 from devboxd.boxside.script import load_program
+from tests.kit.processes import is_alive
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 LIFE, NOTICE, RISK = "instance-life-cycle", "spot/instance-action", "events/recommendations/rebalance"
@@ -263,15 +264,8 @@ def test_a_hook_that_takes_too_long_is_ended_with_all_that_it_began_and_the_next
     assert failed[0].startswith("1-slow took longer than ")
     assert failed[1] == "2-next was not begun"
     child = int((home.folder / "child").read_text())
-    until(lambda: not Path(f"/proc/{child}").exists() or _is_zombie(child), "its child has ended")
+    until(lambda: not is_alive(child), "its child has ended")
     assert not (home.folder / "next").exists()
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 # Programs ---------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from devboxd.simulator.options import FAST
 from devboxd.simulator.world import Simulator
 from tests.chaos.faults import OF_A_SESSION, Cut, Generator
 from tests.control.kit import NoKeys, Nowhere
+from tests.kit.processes import is_alive
 from tests.kit.tasks import beside
 
 PACE = 0.02  # seconds between two writes of a stream
@@ -300,7 +301,7 @@ class Traffic:
         for echo in self.echoes:
             echo.check()
         for name, pid in self._pids.items():
-            assert _runs(pid), f"{name}: process {pid} is gone"
+            assert is_alive(pid), f"{name}: process {pid} is gone"
         self._checked.set()
         for user in self._users:
             user.say(EndOfInput())
@@ -483,13 +484,6 @@ class Traffic:
                 )
             self.done["commands"] += 1
             await asyncio.sleep(0.05)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @dataclass

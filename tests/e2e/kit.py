@@ -28,6 +28,7 @@ import pyte
 from devboxd.simulator.demo import private_environment
 from tests.ctl.terminal import SHELL, Tty
 from tests.kit.freezing import freeze
+from tests.kit.processes import is_alive
 
 PATIENCE = 20.0  # seconds; only a failing test waits that long
 CTL = str(Path(sys.executable).with_name("devboxctl"))
@@ -45,15 +46,6 @@ def until(look: Callable[[], T | None], what: str, patience: float = PATIENCE, e
             raise AssertionError(f"never happened: {what}")
         time.sleep(every)
     return found
-
-
-def is_alive(pid: int) -> bool:
-    """Say whether a process runs; a zombie does not, once its last thread has let go of its sockets and locks."""
-    try:
-        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    return told[0] != "Z" or int(told[17]) > 1
 
 
 class Terminal(Tty):

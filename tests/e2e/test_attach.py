@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.e2e.kit import Terminal, World, is_alive, until
+from tests.e2e.kit import Terminal, World, until
+from tests.kit.processes import is_alive
 
 
 def leave(terminal: Terminal) -> int:

@@ -21,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.kit import World, free_port, is_alive, need, until
+from tests.e2e.kit import World, free_port, need, until
+from tests.kit.processes import is_alive
 
 
 @pytest.mark.parametrize("words", [("--raw",), ("--mux", "none")])

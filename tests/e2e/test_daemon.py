@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 
-from tests.e2e.kit import World, fetch, is_alive, until
+from tests.e2e.kit import World, fetch, until
+from tests.kit.processes import is_alive
 
 
 def test_a_second_daemon_refuses_and_leaves_the_first_alone(world: World) -> None:

@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from devboxctl.commands.service import unit
-from tests.e2e.kit import CTL, World, free_port, is_alive, need, until
+from tests.e2e.kit import CTL, World, free_port, need, until
 from tests.e2e.test_handover import SIZE, Transfer, mirror
+from tests.kit.processes import is_alive
 
 UNITS = ("devboxd.socket", "devboxd.service")
 

@@ -34,6 +34,7 @@ from devboxd.model.terminal import ClientMessage, Leaving, Signal, StatusLine
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.fakes import LoopClock
+from tests.kit.processes import is_alive
 from tests.kit.sim import MakeSimulator
 from tests.kit.tasks import beside
 
@@ -367,13 +368,6 @@ async def hung(daemon: Daemon) -> int:
     return int(pid)
 
 
-def is_over(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 async def test_a_bridgehead_that_hangs_is_told_no_command_and_is_replaced(
     bridged: Daemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -388,7 +382,7 @@ async def test_a_bridgehead_that_hangs_is_told_no_command_and_is_replaced(
         assert runs.read_text() == "run\n"
         while True:
             assert (await run(bridged, "true"))[0].status == 0
-            if [one for one in bridged.bridges() if one.lanes and not one.without and is_over(pid)]:
+            if [one for one in bridged.bridges() if one.lanes and not one.without and not is_alive(pid)]:
                 break
     assert runs.read_text() == "run\n"
 
@@ -434,7 +428,7 @@ async def test_what_goes_over_a_bridgehead_that_hangs_for_minutes_is_cut(
             await stream.write(b"x")
             with pytest.raises(StreamReset, match="does not answer"):
                 await to_the_end(stream)
-            while not is_over(pid):
+            while is_alive(pid):
                 await asyncio.sleep(0.05)
         stream.close()
 
