@@ -120,6 +120,14 @@ async def fails(*_: object) -> PortStream:
     raise Unreachable("not now")
 
 
+def without_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No box has what a bridgehead runs in."""
+    monkeypatch.setattr(
+        "devboxd.control.connect.bridge_start.in_python",
+        lambda *_: ["sh", "-c", "echo problem no python3"],
+    )
+
+
 async def test_a_connection_half_closes_and_gets_its_answer(bridged: Daemon) -> None:
     """``echo … | nc`` loses its answer over smux; not over a bridge."""
     async with echo() as port:
@@ -319,10 +327,7 @@ async def test_a_box_without_python_goes_todays_way(
     sim: Simulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing that works today may stop working; and it is said once."""
-    monkeypatch.setattr(
-        "devboxd.control.connect.bridge_start.in_python",
-        lambda *_: ["sh", "-c", "echo problem no python3"],
-    )
+    without_python(monkeypatch)
     daemon = await make_daemon(sim, bridge_secret=secret)
     async with echo() as port:
         stream = await daemon.connect(await api(daemon), port, None, 30)
@@ -670,10 +675,7 @@ async def test_what_a_client_said_before_there_was_no_bridge_is_not_lost(
     sim: Simulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old way gets all of it, in order."""
-    monkeypatch.setattr(
-        "devboxd.control.connect.bridge_start.in_python",
-        lambda *_: ["sh", "-c", "echo problem no python3"],
-    )
+    without_python(monkeypatch)
     daemon = await make_daemon(sim, bridge_secret=secret)
     assert (await run(daemon, "cat", stdin=b"all of it"))[1] == b"all of it"
 
@@ -682,10 +684,7 @@ async def test_a_box_that_can_have_no_bridge_is_asked_again_after_it_was_given_u
     sim: Simulator, make_daemon: MakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes then waits for the answer: it was given a stream that nothing ever carried."""
-    monkeypatch.setattr(
-        "devboxd.control.connect.bridge_start.in_python",
-        lambda *_: ["sh", "-c", "echo problem no python3"],
-    )
+    without_python(monkeypatch)
     daemon = await make_daemon(sim, bridge_secret=secret)
     assert (await run(daemon, "echo", "hi"))[1] == b"hi\n"
     await daemon.remove_bridge(await api(daemon))
@@ -705,7 +704,7 @@ async def test_a_forward_goes_over_the_bridge(sim: Simulator, make_daemon: MakeD
             writer.write(turn)
             async with asyncio.timeout(30):
                 assert await reader.readexactly(1) == turn
-            await asyncio.gather(*(session.stop() for session in daemon.sessions()))
+            await end_lanes(daemon)
         writer.write_eof()
         assert await reader.read() == b"<end>"
         writer.close()
