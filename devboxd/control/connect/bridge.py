@@ -214,6 +214,11 @@ class HeldBridge:
         return self.streams.end.waiting + self.streams.end.peer_waiting
 
     @property
+    def _behind(self) -> set[int]:
+        """Numbers of the lanes that give no sign of life."""
+        return {number for number, _, _, _, is_behind in self.streams.end.lanes() if is_behind}
+
+    @property
     def agent_version(self) -> str:
         """Of the agent that carries its lanes; empty where it is not known."""
         channels = [lane.session.held.channel for lane in self._lanes.values()]
@@ -253,7 +258,7 @@ class HeldBridge:
             self.user,
             lanes,
             len(self.streams),
-            self.streams.end.waiting + self.streams.end.peer_waiting,
+            self._waiting,
             self._rate.up if lanes else 0.0,
             self._rate.down if lanes else 0.0,
             plain / travelled if travelled > MEASURED_FROM else None,
@@ -312,7 +317,7 @@ class HeldBridge:
     def _judge(self) -> None:
         """See whether the bridgehead answers; give it up where it has not for long."""
         now = self._shared.time.monotonic()
-        behind = {number for number, _, _, _, is_behind in self.streams.end.lanes() if is_behind}
+        behind = self._behind
         if any(lane.is_unanswered(is_behind=lane.number in behind) for lane in self._lanes.values()):
             self._unanswered += min(now - self._judged_at, LOOK_QUIET)  # not what was slept through
         self._judged_at = now
@@ -347,7 +352,7 @@ class HeldBridge:
         now = self._shared.time.monotonic()
         taken = [lane.take_counts() for lane in self._lanes.values()]
         self._rate.count(sum(up for up, _ in taken), sum(down for _, down in taken), now)
-        behind = {number for number, _, _, _, is_behind in self.streams.end.lanes() if is_behind}
+        behind = self._behind
         return verdict(
             Seen(
                 lanes=tuple(
