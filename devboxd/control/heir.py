@@ -53,9 +53,8 @@ class Heir:
         for piece in [*self._estate.pieces]:
             try:
                 resumed = await self._resumed(piece)
-            except (
-                Exception
-            ):  # the daemon before is gone: whatever is wrong with one must not end all of them
+            except Exception:
+                # The daemon before is gone: whatever is wrong with one must not end all of them.
                 log.exception("a client of the daemon before could not be taken up")
                 inheritance.lose("the daemon failed at it")
             else:
