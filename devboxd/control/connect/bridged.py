@@ -12,7 +12,7 @@ import errno
 import os
 import shlex
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Final, Self
 
 import msgspec
@@ -73,7 +73,9 @@ class BridgedExecution:
         self._status: int | None = None
         self._tail = bytearray()
         self._records = bridgehead.Records()
-        self._rest = b""  # of a message with input that is being passed on
+        self._rest = b""  # input that the bridge has not taken: MOST_EARLY
+        self._has_ended = False  # and no more comes behind that
+        self._has_input = asyncio.Event()
         self._owed = 0  # bytes of credit for the part of it that is being written
         self._early: deque[ClientMessage] = deque()  # what the client said before the stream was there
         self._has_begun = False  # the box has heard of it
@@ -97,6 +99,7 @@ class BridgedExecution:
         one._tail += command.tail
         one._records = bridgehead.Records.at(command.record)
         one._rest, one._owed = command.rest, command.owed
+        one._has_input.set()
         one._has_begun = True
         stream.unwritten = command.stream.unwritten
         if control is not None and command.control is not None:
@@ -117,9 +120,14 @@ class BridgedExecution:
         """All that another daemon has to know of it."""
         assert self._stream is not None
         control = self._control if self._control is not None and self._control.is_whole else None
+        unwritten, rest, owed = self._stream.unwritten, self._rest, self._owed
+        if self._has_ended:  # there is no word for an end that waits: it goes with what waits before it
+            unwritten += b"".join(bridgehead.record(bridgehead.STDIN, part) for part in _parts(rest))
+            unwritten += bridgehead.record(bridgehead.STDIN_END, b"")
+            rest, owed = b"", owed + len(rest)
         return Command(
             client=client,
-            stream=packing.stream(self._stream, self._stream.unwritten),
+            stream=packing.stream(self._stream, unwritten),
             control=packing.stream(control, control.unwritten) if control is not None else None,
             spec=self._spec,
             tty=self._tty,
@@ -127,8 +135,8 @@ class BridgedExecution:
             status=self._status,
             tail=bytes(self._tail),
             record=self._records.place,
-            rest=self._rest,
-            owed=self._owed,
+            rest=rest,
+            owed=owed,
         )
 
     async def run(self) -> Leaving | None:
@@ -220,10 +228,11 @@ class BridgedExecution:
             async with asyncio.TaskGroup() as tasks:
                 down = tasks.create_task(_caught(self._down(stream)), name="exec: output")
                 up = tasks.create_task(_caught(self._up(stream)), name="exec: client")
+                feed = tasks.create_task(_caught(self._feed(stream)), name="exec: input")
                 untaken = tasks.create_task(self._untaken_signal(stream), name="exec: signal")
                 watcher = tasks.create_task(self._watch(), name="exec: way")
-                await asyncio.wait({up, down, untaken}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (up, down, untaken, watcher):
+                await asyncio.wait({up, down, feed, untaken}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (up, down, feed, untaken, watcher):
                     task.cancel()
         finally:
             stream.close()
@@ -231,10 +240,11 @@ class BridgedExecution:
                 self._control.close()
         if not down.cancelled():
             return self._outcome(down.result())
-        if not up.cancelled():
-            # The client left, or what it said came to nothing because the stream is gone.
-            failure = up.result()
-            return Leaving(error=failure) if failure is not None else CLIENT_LEFT
+        for said in (up, feed):
+            if not said.cancelled():
+                # The client left, or what it said came to nothing because the stream is gone.
+                failure = said.result()
+                return Leaving(error=failure) if failure is not None else CLIENT_LEFT
         text = f"{self._spec.box.name} did not take the signal: the command is hung up once it can be reached"
         self._terminal.status(StatusLine(StreamState.NOTICE, text))
         return Leaving(status=128 + self._signal, reason="the box did not take the signal")
@@ -284,17 +294,21 @@ class BridgedExecution:
                 await self._taken.wait()
 
     async def _up(self, stream: BridgeStream) -> None:
-        """What the client says; returns when it is gone."""
-        await self._finish_what_was_begun(stream)
+        """What the client says; returns when it is gone. Input that the box does not take holds up nothing else."""
+        if self._control is not None and self._control.unwritten:
+            await self._control.write(self._control.unwritten)
         while True:
             match self._early.popleft() if self._early else await self._terminal.receive():
                 case None | Detach():
                     return
                 case Input(data) if self._spec.stdin or self._tty:
-                    self._rest = data
-                    await self._pass_on(stream)
+                    if len(self._rest) + len(data) > MOST_EARLY:
+                        return  # it sends more than its credit: no client of ours does
+                    self._rest += data
+                    self._has_input.set()
                 case EndOfInput():
-                    await stream.write(bridgehead.record(bridgehead.STDIN_END, b""))
+                    self._has_ended = True
+                    self._has_input.set()
                 case Signal(number):
                     await self._say(stream, bridgehead.SIGNAL, b"%d" % number)
                     self._signal = number
@@ -307,23 +321,22 @@ class BridgedExecution:
                 case _:
                     pass
 
-    async def _finish_what_was_begun(self, stream: BridgeStream) -> None:
-        """Write what another daemon was writing when it left."""
-        if self._control is not None and self._control.unwritten:
-            await self._control.write(self._control.unwritten)
-        if stream.unwritten:
+    async def _feed(self, stream: BridgeStream) -> None:
+        """Pass input on as the bridge takes it, and give credit for it."""
+        if stream.unwritten:  # another daemon was writing it when it left
             await stream.write(stream.unwritten)
         self._credit()
-        await self._pass_on(stream)
-
-    async def _pass_on(self, stream: BridgeStream) -> None:
-        """Pass input on, and give credit for it as it is taken."""
-        while self._rest:
-            part = self._rest[: bridgehead.RECORD_MOST]
-            self._rest = self._rest[bridgehead.RECORD_MOST :]
-            self._owed = len(part)
-            await stream.write(bridgehead.record(bridgehead.STDIN, part))
-            self._credit()
+        while True:
+            await self._has_input.wait()
+            self._has_input.clear()
+            while self._rest:
+                part, self._rest = self._rest[: bridgehead.RECORD_MOST], self._rest[bridgehead.RECORD_MOST :]
+                self._owed = len(part)
+                await stream.write(bridgehead.record(bridgehead.STDIN, part))
+                self._credit()
+            if self._has_ended:
+                self._has_ended = False
+                await stream.write(bridgehead.record(bridgehead.STDIN_END, b""))
 
     def _credit(self) -> None:
         if self._owed:
@@ -373,6 +386,11 @@ def _close(opening: asyncio.Task[BridgeStream | None]) -> None:
     """Nobody wants what was opened, if it was."""
     if not opening.cancelled() and opening.exception() is None and (stream := opening.result()) is not None:
         stream.close()
+
+
+def _parts(data: bytes) -> Iterator[bytes]:
+    """As much as goes into one record each."""
+    return (data[at : at + bridgehead.RECORD_MOST] for at in range(0, len(data), bridgehead.RECORD_MOST))
 
 
 def _status(text: bytes) -> int | None:

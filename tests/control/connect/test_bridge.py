@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from devboxd.api.wire import INPUT_WINDOW
 from devboxd.control.base.shared import Shared
 from devboxd.control.connect.audience import Capture
 from devboxd.control.connect.bridge import HeldBridge
@@ -30,7 +32,7 @@ from devboxd.model.box import Account, BoxRef
 from devboxd.model.config import BridgeSettings, Config, ForwardSettings
 from devboxd.model.forward import Spec
 from devboxd.model.states import BridgeUse, StreamState
-from devboxd.model.terminal import ClientMessage, Leaving, Signal, StatusLine
+from devboxd.model.terminal import ClientMessage, EndOfInput, Input, Leaving, Signal, StatusLine, Taken
 from devboxd.simulator.world import Simulator
 from tests.control.conftest import MakeDaemon
 from tests.control.fakes import LoopClock
@@ -669,6 +671,67 @@ async def test_a_command_that_has_the_signal_may_take_its_time(
         mark.touch()
         assert (await running).status == 7
     assert "did not take" not in "".join(line.text for line in client.told)
+
+
+class Feeding(Capture):
+    """A client that sends ``size`` bytes as it is given credit; ``last`` is said once there is no more credit or no more to send."""
+
+    def __init__(self, size: int, last: ClientMessage | None) -> None:
+        super().__init__()
+        self.got = 0
+        self._size = size
+        self._last: list[ClientMessage | None] = [last]
+        self._allowed = INPUT_WINDOW
+
+    async def receive(self) -> ClientMessage | None:
+        while True:
+            if part := min(self._size, self._allowed, 8192):
+                self._size, self._allowed = self._size - part, self._allowed - part
+                return Input(bytes(part))
+            if self._taken:
+                taken, self._taken = self._taken, 0
+                return Taken(taken)
+            if self._last and not self._size:
+                return self._last.pop()
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(0.5 if self._last else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                if not isinstance(self._last[0], EndOfInput):
+                    return self._last.pop()
+
+    def output(self, data: bytes, *, error: bool = False) -> None:
+        super().output(data, error=error)
+        self.got += len(data)
+
+    def credit(self, size: int) -> None:
+        self._allowed += size
+        self._changed.set()
+
+
+async def test_output_is_taken_while_input_waits(bridged: Daemon) -> None:
+    """A program that says much more than it is told: its input waited for room, and the word of what was taken for that."""
+    size, times = 2 << 20, 20
+    program = f"import sys\nfor one in iter(lambda: sys.stdin.buffer.read(4096), b''): sys.stdout.buffer.write(one * {times})"
+    client = Feeding(size, EndOfInput())
+    spec = ExecSpec(box=await api(bridged), argv=[sys.executable, "-c", program])
+    async with asyncio.timeout(60):
+        assert await bridged.execute(spec, client) == Leaving(status=0)
+    assert client.got == size * times
+
+
+@pytest.mark.parametrize(
+    ("last", "leaving"),
+    [(Signal(15), Leaving(status=143)), (None, Leaving(status=129, reason="the client left"))],
+)
+async def test_who_interrupts_or_leaves_is_heard_while_input_waits(
+    bridged: Daemon, last: Signal | None, leaving: Leaving
+) -> None:
+    """For a program that does not read it: Ctrl-C did nothing, and it ran on when its client was killed."""
+    spec = ExecSpec(box=await api(bridged), argv=["sleep", "600"])
+    async with asyncio.timeout(60):
+        assert await bridged.execute(spec, Feeding(4 << 20, last)) == leaving
 
 
 async def test_what_a_client_said_before_there_was_no_bridge_is_not_lost(
