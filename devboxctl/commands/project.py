@@ -11,11 +11,10 @@ import typer
 
 from devboxctl import ask, grammar, options, plan, progress, show
 from devboxctl.commands import money
-from devboxctl.fast import reply
 from devboxctl.fast.folder import absolute
 from devboxctl.fast.reply import UsageError
 from devboxctl.options import settings
-from devboxd.api import client, routes, wire
+from devboxd.api import routes, wire
 
 USER_DATA_MAX = 16384  # bytes (API: RunInstances)
 LOOK = 60.0  # seconds for what asks AWS a few questions
@@ -77,26 +76,8 @@ def add_to(app: typer.Typer) -> None:
         ("delete", delete, ["devboxctl delete api --yes"]),
         ("snapshot", snapshot, ["devboxctl snapshot api", "devboxctl snapshot api --label before-upgrade"]),
         ("projects", projects, ["devboxctl projects", "devboxctl projects api"]),
-        ("rebuild", rebuild, ["devboxctl rebuild", "devboxctl rebuild -p work -r eu-central-1"]),
-        ("gc", leftovers, ["devboxctl gc", "devboxctl gc --dry-run", "devboxctl gc api"]),
     ):
         grammar.add(app, name, function, section=grammar.PROJECTS, examples=examples)
-    group = grammar.add_group(app, "iam", "What AWS has to allow.", section=grammar.ACCOUNT)
-    grammar.add(
-        group,
-        "policy",
-        policy,
-        examples=["devboxctl iam policy --for user", "devboxctl iam policy --for box --anywhere"],
-    )
-    group = grammar.add_group(
-        app, "ops", "What is under way, and going on with what needed you.", section=grammar.PROJECTS
-    )
-    grammar.add(group, "ls", operations, examples=["devboxctl ops ls"])
-    grammar.add(
-        group, "resume", resume, examples=["devboxctl ops resume api", "devboxctl ops resume api --no-verify"]
-    )
-    grammar.add(group, "abandon", abandon, examples=["devboxctl ops abandon api"])
-    grammar.add(group, "cancel", cancel, examples=["devboxctl ops cancel api"])
 
 
 def launch(
@@ -277,10 +258,10 @@ def _of_folder(path: str) -> str:
 
 
 def _is_known(project: str) -> bool:
-    return project.lower() in {one.name.lower() for one in _listed()}
+    return project.lower() in {one.name.lower() for one in listed()}
 
 
-def _listed() -> list[wire.Project]:
+def listed() -> list[wire.Project]:
     """All projects, without what they cost."""
     return ask.ask(routes.LIST_PROJECTS, wire.ProjectsRequest(brief=True)).projects
 
@@ -453,20 +434,13 @@ def projects(
     if project is not None:
         progress.show_project(ask.ask(routes.SHOW_PROJECT, wire.ProjectName(project)))
         return
-    _print_projects(
+    print_projects(
         ask.ask(routes.LIST_PROJECTS).projects, "there is no project; devboxctl launch makes one", wide
     )
 
 
-def operations(wide: options.Wide = False) -> None:
-    """List what the daemon works on, and what it waits for."""
-    found = [
-        one for one in ask.ask(routes.LIST_PROJECTS).projects if one.pending or one.problem or one.reason
-    ]
-    _print_projects(found, "nothing is under way", wide)
-
-
-def _print_projects(found: list[wire.Project], none: str, wide: bool) -> None:
+def print_projects(found: list[wire.Project], none: str, wide: bool) -> None:
+    """Print a list of projects; ``none`` on a terminal, where there is none."""
     if settings.json:
         show.print_json(wire.ProjectList(found))
         return
@@ -486,126 +460,3 @@ def _print_projects(found: list[wire.Project], none: str, wide: bool) -> None:
     ]
     dispensable = ("zone", "want", "type", "instance", "usd/month")
     show.print_table(headers, rows, dispensable=dispensable, wide=wide)
-
-
-def resume(project: Name, verify: Verify = None, wait: Wait = True) -> int:
-    """Go on with a project that needed you, once that is mended."""
-    found = ask.ask(routes.RESUME, wire.ResumeRequest(project, verify), timeout=LOOK)
-    return progress.finish(project, found, wait=wait)
-
-
-def abandon(
-    project: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    discard: Annotated[
-        bool, typer.Option("--discard-volumes", help="Delete the volumes that are left of its box, too.")
-    ] = False,
-    wait: Wait = True,
-) -> int:
-    """Go back to the newest generation of a project whose box is lost.
-
-    For a project that needed you, where nothing can be mended: the instance is gone, and a volume of it as well. What
-    was not saved is given up. Volumes that are left of the box stay, and devboxctl gc lists them with what they cost.
-    """
-    if not yes:
-        planned = ask.ask(routes.PLAN_ABANDON, wire.ProjectName(project), timeout=LOOK)
-        if not ask.is_meant(_given_up(planned, discard=discard)):
-            return 1
-    found = ask.ask(routes.ABANDON, wire.AbandonRequest(project, discard), timeout=LOOK)
-    return progress.finish(project, found, wait=wait)
-
-
-def _given_up(planned: wire.AbandonPlan, *, discard: bool) -> str:
-    """What is given up, in a sentence."""
-    saved = planned.generation
-    left = ", ".join(f"{one.id} ({one.size} GiB)" for one in planned.volumes)
-    kept = "is deleted" if discard else "is kept"
-    return (
-        f"{show.cell(planned.project.name)} goes back to generation {saved.number} of {show.moment(saved.created)}:"
-        f" what was done since is given up, and {left or 'no volume'} {kept if left else 'is left of it'}"
-    )
-
-
-def cancel(project: Name, wait: Wait = True) -> int:
-    """Take back what was asked last, as far as it has not been done.
-
-    A launch is given up, and a box that was on its way down goes on running. What is imaged by then stays a generation.
-    """
-    found = ask.ask(routes.CANCEL, wire.ProjectName(project), timeout=LOOK)
-    return progress.finish(project, found, wait=wait)
-
-
-def leftovers(
-    project: Annotated[str | None, typer.Argument(metavar="[PROJECT]", help="Only of this one.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="As without: this only looks in any case.")
-    ] = False,
-    wide: options.Wide = False,
-    profile: options.Profile = None,
-    region: options.Region = None,
-) -> None:
-    """List what nothing uses any more, and when it goes.
-
-    With what it costs a month. The daemon deletes it by itself once it may; this only looks. Without PROJECT also what
-    carries your tags in this account and region, and is of no project that is known: devboxctl rebuild takes that back.
-    """
-    names = [project] if project is not None else [one.name for one in _listed()]
-    found: list[wire.Leftover] = []
-    for name in names:
-        try:
-            found += ask.ask(routes.LIST_LEFTOVERS, wire.ProjectName(name), timeout=LOOK).leftovers
-        except client.Refused as error:
-            if project is not None:
-                raise
-            _warn(f"what {name} has left over could not be looked at", error)
-    if project is None:
-        try:
-            asked = wire.Account(settings.profile, settings.region)
-            found += ask.ask(routes.LIST_UNKNOWN, asked, timeout=LOOK).leftovers
-        except client.Refused as error:
-            _warn("what is of no project could not be looked for", error)
-    if settings.json:
-        show.print_json(wire.LeftoverList(found))
-    elif found or not show.is_terminal():
-        rows = [(one.project, one.kind, one.id, one.size, one.usd_month, one.goes, one.why) for one in found]
-        headers = ("project", "kind", "id", "gib", "usd a month", "goes", "why")
-        show.print_table(headers, rows, dispensable=("goes", "gib"), wide=wide)
-    else:
-        show.say("nothing is left over")
-
-
-def _warn(what: str, error: client.Refused) -> None:
-    """Say what is not in a list, and why. A script is to have all of it, or the error: raises that."""
-    if settings.json:
-        raise error
-    show.say(f"warning: {what}: {reply.failure_of(error).get('message')}")
-
-
-def rebuild(profile: options.Profile = None, region: options.Region = None) -> None:
-    """Find projects by their tags at AWS, after a lost disk.
-
-    Those that this machine knows are not touched.
-    """
-    found = ask.ask(routes.REBUILD, wire.Account(settings.profile, settings.region), timeout=LOOK)
-    _print_projects(found.projects, "nothing was found that is not known already", wide=False)
-
-
-def policy(
-    audience: Annotated[
-        str,
-        typer.Option(
-            "--for", metavar="AUDIENCE", help="connect, user, admin, box, bill, deadman or reconciler."
-        ),
-    ] = "user",
-    anywhere: Annotated[
-        bool, typer.Option("--anywhere", help="For every account and region, and without asking AWS.")
-    ] = False,
-    profile: options.Profile = None,
-    region: options.Region = None,
-) -> None:
-    """Print the IAM policy that somebody needs, and no more than that.
-
-    A person needs the one for connect and the one for user.
-    """
-    request = wire.PolicyRequest(settings.profile, settings.region, audience, anywhere)
-    show.print_json(ask.ask(routes.SHOW_POLICY, request, timeout=LOOK), bare=True)
