@@ -119,7 +119,7 @@ class Moves:
         """What carries our tags in an account and region, and is written down in no store: by the name in its tags."""
         found = await self._computes.compute(account).found(await self._projects.owner_in(account))
         here = {project.uid for project in await self._book.projects()}  # EC2 first, then the rows
-        for book in self._books.values():
+        for book in [*self._books.values()]:
             if book is not self._book:
                 with suppress(DevboxError):  # the store that is not in use need not be there
                     here |= {project.uid for project in await book.projects()}

@@ -352,7 +352,7 @@ class Projects:
         return frozenset([pin for pin in sorted(forks) if not await self._may_be(pin.partition(":")[2])])
 
     async def _may_be(self, uid: str) -> bool:
-        for book in self._books:
+        for book in [*self._books]:
             try:
                 if await book.has(uid):
                     return True
