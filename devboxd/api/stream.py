@@ -46,6 +46,7 @@ class StreamTerminal:
         self._tail = tail or Tail()
         self._head = b""  # of a frame whose payload is still to come
         self._writer.transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
+        self._is_closed = False  # and all that was queued has gone
         self._last_status: bytes | None = None
         self._late_status: bytes | None = None  # kept back while the client is far behind
 
@@ -144,12 +145,14 @@ class StreamTerminal:
             async with asyncio.timeout(timeout):
                 self._writer.close()
                 await self._writer.wait_closed()
+            self._is_closed = True
         except (TimeoutError, OSError):
             self.abort()
 
     def abort(self) -> None:
-        """Hang up now, whatever is queued."""
-        self._writer.transport.abort()
+        """Hang up now, whatever is queued. A transport that has ended takes no such word."""
+        if not self._is_closed:
+            self._writer.transport.abort()
 
     def _send(self, kind: wire.StreamType, payload: bytes) -> None:
         if self._late_status is not None and self.backlog <= STATUS_BEHIND:

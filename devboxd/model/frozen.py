@@ -93,6 +93,7 @@ def thaw(state: FrozenBridge) -> Bridge:
     for one in state.streams:
         stream = streams.by_number[one.number] = _thawed(one, state.near)
         streams.granted += stream.window - WINDOW_FIRST
+        bridge.taken += len(stream.waiting)
         if stream.reset is not None:
             words.reset(stream)
             continue

@@ -28,6 +28,7 @@ BACKLOG: Final = 1024  # a browser or test run may open hundreds at once, and a 
 READ_LIMIT: Final = 65536  # bytes that are read ahead of their consumer
 PATH_MAX: Final = 103  # bytes of a socket path that every system takes (Linux 107, macOS 103)
 CUT_FIRST, CUT_LOOK = 0.01, 1.0  # seconds between two looks whether all is delivered
+FULL_FIRST, FULL_LOOK = 0.02, 0.3  # seconds between two tries at a unix socket that has too many waiting
 PORT_TRIES: Final = 8  # for one free port in two address families
 
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
@@ -284,7 +285,9 @@ class Listeners:
     async def connected(self, address: tuple[str, int] | str) -> Connection:
         """Connect from here: to a host's port, or a unix socket's path. Raises OSError."""
         if isinstance(address, str):
-            reader, writer = await asyncio.open_unix_connection(address, limit=READ_LIMIT)
+            reader, writer = await asyncio.open_unix_connection(
+                sock=await _connected_unix(address), limit=READ_LIMIT
+            )
         else:
             reader, writer = await asyncio.open_connection(*address, limit=READ_LIMIT)
         return Connection(reader, writer, "")
@@ -516,3 +519,23 @@ def _identity(path: Path) -> tuple[int, int] | None:
         found = path.lstat()
         return found.st_dev, found.st_ino
     return None
+
+
+async def _connected_unix(path: str) -> socket.socket:
+    """Connect; waits while its listener has as many waiting as it takes, which no system tells the end of. Raises OSError."""
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    one.setblocking(False)
+    pause = FULL_FIRST
+    try:
+        while True:
+            # Not the loop's ``sock_connect``: it takes "there is no room" for "on its way", and then for connected.
+            try:
+                one.connect(path)
+            except BlockingIOError:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, FULL_LOOK)
+            else:
+                return one
+    except BaseException:
+        one.close()
+        raise

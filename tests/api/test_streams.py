@@ -512,3 +512,16 @@ async def test_a_thousand_states_for_a_client_that_does_not_read_are_one() -> No
     assert seen == ["try 999"], "the latest, and before the end"
     await terminal.close()
     writer.close()
+
+
+async def test_a_client_that_took_its_time_is_hung_up_on_in_order() -> None:
+    """Its transport has ended by then: another word to it was logged as a failure of the request."""
+    terminal, reader, writer = await pair()
+    terminal.output(bytes(1 << 20))
+    closing = beside(terminal.close(None))
+    await asyncio.sleep(0)
+    assert terminal.backlog
+    assert len(await reader.read(-1)) > 1 << 20
+    await closing
+    terminal.abort()
+    writer.close()

@@ -225,6 +225,39 @@ def test_a_connection_that_stands_is_told_where_that_is_wanted(near: Near, tmp_p
     assert not near.got[refused]
 
 
+def test_a_unix_socket_that_has_too_many_waiting_refuses_nobody(near: Near, tmp_path: Path) -> None:
+    """Each comes to its turn, with what was said meanwhile; who leaves meanwhile, and one that is gone by then, hold up nobody."""
+    near.lane()
+    path, numbers = str(tmp_path / "small"), []
+    with socket.socket(socket.AF_UNIX) as server:
+        server.settimeout(20)
+        server.bind(path)
+        server.listen(0)
+        for said in range(12):
+            numbers.append(number := near.bridge.open(bridgehead.telling(bridgehead.unix(path))))
+            near.send(number, b"%d" % said)
+            near.bridge.finish(number)
+        near.until(lambda: any(near.got.values()))
+        near.bridge.reset(numbers.pop())
+        found = set()
+        for _ in numbers:
+            one = near_accepts(near, server)
+            with one:
+                said_there = b"".join(iter(lambda: one.recv(100), b""))  # noqa: B023 - at once
+                found.add(said_there)
+                one.sendall(b"heard " + said_there)
+        near.until(lambda: set(numbers) <= near.ended)
+    assert found == {b"%d" % said for said in range(11)}
+    assert [bytes(near.got[number]) for number in numbers] == [b"+heard %d" % said for said in range(11)]
+    assert not near.resets
+
+
+def near_accepts(near: Near, server: socket.socket) -> socket.socket:
+    """The next connection; the daemon's end goes on meanwhile."""
+    near.until(lambda: select.select([server], [], [], 0)[0])
+    return server.accept()[0]
+
+
 def test_a_refused_port_is_a_reset_with_its_reason(near: Near) -> None:
     near.lane()
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -420,6 +453,27 @@ def test_a_command_may_open_as_many_files_as_without_a_bridge(tmp_path: Path, pr
         for sock in one.lanes.values():
             sock.close()
         os.kill(one.note["pid"], signal.SIGTERM)
+
+
+def test_output_of_those_whom_a_command_leaves_behind_is_awaited_while_they_speak(near: Near) -> None:
+    """As of ``exec > >(tee log)``: what such a process had still to say after a second was lost."""
+    near.lane()
+    later = "(for one in 1 2 3 4 5 6 7 8; do sleep 0.2; echo $one; done; exec sleep 100) & exit 3"
+    assert near.run("sh", "-c", later) == (3, b"1\n2\n3\n4\n5\n6\n7\n8\n", b"")
+
+
+def test_a_signal_reaches_those_whom_a_command_leaves_behind_while_they_speak(near: Near) -> None:
+    """Or nothing would end it."""
+    near.lane()
+    endless = "(while echo more; do sleep 0.1; done) & echo $$"
+    number = near.bridge.open(bridgehead.command(["sh", "-c", endless]))
+    near.until(lambda: near.records(number)[bridgehead.STDOUT])
+    pid = int(near.records(number)[bridgehead.STDOUT].replace(b"more\n", b""))
+    near.until(lambda: not is_alive(pid) and near.step() is None)
+    control = near.bridge.open(bridgehead.control(number))
+    near.bridge.write(control, bridgehead.record(bridgehead.SIGNAL, b"15"))
+    near.until(lambda: number in near.ended)
+    assert json.loads(near.records(number)[bridgehead.EXIT]) == {"status": 0}
 
 
 def test_output_waits_for_its_reader_and_a_signal_overtakes_input(near: Near) -> None:

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from devboxd.model.bridge import wire as module
 from devboxd.model.bridge.end import Bridge
 from devboxd.model.bridge.wire import (
+    SEND_LEAST,
     SEND_MOST,
+    SENDS_TOTAL,
     WINDOW_FIRST,
     WINDOW_MOST,
     BridgeError,
@@ -366,6 +368,39 @@ def test_a_reader_that_never_reads_stops_its_own_stream_only() -> None:
     talk.near.bridge.write(quick, b"still here")
     talk.settle()
     assert bytes(talk.far.got[quick]) == b"still here"
+
+
+def test_many_readers_that_never_read_do_not_fill_the_writers_memory() -> None:
+    """All of them together hold little more than the bound, and one that reads is carried on as before."""
+    talk = ready()
+    numbers = [talk.near.bridge.open(b"slow") for _ in range(100)]
+    talk.settle()
+    talk.far.reads = False
+    for _ in range(3):
+        for number in numbers:
+            talk.near.bridge.write(number, bytes(SEND_MOST))
+        talk.settle()
+    held = sum(len(one.waiting) for one in talk.near.bridge._streams.by_number.values())
+    assert (
+        SENDS_TOTAL <= held == talk.near.bridge.unsent <= SENDS_TOTAL + SEND_MOST + len(numbers) * SEND_LEAST
+    )
+    quick, said = talk.near.bridge.open(b"quick"), os.urandom(3 << 20)
+    sent = talk.near.bridge.write(quick, said)
+    assert sent <= SEND_LEAST
+    while sent < len(said):
+        talk.settle()
+        assert bytes(talk.far.got[quick]) == said[:sent]
+        talk.far.bridge.consumed(quick, sent - talk.far.bridge._streams.by_number[quick].read_next, talk.now)
+        talk.near.look(talk.now)
+        assert talk.near.room.pop() == quick
+        sent += talk.near.bridge.write(quick, said[sent:])
+    for number in numbers[::2]:
+        talk.near.bridge.reset(number)
+    for number in numbers[1::2]:
+        talk.far.bridge.reset(number)
+    talk.settle()
+    assert talk.near.bridge.unsent == 0
+    assert talk.near.bridge.room(quick) == SEND_MOST
 
 
 def test_a_writer_that_was_stopped_is_told_when_there_is_room() -> None:

@@ -134,10 +134,12 @@ def test_who_waits_for_room_is_told_by_the_end_that_goes_on() -> None:
     number = talk.near.bridge.open(b"x")
     assert talk.near.bridge.write(number, bytes(SEND_MOST * 2)) < SEND_MOST * 2
     move(talk, talk.near)
+    assert talk.near.bridge.unsent == SEND_MOST
     talk.lane()
     talk.settle()
     talk.near.look(talk.now)
     assert talk.near.room == [number]
+    assert talk.near.bridge.unsent == 0
 
 
 def test_credit_that_was_granted_stays_granted() -> None:

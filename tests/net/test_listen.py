@@ -15,7 +15,8 @@ import pytest
 
 from devboxd.errors import BadRequest, ListenerClosed, PortDenied, PortInUse
 from devboxd.net import listen, room
-from devboxd.net.listen import Connection, Listener, adopt, expanded, listen_tcp, listen_unix
+from devboxd.net.listen import Connection, Listener, Listeners, adopt, expanded, listen_tcp, listen_unix
+from tests.kit.tasks import beside
 
 
 @pytest.fixture
@@ -254,6 +255,33 @@ async def test_a_unix_socket_is_for_this_user_only(folder: Path) -> None:
     await close(writer)
     listener.close()
     assert not (folder / "pg").exists()
+
+
+async def test_a_unix_socket_with_too_many_waiting_is_waited_for(folder: Path) -> None:
+    """The loop takes its refusal for a connection that comes, and is broken."""
+    path = str(folder / "small")
+    listeners = Listeners()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(0)
+        server.setblocking(False)
+        dialing = [beside(listeners.connected(path)) for _ in range(4)]
+        await asyncio.wait(dialing, return_when=asyncio.FIRST_COMPLETED)
+        left = dialing.pop(next(at for at, one in enumerate(dialing) if not one.done()))
+        left.cancel()
+        accepted = []
+        while len(accepted) < len(dialing):
+            one, _ = await asyncio.get_running_loop().sock_accept(server)
+            accepted.append(one)
+        for one in accepted:
+            one.send(b"hello")
+        for dialled in [await one for one in dialing]:
+            assert await dialled.read() == b"hello"
+            await dialled.close()
+        for one in accepted:
+            one.close()
+    with pytest.raises(ConnectionRefusedError):
+        await listeners.connected(path)
 
 
 async def test_a_stale_socket_is_replaced_and_a_live_one_is_not(folder: Path) -> None:

@@ -46,6 +46,9 @@ from devboxd.model.bridge.wire import (
     REASON_MOST,
     RESET,
     RESET_OK,
+    SEND_LEAST,
+    SEND_MOST,
+    SENDS_TOTAL,
     STREAM_HEAD,
     Answered,
     BridgeError,
@@ -69,6 +72,8 @@ class Bridge:
         self._words = Words()
         self._pings = 0
         self._events: deque[Event] = deque()
+        self.taken = 0  # bytes that writers ever gave to streams
+        self.dropped = 0  # of them those of streams that were given up
         self._came = 0  # bytes of streams, and
         self._came_travelled = 0  # what they were on the way
         self.peer_waiting = 0  # bytes that the other end could send if it had more lanes
@@ -85,21 +90,23 @@ class Bridge:
             raise ValueError("the purpose of a stream is too long")
         stream = self._streams.open()
         stream.waiting += PURPOSE_HEAD.pack(len(purpose)) + purpose
+        self.taken += len(stream.waiting)
         self._turns.add(stream)
         return stream.number
 
     def room(self, number: int) -> int:
         """How many bytes ``write`` would take; 0 for a stream that takes no more."""
         stream = self._streams.by_number.get(number)
-        return 0 if stream is None else stream.room
+        return 0 if stream is None else stream.room(self._most)
 
     def write(self, number: int, data: bytes) -> int:
         """Take bytes to send; returns how many. ``Room`` is told when it could be more."""
         stream = self._streams.by_number.get(number)
         if stream is None:
             return 0
-        taken = min(len(data), stream.room)
+        taken = min(len(data), stream.room(self._most))
         if taken:
+            self.taken += taken
             stream.waiting += data[:taken]
             self._turns.add(stream)
         if taken < len(data):
@@ -128,7 +135,7 @@ class Bridge:
         """Give a stream up in both directions; nothing more comes of it."""
         stream = self._streams.by_number.get(number)
         if stream is not None and stream.reset is None:
-            stream.drop()
+            self._drop(stream)
             stream.reset = reason
             self._words.reset(stream)
 
@@ -163,8 +170,22 @@ class Bridge:
         """What those were on the way: frames without their heads."""
         return self._came_travelled + self._turns.travelled
 
-    def _forget(self, stream: Stream) -> None:
+    @property
+    def unsent(self) -> int:
+        """Bytes that streams have taken of their writers and not sent."""
+        return self.taken - self._turns.cut - self.dropped
+
+    @property
+    def _most(self) -> int:
+        """How many of those one stream may have: many whose readers stand still must not fill the memory of this end."""
+        return SEND_MOST if self.unsent < SENDS_TOTAL else SEND_LEAST
+
+    def _drop(self, stream: Stream) -> None:
+        self.dropped += len(stream.waiting)
         stream.drop()
+
+    def _forget(self, stream: Stream) -> None:
+        self._drop(stream)
         self._streams.forget(stream)
         self._words.forget(stream.number)
 
@@ -265,6 +286,11 @@ class Bridge:
         return bytes(out)
 
     # In -------------------------------------------------------------------------------------------------
+
+    @property
+    def has_events(self) -> bool:
+        """Whether something happened since then; also ``outgoing`` brings some."""
+        return bool(self._events)
 
     def events(self) -> "Iterator[Event]":
         """What happened since the last call."""

@@ -3,7 +3,7 @@
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
-from devboxd.model.bridge.wire import BULK_QUEUE, BULK_RATE, SEND_MOST, WINDOW_FIRST
+from devboxd.model.bridge.wire import BULK_QUEUE, BULK_RATE, WINDOW_FIRST
 
 if TYPE_CHECKING:
     from devboxd.model.bridge.lane import Carrying
@@ -35,7 +35,7 @@ class Stream:
     def __init__(self, number: int, ours: bool) -> None:
         self.number = number
         # Out
-        self.waiting = bytearray()  # taken from the writer, not sent: SEND_MOST
+        self.waiting = bytearray()  # taken from the writer, not sent: SEND_MOST, or SEND_LEAST
         self.out_next = 0  # offset of the first byte of ``waiting``
         self.out_end: int | None = None  # offset of the end, once it is known
         self.last_sent = False  # the chunk that says so was made
@@ -79,10 +79,9 @@ class Stream:
         sends_done = self.delivered and self.last_sent and not self.flight
         return sends_done and self.reset is None and not self.owes_ack
 
-    @property
-    def room(self) -> int:
-        """How many bytes it takes of its writer."""
-        return max(0, SEND_MOST - len(self.waiting)) if self.takes else 0
+    def room(self, most: int) -> int:
+        """How many bytes it takes of its writer, where so many may wait."""
+        return max(0, most - len(self.waiting)) if self.takes else 0
 
     def is_bulk(self, now: float) -> bool:
         """Whether it sends much: then others go first."""

@@ -11,7 +11,16 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from devboxd.boxside.programs.head.auth import GREETING, STRANGER_TIME, STRANGERS_MOST, LaneSocket
-from devboxd.boxside.programs.head.pipe import GONE, Handler, Hangups, Listener, Lookup, Pipe, accepted
+from devboxd.boxside.programs.head.pipe import (
+    GONE,
+    Handler,
+    Hangups,
+    Listener,
+    Lookup,
+    Pipe,
+    Queuing,
+    accepted,
+)
 from devboxd.boxside.programs.head.program import Control, Program
 from devboxd.boxside.programs.head.reach import addresses, may_connect, reason
 from devboxd.boxside.programs.head.watch import Agents, Watch
@@ -224,10 +233,7 @@ class Head:
                 return lookup
             return lookup.serve()
         if kind == "unix":
-            sock = socket.socket(socket.AF_UNIX)
-            sock.setblocking(False)
-            sock.connect(os.path.expanduser(want["path"]))
-            return Pipe(self, number, sock, None, bool(want.get("tells")))
+            return Queuing(self, number, want).serve()
         if kind == "exec":
             return Program(self, number, want)
         if kind == "control":
@@ -308,6 +314,8 @@ class Head:
 
     def patience(self, now: float) -> float:
         """Seconds until something is due."""
+        if self.bridge.has_events:
+            return 0.0  # room for those who wait to say more
         times = [now + 60.0]
         times += self.timers.values()
         times += [lane.since + STRANGER_TIME for lane in self.strangers]

@@ -27,6 +27,7 @@ CONNECTED = b"+"
 GONE = "GONE"  # a reset's reason: nobody is there any more, and nothing was lost by that
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # why nobody can be let in for now
 FULL_REST = 1.0  # seconds until it is tried again
+QUEUE_FIRST, QUEUE_LOOK = 0.02, 0.3  # seconds between two tries at a socket that has too many waiting
 NOBODY = -1  # the number of no stream
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))  # seconds, seconds, probes
 
@@ -286,15 +287,14 @@ class Pipe(Handler):
         self.sock.close()
 
 
-class Lookup(Handler):
-    """A stream to a host whose name is being looked up: by a thread, for a resolver may need half a minute."""
+class Early(Handler):
+    """A stream to something that is not there yet: keeps what comes for it."""
 
     def __init__(self, head: "Head", number: int, want: "Want") -> None:
         Handler.__init__(self, head, number)
         self.want = want
         self.out = b""  # no more than the stream's credit
         self.in_ended = False
-        self.found: Any = None  # addresses, or why there are none
 
     def data(self, data: bytes) -> None:
         """Bytes of the other end: for whom is found."""
@@ -303,6 +303,52 @@ class Lookup(Handler):
     def ended(self) -> None:
         """The other end sends no more."""
         self.in_ended = True
+
+    def pipe(self, sock: socket.socket, rest: "list[Address] | None") -> "Pipe":
+        """Go on with this socket; ``rest`` as for ``Pipe``."""
+        pipe = Pipe(self.head, self.number, sock, rest, bool(self.want.get("tells")))
+        pipe.out += self.out
+        pipe.in_ended = self.in_ended
+        if not pipe.connecting:
+            pipe.write()
+        return pipe
+
+
+class Queuing(Early):
+    """A stream to a unix socket. Who has as many waiting as it takes refuses nobody: it is asked again."""
+
+    def __init__(self, head: "Head", number: int, want: "Want") -> None:
+        Early.__init__(self, head, number, want)
+        self.pause = QUEUE_FIRST
+
+    def serve(self) -> "Handler":
+        """Connect, or stay until that is possible: no system tells when.
+
+        Raises:
+            OSError: nobody listens there.
+        """
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        try:
+            sock.connect(os.path.expanduser(self.want["path"]))
+        except BlockingIOError:
+            sock.close()
+            self.head.later(self, self.pause)
+            self.pause = min(2 * self.pause, QUEUE_LOOK)
+            return self
+        return self.pipe(sock, None)
+
+    def on_time(self) -> None:
+        """Try again."""
+        self.head.serve(self.number, self.serve)
+
+
+class Lookup(Early):
+    """A stream to a host whose name is being looked up: by a thread, for a resolver may need half a minute."""
+
+    def __init__(self, head: "Head", number: int, want: "Want") -> None:
+        Early.__init__(self, head, number, want)
+        self.found: Any = None  # addresses, or why there are none
 
     def start(self) -> None:
         """Look it up."""
@@ -324,11 +370,7 @@ class Lookup(Handler):
         """
         if isinstance(self.found, Exception):
             raise self.found
-        sock, rest = connecting(self.found)
-        pipe = Pipe(self.head, self.number, sock, rest, bool(self.want.get("tells")))
-        pipe.out += self.out
-        pipe.in_ended = self.in_ended
-        return pipe
+        return self.pipe(*connecting(self.found))
 
 
 def accepted(head: "Head", owner: Handler, listener: socket.socket) -> "tuple[socket.socket, Any] | None":

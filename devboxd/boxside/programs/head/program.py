@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Want = dict[str, Any]
 
 DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # before the bridgehead raises its own limit
-LEFT_OPEN = 1.0  # seconds that a child's descendants may hold its output after it has ended
+LEFT_OPEN = 1.0  # seconds that a child's descendants may hold its output, and say nothing, after it has ended
 RECORD = struct.Struct(">BI")
 STDIN, STDIN_END = 0, 1
 STDOUT, STDERR, EXIT = 1, 2, 3
@@ -56,6 +56,7 @@ class Output:
         except OSError:
             data = b""  # a terminal says so when its last program is gone
         if data:
+            self.program.said_at = time.monotonic()
             head.bridge.write(number, RECORD.pack(self.kind, len(data)) + data)
         else:
             self.program.output_over(self)
@@ -70,7 +71,8 @@ class Program(Handler):
         self.input = bytearray()  # no more than the stream's credit
         self.input_over = False
         self.status: int | None = None
-        self.ended_at = 0.0
+        self.said_at = 0.0  # when it could have said something, and did or did not
+        self.reading = False
         self.master = -1
         env = dict(os.environ)
         env.update(want.get("env") or {})
@@ -124,6 +126,8 @@ class Program(Handler):
             writing = one.fd == self.stdin and bool(self.input)
             mask = (selectors.EVENT_READ if wanted else 0) | (selectors.EVENT_WRITE if writing else 0)
             self.head.watch(one.fd, mask, self if writing else one)
+        if wanted and not self.reading:
+            self.said_at = time.monotonic()
         self.reading = wanted
 
     def room(self) -> None:
@@ -198,7 +202,9 @@ class Program(Handler):
 
     def control(self, kind: int, data: bytes) -> None:
         """A signal or a size."""
-        if kind == SIGNAL and self.status is None:
+        if kind == SIGNAL and (
+            self.status is None or self.outputs
+        ):  # those who hold its output are of its group
             try:
                 os.killpg(self.foreground(), int(data))
             except (OSError, ValueError):
@@ -223,16 +229,17 @@ class Program(Handler):
     def exited(self, status: int) -> None:
         """The child is gone; its output may still come."""
         self.status = status
-        self.ended_at = time.monotonic()
+        self.said_at = time.monotonic()
         self.close_stdin()
         self.finish_if_over()
 
     def finish_if_over(self) -> None:
-        """Tell the exit status once the output is complete, or was left open by others for a while."""
+        """Tell the exit status once the output is complete, or others hold it who say nothing for a while."""
         if self.status is None:
             return
-        if self.outputs and (not self.reading or time.monotonic() - self.ended_at < LEFT_OPEN):
-            self.head.later(self, LEFT_OPEN)
+        silent = time.monotonic() - self.said_at if self.reading else 0.0
+        if self.outputs and silent < LEFT_OPEN:
+            self.head.later(self, LEFT_OPEN - silent)
             return
         text = json.dumps({"status": self.status}).encode()
         if self.head.bridge.room(self.number) < RECORD.size + len(text):
