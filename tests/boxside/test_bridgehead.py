@@ -469,7 +469,7 @@ def test_a_signal_reaches_those_whom_a_command_leaves_behind_while_they_speak(ne
     number = near.bridge.open(bridgehead.command(["sh", "-c", endless]))
     near.until(lambda: near.records(number)[bridgehead.STDOUT])
     pid = int(near.records(number)[bridgehead.STDOUT].replace(b"more\n", b""))
-    near.until(lambda: not is_alive(pid) and near.step() is None)
+    near.until(lambda: not is_alive(pid))
     control = near.bridge.open(bridgehead.control(number))
     near.bridge.write(control, bridgehead.record(bridgehead.SIGNAL, b"15"))
     near.until(lambda: number in near.ended)

@@ -269,7 +269,7 @@ async def test_a_unix_socket_with_too_many_waiting_is_waited_for(folder: Path) -
         await asyncio.wait(dialing, return_when=asyncio.FIRST_COMPLETED)
         left = dialing.pop(next(at for at, one in enumerate(dialing) if not one.done()))
         left.cancel()
-        accepted = []
+        accepted: list[socket.socket] = []
         while len(accepted) < len(dialing):
             one, _ = await asyncio.get_running_loop().sock_accept(server)
             accepted.append(one)
