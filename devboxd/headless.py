@@ -39,6 +39,7 @@ from devboxd.model.beyond import not_here, region_of, saving_only
 from devboxd.model.box import Account
 from devboxd.model.pipeline import next_step
 from devboxd.model.project import Project
+from devboxd.model.stack import PREFIX
 from devboxd.model.states import StoreEngine
 from devboxd.model.wish import is_same
 
@@ -239,7 +240,7 @@ async def _ground(
             if asked.table is None:
                 whose = config.account_of(config.store.account)
             caller = callers.caller(whose.profile, whose.region)
-            table = DynamoStore(caller, asked.table or config.store.table)
+            table = DynamoStore(caller, asked.table or config.table)
             if asked.all_owners:
                 owners = await table.owners()
             else:
@@ -291,9 +292,7 @@ async def _handle(context: Context, environment: Mapping[str, str]) -> dict[str,
     until = clock.boottime() + context.get_remaining_time_in_millis() / 1000 - MARGIN
     shared, callers = Shared.of(clock), Callers(clock)
     caller: Caller = callers.caller()
-    store = DynamoStore(
-        caller, environment.get("DEVBOX_TABLE") or environment.get("DEVBOX_PREFIX") or "devbox"
-    )
+    store = DynamoStore(caller, environment.get("DEVBOX_TABLE") or PREFIX)
     ends: dict[str, End] = {}
     try:
         owners = await store.owners()

@@ -85,7 +85,6 @@ from devboxd.ways import keep_secret, ways
 
 log = logging.getLogger(__name__)
 
-PREFIX: Final = "devbox"  # of all names that init account makes
 FORGET_EVERY: Final = 86400.0  # seconds between two looks for events of projects that have expired
 MOST_CLIENTS: Final = 10_000  # that are handed over
 START_AGAIN: Final = 75  # exit status by which the unit has us started again
@@ -196,10 +195,14 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         listeners,
         bridge_secret=bridge_secrets(paths.bridge_key),
     )
-    computes = AwsComputes(callers)
+
+    def prefix() -> str:
+        return daemon.config.projects.prefix
+
+    computes = AwsComputes(callers, prefix)
     where = loaded.config.store
     table = SharedRows(
-        where.table,
+        loaded.config.table,
         lambda: settings.for_aws().account_of(where.account),
         lambda whose: callers.caller(whose.profile, whose.region),
         daemon.owner_tag,
@@ -234,7 +237,7 @@ def _join(paths: Paths, environment: Mapping[str, str], listeners: Listeners) ->
         settings=lambda: daemon.config.projects,
         notify=tell_user,
         reached=tell_user,
-        schedules=AwsDeadman(callers),
+        schedules=AwsDeadman(callers, prefix),
         tell=lambda: daemon.config.notify.agents,
         agents=lambda project: daemon.agent_changes(errands.box(project, project.instance or "")),
         reclaim=lambda project: daemon.told(errands.box(project, project.instance or ""), reclaim.argv()),
@@ -311,12 +314,12 @@ async def _run(
         store_used=parts.lifecycle.used,
         store_place=lambda engine: _place(parts, engine, paths),
         set_up=lambda whose, cidr, parameters, dry_run: deploy(
-            StackApi(parts.callers.caller(whose.profile, whose.region), PREFIX),
+            StackApi(parts.callers.caller(whose.profile, whose.region), daemon.config.projects.prefix),
             shared.time,
             template(),
             cidr=cidr,
             given=parameters,
-            prefix=PREFIX,
+            prefix=daemon.config.projects.prefix,
             dry_run=dry_run,
         ),
         set_up_user=lambda asked: _user(parts, asked),
@@ -371,14 +374,13 @@ def _user(parts: _Parts, asked: Asked) -> AsyncIterator[Finding]:
     return UserSetUp(
         asked,
         parts.shared.time,
-        api=lambda: UserApi(parts.callers.caller(whose.profile, whose.region), PREFIX),
+        api=lambda: UserApi(parts.callers.caller(whose.profile, whose.region), config.projects.prefix),
         offers=lambda: parts.computes.offers(whose),
         identity=lambda: parts.daemon.identity(asked.account),
         plan=lambda name, wish: parts.lifecycle.projects.plan(name, replace(wish, account=whose)),
         read_table=lambda: parts.table.read("", EVERY_ROW),
         write=write,
         config=config,
-        prefix=PREFIX,
     ).run()
 
 
@@ -392,7 +394,7 @@ def _place(parts: _Parts, engine: StoreEngine, paths: Paths) -> str:
         for name, value in (("profile", account.profile), ("region", account.region))
         if value
     )
-    return f"table {parts.daemon.config.store.table}" + (f" ({where})" if where else "")
+    return f"table {parts.table.table}" + (f" ({where})" if where else "")
 
 
 def _watches(

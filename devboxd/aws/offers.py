@@ -24,6 +24,7 @@ from devboxd.model.offer import (
     where,
 )
 from devboxd.model.project import Network, Place
+from devboxd.model.stack import PREFIX
 
 TYPES_PAGE: Final = {"PageSize": 100}  # the most (API: DescribeInstanceTypes)
 MANAGED: Final = "devbox:managed"
@@ -38,7 +39,7 @@ class OffersApi:
 
     account: Calls
     region: str
-    prefix: str = "devbox"
+    prefix: str = PREFIX
 
     async def base(self, name: str, architecture: str) -> Base:
         """The newest base image of this name, or the image of this id."""

@@ -16,6 +16,7 @@ from devboxd.aws.calls import Calls
 from devboxd.errors import AlreadyExists, BadRequest, Missing
 from devboxd.model.deadman import expression, name_of
 from devboxd.model.identity import Identity
+from devboxd.model.stack import PREFIX
 
 RETRY_FOR = 86400  # seconds, the most that Scheduler tries (API: MaximumEventAgeInSeconds)
 RETRIES = 185  # the most that it allows
@@ -27,7 +28,7 @@ class SchedulerApi:
 
     caller: Calls
     identity: Callable[[], Awaitable[Identity]]
-    prefix: str = "devbox"
+    prefix: str = PREFIX
 
     async def stop_at(self, instance: str, at: float) -> None:
         """Have the instance stopped then; replaces what was said before.

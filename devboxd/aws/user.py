@@ -11,6 +11,7 @@ from typing import Any, Final
 from devboxd.aws.calls import Calls
 from devboxd.aws.codes import Rehearsed
 from devboxd.errors import AlreadyExists, Missing
+from devboxd.model.stack import PREFIX
 
 _TRUST: Final = {
     "Version": "2012-10-17",
@@ -25,7 +26,7 @@ class UserApi:
     """One account. ``prefix`` is that of ``init account``. Errors are those of ``Calls``."""
 
     calls: Calls
-    prefix: str = "devbox"
+    prefix: str = PREFIX
 
     async def rehearse(self, request: Mapping[str, Any]) -> None:
         """Ask EC2 whether it would launch this. Raises what it would refuse it with."""

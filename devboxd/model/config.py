@@ -20,6 +20,7 @@ from devboxd.model.box import Account, BoxRef
 from devboxd.model.idle_policy import IdlePolicy, Then
 from devboxd.model.names import is_document, is_name, is_user
 from devboxd.model.notice import NTFY, TOPIC
+from devboxd.model.stack import PREFIX, PREFIX_PATTERN
 from devboxd.model.states import BridgeUse, KeepAlive, LogLevel, Mux, StoreEngine
 
 BUILT_IN: Final = "default"
@@ -82,9 +83,11 @@ class BridgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For a project that is launched for the first time. ``disk``: GiB; ``warm_for``: seconds; None: built in.
 
-    ``key``: KMS key of its disks; ``tags``: on everything that is made of it.
+    ``prefix``: what the names of the account's set-up begin with; ``key``: KMS key of its disks; ``tags``: on
+    everything that is made of it.
     """
 
+    prefix: Annotated[str, msgspec.Meta(pattern=PREFIX_PATTERN)] = PREFIX
     type: Text | None = None
     disk: Annotated[int, msgspec.Meta(ge=1, le=65536)] | None = None
     base: Text | None = None
@@ -100,10 +103,13 @@ class ProjectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where projects are written down. ``table``, ``profile`` and ``region`` are those of the DynamoDB table."""
+    """Where projects are written down. ``table``, ``profile`` and ``region`` are those of the DynamoDB table.
+
+    Without a name it is the table of the account's set-up: ``Config.table``.
+    """
 
     engine: StoreEngine = StoreEngine.SQLITE
-    table: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{3,255}$")] = "devbox"
+    table: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{3,255}$")] | None = None
     profile: Text | None = None
     region: Text | None = None
 
@@ -184,6 +190,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cost: CostSettings = CostSettings()
     notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def table(self) -> str:
+        """The DynamoDB table of the projects: the one that is named, else the one of the account's set-up."""
+        return self.store.table or self.projects.prefix
 
     def account_of(self, asked: Account, box: str | None = None) -> Account:
         """Which AWS settings to use: what was asked for, then what the box says, then the default."""

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
+from devboxd.model.stack import PREFIX
+
 MANAGED_POLICY_LIMIT: Final = 6144  # characters without white space (IAM quotas)
 OWNER: Final = "${aws:userid}"  # an IAM policy variable, filled in by AWS at each call
 
@@ -41,7 +43,7 @@ class Place(msgspec.Struct, frozen=True):
     partition: str = "aws"
     region: str = "*"
     account: str = "*"
-    prefix: str = "devbox"
+    prefix: str = PREFIX
 
 
 def policy(audience: Audience, place: Place | None = None) -> Policy:

@@ -16,6 +16,8 @@ import msgspec
 
 from devboxd.errors import BadRequest
 
+PREFIX: Final = "devbox"  # of all names that init account makes, unless projects.prefix says another
+PREFIX_PATTERN: Final = r"^[a-z][a-z0-9-]{1,20}$"  # what the template takes
 SUBNET_BITS: Final = 4  # a network is cut into sixteen: six public subnets, six private ones, four kept free
 ZONES_MOST: Final = 6
 

@@ -10,13 +10,15 @@ import pytest
 import pytest_asyncio
 
 from devboxd.aws.clients import Caller, Callers
+from devboxd.aws.offers import OffersApi
 from devboxd.aws.stack import StackApi
 from devboxd.control.base.time import Time
-from devboxd.control.lifecycle.account import SetUp
-from devboxd.control.lifecycle.deploy import parameters_of
+from devboxd.control.lifecycle.deploy import deploy, parameters_of
+from devboxd.errors import BadRequest
 from devboxd.host.clock import Clock
 from devboxd.host.template import template as installed
-from devboxd.model.stack import network
+from devboxd.model.config import Layer, merge
+from devboxd.model.project import Network
 from tests.iac.cfn import TEMPLATE, template
 
 pytest.importorskip("moto.cloudformation", reason="needs moto[cloudformation]")
@@ -56,35 +58,47 @@ async def account(moto: str) -> AsyncIterator[Caller]:
 
 
 @pytest.mark.filterwarnings("ignore")  # moto names each type it does not know
-async def test_init_account_makes_what_a_launch_needs(account: Caller) -> None:
-    """Network, profile and table are there under the names that the daemon looks for."""
-    stack = StackApi(account, "devbox")
+@pytest.mark.parametrize("prefix", ["devbox", "team-b"])
+async def test_init_account_makes_what_a_launch_needs(account: Caller, prefix: str) -> None:
+    """Network, profile, group, table and schedule group are there under the names that the daemon looks for."""
+    config = merge([Layer("test", {"projects": {"prefix": prefix}})]).config
+    stack = StackApi(account, config.projects.prefix)
     zones = await stack.zones()
-    made = SetUp(
+    made = deploy(
         stack,
         Time(Clock()),
-        template=TEMPLATE.read_text("utf-8"),
-        known=list(template()["Parameters"]),
-        asked=network("10.219.0.0/16", zones),
-        tags={"devbox:managed": "devbox"},
+        TEMPLATE.read_text("utf-8"),
+        cidr=None,
+        given={},
+        prefix=config.projects.prefix,
+        dry_run=False,
     )
-    lines = [line async for line in made.run()]
+    lines = [line async for line in made]
     assert lines[-1].state == "done"
+    ground = await OffersApi(account, account.region, prefix).ground(["t4g.medium"], Network())
+    assert ground.profile == f"{prefix}-eu-central-1-box"
+    assert len(ground.groups) == 1
+    assert not ground.is_default
     subnets = await account.pages(
-        "ec2", "describe_subnets", "Subnets", Filters=[{"Name": "tag:devbox:managed", "Values": ["devbox"]}]
+        "ec2", "describe_subnets", "Subnets", Filters=[{"Name": "tag:devbox:managed", "Values": [prefix]}]
     )
+    assert {place.subnet for place in ground.places} == {one["SubnetId"] for one in subnets}
     assert len(subnets) == len(zones)
     assert len({one["AvailabilityZone"] for one in subnets}) == len(zones)
     groups = await account.pages(
         "ec2",
         "describe_security_groups",
         "SecurityGroups",
-        Filters=[{"Name": "group-name", "Values": ["devbox-box"]}],
+        Filters=[{"Name": "group-name", "Values": [f"{prefix}-box"]}],
     )
     assert [group["IpPermissions"] for group in groups] == [[]]
-    profile = await account.call("iam", "get_instance_profile", InstanceProfileName="devbox-eu-central-1-box")
-    assert [role["RoleName"] for role in profile["InstanceProfile"]["Roles"]] == ["devbox-eu-central-1-box"]
-    table = await account.call("dynamodb", "describe_table", TableName="devbox")
+    profile = await account.call(
+        "iam", "get_instance_profile", InstanceProfileName=f"{prefix}-eu-central-1-box"
+    )
+    assert [role["RoleName"] for role in profile["InstanceProfile"]["Roles"]] == [
+        f"{prefix}-eu-central-1-box"
+    ]
+    table = await account.call("dynamodb", "describe_table", TableName=config.table)
     assert table["Table"]["DeletionProtectionEnabled"] is True
 
 
@@ -92,3 +106,19 @@ def test_the_package_has_the_template_of_the_repository() -> None:
     """What init account deploys would be another account than the one that was reviewed."""
     assert installed() == TEMPLATE.read_text("utf-8")
     assert parameters_of(installed()) == list(template()["Parameters"])
+
+
+async def test_another_prefix_is_set_once_where_the_daemon_looks_for_it(account: Caller) -> None:
+    """A stack whose names begin otherwise than the daemon's would never be found."""
+    made = deploy(
+        StackApi(account, "devbox"),
+        Time(Clock()),
+        TEMPLATE.read_text("utf-8"),
+        cidr=None,
+        given={"Prefix": "team-b"},
+        prefix="devbox",
+        dry_run=False,
+    )
+    with pytest.raises(BadRequest, match="begin with devbox, as configured, and not with team-b") as refused:
+        await anext(made)
+    assert 'projects.prefix = "team-b"' in str(refused.value.hint)

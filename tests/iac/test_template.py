@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from devboxd.model import tags
 from devboxd.model.policy import MANAGED_POLICY_LIMIT, Audience, Place, policy
+from devboxd.model.project import Project
 from tests.iac.cfn import TEMPLATE, filled, of_type, template
 
 ROOT = TEMPLATE.parents[1]
@@ -189,6 +191,15 @@ def test_every_parameter_and_output_says_what_it_is() -> None:
         for name, one in found[kind].items()
         if not one.get("Description")
     ] == []
+
+
+def test_the_bins_keep_what_boxes_leave_under_every_prefix() -> None:
+    """A rule matches a tag to the letter; one that no snapshot carries would let deleted ones go at once."""
+    left = tags.of_save(Project("0" * 12, "demo", "me"), 1)
+    for rule in of_type("AWS::Rbin::Rule").values():
+        assert rule["ResourceTags"]
+        for tag in rule["ResourceTags"]:
+            assert left[tag["ResourceTagKey"]] == tag["ResourceTagValue"]
 
 
 def test_everything_that_can_carry_a_tag_carries_ours() -> None:

@@ -209,18 +209,19 @@ class Recorded:
         raise AssertionError
 
 
-async def test_the_calls_are_those_of_a_one_time_stop() -> None:
-    """And botocore's own validator takes them."""
+@pytest.mark.parametrize("prefix", ["devbox", "team-b"])
+async def test_the_calls_are_those_of_a_one_time_stop(prefix: str) -> None:
+    """And botocore's own validator takes them; group and role are those of the account's set-up."""
     import botocore.session
     from botocore.validate import ParamValidator
 
     calls = Recorded([Missing("no such schedule"), None])
-    await SchedulerApi(calls, who).stop_at("i-0123", 1_800_000_000.0)
+    await SchedulerApi(calls, who, prefix).stop_at("i-0123", 1_800_000_000.0)
     assert [name for name, _ in calls.made] == ["update_schedule", "create_schedule"]
     given = calls.made[1][1]
     assert json.loads(given["Target"]["Input"]) == {"InstanceIds": ["i-0123"]}
-    assert given["Target"]["RoleArn"] == "arn:aws:iam::123456789012:role/devbox-us-east-1-deadman"
-    assert (given["ActionAfterCompletion"], given["GroupName"]) == ("DELETE", "devbox")
+    assert given["Target"]["RoleArn"] == f"arn:aws:iam::123456789012:role/{prefix}-us-east-1-deadman"
+    assert (given["ActionAfterCompletion"], given["GroupName"]) == ("DELETE", prefix)
     model = botocore.session.get_session().get_service_model("scheduler")
     for operation in ("CreateSchedule", "UpdateSchedule"):
         shape = model.operation_model(operation).input_shape

@@ -86,7 +86,6 @@ async def found(
         read_table=aws.read_table,
         write=aws.write,
         config=config or Config(),
-        prefix="devbox",
     )
     return {each.name: (each.result.value, each.text, each.hint or "") async for each in work.run()}
 

@@ -22,6 +22,13 @@ def test_without_any_source_everything_is_built_in() -> None:
     assert "link.heartbeat" in {setting.name for setting in merged.settings()}
 
 
+def test_the_table_is_called_as_the_set_up_unless_it_has_a_name_of_its_own() -> None:
+    assert merge([]).config.table == "devbox"
+    assert merge([layer({"projects": {"prefix": "team-b"}})]).config.table == "team-b"
+    named = layer({"projects": {"prefix": "team-b"}, "store": {"table": "rows"}})
+    assert merge([named]).config.table == "rows"
+
+
 def test_the_last_layer_wins_key_by_key_and_each_value_knows_its_origin() -> None:
     merged = merge(
         [
@@ -47,6 +54,8 @@ def test_the_last_layer_wins_key_by_key_and_each_value_knows_its_origin() -> Non
     [
         ({"link": {"heartbeat": "soon"}}, ["link.heartbeat", "Expected float, got str"]),
         ({"link": {"heartbeat": 0.1}}, ["link.heartbeat", ">= 1"]),
+        ({"projects": {"prefix": "Team"}}, ["projects.prefix"]),
+        ({"projects": {"prefix": "a" * 22}}, ["projects.prefix"]),
         ({"link": 5}, ["link: Expected a table, got int"]),
         ({"boxes": {"gpu": {"mux": "screen"}}}, ["boxes.gpu.mux", "zellij, tmux, none"]),
         ({"bridge": {"use": "sometimes"}}, ["bridge.use", "one of: auto, never"]),

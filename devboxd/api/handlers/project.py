@@ -289,10 +289,11 @@ async def show_policy(context: Context, asked: wire.PolicyRequest) -> dict[str, 
     """Of this account and region, unless asked for all."""
     if asked.audience not in set(Audience):
         raise BadRequest(f"there is no policy for {asked.audience!r}", hint=f"one of: {', '.join(Audience)}")
-    place = Place()
+    prefix = context.daemon.config.projects.prefix
+    place = Place(prefix=prefix)
     if not asked.anywhere:
         who = await context.daemon.identity(account(asked))
-        place = Place(who.partition, who.region or "*", who.number)
+        place = Place(who.partition, who.region or "*", who.number, prefix)
     return policy(Audience(asked.audience), place)
 
 

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from devboxd.control.base.time import Time
 from devboxd.control.lifecycle.account import Progress, SetUp, Stack
+from devboxd.errors import BadRequest
 from devboxd.model.stack import network
 
 NETWORK: Final = "10.219.0.0/16"
@@ -33,14 +34,21 @@ async def deploy(
 ) -> AsyncIterator[Progress]:
     """Make the stack or bring it up to date. ``cidr``: the network; None: as it is, or else ``NETWORK``.
 
-    ``given``: parameters by name, stronger than what follows from the network.
+    ``given``: parameters by name, stronger than what follows from the network. ``prefix``: the stack's name, and what
+    the names in it begin with.
 
     Errors are those of ``SetUp.run``, and ``BadRequest`` for a network or a parameter that can not be.
     """
-    asked: Mapping[str, str] = {}
-    if cidr is not None or not await stack.parameters():
-        asked = network(cidr or NETWORK, await stack.zones())
-    asked = {**asked, **given}
+    if (other := given.get("Prefix", prefix)) != prefix:
+        raise BadRequest(
+            f"the names of the set-up begin with {prefix}, as configured, and not with {other}",
+            hint=f'set projects.prefix = "{other}" in the configuration: the daemon looks for those names, too',
+        )
+    is_new = not await stack.parameters()
+    asked: dict[str, str] = {"Prefix": prefix} if is_new else {}
+    if cidr is not None or is_new:
+        asked |= network(cidr or NETWORK, await stack.zones())
+    asked |= given
     made = SetUp(
         stack,
         time,

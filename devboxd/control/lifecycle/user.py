@@ -76,7 +76,6 @@ class UserSetUp:
         read_table: Callable[[], Awaitable[object]],
         write: Callable[[Mapping[str, Mapping[str, Any]]], Awaitable[str | None]],
         config: Config,
-        prefix: str,
     ) -> None:
         self._asked = asked
         self._time = time
@@ -89,7 +88,8 @@ class UserSetUp:
         self._defaults = config.defaults
         self._usual = config.projects
         self._store = config.store
-        self._prefix = prefix
+        self._prefix = config.projects.prefix
+        self._table_name = config.table
 
     async def run(self) -> AsyncIterator[Finding]:
         """Each finding as it comes. What follows from a failure is not looked at. Raises nothing of AWS's."""
@@ -227,7 +227,7 @@ class UserSetUp:
             await self._read_table()
         except DevboxError as error:
             return _failed("store", error)
-        return Finding("store", Result.OK, f"the table {self._store.table} can be read")
+        return Finding("store", Result.OK, f"the table {self._table_name} can be read")
 
     async def _written(
         self, profile: str | None, who: Identity, engine: StoreEngine
