@@ -89,7 +89,10 @@ def proxy(
         )
         if passes:
             return _hand_over(request, wait + 30, told)
-        with client.Exchange.start("POST", "proxy", request, upgrade=True, timeout=wait + 30) as exchange:
+        # Nothing goes over it before the answer: while it is being opened, a restart of the daemon is none of its business.
+        with client.Exchange.start(
+            "POST", "proxy", request, upgrade=True, timeout=wait + 30, is_harmless=True
+        ) as exchange:
             _say_notes(exchange.head)
             return _copy(exchange.connection, exchange.head, told)
 
@@ -130,7 +133,7 @@ def _hand_over(request: bytes, timeout: float, told: str) -> int:
             break
         except client.DaemonLost as error:
             tries -= 1
-            if not (error.is_unread and tries):
+            if not (error.may_ask_again(is_harmless=True) and tries):
                 raise
     _say_notes(head)
     if _talks(1):
@@ -160,7 +163,9 @@ def _passed(request: bytes, timeout: float) -> tuple[client.Head, bytes]:
                 head.rest = data[data.find(b"\r\n\r\n") + 4 :]
                 raise client.Refused(head.status, client.Exchange(connection, head).body())
             if not part:
-                raise client.DaemonLost("devboxd closed the connection without an answer")
+                failure = client.DaemonLost("devboxd closed the connection without an answer")
+                failure.is_unanswered = not data
+                raise failure
     except TimeoutError:
         raise client.DaemonLost(f"devboxd did not answer within {timeout:g} s") from None
     except OSError as error:

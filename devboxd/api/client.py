@@ -66,6 +66,11 @@ class DaemonLost(ClientError):
     is_unread = (
         False  # True where it is sure that it had not read all that was asked, so has done nothing of it
     )
+    is_unanswered = False  # True where nothing of its answer had come
+
+    def may_ask_again(self, is_harmless: bool) -> bool:
+        """Whether the next daemon may be asked the same. ``is_harmless``: to ask twice is."""
+        return self.is_unread or (is_harmless and self.is_unanswered)
 
 
 class NotAnswering(ClientError):
@@ -285,6 +290,7 @@ def lost(error: OSError, *, answered: bool) -> DaemonLost:
     """
     found = DaemonLost(f"lost the connection to devboxd: {error.strerror or error}")
     found.is_unread = not answered and error.errno in (errno.ECONNRESET, errno.EPIPE)
+    found.is_unanswered = not answered
     return found
 
 
@@ -350,10 +356,12 @@ class Exchange:
         start: bool = True,
         timeout: float | None = CALL_TIMEOUT,
         socket_at: str | None = None,
+        is_harmless: bool = False,
     ) -> Exchange:
         """Ask, and wait for the head of the answer. Raises ``Refused`` for an HTTP error.
 
-        A daemon that ends before it has read the request is none: the next one is asked.
+        A daemon that ends before it has read the request is none: the next one is asked. ``is_harmless``: so it is where one
+        ends before it has answered, for asking twice does no harm.
         """
         tries = TRIES
         while True:
@@ -369,10 +377,11 @@ class Exchange:
             except TimeoutError:
                 connection.close()
                 raise DaemonLost(f"devboxd did not answer within {timeout:g} s") from None
-            except OSError as error:  # of sending, or of waiting for the first byte
+            except (OSError, DaemonLost) as error:  # of sending, or of waiting for the answer
                 connection.close()
-                failure, tries = lost(error, answered=False), tries - 1
-                if not (failure.is_unread and tries):
+                failure = error if isinstance(error, DaemonLost) else lost(error, answered=False)
+                tries -= 1
+                if not (failure.may_ask_again(is_harmless) and tries):
                     raise failure from None
             except BaseException:
                 connection.close()
@@ -469,7 +478,11 @@ def wait_for_answer(connection: socket.socket, path: str, timeout: float | None)
 def _receive_head(connection: socket.socket) -> Head:
     data = b""
     while (head := parse_head(data)) is None:
-        data += _receive(connection)
+        try:
+            data += _receive(connection)
+        except DaemonLost as error:
+            error.is_unanswered = not data
+            raise
     return head
 
 

@@ -297,6 +297,41 @@ def test_a_connection_that_waits_for_its_stream_gets_one_of_the_new_daemon(world
         assert connection.recv(100) == b"answer"
 
 
+def test_a_pipe_that_is_being_opened_is_opened_by_the_new_daemon(world: World) -> None:
+    """Nothing had gone over it; ssh said that its connection was closed. What its user says meanwhile arrives."""
+    with socket.socket() as server, contextlib.ExitStack() as held:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        server.settimeout(30)
+        first = [held.enter_context(socket.socket()) for _ in range(2)]
+        for one in first:  # no more get in until somebody accepts them
+            one.setblocking(False)
+            one.connect_ex(server.getsockname())
+        port = str(server.getsockname()[1])
+        with world.start("proxy", "api", port, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b"early words")
+            process.stdin.flush()
+            until(lambda: world.json("bridge", "ls")["bridges"][0]["streams"], "it is being opened")
+            for _ in range(2):
+                assert "cut" not in restart(world)
+            for one in first:
+                one.close()
+            words = b""
+            while not words:  # as above
+                one = held.enter_context(server.accept()[0])
+                one.settimeout(30)
+                with contextlib.suppress(ConnectionError):
+                    words = one.recv(100)
+            assert words == b"early words"
+            one.sendall(b"answer")
+            one.shutdown(socket.SHUT_WR)
+            assert process.stdout.read() == b"answer"
+            process.stdin.close()
+            assert process.wait(20) == 0
+
+
 @pytest.mark.parametrize("words", [("proxy", "api"), ("exec", "api", "--", "python3", "-c", BY_PIPES)])
 def test_what_goes_through_a_programs_pipes_goes_on(world: World, words: tuple[str, ...]) -> None:
     """The stream of ``ssh`` without a descriptor, and a command with a long input and output, and its status."""
