@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -359,10 +360,12 @@ def fetch(address: tuple[str, int], path: str = "/", timeout: float = 20.0) -> s
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A loopback port that nothing listens on, nor will: below those that the system gives to whoever wants any."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 200):
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is no free port")
 
 
 def need(*programs: str) -> None:

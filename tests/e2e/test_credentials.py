@@ -126,13 +126,13 @@ def test_an_edit_of_the_aws_settings_drops_what_names_meant(world: World) -> Non
     world.start_daemon()
     assert world.boxes["api"]["id"] in world.ok("show", "api")
     (aws / "config").write_text("[default]\nretry_mode = fast\n")
-    until(lambda: world.run("show", "api").returncode, "the edit is seen", 6.0)
+    until(lambda: world.run("show", "api").returncode, "the edit is seen")
     refused = world.run("show", "api")
     assert refused.returncode == 2
     for word in (b"~/.aws/config", b"profile 'default'", b"retry_mode", b"adaptive"):
         assert word in refused.stderr
     (aws / "config").write_text("[default]\noutput = json\n")
-    until(lambda: world.run("show", "api").returncode == 0, "the mend is seen", 6.0)
+    until(lambda: world.run("show", "api").returncode == 0, "the mend is seen")
 
 
 def test_a_proxy_that_is_not_supported_is_one_sentence_at_once(world: World) -> None:

@@ -86,10 +86,12 @@ def test_sigterm_ends_every_session_at_the_other_side(world: World) -> None:
         assert command.stdout.readline() == b"up\n"
         pid = terminal.shell_pid()
         until(lambda: len(world.far_sessions()) >= 2, "a terminal and a lane are open")
+        held = {one["id"] for one in world.far_sessions()}
         began = time.monotonic()
         world.stop_daemon()
         assert time.monotonic() - began < 8.0
-        assert world.far_sessions() == []
+        # The terminal starts the next daemon at once, whose sessions are its own.
+        assert not held & {one["id"] for one in world.far_sessions()}
         assert command.wait(20) == 255
         assert terminal.shell_pid() == pid  # the terminal has started the next daemon, and is back
         terminal.type(b"\r~.")
@@ -99,13 +101,14 @@ def test_sigterm_ends_every_session_at_the_other_side(world: World) -> None:
 def test_what_a_killed_daemon_left_is_swept_by_the_next(world: World) -> None:
     [address] = world.forward("0:80")
     fetch(address)
-    left = {one["id"] for one in world.far_sessions()}
-    assert left
+    held = {one["id"] for one in world.far_sessions()}
+    assert held
     world.kill_daemon()
-    assert {one["id"] for one in world.far_sessions()} == left
+    left = {one["id"] for one in world.far_sessions()}
+    assert held <= left
     world.start_daemon()
     until(lambda: not left & {one["id"] for one in world.far_sessions()}, "the old sessions are ended")
-    assert "sweep.ended" in world.ok("events")
+    until(lambda: "sweep.ended" in world.ok("events"), "it is told")
 
 
 def test_other_peoples_sessions_are_not_swept(world: World) -> None:
@@ -127,7 +130,7 @@ def test_other_peoples_sessions_are_not_swept(world: World) -> None:
 def test_expired_credentials_leave_open_sessions_alone_and_refuse_new_ones_with_4(world: World) -> None:
     with world.attached(session="expiry") as terminal:
         pid = terminal.shell_pid()
-        world.fault("expire-credentials", seconds=20)
+        world.fault("expire-credentials", seconds=600)
         assert terminal.shell_pid() == pid
         done = world.run("ping", "web")
         assert done.returncode == 4, done.stderr

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.kit import World
+from tests.e2e.kit import World, until
 
 LONG = 120.0
 
@@ -21,9 +21,8 @@ def world() -> Iterator[World]:
 def test_why_shows_what_was_seen_on_the_box_and_leases_reach_it(world: World) -> None:
     done = world.run("launch", "work", "--type", "t4g.small", "--instance-profile", "devbox", timeout=LONG)
     assert done.returncode == 0, done.stderr.decode() + world.log[-3000:]
-    found = world.json("why", "work")
-    if found.get("verdict") is None:  # the first look came before the agent
-        found = world.json("why", "work")
+    # The first looks may come before the agent.
+    found = until(lambda: (told := world.json("why", "work")).get("verdict") and told, "it was looked at", LONG)
     assert found["verdict"] in ("active", "idle", "unknown"), (found, world.log[-3000:])
     assert {"input", "cpu", "net", "disk"} <= {row["signal"] for row in found["evidence"]}
     assert (found["watchdog"], found["policy"]["after"]) == (False, 1800.0)

@@ -84,11 +84,11 @@ def test_a_job_outlives_the_daemon_and_the_next_one_tells_its_end(world: World) 
 
 def test_an_end_that_no_daemon_saw_is_told_by_the_next_one_and_not_again(world: World) -> None:
     """The laptop was off over night; in the morning it says what became of the job."""
-    over = world.folder / "over"
-    line = f"sleep 2; touch {shlex.quote(str(over))}; exit 4"
+    go, over = world.folder / "go", world.folder / "over"
+    line = f"until [ -e {shlex.quote(str(go))} ]; do sleep 0.1; done; touch {shlex.quote(str(over))}; exit 4"
     job = world.json("run", "work", "--detach", "--", "sh", "-c", line)
     world.kill_daemon()
-    assert not over.exists()
+    go.touch()
     until(over.exists, "the job has ended")
     world.start_daemon()
     until(lambda: ended(world, job["id"]), "its end is told", LONG)
