@@ -121,6 +121,29 @@ async def test_more_agents_than_a_look_tells_of_are_told_once(one: Bench) -> Non
 
 
 @with_daemon
+async def test_a_look_that_was_under_way_takes_nothing_back_of_what_the_stream_tells(one: Bench) -> None:
+    """The stream says a change once: the question was told with the next look only, and shown as work until then."""
+    world, project = World(one), await one.launched()
+    world.look(project, [])
+    await asyncio.sleep(1.0)
+    (stream,) = world.streams
+    began = LoopClock().wall()
+    before = note("working", began - 60.0)
+    stream.say(before)
+    await asyncio.sleep(1.0)
+    stream.say(note("waiting", began))
+    await asyncio.sleep(SETTLE / 2)
+    world.look(project, [before])
+    assert world.agents.said("api").startswith("claude waits for you")
+    await asyncio.sleep(SETTLE)
+    assert world.titles == ["api: claude waits for you"]
+    stream.close()  # from then on the looks count again
+    await asyncio.sleep(0.0)
+    world.look(project, [note("working", began + 1.0)])
+    assert world.agents.said("api").startswith("claude works")
+
+
+@with_daemon
 async def test_what_is_answered_at_once_is_not_told(one: Bench) -> None:
     """Who sits at the terminal needs no notice."""
     world, project = World(one), await one.launched()

@@ -44,6 +44,7 @@ class _Box(Followed):
     notes: tuple[AgentNote, ...] = ()
     seen: dict[tuple[str, int], float] = field(default_factory=dict)  # since when each is as it was told
     told: float | None = None  # what an earlier daemon told; None: not read yet
+    reports: bool = False  # a stream has told what there is, and goes on to
     gone: bool = False  # no hooks are set up any more, or it does not run
     telling: bool = False
     notices: deque[float] = field(
@@ -97,7 +98,9 @@ class Agents:
             self._forget(project.uid)
             return
         box = self._boxes.setdefault(project.uid, _Box())
-        self._take(project.uid, box, notes)
+        # What a stream tells is newer than a look, which takes its time.
+        if not box.reports:
+            self._take(project.uid, box, notes)
         if self._changes is not None and not box.watched:
             box.watched = True
             self._shared.tasks.spawn(f"agents {project.uid}", self._watch(self._changes, project.uid, box))
@@ -181,12 +184,14 @@ class Agents:
 
     async def _read(self, uid: str, box: _Box, stream: Stream) -> bool:
         """Take reports until the stream ends; whether there was one. A line that is none says nothing."""
-        heard = False
-        async for line in newest(stream, LONGEST_LINE):
-            try:
-                notes = agent.read(msgspec.json.decode(line))
-            except UNREADABLE:
-                continue
-            heard = True
-            self._take(uid, box, notes)
-        return heard
+        try:
+            async for line in newest(stream, LONGEST_LINE):
+                try:
+                    notes = agent.read(msgspec.json.decode(line))
+                except UNREADABLE:
+                    continue
+                box.reports = True
+                self._take(uid, box, notes)
+            return box.reports
+        finally:
+            box.reports = False

@@ -10,6 +10,7 @@ import base64
 import binascii
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +39,14 @@ AGAIN_MOST: Final = 300.0
 NOTICE_COMMAND: Final = 80  # characters of a command in a notice
 
 
+@dataclass(slots=True)
+class _Watch:
+    """Who waits for ends on one box. ``wanted``: how often it was asked for, also while it was under way."""
+
+    has_jobs: bool = False
+    wanted: int = 0
+
+
 class Jobs:
     """``short_id`` gives the ids of jobs; ``notify`` tells the person at this machine."""
 
@@ -58,7 +67,7 @@ class Jobs:
         self._notify = notify
         self._short_id = short_id
         self._rest = Bell()  # nobody rings
-        self._watched: set[str] = set()
+        self._watched: dict[str, _Watch] = {}
 
     # Verbs; errors: those of ``Projects`` and of running on a box
 
@@ -123,11 +132,14 @@ class Jobs:
         self._begin(project.uid, has_jobs=False)
 
     def _begin(self, uid: str, *, has_jobs: bool) -> None:
-        if uid not in self._watched:
-            self._watched.add(uid)
-            self._shared.tasks.spawn(f"jobs {uid}", self._watch(uid, has_jobs))
+        watch = self._watched.get(uid)
+        if watch is None:
+            watch = self._watched[uid] = _Watch()
+            self._shared.tasks.spawn(f"jobs {uid}", self._watch(uid, watch))
+        watch.has_jobs |= has_jobs
+        watch.wanted += 1
 
-    async def _watch(self, uid: str, has_jobs: bool) -> None:
+    async def _watch(self, uid: str, watch: _Watch) -> None:
         told: list[str] = []
         delays = Backoff(self._shared.time.dice, first=AGAIN, longest=AGAIN_MOST)
         try:
@@ -135,27 +147,28 @@ class Jobs:
                 status = self._fleet.status(uid)
                 if status is None or status.project.phase is not Phase.RUNNING:
                     return
-                asked = {"verb": "wait", "seconds": WATCH, "told": told}
+                asked, wanted = {"verb": "wait", "seconds": WATCH, "told": told}, watch.wanted
                 try:
                     found = await self._ask(status.project, asked, box.Ended, WATCH + ASK_LIMIT)
                 except LoginNeeded as error:
                     await self._shared.logins.wait(status.project.account, error, AGAIN_MOST)
                     continue
                 except DevboxError as error:
-                    if isinstance(error, BoxSaysNo) and not has_jobs:
+                    if isinstance(error, BoxSaysNo) and not watch.has_jobs:
                         return
                     await self._rest.wait(delays.wait())
                     continue
                 delays.begin_again()
-                has_jobs = True
+                watch.has_jobs = True
                 fresh = [one for one in found.ended if one.id not in told]
                 for one in fresh:
                     self._tell(status.project, one)
                 told = [one.id for one in found.ended]
-                if not told and not found.running:
+                # What began since it was asked is not in the answer.
+                if not told and not found.running and watch.wanted == wanted:
                     return
         finally:
-            self._watched.discard(uid)
+            del self._watched[uid]
 
     def _tell(self, project: Project, job: Job) -> None:
         title = f"{project.name}: job {job.id} {job.end}"
