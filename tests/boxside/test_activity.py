@@ -77,8 +77,18 @@ class Box:
         self.look()
         time.sleep(seconds)
         self.sample = self.look()["sample"]
-        here = {one.id for one in processes().values() if one.pts == self.pane()}
+        here = {one.id for one in self.own()}
         return {tool["name"]: tool for tool in self.sample["tools"] if tool["id"] in here}
+
+    def own(self) -> list[Process]:
+        """What runs on our terminal, and does not only carry the name of its parent until its exec."""
+        known, pane = processes(), self.pane()
+        ours = [one for one in known.values() if one.pts == pane]
+        return [one for one in ours if one.parent not in known or known[one.parent].name != one.name]
+
+    def runs(self, name: str) -> list[int]:
+        """Who is called so there: others on this machine may run the like."""
+        return [one.pid for one in self.own() if one.name == name]
 
     def program(self, name: str, text: str) -> str:
         path = self.folder / name
@@ -217,7 +227,7 @@ def test_a_warning_is_written_to_the_pane(box: Box) -> None:
 def test_a_build_is_seen_with_its_processor_time(box: Box) -> None:
     (box.folder / "Makefile").write_text(f"all:\n\t{sys.executable} -c 'while 1: pass'\n")
     box.type(f"make -C {box.folder}")
-    until(lambda: any(one.name == "make" for one in processes().values()))
+    until(lambda: box.runs("make"))
     tool = box.tools()["make"]
     assert tool["kind"] == "finite"
     assert tool["cpu"] > 0.1
@@ -236,7 +246,7 @@ def test_a_build_without_a_terminal_is_seen_too(box: Box) -> None:
         return [
             one
             for one in processes().values()
-            if one.name == "make" and path in Path(f"/proc/{one.pid}/cmdline").read_text()
+            if one.name == "make" and path in machine.read(f"/proc/{one.pid}/cmdline")
         ]
 
     until(build)
@@ -254,7 +264,7 @@ def test_a_build_without_a_terminal_is_seen_too(box: Box) -> None:
 def test_a_sleeping_test_run_is_there_and_counts(box: Box) -> None:
     box.program("pytest", f"#!{sys.executable}\nimport time\ntime.sleep(100)\n")
     box.type(str(box.folder / "pytest"))
-    until(lambda: any(one.name == "pytest" for one in processes().values()))
+    until(lambda: box.runs("pytest"))
     found = box.tools()["pytest"]
     assert (found["kind"], found["child"]) == ("finite", False)
     assert found["cpu"] < 0.05
@@ -265,7 +275,7 @@ def test_a_sleeping_test_run_is_there_and_counts(box: Box) -> None:
 def test_a_script_that_sleeps_and_looks_again_shows_signs_of_life(box: Box) -> None:
     path = box.program("poll.sh", "#!/bin/sh\nwhile :; do sleep 0.3; done\n")
     box.type(path)
-    until(lambda: any(one.name == "poll.sh" for one in processes().values()))
+    until(lambda: box.runs("poll.sh"))
     tool = box.tools()["poll.sh"]
     assert (tool["kind"], tool["child"]) == ("job", True)
 
@@ -277,7 +287,7 @@ def test_a_test_run_below_a_script_or_a_wrapper_is_still_one(box: Box, wrapper: 
     box.program("pytest", f"#!{sys.executable}\n{text}\n")
     box.program("ci.sh", "#!/bin/sh\n./pytest\necho done\n")
     box.type(f"cd {box.folder} && {wrapper}")
-    until(lambda: any(one.name == "pytest" and one.pts == box.pane() for one in processes().values()))
+    until(lambda: box.runs("pytest"))
     outer = wrapper.partition(" ")[0].removeprefix("./")
     tools = box.tools(0.5)
     assert {name: tool["kind"] for name, tool in tools.items()} == {"pytest": "finite", outer: "job"}
@@ -288,7 +298,7 @@ def test_what_a_dev_server_has_for_itself_is_no_build(box: Box) -> None:
     serve = "import socket, subprocess; s = socket.socket(); s.listen(); subprocess.run(['./esbuild', '--service=0.21.5'])"
     box.program("dev.py", f"#!{sys.executable}\n{serve}\n")
     box.type(f"cd {box.folder} && ./dev.py")
-    until(lambda: any(one.name == "esbuild" and one.pts == box.pane() for one in processes().values()))
+    until(lambda: box.runs("esbuild"))
     assert {name: tool["kind"] for name, tool in box.tools(0.5).items()} == {
         "dev.py": "server",
         "esbuild": "server",
@@ -299,8 +309,8 @@ def test_an_agent_of_any_name_below_a_wrapper_says_how_it_is(box: Box) -> None:
     """As ``agent-hook.py run`` does it: the note is of what it has started."""
     box.program("my-agent", f"#!{sys.executable}\nimport time; time.sleep(100)\n")
     box.type(f"timeout 900 {box.folder}/my-agent")
-    until(lambda: any(one.name == "my-agent" for one in processes().values()))
-    pid = next(one.pid for one in processes().values() if one.name == "my-agent")
+    until(lambda: box.runs("my-agent"))
+    (pid,) = box.runs("my-agent")
     notes = box.home / ".devbox" / "agents"
     notes.mkdir()
     note = {"pid": pid, "name": "my-agent", "since": CLOCK.wall() - 60}
@@ -324,7 +334,7 @@ def test_a_server_that_serves_nobody_is_no_work(box: Box) -> None:
 
 def test_an_editor_a_pager_and_an_idle_shell_are_no_work(box: Box) -> None:
     box.type("less /etc/passwd")
-    until(lambda: any(one.name == "less" for one in processes().values()))
+    until(lambda: box.runs("less"))
     assert not {"less", "sh", "tmux"} & set(box.tools(0.5))
 
 
@@ -332,8 +342,8 @@ def test_an_agent_says_how_it_is_through_its_hooks(box: Box) -> None:
     """And without: it is known by its name, with the signs of life that it shows."""
     shutil.copy(shutil.which("sleep") or "/bin/sleep", box.folder / "claude")
     box.type(f"{box.folder}/claude 100")
-    until(lambda: any(one.name == "claude" for one in processes().values()))
-    pid = next(one.pid for one in processes().values() if one.name == "claude" and one.pts == box.pane())
+    until(lambda: box.runs("claude"))
+    (pid,) = box.runs("claude")
     assert box.tools(0.5)["claude"]["state"] is None
     notes = box.home / ".devbox" / "agents"
     notes.mkdir()
@@ -569,7 +579,7 @@ def test_a_log_that_was_left_in_its_pager_is_no_work(box: Box) -> None:
         f"cd {box.folder}; git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x"
     )
     box.type("GIT_PAGER='less -+F' git log")
-    until(lambda: any(one.name == "less" and one.pts == box.pane() for one in processes().values()))
+    until(lambda: box.runs("less"))
     assert {name: tool["kind"] for name, tool in box.tools(0.5).items()} == {"git": "job"}
 
 
@@ -594,8 +604,14 @@ def test_a_quiet_script_that_has_left_its_terminal_is_seen(box: Box) -> None:
         folder.chmod(folder.stat().st_mode | 0o055)
     start = f"import os; os.setuid(1000); os.execv({path!r}, [{path!r}])"
     box.type(f"(nohup setsid {sys.executable} -c {shlex.quote(start)} >/dev/null 2>&1 &)")
-    until(lambda: any(one.name == "left.sh" for one in processes().values()))
-    (one,) = [one for one in processes().values() if one.name == "left.sh"]
+
+    def left() -> list[Process]:
+        # A child of it is called so, too, until its exec.
+        named = [one for one in processes().values() if one.name == "left.sh" and one.pid == one.group]
+        return [one for one in named if path in machine.read(f"/proc/{one.pid}/cmdline")]
+
+    until(left)
+    (one,) = left()
     try:
         if one.parent != 1 or "service" in machine.read(f"/proc/{one.pid}/cgroup"):
             pytest.skip("what is left behind here is another's, or this test is a service")

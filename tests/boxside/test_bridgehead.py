@@ -659,7 +659,7 @@ def test_it_ends_with_its_folder_once_nobody_uses_it(near: Near) -> None:
     near.folder.rmdir()
     assert near.run("true")[0] == 0, "what is in use goes on"
     near.cut(lane)
-    for _ in range(100):
+    for _ in range(300):
         if not is_alive(near.note["pid"]):
             return
         time.sleep(0.1)

@@ -18,8 +18,8 @@ from tests.ctl.terminal import Tty
 
 
 def until(fact: Callable[[], bool]) -> bool:
-    """Wait for a fact, five seconds at most."""
-    end = time.monotonic() + 5
+    """Wait for a fact, twenty seconds at most."""
+    end = time.monotonic() + 20
     while not fact() and time.monotonic() < end:
         time.sleep(0.005)
     return fact()

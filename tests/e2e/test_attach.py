@@ -64,7 +64,9 @@ def test_one_line_says_that_the_link_is_away_and_then_the_screen_is_as_before(wo
         world.fault("rst")
         terminal.until("devbox: ")
         world.fault("clear")
-        until(lambda: terminal.read() is not None and "devbox: " not in terminal.shown, "the line is taken away")
+        until(
+            lambda: terminal.read() is not None and "devbox: " not in terminal.shown, "the line is taken away"
+        )
         terminal.until(r"the-screen")
         leave(terminal)
 

@@ -22,7 +22,9 @@ def test_why_shows_what_was_seen_on_the_box_and_leases_reach_it(world: World) ->
     done = world.run("launch", "work", "--type", "t4g.small", "--instance-profile", "devbox", timeout=LONG)
     assert done.returncode == 0, done.stderr.decode() + world.log[-3000:]
     # The first looks may come before the agent.
-    found = until(lambda: (told := world.json("why", "work")).get("verdict") and told, "it was looked at", LONG)
+    found = until(
+        lambda: (told := world.json("why", "work")).get("verdict") and told, "it was looked at", LONG
+    )
     assert found["verdict"] in ("active", "idle", "unknown"), (found, world.log[-3000:])
     assert {"input", "cpu", "net", "disk"} <= {row["signal"] for row in found["evidence"]}
     assert (found["watchdog"], found["policy"]["after"]) == (False, 1800.0)

@@ -283,8 +283,8 @@ async def test_a_real_service_gets_its_port_back(address: str) -> None:
         return one
 
     def alone() -> socket.socket:
-        """At a port that nobody else has at any address, and that none is given by chance."""
-        for port in random.SystemRandom().sample(range(12_000, 30_000), 200):  # another worker may do the same
+        """At a port that nobody else has at any address, and that none is given by chance: others run this test, too."""
+        for port in random.SystemRandom().sample(range(12_000, 30_000), 200):
             with contextlib.suppress(OSError):
                 for host in ("127.0.0.1", "::1"):
                     socket.create_server(
