@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 LOST = 255
 FINDING = "looking for the box"
 LINE_AFTER = 1.0  # seconds before a wait is shown: a session takes one to start
+GOES_ON_AFTER = (
+    2.0  # seconds that a command may need to end of a signal before it is said what another one does
+)
 # Programs that read what is typed at them: the first always, the others where they are given nothing to read.
 FILTERS = ("tee", "tr", "xargs")
 READERS = (
@@ -75,6 +78,7 @@ class Execute(Pump):
         self.has_output = False
         self._request = request
         self._interrupts = 0
+        self._goes_on_at: float | None = None  # when it is said that the command does not end of its signal
         # Only people are told how the session does: standard error belongs to the command.
         is_shown = os.isatty(2) and not is_dumb()
         self._status = Status(LINE, notice, after=LINE_AFTER) if is_shown else None
@@ -130,11 +134,20 @@ class Execute(Pump):
             self._beside.flush()
 
     def next_deadline(self) -> float | None:
-        times = (super().next_deadline(), None if self._status is None else self._status.due)
+        times = (
+            super().next_deadline(),
+            self._goes_on_at,
+            None if self._status is None else self._status.due,
+        )
         return min((at for at in times if at is not None), default=None)
 
     def on_time(self, now: float) -> None:
         super().on_time(now)
+        if self._goes_on_at is not None and now >= self._goes_on_at:
+            self._goes_on_at = None
+            if self.exit is None:
+                self._make_way()
+                notice("the command goes on; the next Ctrl-C leaves it, and hangs it up")
         if self._status is not None and self._status.due is not None and now >= self._status.due:
             self._write(self._status.draw(now))
 
@@ -147,6 +160,8 @@ class Execute(Pump):
         self._interrupts += 1
         if self._interrupts > 1 or self.connection is None or not self.connection.open:
             raise Left(128 + number)
+        if self._status is not None:
+            self._goes_on_at = time.monotonic() + GOES_ON_AFTER
         self.connection.send(framed.SIGNAL, bytes((number,)))
 
 

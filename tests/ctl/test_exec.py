@@ -176,6 +176,24 @@ def test_a_command_that_ignores_ctrl_c_can_be_left_with_a_second_one(daemon: Fak
     process.stdout.close()
 
 
+def test_who_interrupts_a_command_that_goes_on_is_told_what_the_next_one_does(daemon: FakeDaemon) -> None:
+    """Its box may have fallen into a black hole with the signal."""
+
+    def command(peer: Peer, _: FakeDaemon) -> None:
+        peer.upgrade()
+        peer.send(OUTPUT, b"up\r\n")
+        while True:
+            peer.receive()
+
+    daemon.streams["exec"] = command
+    with Tty(["exec", "gpu", "--", "sleep", "9"], os.environ) as tty:
+        tty.wait_for(b"up\r\n")
+        tty.program.send_signal(signal.SIGINT)
+        tty.wait_for(b"[devbox: the command goes on; the next Ctrl-C leaves it, and hangs it up]")
+        tty.program.send_signal(signal.SIGINT)
+        assert tty.wait() == 130
+
+
 @pytest.mark.parametrize("words", [["gpu", "--", "true"], ["-p", "x", "gpu", "--", "true"]])
 def test_a_command_that_could_not_run_is_255(daemon: FakeDaemon, words: list[str]) -> None:
     daemon.routes["POST exec"] = (409, {"code": "wrong-state", "message": "gpu is stopped", "exit_status": 5})
