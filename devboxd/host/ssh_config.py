@@ -61,7 +61,7 @@ def render(devboxctl: Path, entries: Sequence[SshEntry], *, identity: Path, know
     parts.append(
         # ssh hands %n and %r to a shell. They stand in single quotes, and a host name that holds one
         # (git takes host names from strangers' .gitmodules) does not match. %h is for clients that know no
-        # %n (paramiko, net-ssh) and leave it as it is; with ssh it may be in lower case, or a HostName.
+        # %n (paramiko) and leave it as it is; with ssh it may be in lower case, or a HostName.
         f"""Host "*{HOST_SUFFIX}" "!*'*"
     ProxyCommand {_word(devboxctl)} proxy --fdpass --ssh-user '%r' --ssh-host '%h' '%n' %p
     ProxyUseFdpass yes

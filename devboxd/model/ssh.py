@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from devboxd.model.retry import wait_before
 from devboxd.text import one_line
 
 VALID: Final = 12 * 3600.0  # seconds that a prepared box is taken to stay so
@@ -25,6 +26,13 @@ DOUBT_PAUSE: Final = (
 NEWKEYS: Final = 21  # the message by which a client says that it takes the server's keys (RFC 4250, 4.1.2)
 LONGEST_PACKET: Final = 256 << 10  # bytes (OpenSSH, PACKET_MAX_SIZE)
 BANNER: Final = b"SSH-"  # how every sshd begins (RFC 4253, 4.2)
+# What OpenSSH says in place of that to a connection that is one too many for now: until 9.7, and since.
+TURNED_AWAY: Final = (b"Exceeded MaxStartups", b"Not allowed at this time")
+MOST_AGAIN: Final = (
+    5  # further tries; with the next two 11.5 s at most: some clients wait 15 s for a greeting
+)
+AGAIN_FIRST: Final = 0.5  # seconds at most before the first of them
+AGAIN_LONGEST: Final = 4.0  # seconds at most before any
 
 
 class Looked(msgspec.Struct, frozen=True):
@@ -151,6 +159,23 @@ def worth_saying(problems: tuple[str, ...], said: tuple[str, ...], *, is_doubted
     return bool(problems) and (is_doubted or problems != said)
 
 
+def is_turned_away(first: bytes) -> bool:
+    """Whether these first bytes are those of an sshd that had too many others to do with."""
+    return first.startswith(TURNED_AWAY)
+
+
+def wait_again(first: bytes, tries: int, dice: float) -> float | None:
+    """Seconds until another connection is tried in place of one that began so; None where this one is to be used.
+
+    Args:
+        tries: how many there were before it.
+        dice: a number in [0, 1): those that were one too many together must not come together again.
+    """
+    if tries >= MOST_AGAIN or not is_turned_away(first):
+        return None
+    return wait_before(tries, dice, first=AGAIN_FIRST, longest=AGAIN_LONGEST)
+
+
 def greeting_problem(first: bytes, port: int, box: str) -> str | None:
     """What is odd about the first bytes from a port that ssh connects to; None where it may be an sshd.
 
@@ -162,4 +187,6 @@ def greeting_problem(first: bytes, port: int, box: str) -> str | None:
     if BANNER.startswith(first[: len(BANNER)]) or any(line.startswith(BANNER) for line in first.split(b"\n")):
         return None
     said = one_line(first[:200].decode("utf-8", "replace"), 80)
+    if is_turned_away(first):
+        return f"sshd on port {port} of {box} takes no more connections for now: {said!r}"
     return f"port {port} of {box} does not greet as sshd does: {said!r}"

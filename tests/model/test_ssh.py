@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from devboxd.model.ssh import (
+    AGAIN_LONGEST,
     DOUBT_PAUSE,
+    MOST_AGAIN,
     SHORT,
     SMALL,
     VALID,
@@ -20,6 +22,7 @@ from devboxd.model.ssh import (
     is_doubtful,
     may_replace,
     must_look,
+    wait_again,
     worth_saying,
 )
 
@@ -158,7 +161,7 @@ def test_a_problem_is_said_once_and_again_where_ssh_failed(
         (b"welcome\r\nSSH-2.0-x\r\n", None),
         (b"", "is silent"),
         (b"220 mail ESMTP\r\n", "'220 mail ESMTP'"),
-        (b"Not allowed at this time\r\n", "'Not allowed at this time'"),
+        (b"Not allowed at this time\r\n", "no more connections for now: 'Not allowed at this time'"),
         (b"\x1b[31mred\x9b", "greet"),
         (b"\xff" * 100_000, "greet"),
     ],
@@ -173,3 +176,31 @@ def test_what_is_no_sshd_is_called_so(first: bytes, expected: str | None) -> Non
         assert expected in found
         assert found.isprintable()
         assert len(found) < 200
+
+
+@pytest.mark.parametrize(
+    ("first", "tries", "expected"),
+    [
+        (b"Exceeded MaxStartups\r\n", 0, 0.5),
+        (b"Not allowed at this time\r\n", 0, 0.5),
+        (b"Not allowed at this time\r\n", 1, 1.0),
+        (b"Not allowed at this time\r\n", MOST_AGAIN - 1, AGAIN_LONGEST),
+        (b"Not allowed at this time\r\n", MOST_AGAIN, None),
+        (b"Not allowed\r\n", 0, None),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", 0, None),
+        (b"", 0, None),
+    ],
+)
+def test_a_connection_that_was_one_too_many_for_sshd_is_tried_again(
+    first: bytes, tries: int, expected: float | None
+) -> None:
+    """A moment later, not all together, and before a client loses its patience."""
+    longest = wait_again(first, tries, 0.9999999)
+    assert longest == (None if expected is None else pytest.approx(expected, rel=1e-3))
+    if expected is not None:
+        assert 0 < (wait_again(first, tries, 0.0) or 0) < expected
+
+
+def test_a_client_has_not_lost_its_patience_at_the_last_try() -> None:
+    waits = [wait_again(b"Exceeded MaxStartups\r\n", tries, 1.0) for tries in range(MOST_AGAIN)]
+    assert sum(wait or 0 for wait in waits) < 15

@@ -14,7 +14,7 @@ from devboxd.api.handlers.table import answers, frames, pipes
 from devboxd.api.stream import StreamTerminal
 from devboxd.api.upgrade import Framed, Piped
 from devboxd.control.connect.execute import ExecSpec
-from devboxd.control.connect.sshstream import SshStream, without_sshd
+from devboxd.control.connect.sshstream import greeted, without_sshd
 from devboxd.control.connect.stream import ConnectionRefused, Duplex
 from devboxd.control.daemon import Daemon
 from devboxd.errors import BadRequest, DevboxError
@@ -120,10 +120,10 @@ async def proxy(context: Context, asked: wire.ProxyRequest) -> Piped:
         async with asyncio.TaskGroup() as tasks:
             preparing = tasks.create_task(_prepare(daemon, box, asked))
             connecting = tasks.create_task(_caught(_greeted(daemon, box, asked, undo)))
-        greeted = connecting.result()
-        if isinstance(greeted, DevboxError):
-            raise greeted
-        stream, note = greeted
+        connected = connecting.result()
+        if isinstance(connected, DevboxError):
+            raise connected
+        stream, note = connected
         notes = [*preparing.result(), *([note] if note else ())]
         undo.pop_all()
         return Piped(stream, _counted(daemon), daemon.shared.handing, asked.fd_pass, notes)
@@ -161,13 +161,18 @@ async def _greeted(
 ) -> tuple[Duplex, str | None]:
     """Connect for ssh, and see whether sshd is there; with what is odd about it. ``undo`` closes it again."""
     name, port = asked.host or box.name, asked.port
-    try:
-        connected = await daemon.connect(box, port, asked.host, asked.wait)
-    except ConnectionRefused as error:
-        raise without_sshd(port, name) from error
-    stream = SshStream(connected, daemon.shared.time, lambda ended: daemon.ssh.ended(box, port, ended))
+
+    async def connect() -> Duplex:
+        try:
+            return await daemon.connect(box, port, asked.host, asked.wait)
+        except ConnectionRefused as error:
+            raise without_sshd(port, name) from error
+
+    stream, note = await greeted(
+        connect, daemon.shared.time, lambda ended: daemon.ssh.ended(box, port, ended), port, name
+    )
     undo.callback(stream.close)
-    return stream, await stream.greeting(port, name)
+    return stream, note
 
 
 async def _prepare(daemon: Daemon, box: BoxRef, asked: wire.ProxyRequest) -> Sequence[str]:

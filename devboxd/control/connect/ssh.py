@@ -182,25 +182,27 @@ class SshAccess:
                     with contextlib.suppress(DevboxError):  # the problem was told when it was looked at
                         await self._ask_instance_connect(box, known.user)
                 return known
-            access = await self._looked_at(box, wanted, port, known, doubts, fresh=fresh)
-            if (
-                known
-                and known.host_keys
-                and access.host_keys
-                and not may_replace(last, now, doubts, fresh=fresh)
-            ):
-                access = msgspec.structs.replace(access, host_keys=known.host_keys)
+            kept = known.host_keys if known and not may_replace(last, now, doubts, fresh=fresh) else []
+            access = await self._looked_at(box, wanted, port, known, kept, doubts, fresh=fresh)
             for name in {wanted, access.user}:
                 self._known[_key(box, name, port)] = access
             return access
 
     async def _looked_at(
-        self, box: BoxRef, wanted: str | None, port: int, known: Access | None, doubts: Doubts, *, fresh: bool
+        self,
+        box: BoxRef,
+        wanted: str | None,
+        port: int,
+        known: Access | None,
+        kept: list[str],
+        doubts: Doubts,
+        *,
+        fresh: bool,
     ) -> Access:
         """What is on the box now. A failure is kept for those who wait for the same."""
         key = _key(box, wanted, port)
         try:
-            access = await self._prepare(box, wanted, port)
+            access = await self._prepare(box, wanted, port, kept)
         except DevboxError as error:
             self._failed[key] = error
             raise
@@ -209,13 +211,15 @@ class SshAccess:
             return msgspec.structs.replace(access, for_doubt=True)
         return access
 
-    async def _prepare(self, box: BoxRef, user: str | None, port: int) -> Access:
+    async def _prepare(self, box: BoxRef, user: str | None, port: int, kept: list[str]) -> Access:
+        """Put the key on the box. ``kept``: host keys that stay; where there are some, its sshd is left alone."""
         public = await self._keys.public_key()
         problems: list[str] = []
-        answers = await self._ask(box, user, port, public, problems)
+        asked = "" if kept else str(port)
+        answers = await self._ask(box, user, asked, public, problems)
         if answers is None:
             # As that user nothing can run; the host keys are the same for everybody.
-            answers = await self._ask(box, None, port, public, problems) or []
+            answers = [] if kept else await self._ask(box, None, asked, public, problems) or []
             answers = [(word, value) for word, value in answers if word == "host"] + [("user", user or "")]
         words = dict(answers)
         # What a box prints ends on the command line of ssh and in its configuration.
@@ -231,20 +235,23 @@ class SshAccess:
                 await self._ask_instance_connect(box, login)
             except DevboxError as error:
                 problems.append(f"devbox's key could not be put on {box.name} for {login}: {error.message}")
-        host_keys = [
-            key for word, value in answers if word == "host" and (key := host_key(value)) is not None
-        ][:MOST_HOST_KEYS]
+        host_keys = (
+            kept
+            or [key for word, value in answers if word == "host" and (key := host_key(value)) is not None][
+                :MOST_HOST_KEYS
+            ]
+        )
         if not host_keys:
             problems.append(f"no host key could be learned: does sshd listen on port {port} of {box.name}?")
         return Access(box.target, login, port, has_key, host_keys, problems, self._shared.time.wall())
 
     async def _ask(
-        self, box: BoxRef, user: str | None, port: int, public: str, problems: list[str]
+        self, box: BoxRef, user: str | None, port: str, public: str, problems: list[str]
     ) -> list[tuple[str, str]] | None:
         terminal = Capture((public.strip() + "\n").encode())
         spec = ExecSpec(
             box=box,
-            argv=["sh", "-c", squeeze(load("prepare_ssh.sh", common=False)), "devbox", str(port)],
+            argv=["sh", "-c", squeeze(load("prepare_ssh.sh", common=False)), "devbox", port],
             user=user,
         )
         leaving = await self._run(spec, terminal)

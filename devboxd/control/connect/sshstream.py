@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from devboxd.control.base.time import Time
 from devboxd.control.connect.stream import ConnectionRefused, Duplex, StreamReset
 from devboxd.errors import DevboxError
-from devboxd.model.ssh import Ended, Handshake, greeting_problem
+from devboxd.model.ssh import Ended, Handshake, greeting_problem, wait_again
 
 GREETING: Final = 5.0  # seconds for the first bytes; sshd speaks first, and at once
 
@@ -122,6 +122,30 @@ class SshStream:
     def finished(self) -> bool:
         """The far end has closed."""
         return self._stream.finished
+
+
+async def greeted(
+    connect: Callable[[], Awaitable[Duplex]], time: Time, ended: Callable[[Ended], None], port: int, box: str
+) -> tuple[SshStream, str | None]:
+    """Connect, again where sshd has too many others for now; returns the stream, and what is odd about its greeting.
+
+    Errors as those of ``connect`` and of ``SshStream.greeting``; nothing is open then.
+    """
+    tries = 0
+    while True:
+        connected = await connect()
+        stream = SshStream(connected, time, ended)
+        try:
+            note = await stream.greeting(port, box)
+        except BaseException:
+            stream.close()
+            raise
+        pause = wait_again(stream.greeted, tries, time.dice())
+        if pause is None:
+            return stream, note
+        connected.close()  # not the stream: that one more was too many says nothing about keys
+        await asyncio.sleep(pause)
+        tries += 1
 
 
 def without_sshd(port: int, box: str) -> DevboxError:
