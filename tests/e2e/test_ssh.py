@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -467,3 +468,58 @@ def test_an_ssh_session_of_half_an_hour(world: World, ssh: Any, sshd: Sshd) -> N
     """All sessions are ended every twenty seconds."""
     assert ssh("ssh", "api.devbox", "true").returncode == 0
     assert hold_ssh(world, sshd, 1800.0, 20.0) >= 60
+
+
+class Crowded:
+    """In front of an sshd: turns away as many connections as it is told, as an sshd does that has too many."""
+
+    def __init__(self, port: int) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._behind = port
+        self.port = int(self._listener.getsockname()[1])
+        self.turns_away = 0
+        self.came = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            self.came += 1
+            if self.turns_away:
+                self.turns_away -= 1
+                with near:
+                    near.sendall(b"Exceeded MaxStartups\r\n")
+                continue
+            far = socket.create_connection(("127.0.0.1", self._behind))
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
+
+    def _copy(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Take no more."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def test_an_sshd_with_too_many_others_is_waited_for(world: World, sshd: Sshd) -> None:
+    """Many at once (ansible, editors) and some are turned away. A look for keys is not one more of them."""
+    crowded = Crowded(sshd.port)
+    try:
+        config = str(world.folder / "home" / ".ssh" / "config")
+        line = ["ssh", "-F", config, "-oBatchMode=yes", "-p", str(crowded.port), "api.devbox", "echo in"]
+        for turned_away in (0, 2):
+            came, crowded.turns_away = crowded.came, turned_away
+            done = subprocess.run(line, capture_output=True, timeout=60, check=False, env=world.env)
+            assert (done.returncode, done.stdout, done.stderr) == (0, b"in\n", b"")
+        assert crowded.came - came == 3, "the host keys were known"
+    finally:
+        crowded.close()
