@@ -223,6 +223,7 @@ def snapshot(item: Item) -> Snapshot:
         save=_count(by_key.get(tags.SAVE)),
         garbage=_number(by_key.get(tags.GARBAGE)),
         stored=item.get("FullSnapshotSizeInBytes"),
+        run=_count(by_key.get(tags.RUN)),
     )
 
 

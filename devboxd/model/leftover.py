@@ -14,7 +14,13 @@ from devboxd.model.cost import MONTH
 from devboxd.model.price import HOUR, Rates
 from devboxd.model.probe import is_probe
 from devboxd.model.project import Phase, read_token
-from devboxd.model.retention import is_saved_volume, is_spent, is_unwanted_image, is_unwanted_snapshot
+from devboxd.model.retention import (
+    is_last_copy,
+    is_saved_volume,
+    is_spent,
+    is_unwanted_image,
+    is_unwanted_snapshot,
+)
 from devboxd.model.seen import Box, Observed, Seen, Snapshot, Volume, can_never_be_bound
 
 
@@ -61,9 +67,14 @@ def leftovers(
             goes = _when(image.garbage, seen.at, grace)
             found.append(Leftover(image.id, "image", "no generation has it", goes=goes))
     found += [
-        _snapshot(snapshot, rates, "no generation has it", _when(snapshot.garbage, seen.at, grace))
+        snapshot_of(snapshot, rates, "no generation has it", _when(snapshot.garbage, seen.at, grace))
         for snapshot in seen.ec2.snapshots
         if is_unwanted_snapshot(seen, snapshot)
+    ]
+    found += [
+        snapshot_of(snapshot, rates, LAST_COPY, None)
+        for snapshot in seen.ec2.snapshots
+        if is_last_copy(seen, snapshot)
     ]
     found = [
         replace(one, why=f"{one.why}; AWS does not delete it: {undeleted[one.id]}", goes=None)
@@ -77,6 +88,7 @@ def leftovers(
     return sorted(found, key=lambda one: (one.goes is None, one.goes or 0.0, one.id))
 
 
+LAST_COPY: Final = "given up with its box, and kept: it is all that is left of a volume; delete it at EC2 once you have what it holds"
 UNKNOWN: Final = (
     "of no project that this machine knows; devboxctl rebuild takes it back, if none of your machines has it"
 )
@@ -94,7 +106,7 @@ def unknown(ec2: Observed, rates: Rates) -> list[Leftover]:
     ]
     found += [volume_of(one, rates, UNKNOWN) for one in ec2.volumes if one.is_there]
     found += [Leftover(one.id, "image", UNKNOWN) for one in ec2.images if one.is_there]
-    return found + [_snapshot(one, rates, UNKNOWN, None) for one in ec2.snapshots]
+    return found + [snapshot_of(one, rates, UNKNOWN, None) for one in ec2.snapshots]
 
 
 def _month(box: Box, rates: Rates) -> Decimal | None:
@@ -129,6 +141,7 @@ def volume_of(volume: Volume, rates: Rates, why: str, goes: float | None = None)
     return Leftover(volume.id, "volume", why, disk.size_gib, monthly, goes)
 
 
-def _snapshot(snapshot: Snapshot, rates: Rates, why: str, goes: float | None) -> Leftover:
+def snapshot_of(snapshot: Snapshot, rates: Rates, why: str, goes: float | None = None) -> Leftover:
+    """A snapshot that nothing uses, with what it costs at most."""
     monthly = None if rates.snapshot is None else rates.snapshot * snapshot.size_gib
     return Leftover(snapshot.id, "snapshot", why, snapshot.size_gib, monthly, goes)

@@ -222,9 +222,32 @@ def is_unwanted_image(seen: Seen, image: Image) -> bool:
 
 
 def is_unwanted_snapshot(seen: Seen, snapshot: Snapshot) -> bool:
-    """The same for a snapshot."""
+    """The same for a snapshot, unless it is all that is left of a volume that was given up."""
     used = any(disk.snapshot == snapshot.id for one in seen.generations if one.is_ok for disk in one.disks)
-    return snapshot.state in ("completed", "error") and not used and _is_over(seen.project, snapshot.save)
+    if snapshot.state not in ("completed", "error") or used or not _is_over(seen.project, snapshot.save):
+        return False
+    return not is_last_copy(seen, snapshot)
+
+
+def is_last_copy(seen: Seen, snapshot: Snapshot) -> bool:
+    """Say whether this is the newest there is of a volume that is gone, of a run that was set aside.
+
+    A generation of that save or a later one has what it holds; so has the volume, while it shows.
+    """
+    save, run, volume = snapshot.save, snapshot.run, snapshot.volume
+    if snapshot.state != "completed" or save is None or run is None or volume is None:
+        return False
+    if save > seen.project.saves or not seen.project.is_set_aside(run):
+        return False
+    if any(one.id == volume and one.is_there for one in seen.ec2.volumes):
+        return False
+    saved = [one.save for one in seen.generations if any(disk.volume == volume for disk in one.disks)]
+    others = [
+        (one.save or 0, one.id)
+        for one in seen.ec2.snapshots
+        if one.volume == volume and one.run == run and one.state == "completed"
+    ]
+    return save > max(saved, default=0) and (save, snapshot.id) == max(others)
 
 
 def _is_over(project: Project, save: int | None) -> bool:

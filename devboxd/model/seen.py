@@ -80,7 +80,7 @@ class Volume(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """An EBS snapshot. ``save``: the save number of its tag."""
+    """An EBS snapshot. ``save`` and ``run``: the numbers of its tags."""
 
     id: str
     state: str  # pending, completed, error, recoverable, recovering
@@ -89,6 +89,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     save: int | None = None
     garbage: float | None = None
     stored: int | None = None  # bytes, were it the only snapshot; None: EC2 does not say (yet)
+    run: int | None = None
 
 
 class Image(msgspec.Struct, frozen=True):

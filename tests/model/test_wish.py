@@ -15,7 +15,9 @@ from devboxd.model.leftover import leftovers
 from devboxd.model.pipeline import next_step
 from devboxd.model.price import built_in
 from devboxd.model.project import GIVEN_UP_KEPT, Cycle, GenerationState, Phase, Place, Policy, Want
-from devboxd.model.step import ChangeType, DropVolume, Start, Write
+from devboxd.model.retention import is_last_copy
+from devboxd.model.seen import Snapshot
+from devboxd.model.step import ChangeType, DropSnapshot, DropVolume, Start, Write
 from devboxd.model.wish import GenerationNotFound, ProjectBroken
 from tests.model.scenes import (
     AT,
@@ -29,6 +31,7 @@ from tests.model.scenes import (
     look,
     project,
     saved,
+    snapshots,
     volumes,
 )
 from tests.model.test_save import write
@@ -135,6 +138,47 @@ def test_what_is_left_of_a_box_that_was_given_up_stays_unless_somebody_says_othe
         look(after, **{**saved(), "volumes": left}, run=replace(RUN, disks=())), built_in("us-east-1")
     )
     assert [one.goes is None for one in shown if one.kind == "volume"] == [not discard] * 2
+
+
+def after_a_rescue(**snapshot: Any) -> dict[str, Any]:
+    """A generation, and of save 3 a snapshot of each volume; the data volume shows no more."""
+    made = tuple(replace(one, run=1, garbage=1.0, **snapshot) for one in snapshots(save=3))
+    seen = saved()
+    return {**seen, "volumes": volumes("available")[:1], "snapshots": (*seen["snapshots"], *made)}
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_a_snapshot_that_is_all_that_is_left_of_a_volume_stays_and_is_listed(discard: bool) -> None:
+    """The other one is retired: its volume is kept, and has all of it."""
+    known = ledger(Phase.BROKEN, generation(), **LOST)
+    after = wish.abandon(known, AT, discard=discard).project
+    seen = after_a_rescue()
+    shown = leftovers(look(after, **seen), built_in("us-east-1"))
+    goes = {one.id: one.goes is not None for one in shown if one.kind == "snapshot"}
+    assert goes == {"snap-3-xvda": True, "snap-3-sdf": discard}
+    assert all(one.usd_month for one in shown if one.kind == "snapshot")
+    dropped, put_off = set(), {"vol-root"}
+    while isinstance(step := decide(after, **seen, put_off=frozenset(put_off)), DropSnapshot):
+        dropped.add(step.snapshot)
+        put_off.add(step.snapshot)
+    assert dropped == ({"snap-3-xvda", "snap-3-sdf"} if discard else {"snap-3-xvda"})
+
+
+def test_only_the_newest_snapshot_of_a_lost_volume_is_the_last_copy() -> None:
+    """An older one of another try, one that failed, and one that a later generation has are none."""
+    after = wish.abandon(ledger(Phase.BROKEN, generation(), **{**LOST, "saves": 4}), AT).project
+    seen = after_a_rescue()
+    later = replace(snapshots(save=4)[1], run=1)
+    first, second = seen["snapshots"][-1], later
+
+    def last(*found: Snapshot, **changes: Any) -> list[str]:
+        look_ = look(after, **{**seen, "snapshots": found, **changes})
+        return [one.id for one in found if is_last_copy(look_, one)]
+
+    assert last(first, second) == ["snap-4-sdf"]
+    assert last(first, replace(second, state="error")) == ["snap-3-sdf"]
+    assert last(first, generations=generation(3)) == []
+    assert last(replace(first, run=2)) == []
 
 
 def test_what_is_set_aside_is_never_deleted_for_being_too_long_ago() -> None:

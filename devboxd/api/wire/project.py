@@ -171,7 +171,10 @@ class AbandonRequest(ProjectName, omit_defaults=True):
 
 
 class AbandonPlan(msgspec.Struct, omit_defaults=True):
-    """What there is to give up. ``generation``: the one that is left; ``volumes``: those of the box that are there."""
+    """What there is to give up. ``generation``: the one that is left.
+
+    ``volumes``: those of the box that are there, and snapshots that are all that is left of one.
+    """
 
     project: Project
     generation: Generation

@@ -29,10 +29,11 @@ from devboxd.model.change import found
 from devboxd.model.config import ProjectSettings
 from devboxd.model.launch_plan import planned
 from devboxd.model.ledger import Change, Event, Ledger, StoreFailed
-from devboxd.model.leftover import Leftover, leftovers, volume_of
+from devboxd.model.leftover import Leftover, leftovers, snapshot_of, volume_of
 from devboxd.model.meter import region
 from devboxd.model.price import Rates, built_in
 from devboxd.model.project import Generation, Phase, Policy, Project, Run, Spec, Want
+from devboxd.model.retention import is_last_copy
 from devboxd.model.seen import Hint, Seen, hint
 from devboxd.model.states import StoreEngine
 from devboxd.model.step import Reboot, Write
@@ -303,11 +304,17 @@ class Projects:
         )
 
     async def to_abandon(self, name: str) -> tuple[Ledger, list[Leftover]]:
-        """What there is to give up: the project, and volumes that are left of its box. Raises as ``abandon``."""
+        """What there is to give up: the project, and what is left of its box. Raises as ``abandon``.
+
+        Its volumes, and snapshots that are all that is left of one.
+        """
         seen = await self._seen(name)
         rates = self._rates(region(seen.project, seen.run))
-        left = [volume_of(one, rates, "no generation has what it holds") for one in wish.to_abandon(seen)]
-        return Ledger(seen.project, seen.run, seen.generations), left
+        why, known = "no generation has what it holds", Ledger(seen.project, seen.run, seen.generations)
+        left = [volume_of(one, rates, why) for one in wish.to_abandon(seen)]
+        after = msgspec.structs.replace(seen, project=wish.abandon(known, seen.at).project)
+        left += [snapshot_of(one, rates, why) for one in seen.ec2.snapshots if is_last_copy(after, one)]
+        return known, left
 
     async def abandon(self, name: str, *, discard: bool = False) -> Project:
         """Give up what could not be saved: the newest generation is what there is. ``discard``: its volumes, too.
