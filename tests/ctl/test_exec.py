@@ -181,13 +181,13 @@ def test_who_interrupts_a_command_that_goes_on_is_told_what_the_next_one_does(da
 
     def command(peer: Peer, _: FakeDaemon) -> None:
         peer.upgrade()
-        peer.send(OUTPUT, b"up\r\n")
+        peer.send(OUTPUT, b"up\n")
         while True:
             peer.receive()
 
     daemon.streams["exec"] = command
     with Tty(["exec", "gpu", "--", "sleep", "9"], os.environ) as tty:
-        tty.wait_for(b"up\r\n")
+        tty.wait_for(b"up")
         tty.program.send_signal(signal.SIGINT)
         tty.wait_for(b"[devbox: the command goes on; the next Ctrl-C leaves it, and hangs it up]")
         tty.program.send_signal(signal.SIGINT)
