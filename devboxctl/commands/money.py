@@ -200,7 +200,7 @@ def _print_one(one: wire.Cost, month: str) -> None:
     )
     if one.most != one.month and show.is_terminal():
         show.say(
-            "EBS stores of a snapshot what changed since the one before, and does not say how much that is"
+            "between these sums: EBS does not say how much it stores of snapshots, nor EC2 when a box switched itself off"
         )
 
 

@@ -101,7 +101,7 @@ def running_again(seen: Seen, box: Box, why: str) -> Write:
         called_off=None,
         reason="",
     )
-    run = replace(seen.run, spans=started(seen.run, box)) if seen.run else None
+    run = replace(seen.run, spans=started(seen.run, box, seen.ran)) if seen.run else None
     return Write("start", changed, f"{box.id} {why}", run=run)
 
 
@@ -203,7 +203,7 @@ def begin_rescue(seen: Seen, box: Box | None) -> Write:
     row = replace(project, want=want, saves=project.saves + 1, reclaimed=project.reclaimed or reclaimed)
     changed = rescued(row, seen, dead=box is not None)
     unsaved = _unsaved(run)
-    closed = replace(unsaved, spans=stopped(unsaved, box, seen.at)) if unsaved else None
+    closed = replace(unsaved, spans=stopped(unsaved, box, seen.at, seen.ran)) if unsaved else None
     return Write("R1", changed, f"the box {how}; its volumes are being saved", run=closed)
 
 
@@ -232,17 +232,23 @@ def found(seen: Seen, box: Box) -> tuple[Disk, ...] | None:
     return tuple(replace(by_id[one.volume].disk, device=one.device, volume=one.volume) for one in own) or None
 
 
-def started(run: Run, box: Box) -> tuple[Span, ...]:
-    """The times in which it ran, with a new one that begins now."""
-    closed = stopped(run, box, box.launched or 0.0)
+def started(run: Run, box: Box, ran: float = 0.0) -> tuple[Span, ...]:
+    """The times in which it ran, with a new one that begins now. ``ran``: as of ``stopped``."""
+    closed = stopped(run, box, box.launched or 0.0, ran)
     new = Span(box.launched, type=box.type, address=box.address) if box.launched is not None else None
     return closed if new is None else (*closed, new)
 
 
-def stopped(run: Run, box: Box | None, at: float) -> tuple[Span, ...]:
-    """The times in which it ran, the last one closed: EC2's time for it, or ``at``."""
+def stopped(run: Run, box: Box | None, at: float, ran: float = 0.0) -> tuple[Span, ...]:
+    """The times in which it ran, the last one closed: at EC2's time for it, or between ``ran`` and ``at``.
+
+    EC2 gives no time for a box that powered itself off, or that it took back.
+    """
     if not run.spans or run.spans[-1].end is not None:
         return run.spans
     *earlier, last = run.spans
-    end = box.stopped if box and box.stopped is not None and box.stopped >= last.start else at
-    return (*earlier, replace(last, end=max(end, last.start)))
+    if box and box.stopped is not None and box.stopped >= last.start:
+        return (*earlier, replace(last, end=box.stopped))
+    end = max(at, last.start)
+    sure = min(max(ran, last.start), end)
+    return (*earlier, replace(last, end=end, sure=sure if sure < end else None))

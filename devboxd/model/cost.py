@@ -45,7 +45,7 @@ class Piece(msgspec.Struct, frozen=True):
     """One thing for one time. ``start`` and ``end``: Unix seconds; no end: it is there still.
 
     ``what``: instance or volume type. ``line``: which snapshots share blocks (the device). ``stored``: bytes of the
-    whole copy, where EC2 says. ``spot``: its price is the market's, at most that of an instance on demand; ``zone``: of that market, where it is known.
+    whole copy, where EC2 says. ``sure``: nobody knows when between it and ``end`` it ended; None: ``end`` is known. ``spot``: its price is the market's, at most that of an instance on demand; ``zone``: of that market, where it is known.
     """
 
     kind: Kind
@@ -62,6 +62,7 @@ class Piece(msgspec.Struct, frozen=True):
     stored: int | None = None
     spot: bool = False
     zone: str = ""
+    sure: float | None = None
 
 
 class Sum(msgspec.Struct, frozen=True):
@@ -144,6 +145,10 @@ def bill(pieces: Iterable[Piece], rates_of: RatesOf, since: float, until: float)
 
 def _charged(piece: Piece, rates: Rates, since: float, until: float) -> Sum:
     """One instance, address or volume."""
+    if piece.sure is not None and piece.end is not None:
+        most = _charged(replace(piece, sure=None), rates, since, until)
+        least = _charged(_surely(piece), rates, since, until)
+        return Sum(least.parts or {piece.kind: ZERO}, most.most - least.total, most.unknown)
     begin, end = max(piece.start, since), min(_end(piece, until), until)
     if begin >= end:
         return Sum()
@@ -161,6 +166,11 @@ def _charged(piece: Piece, rates: Rates, since: float, until: float) -> Sum:
         return Sum(unknown=(f"{what} in {piece.region}",))
     amount = hourly * _seconds(begin, end) / HOUR
     return Sum({piece.kind: ZERO}, more=amount) if piece.spot else Sum({piece.kind: amount})
+
+
+def _surely(piece: Piece) -> Piece:
+    """It, for the time that is certain."""
+    return piece if piece.sure is None or piece.end is None else replace(piece, end=piece.sure, sure=None)
 
 
 def _at_market(
@@ -337,5 +347,7 @@ def otherwise(pieces: Iterable[Piece], rates_of: RatesOf, now: float, asked: Oth
 def _habit(boxes: list[Piece], now: float) -> Decimal:
     """Hours a month of 30 days, as in the last seven days."""
     since = max(now - HABIT, min(one.start for one in boxes))
-    ran = sum((max(ZERO, _seconds(max(one.start, since), min(_end(one, now), now))) for one in boxes), ZERO)
+    ran = sum(
+        (max(ZERO, _seconds(max(one.start, since), min(_end(_surely(one), now), now))) for one in boxes), ZERO
+    )
     return ran / HOUR * Decimal(round(MONTH)) / max(_seconds(since, now), Decimal(1))

@@ -20,6 +20,7 @@ ROWS_KEPT: Final = 20  # of the evidence of a decision
 VETO_STATUS: Final = 75  # exit status of a hook that wants the box to stay (EX_TEMPFAIL of sysexits.h)
 VETO_HOLDS: Final = 1800.0  # seconds
 VETOES_MOST: Final = 8  # in a row
+RAN_EVERY: Final = 600.0  # seconds, at least, between two notes that a box runs
 BLIND_LEAST: Final = 900.0  # seconds in which nothing is known of a box, after which that is said
 
 
@@ -65,7 +66,7 @@ class IdleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``shown``: stops up to then were told to somebody who attached. ``kept``: when an archived one was used last, as far as
     its row does not say it; ``disuse``: how near its end is; ``agents``: what coding agents
-    began until then was told, by the clock of the box.
+    began until then was told, by the clock of the box. ``ran``: when the box was seen to run last, now and then.
     """
 
     leases: tuple[Lease, ...] = ()
@@ -76,6 +77,7 @@ class IdleNotes(msgspec.Struct, frozen=True, omit_defaults=True):
     kept: float = 0.0
     disuse: DisuseNote | None = None
     agents: float = 0.0
+    ran: float = 0.0
 
 
 def decisions_of(uid: str, newest: int = SHOWN) -> Range:

@@ -220,12 +220,14 @@ class Span(msgspec.Struct, frozen=True):
     """A time in which a box was running and billed; ``end`` None: still.
 
     ``type``: as it was then; empty: that of the run. ``address``: whether it had a public IPv4 one; None: not known.
+    ``sure``: it was seen to run until then, and seen stopped at its ``end``, with nobody to say when between; None: ``end`` is known.
     """
 
     start: float
     end: float | None = None
     type: str = ""
     address: bool | None = None
+    sure: float | None = None
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -117,7 +117,9 @@ def _stamped(seen: Seen, run: Run, box: Box) -> Step:
     if disks is None:
         return Wait(BRISK, "not all volumes show yet")
     changed = replace(seen.project, stamp=box.launched, launched=box.launched)
-    ended = replace(run, disks=disks, boot=better_known(run.boot, box.boot), spans=stopped(run, box, seen.at))
+    ended = replace(
+        run, disks=disks, boot=better_known(run.boot, box.boot), spans=stopped(run, box, seen.at, seen.ran)
+    )
     return Write("4", changed, f"stopped; saving {len(disks)} volume{'s' * (len(disks) > 1)}", run=ended)
 
 

@@ -144,6 +144,7 @@ class Seen(msgspec.Struct, frozen=True, dict=True):
     ``reached``: a session to the box has answered since it was started last.
     ``put_off``: resources whose deletion was refused a moment ago.
     ``starts``: how many starts of the box EC2 has taken in this phase.
+    ``ran``: when the box was seen to run last since the start that the row knows; 0: nobody remembers.
     ``waited``: what the last look had to wait for, and for how many seconds in looks of its own.
     """
 
@@ -157,6 +158,7 @@ class Seen(msgspec.Struct, frozen=True, dict=True):
     reached: bool = False
     waited: tuple[str, float] = ("", 0.0)
     starts: int = 0
+    ran: float = 0.0
 
     def waited_for(self, why: str) -> float:
         """Seconds that nothing but this was seen. A nap does not count: who slept has not looked."""

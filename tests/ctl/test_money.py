@@ -48,7 +48,7 @@ def test_cost_of_one_is_a_page_that_explains_itself(daemon: FakeDaemon) -> None:
     text = tty.screen.decode()
     for words in (
         "0.1163 USD an hour", "31.20 to 33.00 USD so far", "60.00 USD, if it goes on as in the last 7 days",
-        "9.72 USD for thirty days", "EBS stores of a snapshot what changed", "built in, 2025-11-03",
+        "9.72 USD for thirty days", "EBS does not say how much it stores", "built in, 2025-11-03",
     ):  # fmt: skip
         assert words in text, text
 

@@ -20,12 +20,15 @@ from devboxd.host.prices import PriceFiles
 from devboxd.model import cost
 from devboxd.model.billed import Billed
 from devboxd.model.box import Account
+from devboxd.model.change import CALM
 from devboxd.model.cost import Kind, Otherwise, Piece, Sum
+from devboxd.model.ledger import ABSENT, Change, holds_key
 from devboxd.model.price import Market, Rates
 from devboxd.model.project import Phase
 from devboxd.model.wish import ProjectNotFound
 from tests.control.fakes import LoopClock
-from tests.lifecycle.kit import Bench, with_daemon
+from tests.lifecycle.idlebox import watch
+from tests.lifecycle.kit import Bench, bench, start, stop, with_daemon
 
 pytestmark = pytest.mark.looptime
 
@@ -120,6 +123,73 @@ async def test_a_life_of_a_project_costs_what_an_observer_of_ec2_counts(one: Ben
     report = await bill.report()
     assert [(line.name, line.project is None) for line in report.lines] == [("api", True), ("other", False)]
     assert LoopClock().wall() - at < 2 * 86400
+
+
+async def test_a_box_that_powered_itself_off_is_billed_until_then() -> None:
+    """Nobody knows when, in fourteen hours: between two bounds, and budgets count the lower one. The box's own note tells."""
+    one = await start(bench())
+    watch(one, works=lambda minute: {"input": 5.0})
+    observer = Observer(one)
+    async with asyncio.TaskGroup() as group:
+        observing = group.create_task(observer.run())
+        project = await one.launched(gib=8, account=Account("work", "us-east-1"))
+        await asyncio.sleep(7200)
+        await stop(one)
+        await asyncio.sleep(1800)
+        off = LoopClock().wall()
+        one.model.power_off(project.instance or "", now=off)
+        await asyncio.sleep(14 * 3600)
+        other = await start(bench(one.store, model=one.model, me="other"))
+        watcher, bill = watch(other, works=lambda minute: {"input": 5.0}), money(other)
+        await other.until("api", Phase.WARM)
+        month = (await bill.report()).total.month
+        hour = HOURLY["t4g.small"] + ADDRESS
+        assert observer.usd - hour * 1.1 < float(certain(month.parts)) < observer.usd, (
+            "until it was seen last"
+        )
+        assert (
+            observer.usd + hour * 13.9 < float(certain(month.parts) + month.more) < observer.usd + hour * 14.2
+        )
+        watcher.box.stopped = {"at": off, "why": "it is idle since 30 min", "evidence": []}
+        await other.projects.up("api")
+        while (await watcher.idle.book.notes(project.uid)).seen != off:
+            await asyncio.sleep(30)
+        month = (await bill.report()).total.month
+        assert observer.agrees(certain(month.parts))
+        (line,) = (await bill.report("api")).lines
+        assert line.month.more < Decimal("0.01"), "but for the snapshots nothing is uncertain now"
+        told = [event.text for event in await other.projects.events("api") if event.what == "told"]
+        assert told == ["the box had stopped itself while nobody looked: it is billed until then"]
+        observing.cancel()
+        await stop(other)
+
+
+@with_daemon
+async def test_a_daemon_that_looks_knows_when_a_box_powered_itself_off(one: Bench) -> None:
+    project = await one.launched(account=Account("work", "us-east-1"))
+    await asyncio.sleep(7200)
+    off = LoopClock().wall()
+    one.model.power_off(project.instance or "", now=off)
+    await one.until("api", Phase.WARM)
+    (run,) = await one.book.runs(project.uid)
+    (ran,) = run.spans
+    assert ran.sure is not None
+    assert ran.end is not None
+    assert off - CALM * 1.5 <= ran.sure <= ran.end <= off + CALM * 1.5
+
+
+@with_daemon
+async def test_notes_that_can_not_be_read_keep_no_box_from_being_saved(one: Bench) -> None:
+    project = await one.launched()
+    key = holds_key(project.uid)
+    await stop(one)
+    await one.store.commit(one.book.owner, [Change(key, ABSENT, {"ran": "?"})], "damaged")
+    one.model.power_off(project.instance or "", now=LoopClock().wall())
+    other = await start(bench(one.store, model=one.model, me="other"))
+    await other.until("api", Phase.WARM)
+    (run,) = await other.book.runs(project.uid)
+    assert run.spans[0].sure == run.spans[0].start
+    await stop(other)
 
 
 @with_daemon

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from devboxd.model import cost, ledger, meter
 from devboxd.model.box import Account
+from devboxd.model.change import stopped
 from devboxd.model.cost import Kind, Otherwise, Piece, Sum, bill, by_day, forecast, otherwise, standing
 from devboxd.model.ledger import Event, Item, Ledger
 from devboxd.model.price import Market, Rates, built_in, region_of
@@ -32,7 +33,10 @@ from devboxd.model.project import (
     Run,
     Span,
 )
+from devboxd.model.seen import Box
+from devboxd.model.states import InstanceState
 from devboxd.model.step import Erase, Write
+from tests.model.scenes import RUN
 
 REGION = "eu-central-1"
 RATES = built_in(REGION)
@@ -325,6 +329,62 @@ def test_a_start_is_a_minute_at_least() -> None:
     assert total(short) == Decimal("0.0978") / 60
     longer = piece(Kind.COMPUTE, "2026-05-01T10:00:00", "2026-05-01T10:01:01", what="m7g.large")
     assert total(longer) == Decimal("0.0978") * 61 / 3600
+
+
+@given(
+    ends=st.lists(st.integers(0, 40 * 86400), min_size=3, max_size=3).map(sorted),
+    cut=st.integers(0, 50 * 86400),
+    spot=st.booleans(),
+)
+def test_what_ended_nobody_knows_when_costs_between_two_bounds(ends: list[int], cut: int, spot: bool) -> None:
+    """At least until it was seen last, at most until it was seen to have ended; also in parts, and at the market."""
+    first = at("2026-01-10T00:00:00")
+    start, sure, end = (first + one for one in ends)
+    until, split = first + 60 * DAY, first + cut
+    known = Piece(Kind.COMPUTE, "x", "uid", REGION, start, end, "m7g.large", spot=spot, sure=sure)
+    found = bill([known], rates, first, until)
+    whole = bill([replace(known, sure=None)], rates, first, until)
+    least = bill([replace(known, sure=None, end=sure)], rates, first, until)
+    assert (found.total, found.most) == (least.total, whole.most)
+    parts = bill([known], rates, first, split).plus(bill([known], rates, split, until))
+    assert abs(parts.total - found.total) + abs(parts.most - found.most) < Decimal("1e-20")
+    if not spot:
+        assert found.more <= Decimal(HOURLY["m7g.large"]) * (ends[2] - ends[1]) / 3600 + Decimal("1e-20")
+
+
+STOPS = [
+    ("EC2's time", 150.0, 300.0, 140.0, (150.0, None)),
+    ("an older stop's time", 50.0, 300.0, 140.0, (300.0, 140.0)),
+    ("no time", None, 300.0, 140.0, (300.0, 140.0)),
+    ("nobody remembers", None, 300.0, 0.0, (300.0, 100.0)),
+    ("seen just now", None, 300.0, 300.0, (300.0, None)),
+    ("seen later, by another clock", None, 300.0, 400.0, (300.0, None)),
+    ("a clock that went back", None, 90.0, 95.0, (100.0, None)),
+]
+
+
+@pytest.mark.parametrize(
+    ("ec2", "seen", "ran", "expected"), [row[1:] for row in STOPS], ids=[row[0] for row in STOPS]
+)
+def test_a_run_ends_at_what_is_known(
+    ec2: float | None, seen: float, ran: float, expected: tuple[float, float | None]
+) -> None:
+    run = replace(RUN, spans=(Span(10.0, 20.0), Span(100.0)))
+    first, last = stopped(run, Box("i-1", InstanceState.STOPPED, 100.0, stopped=ec2), seen, ran)
+    assert first == Span(10.0, 20.0)
+    assert (last.end, last.sure) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "end"),
+    [(150.0, 150.0), (90.0, 100.0), (-190.0, 100.0), (-201.0, None), (2200.0, 2000.0), (2301.0, None)],
+)
+def test_a_note_of_the_box_settles_when_it_ended_within_what_was_seen(told: float, end: float | None) -> None:
+    sure = Span(10.0, 20.0)
+    run = replace(RUN, spans=(sure, Span(50.0, 2000.0, sure=100.0), Span(3000.0)))
+    found = meter.told(run, told)
+    assert (found and found.spans) == (end and (sure, Span(50.0, end), Span(3000.0)))
+    assert found is None or meter.told(found, told) is None, "once"
 
 
 def test_a_gib_month_is_a_month_whatever_its_length() -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from devboxd.control.base.needs import Store
 from devboxd.errors import Conflict, DevboxError
-from devboxd.model import ledger
+from devboxd.model import ledger, meter
 from devboxd.model.ledger import Change, Event, Item, Ledger, Range
 from devboxd.model.meter import Note
 from devboxd.model.project import Generation, Project, Run
@@ -180,6 +180,20 @@ class Book:
         changes = ledger.written(known, step, op, self._event(step.what, step.event))
         await self._commit(step.project.uid, [*changes, *beside], op)
         return ledger.after(known, step, op)
+
+    async def ran_until(self, uid: str, at: float, text: str) -> None:
+        """The box has told when it stopped itself: correct the run that nobody knew the end of, if there is one."""
+
+        async def change() -> None:
+            known = await self.load(uid)
+            for item in await self.store.read(self.owner, Range(f"R#{uid}#")):
+                (run,) = ledger.runs([item])
+                if known is not None and (corrected := meter.told(run, at)) is not None:
+                    beside = Change(item.key, item.version, ledger.body(corrected))
+                    await self.write(known, Write("told", known.project, text), [beside])
+                    return
+
+        await until_first(change)
 
     def changes(self, known: Ledger, step: Write) -> list[Change]:
         """A step, to be committed beside that of another project."""

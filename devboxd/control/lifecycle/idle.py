@@ -245,6 +245,8 @@ class Idle:
         watch.moment = _moment(now, answer, decision, rules)
         self._seen(project, answer, first)
         self._say_what_is_unknown(project, answer)
+        if now - notes.ran >= idle_note.RAN_EVERY:
+            await self.book.change(project.uid, lambda known: replace(known, ran=max(known.ran, now)))
         await self._watchdog_note(project, notes, answer)
         if deadman.tells(state):
             at = deadman.due(
@@ -446,6 +448,8 @@ class Idle:
         found = Decision(
             float(at), Did.WATCHDOG, one_line(str(stopped.get("why")), 200), _rows(stopped.get("evidence"))
         )
+        text = "the box had stopped itself while nobody looked: it is billed until then"
+        await self._fleet.book.ran_until(project.uid, float(at), text)
         await self.book.change(project.uid, lambda known: replace(known, seen=float(at)))
         await self.book.note(project.uid, found)
 

@@ -11,19 +11,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, assert_never
 
+from msgspec.structs import replace
+
 from devboxd.control.base.needs import BoxCommands
 from devboxd.control.base.time import Time
 from devboxd.control.lifecycle.book import Book
 from devboxd.control.lifecycle.turns import Turn
 from devboxd.errors import Conflict, DevboxError, LoginNeeded
 from devboxd.model.answer import Refusal, after_refusal, after_success, is_news, refusal
-from devboxd.model.change import BRISK, CALM
-from devboxd.model.ledger import Item, Ledger
+from devboxd.model.change import BRISK, CALM, is_restarted
+from devboxd.model.idle_note import read_notes
+from devboxd.model.ledger import Item, Ledger, holds_key
 from devboxd.model.pipeline import next_step
 from devboxd.model.project import Project
 from devboxd.model.rebase import Progress, far
 from devboxd.model.retention import unpinned
 from devboxd.model.seen import Hint, Observed, Seen, hint
+from devboxd.model.states import InstanceState
 from devboxd.model.step import (
     Call,
     DropImage,
@@ -106,6 +110,9 @@ class Memory:
     starts: tuple[tuple[str, float], int] = (("", 0.0), 0)  # of one box in one phase that EC2 has taken
     refusals: tuple[str, int] = ("", 0)  # of one kind of call, in a row
     undeleted: dict[str, Undeleted] = field(default_factory=dict)
+    ran: tuple[tuple[str, float | None], float] | None = (
+        None  # a box as it was started, seen to run at (wall)
+    )
 
     def put_off_deletion(self, name: str, error: DevboxError, at: float) -> bool:
         """Note that AWS does not delete it now; says whether that is news for a person."""
@@ -214,7 +221,7 @@ class Reconciler:
         memory, at = self.memory, self.time.monotonic()
         memory.patience(at)
         memory.forget(at)
-        return Seen(
+        seen = Seen(
             known.project,
             known.run,
             known.generations,
@@ -225,7 +232,21 @@ class Reconciler:
             reached=memory.reached is not None and memory.reached == _life(known.project),
             waited=memory.waited,
             starts=memory.started(known.project),
+            ran=memory.ran[1] if memory.ran is not None and memory.ran[0] == _life(known.project) else 0.0,
         )
+        box = seen.box
+        if box is not None and box.state is InstanceState.RUNNING:
+            memory.ran = ((box.id, box.launched), seen.at)
+        if seen.ran == 0.0 and _is_open(known) and (box is None or not box.is_up or is_restarted(seen, box)):
+            seen = replace(seen, ran=await self._noted())
+        return seen
+
+    async def _noted(self) -> float:
+        """When a daemon noted last that the box runs; a note that can not be read keeps nothing from being saved."""
+        try:
+            return read_notes(await self.book.item(holds_key(self.uid))).ran
+        except DevboxError:
+            return 0.0
 
     async def _write(self, step: Write | Erase) -> float:
         """One transaction; who is overtaken looks again."""
@@ -327,6 +348,11 @@ class Reconciler:
         origin = await self.book.load(uid)
         if origin is not None and (write := unpinned(origin, generation, pin)) is not None:
             await self.book.write(origin, write)
+
+
+def _is_open(known: Ledger) -> bool:
+    """Say whether its box runs, as far as it is written down."""
+    return known.run is not None and bool(known.run.spans) and known.run.spans[-1].end is None
 
 
 def _life(project: Project) -> tuple[str, float | None]:
