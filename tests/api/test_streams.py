@@ -112,7 +112,7 @@ async def test_held_forwards_go_with_their_stream(server: Server, way: str) -> N
         case "nonsense":
             stream.writer.write(b"\xff" * 64)
             await stream.end()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while server.daemon.forwards.list():
             await asyncio.sleep(0.01)
     with pytest.raises(ConnectionRefusedError):
@@ -361,7 +361,7 @@ async def test_stopping_the_daemon_ends_open_streams_and_their_sessions(
 
 async def until_over(sim: Simulator) -> None:
     """Wait until AWS holds nothing of ours."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while not all(session.is_over for session in sim.gateway.sessions.values()):
             await asyncio.sleep(0.01)
 
