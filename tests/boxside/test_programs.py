@@ -167,7 +167,7 @@ FROM = {"bisect", "collections", "collections.abc", "typing"}  # whose names are
 # That of jobs shares it with a command of 4,000 characters at most, that of panes with nothing: its request is its input,
 # and that of rebase with a script and a short request.
 LONGEST = {
-    "bridgehead": 40_000,
+    "bridgehead": 41_000,
     "activity": 40_000,
     "reclaim": 12_000,
     "jobs": 8_000,
