@@ -48,9 +48,12 @@ def _told_if_slow() -> Iterator[None]:
     if settings.json or sys.stderr is None or not sys.stderr.isatty():
         yield
         return
-    timer = threading.Timer(
-        SLOW, reply.say, ("this takes a moment: AWS or the box is being asked (Ctrl-C ends)\n",)
-    )
+
+    def say() -> None:
+        if not client.has_told:  # the daemon has said more
+            reply.say("this takes a moment: AWS or the box is being asked (Ctrl-C ends)\n")
+
+    timer = threading.Timer(SLOW, say)
     timer.daemon = True
     timer.start()
     try:

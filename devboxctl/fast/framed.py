@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from devboxctl.fast import reply
 from devboxd.api import client
 
 TYPE_CHECKING = False
@@ -94,9 +95,10 @@ class Framed:
         self._is_answered = True
         self._received += data
         if not self.open:
-            head = client.parse_head(bytes(self._received))
+            head, data, waits = client.next_head(bytes(self._received))
+            self._received = bytearray(data)
             if head is None:
-                return []
+                return [(STATUS, reply.encode({"state": "starting", "text": text})) for text in waits]
             if head.status != 101:
                 self.socket.settimeout(5.0)
                 raise client.Refused(head.status, client.Exchange(self.socket, head).body())

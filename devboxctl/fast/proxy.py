@@ -158,7 +158,9 @@ def _passed(request: bytes, timeout: float) -> tuple[client.Head, bytes]:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     passed = content[:4]
             data += part
-            head = head or client.parse_head(data)
+            if head is None:
+                head, data, waits = client.next_head(data)
+                client.tell_waits(waits)
             if head is not None and head.status != 101:
                 head.rest = data[data.find(b"\r\n\r\n") + 4 :]
                 raise client.Refused(head.status, client.Exchange(connection, head).body())

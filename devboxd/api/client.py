@@ -17,6 +17,7 @@ import stat
 import sys
 
 from devboxd.errors import Kind
+from devboxd.text import printable
 
 TYPE_CHECKING = False  # mypy takes it for typing.TYPE_CHECKING; importing typing costs 8 ms
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 API_PREFIX = "/v1/"
 UPGRADE = "devbox"
 HEAD_MAX = 65536  # bytes of status line and headers; more is not our daemon
+WAITS = "Devbox-Waits"  # asks for, and says in an answer 102 before the real one, what is waited for
 BODY_MAX = 64 << 20  # bytes of one reply; more is not our daemon
 CALL_TIMEOUT = 60.0  # seconds without a byte of answer to an ordinary call
 PATIENCE = (
@@ -36,6 +38,7 @@ TRIES = 3  # of a request that nobody has read
 SOCKET_NAME = "devboxd.sock"
 LOG_NAME = "devboxd.log"
 
+has_told = False  # a person has been told what is waited for
 is_chatty = True  # a person reads what we say; False where it is a program
 
 
@@ -305,6 +308,8 @@ def request_bytes(method: str, path: str, body: bytes | None = None, *, upgrade:
         head += ["Connection: Upgrade", f"Upgrade: {UPGRADE}"]
     else:
         head.append("Connection: close")
+    if is_chatty:
+        head.append(f"{WAITS}: 1")  # a person may wonder what is waited for
     if body is not None:
         head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, "", ""]).encode("ascii") + (body or b"")
@@ -335,6 +340,25 @@ def parse_head(data: bytes) -> Head | None:
         name, _, value = line.partition(":")
         headers[name.strip().lower()] = value.strip()
     return Head(int(parts[1]), headers, data[end + 4 :])
+
+
+def next_head(data: bytes) -> tuple[Head | None, bytes, list[str]]:
+    """Read the head of an answer, behind all answers 102: it, if it is complete, what is left, and what those say."""
+    waits = []
+    while (head := parse_head(data)) is not None and head.status == 102:
+        if text := head.headers.get(WAITS.lower()):
+            waits.append(text.encode("latin-1").decode("utf-8", "replace"))
+        data = head.rest
+    return head, data, waits
+
+
+def tell_waits(waits: list[str]) -> None:
+    """Say to a person on a terminal what is waited for."""
+    global has_told
+    for text in waits:
+        if sys.stderr is not None and sys.stderr.isatty():
+            has_told = True
+            tell(printable(text))
 
 
 class Exchange:
@@ -369,7 +393,7 @@ class Exchange:
             try:
                 connection.sendall(request_bytes(method, path, body, upgrade=upgrade))
                 wait_for_answer(connection, socket_at or socket_path(), timeout)
-                exchange = cls(connection, _receive_head(connection))
+                exchange = cls(connection, _receive_head(connection, socket_at or socket_path(), timeout))
                 head = exchange.head
                 # 202 is a Failure too: what was asked for is still pending (exit status 8).
                 if head.status >= 400 or head.status == 202 or (upgrade and head.status != 101):
@@ -475,15 +499,20 @@ def wait_for_answer(connection: socket.socket, path: str, timeout: float | None)
     raise TimeoutError
 
 
-def _receive_head(connection: socket.socket) -> Head:
+def _receive_head(connection: socket.socket, path: str, timeout: float | None) -> Head:
     data = b""
-    while (head := parse_head(data)) is None:
+    while True:
         try:
             data += _receive(connection)
         except DaemonLost as error:
             error.is_unanswered = not data
             raise
-    return head
+        head, data, waits = next_head(data)
+        tell_waits(waits)
+        if head is not None:
+            return head
+        if not data:
+            wait_for_answer(connection, path, timeout)
 
 
 def _receive(connection: socket.socket, at_end: bytes | None = None) -> bytes:

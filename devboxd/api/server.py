@@ -9,26 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from devboxd.api import upgrade
+from devboxd.api import client, upgrade
 from devboxd.api.handlers.context import Context
 from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.routes import ROUTES, Route, Shape
 from devboxd.api.views import failure
 from devboxd.api.wire.common import Line, Text, Variable
 from devboxd.api.wire.money import Figure, Month
+from devboxd.aws.asker import ASKER, Asker
 from devboxd.control.base.supervisor import Supervisor
 from devboxd.errors import BadRequest, DevboxError, Unreachable, http_status
 from devboxd.net.listen import BACKLOG
 from devboxd.net.room import accept_all
 from devboxd.net.unix import PeerDenied, check_peer
+from devboxd.text import one_line
 
 log = logging.getLogger(__name__)
 _http_log = logging.getLogger(f"{__name__}.http")
@@ -36,6 +38,7 @@ _http_log = logging.getLogger(f"{__name__}.http")
 BODY_LIMIT: Final = 1 << 20  # bytes of a request
 LINE_LIMIT: Final = 1 << 16  # bytes of the first line: a devbox.toml travels in the query of a GET
 BODY_TIMEOUT: Final = 10.0  # seconds for a client to send them
+ANSWER_WITHIN: Final = 45.0  # seconds for credentials that a person has to get: clients give up after 60
 IDLE: Final = (
     1.0  # seconds after which a connection that has asked nothing may be closed where there are too many
 )
@@ -71,23 +74,51 @@ def _serve(context: Context, route: Route[Any, Any]) -> Serve:
     handler = HANDLERS[route]
 
     async def value(request: web.Request) -> web.StreamResponse:
-        work = handler(context, await understood(request, route))
-        if route.is_carried_through:
-            work = carried_through(context, f"{route.method} {route.path}", work)
-        return answer(await work)
+        asked = await understood(request, route)
+        with asking(request, ANSWER_WITHIN):
+            work = handler(context, asked)
+            if route.is_carried_through:
+                work = carried_through(context, f"{route.method} {route.path}", work)
+            return answer(await work)
 
     async def lines(request: web.Request) -> web.StreamResponse:
         return await _lines(request, handler(context, await understood(request, route)))
 
     async def frames(request: web.Request) -> web.StreamResponse:
         upgrade.check_upgrade(request)
-        return await upgrade.frames(request, await handler(context, await understood(request, route)))
+        asked = await understood(request, route)
+        with asking(request) as asker:
+            return await upgrade.frames(request, await handler(context, asked), asker)
 
     async def pipe(request: web.Request) -> web.StreamResponse:
         upgrade.check_upgrade(request)
-        return await upgrade.raw(request, await handler(context, await understood(request, route)))
+        asked = await understood(request, route)
+        with asking(request) as asker:
+            found = await handler(context, asked)
+            asker.leave()  # from here on there are the bytes of others
+            return await upgrade.raw(request, found)
 
     return {Shape.VALUE: value, Shape.LINES: lines, Shape.FRAMES: frames, Shape.BYTES: pipe}[route.shape]
+
+
+@contextmanager
+def asking(request: web.Request, within: float | None = None) -> Iterator[Asker]:
+    """Tell calls to AWS who waits for them. ``within``: seconds by which a login that is needed has to be there."""
+
+    def tell(text: str) -> None:
+        transport = request.transport
+        if isinstance(transport, asyncio.WriteTransport) and not transport.is_closing():
+            told = f"HTTP/1.1 102 Processing\r\n{client.WAITS}: {one_line(text)}\r\n\r\n"
+            transport.write(told.encode())
+
+    until = None if within is None else asyncio.get_running_loop().time() + within
+    asker = Asker(tell, until) if client.WAITS in request.headers else Asker(until=until)
+    token = ASKER.set(asker)
+    try:
+        yield asker
+    finally:
+        asker.leave()
+        ASKER.reset(token)
 
 
 async def carried_through(context: Context, name: str, work: Coroutine[Any, Any, Any]) -> Any:

@@ -18,12 +18,14 @@ from aiohttp import web
 
 from devboxd.api import wire
 from devboxd.api.stream import StreamTerminal
+from devboxd.aws.asker import Asker
 from devboxd.control.base.handing import Handing
 from devboxd.control.connect.handing import Resumed, carried, rest_of
 from devboxd.control.connect.splice import splice
 from devboxd.control.connect.stream import Duplex
 from devboxd.errors import BadRequest, DevboxError
-from devboxd.model.terminal import Leaving
+from devboxd.model.states import StreamState
+from devboxd.model.terminal import Leaving, StatusLine
 from devboxd.net.handover import READY
 from devboxd.net.listen import Connection
 from devboxd.net.room import FULL, ROOM, NoDescriptors
@@ -91,11 +93,13 @@ def check_upgrade(request: web.Request) -> None:
         )
 
 
-async def frames(request: web.Request, framed: Framed) -> web.StreamResponse:
-    """Run ``framed`` with the client as its terminal."""
+async def frames(request: web.Request, framed: Framed, asker: Asker) -> web.StreamResponse:
+    """Run ``framed`` with the client as its terminal. ``asker``: who is told there what is waited for."""
+    asker.leave()
     try:
         async with take_over(request) as own:
             terminal = await StreamTerminal.over(_handed_on(own))
+            asker.tell = lambda text: terminal.status(StatusLine(StreamState.NOTICE, text))
             what = f"{request.method} {request.path}"
             await _to_its_end(terminal, what, framed.work(terminal), framed.patience, framed.handing)
     finally:

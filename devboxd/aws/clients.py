@@ -21,16 +21,18 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConfigParseError
 from botocore.parsers import ResponseParserError
 
+from devboxd.aws.asker import ASKER, Asker
 from devboxd.aws.errors import region_missing, translate
 from devboxd.aws.generation import Generation, give_providers, new_session
+from devboxd.aws.helper import HELPER_TOLD, HelperFailed, Helpers, runs
 from devboxd.aws.lent import Lent
 from devboxd.aws.oddities import note, of_credentials, unreadable
 from devboxd.aws.profiles import profile_of
-from devboxd.aws.providers import HelperFailed, Kept
-from devboxd.aws.settings import check, check_region, region_of
+from devboxd.aws.providers import Kept
+from devboxd.aws.settings import check, check_region, region_of, unparsed
 from devboxd.aws.source import METHODS, mfa_of, source_of
 from devboxd.aws.sso import SsoProfile, sso_profile
 from devboxd.aws.watch import stamps
@@ -39,6 +41,7 @@ from devboxd.model import box
 from devboxd.model.login import Method, Source, mend
 
 RENEW_EVERY: Final = 5.0  # seconds between two rebuilds while no credential file has changed
+RENEWED_BY_OTHERS: Final = 0.5  # more seconds for who waits while another call renews the same credentials
 FALLBACK_REGION: Final = "us-east-1"  # only where an endpoint URL is given that names no region
 
 _KNOWN: Final = (DevboxError, BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError)
@@ -187,9 +190,8 @@ class Caller:
         Raises: LoginNeeded, Denied and the rest of ``call``.
         """
         # Nobody else hears of what has yet to prove itself.
-        trial = Caller(
-            self.profile, self.asked_region, self.clock, kept=Kept(code, renewing=self.kept.renewing)
-        )
+        mine = Kept(code, renewing=self.kept.renewing, helpers=self.kept.helpers)
+        trial = Caller(self.profile, self.asked_region, self.clock, kept=mine)
         try:
             await trial.credentials()
         finally:
@@ -240,16 +242,38 @@ class Caller:
     ) -> T:
         generation = self._current()
         try:
-            return await act(generation)
+            return await self._act(generation, act)
         except Exception as error:  # botocore has no root of all that it raises
             failure = self._failure(error, service, operation, target)
             may_be_old = isinstance(failure, LoginNeeded) and not isinstance(error, HelperFailed)
             if not may_be_old or not await self._renew(generation):
                 raise failure from error
         try:
-            return await act(self._current())
+            return await self._act(self._current(), act)
         except Exception as error:
             raise self._failure(error, service, operation, target) from error
+
+    async def _act(self, generation: Generation, act: Callable[[Generation], Awaitable[T]]) -> T:
+        """Run ``act`` with credentials at hand: the wait for them, and no call, is told of and cut short."""
+        if (asker := ASKER.get()) is not None:
+            loop = asyncio.get_running_loop()
+            telling = loop.call_later(HELPER_TOLD, self._tell, asker)
+            # Who waits for a helper itself gives up by then. Behind somebody else's renewal one comes to none.
+            until = None if asker.until is None else asker.until + RENEWED_BY_OTHERS
+            try:
+                async with asyncio.timeout_at(until):
+                    await _at_hand(generation)
+            except TimeoutError:
+                if (profile := next(iter(self.kept.waits), None)) is None:
+                    raise
+                raise runs(profile) from None
+            finally:
+                telling.cancel()
+        return await act(generation)
+
+    def _tell(self, asker: Asker) -> None:
+        for profile in self.kept.waits:
+            asker.tell(f"waiting for the credential_process of profile {profile}")
 
     async def _renew(self, failed: Generation) -> bool:
         """Replace a session whose credentials do not work; False where that was done a moment ago."""
@@ -306,7 +330,9 @@ class Caller:
     def _failure(
         self, error: BaseException, service: str, operation: str, target: str | None = None
     ) -> DevboxError:
-        if isinstance(error, RuntimeError) and self._has_expired():
+        if isinstance(error, ConfigParseError):
+            error = unparsed(str(error.kwargs["path"]), os.environ)
+        elif isinstance(error, RuntimeError) and self._has_expired():
             error = LoginNeeded("the AWS credentials have expired, and no newer ones came", hint=self._mend())
         elif not isinstance(error, _KNOWN) and of_credentials(error):
             note(error, "the AWS credentials can not be read")
@@ -363,12 +389,13 @@ class Callers:
     _kept: dict[tuple[str | None, str | None], Caller] = field(default_factory=dict)
     _given: dict[str | None, Kept] = field(default_factory=dict)  # by profile
     _lent: dict[str | None, Lent] = field(default_factory=dict, repr=False)  # by profile
+    _helpers: Helpers = field(default_factory=Helpers, repr=False)
 
     def caller(self, profile: str | None = None, region: str | None = None) -> Caller:
         """The caller of a profile in a region; None leaves the choice to the standard settings."""
         key = (profile or None, region or None)
         if key not in self._kept:
-            given = self._given.setdefault(key[0], Kept())
+            given = self._given.setdefault(key[0], Kept(helpers=self._helpers))
             self._kept[key] = Caller(*key, self.clock, self.heard, lambda: self._lent.get(key[0]), given)
         return self._kept[key]
 
@@ -398,6 +425,16 @@ class Callers:
             await account.forget()
 
     async def close(self) -> None:
-        """Close every client."""
+        """Close every client, and end every helper."""
+        await self._helpers.close()
         await self.refresh()
         self._kept.clear()
+
+
+async def _at_hand(generation: Generation) -> None:
+    """Have credentials that a call can be signed with. Where there are none, the call says so."""
+    credentials: Any = await generation.session.get_credentials()
+    must = getattr(credentials, "refresh_needed", None)  # keys for good have no such thing
+    # Only what has to be renewed: what may be is tried by the call, which goes on without.
+    if must is not None and must(credentials._mandatory_refresh_timeout):
+        await credentials.get_frozen_credentials()

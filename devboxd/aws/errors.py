@@ -14,9 +14,9 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from devboxd.aws.codes import AwsFailed, cancelled, row
+from devboxd.aws.helper import HelperFailed, HelperRuns
 from devboxd.aws.http import AnswerTooLong, ProxyDenied, ProxyUnsupported
 from devboxd.aws.oddities import note
-from devboxd.aws.providers import HelperFailed
 from devboxd.errors import BadRequest, Conflict, DevboxError, LoginNeeded, Unreachable
 from devboxd.model import proxy
 from devboxd.model.login import Method, mend
@@ -133,6 +133,19 @@ def _answered(
     return meaning.error(message, hint=mend)
 
 
+# What a role names as its credential_source where that gives nothing: what it is, and the mend.
+_ELSEWHERE: Final = (
+    "credential_source has a meaning there only: name a source_profile in ~/.aws/config instead"
+)
+_ORIGINS: Final = {
+    "Environment": (
+        "the environment of devboxd has as AWS credentials",
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in your shell, then: devboxctl daemon restart",
+    ),
+    "Ec2InstanceMetadata": ("an EC2 instance gives", _ELSEWHERE),
+    "EcsContainer": ("a container of ECS gives", _ELSEWHERE),
+}
+
 _Failed = Callable[[boto.BotoCoreError, str, str, str | None], DevboxError]
 
 
@@ -142,11 +155,19 @@ def _no_credentials(error: boto.BotoCoreError, name: str, hint: str, profile: st
 
 
 def _login_over(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    if (origin := _ORIGINS.get(str(error.kwargs.get("provider")))) is not None:
+        what, mend_ = origin
+        whose = f"the role of profile {profile!r}" if profile else "a role"
+        return LoginNeeded(f"{whose} is to be taken with what {what}, and there is nothing", hint=mend_)
     # The exception's own text can quote what a credential process printed: it stays out.
     return LoginNeeded(f"the AWS login{f' of profile {profile!r}' if profile else ''} has expired", hint=hint)
 
 
 def _helper_failed(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    if isinstance(error, HelperRuns):
+        return LoginNeeded(
+            str(error), hint="it may wait for you: look for a page that it has opened, then ask again"
+        )
     return LoginNeeded(str(error), hint=mend(Method.PROCESS, error.kwargs["profile"]))
 
 
@@ -165,6 +186,13 @@ def _region_missing(error: boto.BotoCoreError, name: str, hint: str, profile: st
 def _bad_configuration(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
     return BadRequest(
         f"the AWS configuration can not be used: {_clean(str(error))}", hint="see ~/.aws/config"
+    )
+
+
+def _no_such_version(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    return BadRequest(
+        f"the AWS configuration can not be used: there is no {_clean(str(error.kwargs.get('data_path')))}",
+        hint="take api_versions out of ~/.aws/config",
     )
 
 
@@ -238,6 +266,7 @@ _FAILURES: Final[tuple[tuple[tuple[type[boto.BotoCoreError], ...], _Failed], ...
         ),
         _bad_configuration,
     ),
+    ((boto.DataNotFoundError,), _no_such_version),
     ((boto.SSLError,), _untrusted),
     ((boto.ProxyConnectionError,), _proxy),
     ((boto.HTTPClientError, boto.ConnectionError), _unreachable),

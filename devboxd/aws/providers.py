@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import os
-import shlex
-import signal
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from aiobotocore.credentials import (
@@ -25,36 +20,30 @@ from aiobotocore.credentials import (
     create_credential_resolver,
 )
 from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError
 
+from devboxd.aws.asker import ASKER
 from devboxd.aws.console import ConsoleProvider
+from devboxd.aws.helper import HELPER_MOST, HelperFailed, Helpers, Waits, runs
 from devboxd.aws.source import mfa_of
 from devboxd.errors import LoginNeeded
 from devboxd.model.login import Method, mend
 from devboxd.text import parse_rfc3339, rfc3339
 
-HELPER_WITHIN: Final = 120.0  # seconds: some open a page and wait for a person
-HELPER_REST: Final = 0.5  # seconds for what a helper that has ended left in its pipe
-HELPER_MOST: Final = 1 << 20  # bytes of an answer; one has less than ten thousand
 _Word = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=65536)]
-
-
-class HelperFailed(BotoCoreError):
-    """A ``credential_process`` gave no credentials. Asking it once more at once would change nothing."""
-
-    fmt = "the credential_process of profile {profile!r} {what}"
 
 
 @dataclass(slots=True)
 class Kept:
     """What a person has given for one profile. In memory only: it is written nowhere.
 
-    ``renewing`` is held by whoever renews a console login.
+    ``renewing`` is held by whoever renews a console login; ``waits`` tells which helpers those who use it wait for.
     """
 
     code: str | None = field(default=None, repr=False)  # of an MFA device; only while it is tried
     roles: dict[str, Any] = field(default_factory=dict, repr=False)  # what such codes gave; botocore's cache
     renewing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    helpers: Helpers = field(default_factory=Helpers, repr=False)  # of all profiles
+    waits: Waits = field(default_factory=Waits)
 
 
 class _Answer(msgspec.Struct, rename="pascal"):
@@ -92,7 +81,7 @@ class Providers:
         # What a code gave must outlive this session; what needs none is fetched anew by the next one.
         cache = self._kept.roles if mfa_of(profiles, self._profile) is not None else {}
         chain: Any = create_credential_resolver(self._session, cache=cache, region_name=self._region)
-        builder = _Builder(self._session, cache, self._region, self._kept.renewing, self._now)
+        builder = _Builder(self._session, cache, self._region, self._kept, self._now)
         role = chain.get_provider("assume-role")
         role._prompter = self._code
         role._profile_provider_builder = builder
@@ -116,22 +105,22 @@ class _Builder(AioProfileProviderBuilder):
         session: AioSession,
         cache: dict[str, Any],
         region: str | None,
-        renewing: asyncio.Lock,
+        kept: Kept,
         now: Callable[[], float],
     ) -> None:
         super().__init__(session, cache=cache, region_name=region)
         self._of = session
         self._region = region
-        self._renewing = renewing
+        self._kept = kept
         self._now = now
 
     def process(self, profile: str) -> Helper:
         """``credential_process``."""
-        return Helper(profile, lambda: self._of.full_config, self._now)
+        return Helper(profile, lambda: self._of.full_config, self._kept, self._now)
 
     def console(self, profile: str) -> ConsoleProvider:
         """``aws login``."""
-        return ConsoleProvider(self._of, profile, self._region, self._renewing, self._now)
+        return ConsoleProvider(self._of, profile, self._region, self._kept.renewing, self._now)
 
     # The names are botocore's.
     _create_process_provider = process
@@ -141,14 +130,30 @@ class _Builder(AioProfileProviderBuilder):
 class Helper(AioProcessProvider):
     """Runs a ``credential_process`` and says in our own words what is wrong with what came."""
 
-    def __init__(self, profile: str, load_config: Callable[[], Any], now: Callable[[], float]) -> None:
+    def __init__(
+        self, profile: str, load_config: Callable[[], Any], kept: Kept, now: Callable[[], float]
+    ) -> None:
         super().__init__(profile_name=profile, load_config=load_config)
         self._whose = profile
+        self._kept = kept
         self._now = now
 
     async def _retrieve_credentials_using(self, credential_process: str) -> dict[str, str | None]:
         """Credentials, named as botocore names them. Raises HelperFailed, without a word of the output."""
-        answer = self._read(await self._output(credential_process))
+        if (late := self._kept.helpers.take(self._whose, credential_process)) is not None:
+            with contextlib.suppress(HelperFailed):  # it has expired since, or never was any good
+                return self._said(late)
+        asker = ASKER.get()
+        try:
+            with self._kept.waits.on(self._whose):
+                async with asyncio.timeout_at(None if asker is None else asker.until):
+                    output = await self._kept.helpers.output(self._whose, credential_process)
+        except TimeoutError:
+            raise runs(self._whose) from None
+        return self._said(output)
+
+    def _said(self, output: bytes) -> dict[str, str | None]:
+        answer = self._read(output)
         return {
             "access_key": answer.access_key_id,
             "secret_key": answer.secret_access_key,
@@ -156,48 +161,6 @@ class Helper(AioProcessProvider):
             "expiry_time": self._ends(answer.expiration),
             "account_id": answer.account_id or self.profile_config.get("aws_account_id"),
         }
-
-    async def _output(self, command: str) -> bytes:
-        try:
-            words = shlex.split(command)
-        except ValueError:
-            raise self._failed("has a quotation mark without its partner") from None
-        if not words:
-            raise self._failed("is empty")
-        # A pipe of ours: asyncio's own tells that a process has ended only when nobody holds its output any more.
-        ours, its = os.pipe()
-        with io.FileIO(ours) as pipe:
-            try:
-                # A session of its own: it has no terminal to ask on, and can be ended with all that it starts.
-                helper = await asyncio.create_subprocess_exec(
-                    *words,
-                    stdin=subprocess.DEVNULL,
-                    stdout=its,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            except (OSError, ValueError) as error:
-                why = getattr(error, "strerror", None) or type(error).__name__
-                raise self._failed(
-                    f"can not be started ({words[0]}: {why}; devboxd has its own PATH)"
-                ) from None
-            finally:
-                os.close(its)
-            try:
-                async with asyncio.timeout(HELPER_WITHIN):
-                    output = await _all(pipe, helper)
-                    status = 0 if len(output) > HELPER_MOST else await helper.wait()
-            except TimeoutError:
-                raise self._failed(f"did not end within {HELPER_WITHIN:.0f} s") from None
-            finally:
-                if helper.returncode is None:
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.killpg(helper.pid, signal.SIGKILL)
-                    await asyncio.shield(helper.wait())
-        if status:
-            ended = f"was ended by signal {-status}" if status < 0 else f"failed with exit status {status}"
-            raise self._failed(ended)
-        return output
 
     def _read(self, output: bytes) -> _Answer:
         if not output.strip():
@@ -226,37 +189,6 @@ class Helper(AioProcessProvider):
 
     def _failed(self, what: str) -> HelperFailed:
         return HelperFailed(profile=self._whose, what=what)
-
-
-async def _all(pipe: io.FileIO, helper: asyncio.subprocess.Process) -> bytes:
-    """What it prints, as far as a piece over the bound.
-
-    An agent that it has started, and leaves behind, may hold its output for ever: what counts is its own end.
-    """
-    reader = asyncio.StreamReader(limit=1 << 16)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), pipe
-    )
-    pieces: list[bytes] = []
-
-    async def read() -> None:
-        size = 0
-        while size <= HELPER_MOST and (piece := await reader.read(1 << 16)):
-            pieces.append(piece)
-            size += len(piece)
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(read(), name="helper: output")
-            ending = tasks.create_task(helper.wait(), name="helper: end")
-            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():  # what it printed is in the pipe already
-                await asyncio.wait({reading}, timeout=HELPER_REST)
-            reading.cancel()
-            ending.cancel()
-        return b"".join(pieces)
-    finally:
-        transport.close()
 
 
 def code_needed(profile: str) -> LoginNeeded:

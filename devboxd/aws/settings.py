@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -91,6 +92,18 @@ _RULES: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
         "the name of a region, as in eu-west-1",
     ),
     "role_arn": _NAME,
+    "external_id": (
+        lambda value: re.fullmatch(r"[\w+=,.@:/\\-]{2,1224}", value, re.ASCII) is not None,
+        "2 to 1224 letters, digits and _+=,.@:/-",
+    ),
+    "role_session_name": (
+        lambda value: re.fullmatch(r"[\w+=,.@-]{2,64}", value, re.ASCII) is not None,
+        "2 to 64 letters, digits and _+=,.@-",
+    ),
+    "request_min_compression_size_bytes": (
+        lambda value: value.isascii() and value.isdigit() and int(value) <= 10_485_760,
+        "a number of bytes up to 10485760",
+    ),
     "mfa_serial": (
         _is_bare,
         "the ARN or serial number of a device, without quotes or a comment",
@@ -126,6 +139,8 @@ def check(session: AioSession, profile: str | None, environment: Mapping[str, st
     for variable, setting in (_VARIABLES | services).items():
         if (value := environment.get(variable)) and not _RULES[setting][0](value):
             raise _bad(f"in the environment of devboxd {variable}", setting, value)
+    if bundle := environment.get("AWS_CA_BUNDLE"):
+        _check_bundle(bundle, lambda: "in the environment of devboxd AWS_CA_BUNDLE", "as AWS_CA_BUNDLE")
     if profile is None:
         _check_variables(environment)
     files = Files(environment)
@@ -145,7 +160,7 @@ def check(session: AioSession, profile: str | None, environment: Mapping[str, st
         _check_values(files, link, settings)
         _check_keys(files, link, settings)
         _check_portal(files, link, settings, portals)
-        _check_role(files, link, settings, session.full_config)
+        _check_role(files, link, settings, session.full_config, environment)
     _check_services(files, name, profiles.get(name, {}), session.full_config.get("services", {}))
     if profiles_.is_circle(profiles, chain):
         raise BadRequest(
@@ -244,6 +259,50 @@ class Files:
         return self.config
 
 
+def unparsed(path: str, environment: Mapping[str, str]) -> BadRequest:
+    """Say why a file of settings can not be read, and where. No value of it is quoted: some are secrets."""
+    names = (credentials_file(environment), config_file(environment))
+    name = next((name for name in names if str(expanded(name)) == path), path)
+    what, hint = _fault_in(path)
+    return BadRequest(f"the AWS configuration can not be used: {name} {what}", hint=hint)
+
+
+def _fault_in(path: str) -> tuple[str, str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except UnicodeDecodeError:
+        return "is not UTF-8", "write it anew as UTF-8"
+    except OSError as error:
+        return f"can not be read: {error.strerror}", f"look at its owner and mode: ls -l {path}"
+    if text.startswith("\ufeff"):
+        return "begins with a byte order mark", "write it anew as UTF-8 without one (without BOM)"
+    try:
+        configparser.RawConfigParser().read_string(text)
+    except configparser.DuplicateSectionError as error:
+        return (
+            f"has [{one_line(str(error.section))}] twice, in line {error.lineno} again",
+            "make one of the two",
+        )
+    except configparser.DuplicateOptionError as error:
+        section, option = one_line(str(error.section)), one_line(str(error.option))
+        return f"has {option} of [{section}] twice, in line {error.lineno} again", "take one of them out"
+    except configparser.MissingSectionHeaderError as error:
+        return (
+            f"has in line {error.lineno} what belongs to no section",
+            "a section begins with [profile NAME]",
+        )
+    except configparser.ParsingError as error:
+        lines = ", ".join(str(line) for line, _ in error.errors[:3])
+        return (
+            f"can not be understood in line {lines}",
+            "a line is [profile NAME], or a setting as in: region = eu-west-1",
+        )
+    except configparser.Error:
+        pass
+    return "can not be understood", "a line is [profile NAME], or a setting as in: region = eu-west-1"
+
+
 def _check_variables(environment: Mapping[str, str]) -> None:
     """Look at the keys of the environment."""
     key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
@@ -265,12 +324,32 @@ def _check_values(files: Files, profile: str, settings: Settings) -> None:
         if not isinstance(value, str) or not value or not fits(value):
             raise _bad(f"{files.place(profile, setting)}, profile {profile!r}: {setting}", setting, value)
     bundle = settings.get("ca_bundle")
-    if isinstance(bundle, str) and not Path(os.path.expanduser(bundle)).is_file():
-        raise BadRequest(
-            f"the AWS configuration can not be used: {files.place(profile, 'ca_bundle')}, profile {profile!r}: "
-            f"ca_bundle = {_shown(bundle)} is no file",
-            hint="correct ca_bundle there; quotes and comments are taken for a part of the name",
+    if isinstance(bundle, str):
+        _check_bundle(
+            bundle, lambda: f"{files.place(profile, 'ca_bundle')}, profile {profile!r}: ca_bundle", "there"
         )
+
+
+def _check_bundle(bundle: str, origin: Callable[[], str], where: str) -> None:
+    """A bundle without a certificate would look like a network that is down."""
+    path = Path(os.path.expanduser(bundle))
+    if not path.is_file():
+        raise BadRequest(
+            f"the AWS configuration can not be used: {origin()} = {_shown(bundle)} is no file",
+            hint=f"correct ca_bundle {where}; quotes and comments are taken for a part of the name",
+        )
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        what = "has no certificate that can be read"
+    except OSError as error:
+        what = f"can not be read: {error.strerror}"
+    else:
+        return
+    raise BadRequest(
+        f"the AWS configuration can not be used: {origin()} = {_shown(bundle)} {what}",
+        hint="it has to be a file of certificates in PEM form (-----BEGIN CERTIFICATE-----)",
+    )
 
 
 def _check_keys(files: Files, profile: str, settings: Settings) -> None:
@@ -298,6 +377,17 @@ def _check_portal(files: Files, profile: str, settings: Settings, portals: profi
             hint=f"correct sso_session there, or run: aws configure sso --profile {profile}",
         )
     portal = portals.get(str(name), {}) if name is not None else settings
+    if name is not None:
+        for setting in ("sso_start_url", "sso_region"):
+            value, own = portal.get(setting), settings.get(setting)
+            if value and not _RULES[setting][0](value):
+                raise _bad(f"{files.config}, [sso-session {one_line(str(name))}]: {setting}", setting, value)
+            if value and own is not None and own != value:
+                raise BadRequest(
+                    f"the AWS configuration can not be used: {files.config}, profile {profile!r}: {setting} is "
+                    f"{_shown(own)}, and {_shown(value)} in [sso-session {one_line(str(name))}]",
+                    hint=f"take {setting} out of the profile: the session has it",
+                )
     if not {"sso_session", "sso_start_url", "sso_account_id", "sso_role_name"} & settings.keys():
         return
     wanted = {
@@ -335,8 +425,22 @@ def _check_services(files: Files, profile: str, settings: Settings, sections: Se
             raise _bad(place, "endpoint_url", value)
 
 
-def _check_role(files: Files, profile: str, settings: Settings, configuration: Mapping[str, Any]) -> None:
-    if "role_arn" not in settings or "web_identity_token_file" in settings:
+def _check_role(
+    files: Files,
+    profile: str,
+    settings: Settings,
+    configuration: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> None:
+    if "web_identity_token_file" in settings:
+        if "role_arn" not in settings and "AWS_ROLE_ARN" not in environment:
+            raise BadRequest(
+                f"the AWS configuration can not be used: {files.place(profile, 'web_identity_token_file')}, profile "
+                f"{profile!r} has a web_identity_token_file and no role_arn",
+                hint="add role_arn there: the role that the token opens",
+            )
+        return
+    if "role_arn" not in settings:
         return
     source, origin = settings.get("source_profile"), settings.get("credential_source")
     where = f"{files.config}, profile {profile!r}"

@@ -71,9 +71,10 @@ class Doctor:
             return Finding("aws", Result.OK, f"{text}, by {by}")
 
         async def list_boxes() -> Finding:
-            instances, _, since = await self._daemon.boxes.all(account)
-            if since is not None:
-                return Finding("ec2", Result.WARNING, "EC2 could not be asked; names come from memory")
+            instances, _, old = await self._daemon.boxes.all(account)
+            if old is not None:
+                text = f"EC2 could not be asked: {old.why.message}; names come from memory"
+                return Finding("ec2", Result.WARNING, text, old.why.hint)
             return Finding("ec2", Result.OK, f"EC2 shows {len(instances)} instances")
 
         findings.append(await self._checked("aws", identity))

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from devboxd.api import wire
-from devboxd.errors import LoginNeeded
+from devboxd.errors import BadRequest, LoginNeeded
 from devboxd.model.box import Account
 from devboxd.model.names import Listing
 from devboxd.model.project import Boot, Phase, Project, Rebase, Want
@@ -146,6 +146,22 @@ async def test_without_aws_and_projects_the_login_is_what_is_missing(
     offline(server, monkeypatch)
     status, data = await server.ask("GET", "boxes")
     assert status == 401, data
+
+
+async def test_a_list_that_is_not_of_now_says_why(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS may be away, or a setting wrong: the mend is another one."""
+    fresh = await listing(server)
+
+    async def refused(account: Account) -> Any:
+        raise BadRequest("~/.aws/config has [profile work] twice", hint="make one of the two")
+
+    monkeypatch.setattr(server.daemon.boxes, "_list", refused)
+    old = await listing(server)
+    assert [box.id for box in old.boxes] == [box.id for box in fresh.boxes]
+    assert old.stale_since
+    [why] = old.conditions
+    assert (why.code, why.hint) == ("ec2-unavailable", "make one of the two")
+    assert "twice" in why.text
 
 
 async def test_only_projects_of_the_region_that_was_asked_for_are_listed(server: Server) -> None:

@@ -9,7 +9,9 @@ import json
 import logging
 import shutil
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -19,7 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from devboxd.aws import providers
+from devboxd.aws import clients
+from devboxd.aws import helper as helper_module
+from devboxd.aws.asker import ASKER, Asker
 from devboxd.aws.clients import Caller, Callers
 from devboxd.aws.console import dpop
 from devboxd.aws.login import Login, LoginStep
@@ -149,7 +153,7 @@ async def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
 ) -> None:
     """Else every call would hang behind it, and each left a process behind."""
     helper(home, f"sleep 60 & echo $! > {home}/pid; wait")
-    monkeypatch.setattr(providers, "HELPER_WITHIN", 2.0)
+    monkeypatch.setattr(helper_module, "HELPER_WITHIN", 2.0)
     with pytest.raises(LoginNeeded, match="did not end within"):
         await callers.caller("work").credentials()
     pid = int((home / "pid").read_text())
@@ -173,7 +177,7 @@ async def test_a_helper_whose_children_flee_holds_nobody_up(
 ) -> None:
     """Who left its group is not ended with it, and still has its output open."""
     helper(home, script)
-    monkeypatch.setattr(providers, "HELPER_WITHIN", 2.0)
+    monkeypatch.setattr(helper_module, "HELPER_WITHIN", 2.0)
     async with asyncio.timeout(20):
         with pytest.raises(LoginNeeded, match=word):
             await callers.caller("work").credentials()
@@ -223,6 +227,123 @@ async def test_a_helper_that_works_is_used(callers: Callers, home: Path, more: d
     """Other fields and a time without a zone are in use."""
     printed(home, spelled(**more))
     assert (await callers.caller("work").credentials()).access_key == "AKIDP"
+
+
+def slow(home: Path, **more: object) -> None:
+    """A helper that ends when a file is there, as when a person has logged in on its page."""
+    (home / "out").write_bytes(spelled(**more))
+    helper(home, f"echo x >> {home}/runs; while ! [ -e {home}/done ]; do sleep 0.02; done; cat {home}/out")
+
+
+async def asked(callers: Callers, within: float | None, told: list[str], region: str | None = None) -> str:
+    """Credentials for a request that has to be answered within these seconds: their access key."""
+    until = None if within is None else asyncio.get_running_loop().time() + within
+    token = ASKER.set(Asker(told.append, until))
+    try:
+        return str((await callers.caller("work", region).credentials()).access_key)
+    finally:
+        ASKER.reset(token)
+
+
+async def test_a_helper_that_waits_for_a_person_is_named_and_goes_on_for_the_next_one(
+    callers: Callers, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "HELPER_TOLD", 0.1)
+    slow(home)
+    told: list[str] = []
+    with pytest.raises(LoginNeeded, match="credential_process of profile 'work' has not ended yet") as needed:
+        await asked(callers, 0.3, told)
+    assert "page" in (needed.value.hint or "")
+    assert told == ["waiting for the credential_process of profile work"]
+    async with asyncio.TaskGroup() as tasks:
+        again = [tasks.create_task(asked(callers, None, told, region)) for region in (None, "eu-west-1")]
+        while len(told) < 3:  # both wait for it
+            await asyncio.sleep(0.01)
+        (home / "done").touch()
+    assert [one.result() for one in again] == ["AKIDP", "AKIDP"]
+    assert (home / "runs").read_text() == "x\n", "one run for all who have asked"
+
+
+async def test_what_a_helper_gives_when_nobody_waits_is_for_the_next_one(
+    callers: Callers, home: Path
+) -> None:
+    slow(home)
+    with pytest.raises(LoginNeeded):
+        await asked(callers, 0.1, [])
+    while not (home / "runs").exists():
+        await asyncio.sleep(0.01)
+    (home / "done").touch()
+    while not callers._helpers._kept:
+        await asyncio.sleep(0.01)
+    assert await asked(callers, 0.1, []) == "AKIDP"
+    assert (home / "runs").read_text() == "x\n"
+    assert not callers._helpers._kept, "it is given once"
+
+
+async def test_what_has_expired_while_nobody_asked_is_not_given(
+    callers: Callers, home: Path, clock: FixedClock
+) -> None:
+    slow(home, Expiration="2100-01-01T00:00:00Z")
+    with pytest.raises(LoginNeeded):
+        await asked(callers, 0.1, [])
+    (home / "done").touch()
+    while not callers._helpers._kept:
+        await asyncio.sleep(0.01)
+    clock.now = 4_200_000_000.0
+    (home / "out").write_bytes(spelled())
+    assert await asked(callers, None, []) == "AKIDP"
+    assert (home / "runs").read_text() == "x\nx\n"
+
+
+async def test_who_waits_for_another_ones_renewal_is_answered_in_time_too(
+    callers: Callers, home: Path, clock: FixedClock
+) -> None:
+    """botocore renews behind a lock: the second one never comes to the helper."""
+    (home / "done").touch()
+    slow(home, Expiration="2100-01-01T00:00:00Z")
+    assert await asked(callers, None, []) == "AKIDP"
+    (home / "done").unlink()
+    caller = callers.caller("work")
+    credentials: Any = await caller._current().session.get_credentials()
+    assert credentials is not None
+    credentials._expiry_time -= timedelta(days=365 * 200)
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(asked(callers, None, []))
+        while (home / "runs").read_text() != "x\nx\n":
+            await asyncio.sleep(0.01)
+        with pytest.raises(LoginNeeded, match="has not ended yet"):
+            await asked(callers, 0.2, [])
+        (home / "done").touch()
+    assert first.result() == "AKIDP"
+
+
+async def test_a_failure_that_nobody_waited_for_is_not_kept(callers: Callers, home: Path) -> None:
+    """The page was closed: who asks next gets another one."""
+    helper(
+        home, f"echo x >> {home}/runs; while ! [ -e {home}/done ]; do sleep 0.02; done; echo no >&2; exit 4"
+    )
+    with pytest.raises(LoginNeeded, match="not ended yet"):
+        await asked(callers, 0.1, [])
+    (home / "done").touch()
+    while callers._helpers._runs:
+        await asyncio.sleep(0.01)
+    with pytest.raises(LoginNeeded, match="exit status 4"):
+        await asked(callers, None, [])
+    assert (home / "runs").read_text() == "x\nx\n"
+
+
+async def test_the_end_of_the_daemon_ends_helpers(callers: Callers, home: Path) -> None:
+    helper(home, f"sleep 60 & echo $! > {home}/pid.new; mv {home}/pid.new {home}/pid; wait")
+    with pytest.raises(LoginNeeded):
+        await asked(callers, 0.1, [])
+    while not (home / "pid").exists():
+        await asyncio.sleep(0.01)
+    await callers.close()
+    for _ in range(500):
+        if not is_alive(int((home / "pid").read_text())):
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it still runs")
 
 
 async def test_a_role_over_a_failing_helper_names_the_helper_too(callers: Callers, home: Path) -> None:

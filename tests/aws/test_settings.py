@@ -13,6 +13,7 @@ from devboxd.errors import BadRequest, DevboxError, LoginNeeded
 from tests.aws.fake import FakeAws
 from tests.net.loopback import connect_proxy
 
+ROLE = "role_arn = arn:aws:iam::1:role/r\nsource_profile = base\n"
 KEYS = "aws_access_key_id = AKID\naws_secret_access_key = secret-of-the-test\n"
 
 
@@ -88,6 +89,11 @@ async def test_the_place_of_a_region_that_can_be_is_not_looked_for(
         (KEYS + "endpoint_url = http://:4566\n", ("endpoint_url", "https://")),
         (KEYS + "services = gone\n", ("services = 'gone'", "[services gone]")),
         (KEYS + "ca_bundle = /no/where.pem\n", ("ca_bundle", "no file")),
+        (KEYS + "ca_bundle = ~/.aws/config\n", ("ca_bundle = '~/.aws/config'", "no certificate", "PEM")),
+        (KEYS + "request_min_compression_size_bytes = lots\n", ("'lots'", "number of bytes")),
+        (ROLE + "external_id =\n", ("external_id", "2 to 1224")),
+        (ROLE + "role_session_name = a b\n", ("role_session_name", "'a b'")),
+        ("web_identity_token_file = /no/token\n", ("no role_arn", "add role_arn")),
         ("role_arn = admin\nsource_profile = base\n", ("role_arn", "ARN")),
         ("role_arn = arn:aws:iam::1:role/r\n", ("role_arn", "source_profile or credential_source")),
         ("role_arn = arn:aws:iam::1:role/r\nsource_profile = gone\n", ("source_profile", "'gone'")),
@@ -123,6 +129,79 @@ async def test_a_setting_that_cannot_be_names_file_profile_setting_and_mend(
     assert "hidden-value" not in said
 
 
+@pytest.mark.parametrize(
+    ("session", "own", "words"),
+    [
+        ("sso_region = eu west\n", "", ("[sso-session corp]: sso_region", "'eu west'", "as in eu-west-1")),
+        ("sso_start_url = d-1.awsapps.com\n", "", ("[sso-session corp]: sso_start_url", "https://")),
+        ("sso_region = eu-west-1\n", "sso_region = us-east-1\n", ("'us-east-1'", "'eu-west-1'", "out of the profile")),
+    ],
+)  # fmt: skip
+async def test_the_section_of_an_sso_session_is_looked_at_too(
+    callers: Callers, home: Path, session: str, own: str, words: tuple[str, ...]
+) -> None:
+    (home / ".aws" / "config").write_text(
+        f"[sso-session corp]\n{session}[profile work]\nregion = eu-west-1\nsso_session = corp\n{own}"
+        "sso_account_id = 1\nsso_role_name = r\n"
+    )
+    with pytest.raises(BadRequest) as bad:
+        await callers.caller("work").credentials()
+    said = f"{bad.value.message} {bad.value.hint}"
+    for word in (*words, "~/.aws/config"):
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"[profile work]\n" * 2, ("[profile work] twice", "line 2")),
+        (
+            b"[profile work]\nregion = a\nregion = hidden-value\n",
+            ("region of [profile work] twice", "line 3"),
+        ),
+        (b"\xef\xbb\xbf[profile work]\n", ("byte order mark", "without BOM")),
+        (b"region = hidden-value\n", ("belongs to no section", "line 1", "[profile NAME]")),
+        (b"[profile work\nregion = hidden-value\n", ("line 1",)),
+        (b"[profile work]\nregion\nhidden-value\n", ("line 2, 3", "region = eu-west-1")),
+        (b"[profile w\xf6rk]\n", ("not UTF-8",)),
+        ("[profile work]\n".encode("utf-16"), ("not UTF-8",)),
+    ],
+)
+@pytest.mark.parametrize("name", ["config", "credentials"])
+async def test_a_file_that_cannot_be_understood_is_named_with_the_line(
+    callers: Callers, home: Path, text: bytes, words: tuple[str, ...], name: str
+) -> None:
+    """botocore says that it cannot be parsed, and no more. Nothing of it is quoted but names."""
+    (home / ".aws" / name).write_bytes(text)
+    with pytest.raises(BadRequest) as bad:
+        await callers.caller("work").credentials()
+    said = f"{bad.value.message} {bad.value.hint}"
+    for word in (*words, f"~/.aws/{name}"):
+        assert word in said, said
+    assert "hidden-value" not in said
+
+
+@pytest.mark.parametrize(
+    ("source", "word", "mend"),
+    [
+        ("Environment", "the environment of devboxd", "daemon restart"),
+        ("Ec2InstanceMetadata", "an EC2 instance", "source_profile"),
+        ("EcsContainer", "a container", "source_profile"),
+    ],
+)
+async def test_a_source_of_a_role_that_gives_nothing_is_no_login_that_has_expired(
+    callers: Callers, home: Path, monkeypatch: pytest.MonkeyPatch, source: str, word: str, mend: str
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (home / ".aws" / "config").write_text(
+        f"[profile work]\nregion = eu-west-1\nrole_arn = arn:aws:iam::1:role/r\ncredential_source = {source}\n"
+    )
+    with pytest.raises(LoginNeeded, match=word) as needed:
+        await callers.caller("work").credentials()
+    assert "expired" not in needed.value.message
+    assert mend in (needed.value.hint or "")
+
+
 async def test_a_token_file_that_is_missing_is_a_login_that_names_it(callers: Callers, home: Path) -> None:
     """It may come yet: whoever waits for it goes on then."""
     (home / ".aws" / "config").write_text(
@@ -151,6 +230,8 @@ async def test_the_file_is_the_one_where_the_setting_stands(callers: Callers, ho
         ("AWS_ACCESS_KEY_ID", "AKID"),
         ("AWS_SECRET_ACCESS_KEY", "hidden-value"),
         ("AWS_ENDPOINT_URL", "localhost:4566"),
+        ("AWS_CA_BUNDLE", "/no/where.pem"),
+        ("AWS_CA_BUNDLE", __file__),
     ],
 )
 async def test_a_variable_that_cannot_be_is_named(

@@ -237,13 +237,14 @@ async def test_a_configured_box_wins_over_tags(sim: Simulator, make_daemon: Make
 
 
 async def test_the_list_of_boxes_comes_from_memory_when_ec2_is_away(daemon: Daemon, sim: Simulator) -> None:
-    """And says how old it is."""
-    fresh, _, since = await daemon.boxes.all(HERE)
-    assert since is None
+    """And says how old it is, and why."""
+    fresh, _, of_when = await daemon.boxes.all(HERE)
+    assert of_when is None
     await sim.fault("refuse", call="*", code="InternalServerError", status=500)
-    old, _, since = await daemon.boxes.all(HERE)
+    old, _, of_when = await daemon.boxes.all(HERE)
     assert [box.id for box in old] == [box.id for box in fresh]
-    assert since is not None
+    assert of_when is not None
+    assert isinstance(of_when.why, Unreachable)
 
 
 async def test_stop_ends_every_session_at_aws(sim: Simulator, make_daemon: MakeDaemon) -> None:

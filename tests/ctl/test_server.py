@@ -22,9 +22,11 @@ from devboxd.api.handlers.table import HANDLERS
 from devboxd.api.server import build, serving
 from devboxd.api.stream import StreamTerminal
 from devboxd.api.upgrade import Framed, take_over
+from devboxd.aws.asker import ASKER
 from devboxd.errors import BoxNotFound
 from devboxd.model.terminal import EndOfInput, Input, Leaving, StatusLine
 from devboxd.net.unix import send_fd
+from tests.ctl.terminal import Tty
 
 BIG = os.urandom(1 << 20)
 
@@ -91,6 +93,65 @@ async def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N
     application.router.add_post(routes.PROXY.path, proxy)
     async with serving(application, listener):
         yield
+
+
+def waiting() -> None:
+    """As a call to AWS does whose credentials a person has to get."""
+    asker = ASKER.get()
+    assert asker is not None
+    asker.tell("waiting for the credential_process of profile bü\r\nX-Evil: 1")
+
+
+async def test_what_an_answer_waits_for_is_said_on_a_terminal(
+    server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, ahead of the answer; not to programs, and to no client that did not ask for it."""
+
+    async def slow(_: Context, asked: wire.Account) -> wire.BoxList:
+        waiting()
+        return await boxes(_, asked)
+
+    async def slow_command(_: Context, asked: wire.ExecRequest) -> Framed:
+        waiting()
+        return await execute(_, asked)
+
+    said = "waiting for the credential_process of profile bü"
+    with monkeypatch.context() as patch:
+        patch.setitem(HANDLERS, routes.LIST_BOXES, slow)
+        patch.setitem(HANDLERS, routes.EXEC, slow_command)
+        context: Any = None
+        path = client.socket_path()
+        os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        async with serving(build(context), listener):
+            reader, writer = await asyncio.open_unix_connection(path)
+            for headers, interim in (("", False), (f"{client.WAITS}: 1\r\n", True)):
+                writer.write(f"GET /v1/boxes HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+                first = await reader.readuntil(b"\r\n\r\n")
+                assert first.startswith(b"HTTP/1.1 102 " if interim else b"HTTP/1.1 200 ")
+                if not interim:
+                    length = first.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+                    await reader.readexactly(int(length))
+            assert b"\r\nX-Evil" not in first
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            status, out, told = await ctl("ls", "--json")
+            assert (status, told) == (0, b""), "a program reads it"
+            assert (await ctl("ls"))[2] == b"", "no terminal"
+            shown = await asyncio.to_thread(on_terminal, ["ls"], said)
+            assert "gpu" in shown, shown
+            status, out, told = await ctl("exec", "gpu", "--", "cat", typed=BIG)
+            assert (status, out) == (3, BIG)
+
+
+def on_terminal(words: list[str], said: str) -> str:
+    """What a command shows on a terminal; ``said`` is a line of it."""
+    with Tty(words, {**os.environ, "NO_COLOR": "1"}, size=(120, 24)) as tty:
+        assert tty.wait() == 0
+    shown = tty.screen.decode()
+    assert any(line.startswith(said) for line in shown.split("\r\n")), shown
+    return shown
 
 
 async def test_who_comes_too_late_hears_that_nobody_has_read_what_it_asked(home: Path) -> None:

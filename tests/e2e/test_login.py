@@ -55,6 +55,10 @@ def world() -> Iterator[World]:
             (aws / "config").write_text(
                 "[profile role]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = keys\n"
                 f"[profile process]\ncredential_process = cat {aws}/answer.json\n"
+                f"[profile slow]\ncredential_process = sh {aws}/slow.sh\n"
+            )
+            (aws / "slow.sh").write_text(
+                f"until [ -e {aws}/logged-in ]; do sleep 0.05; done\ncat {aws}/answer.json\n"
             )
             one.env["AWS_ENDPOINT_URL_STS"] = f"http://127.0.0.1:{sts.server_port}"
             one.start_daemon()
@@ -127,6 +131,27 @@ def test_twenty_sessions_without_credentials_are_one_condition_that_names_the_me
     world.remove_forwards()
     world.fault("terminate")
     until(lambda: states(world) == [], "the sessions are ended")
+
+
+@pytest.mark.parametrize(
+    ("words", "then"),
+    [
+        (("ls",), "web"),
+        (("exec", "api", "--", "echo", "well"), "well"),
+        (("exec", "-t", "api", "--", "echo", "well"), "well"),
+    ],
+)
+def test_who_waits_for_a_helper_that_waits_for_a_person_is_told(
+    world: World, words: tuple[str, ...], then: str
+) -> None:
+    """And has what was asked for once it gives credentials."""
+    done = world.folder / "home" / ".aws" / "logged-in"
+    done.unlink(missing_ok=True)
+    world.ok("daemon", "restart", "--yes")  # it has what was given before
+    with world.terminal("-p", "slow", *words, size=(120, 30)) as terminal:
+        terminal.until(r"waiting for the credential_process of profile slow")
+        done.touch()
+        terminal.until(then)
 
 
 def events(world: World) -> int:

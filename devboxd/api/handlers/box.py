@@ -121,7 +121,7 @@ async def _look(context: Context, of: Account) -> _Look:
     daemon = context.daemon
     reading = asyncio.gather(_projects(context, of))
     try:
-        instances, of, since = await daemon.boxes.all(of)
+        instances, of, old = await daemon.boxes.all(of)
         (projects,) = await reading
     except DevboxError as error:
         (projects,) = await reading
@@ -133,7 +133,10 @@ async def _look(context: Context, of: Account) -> _Look:
         problem = f"{error.message}; projects are shown as written down" if projects else error.message
         raised = condition("ec2-unavailable", now, problem=problem, hint=error.hint)
         return _Look(of, projects, conditions=[views.condition(raised)])
-    return _Look(of, projects, instances, since, asked_ec2=since is None)
+    if old is None:
+        return _Look(of, projects, instances, asked_ec2=True)
+    why = condition("ec2-unavailable", daemon.shared.time.wall(), problem=old.why.message, hint=old.why.hint)
+    return _Look(of, projects, instances, old.since, conditions=[views.condition(why)])
 
 
 def _unseen(daemon: Daemon, listings: Mapping[str, Listing], seen: Collection[str]) -> dict[str, Listing]:

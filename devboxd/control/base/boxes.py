@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from devboxd.control.base.memory import Memory
@@ -36,6 +37,14 @@ log = logging.getLogger(__name__)
 KEPT: Final = 30.0  # seconds that a name keeps its instance without asking EC2 again
 NAMES_MAX: Final = 1000  # names that are kept
 LISTED: Final = 12  # names in one sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """Instances are of a moment (Unix seconds) and not of now, for this reason."""
+
+    since: float
+    why: DevboxError
 
 
 class Boxes:
@@ -123,8 +132,8 @@ class Boxes:
     def _targets(self) -> dict[str, str]:
         return {name: box.target or name for name, box in self._config().boxes.items()}
 
-    async def all(self, account: Account) -> tuple[list[Instance], Account, float | None]:
-        """All boxes of an account, which one that is, and since when they are old (None: fresh).
+    async def all(self, account: Account) -> tuple[list[Instance], Account, Old | None]:
+        """All boxes of an account, which one that is, and how they are old (None: fresh).
 
         Raises:
             DevboxError: AWS cannot be asked and nothing is remembered.
@@ -132,10 +141,10 @@ class Boxes:
         account = self._config().account_of(account)
         try:
             return await self._list(account), account, None
-        except DevboxError:
+        except DevboxError as error:
             if (last := self._last.get(account)) is None:
                 raise
-            return last[1], account, last[0]
+            return last[1], account, Old(last[0], error)
 
     def listings(self, instances: Iterable[Instance]) -> dict[str, Listing]:
         """By id: how to show these instances, and what the configuration names beside them."""
