@@ -30,6 +30,14 @@ class Asker:
     tell: Callable[[str], None] = _nobody
     until: float | None = None
 
+    def patience(self, now: float) -> float | None:
+        """Until when a wait that begins now may go on.
+
+        What has taken longer already is no plain request, and must not fail because its credentials have to be
+        renewed on the way.
+        """
+        return self.until if self.until is not None and self.until > now else None
+
     def leave(self) -> None:
         """It is over."""
         self.tell, self.until = _nobody, None

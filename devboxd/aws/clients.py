@@ -257,19 +257,26 @@ class Caller:
         """Run ``act`` with credentials at hand: the wait for them, and no call, is told of and cut short."""
         if (asker := ASKER.get()) is not None:
             loop = asyncio.get_running_loop()
-            telling = loop.call_later(HELPER_TOLD, self._tell, asker)
-            # Who waits for a helper itself gives up by then. Behind somebody else's renewal one comes to none.
-            until = None if asker.until is None else asker.until + RENEWED_BY_OTHERS
+            timers = [loop.call_later(HELPER_TOLD, self._tell, asker)]
+            until = asker.patience(loop.time())
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout(None) as bound:
+                    if until is not None:
+                        timers.append(loop.call_at(until + RENEWED_BY_OTHERS, self._cut, bound))
                     await _at_hand(generation)
             except TimeoutError:
-                if (profile := next(iter(self.kept.waits), None)) is None:
+                if not bound.expired():
                     raise
-                raise runs(profile) from None
+                raise runs(next(iter(self.kept.waits), self.profile_name)) from None
             finally:
-                telling.cancel()
+                for timer in timers:
+                    timer.cancel()
         return await act(generation)
+
+    def _cut(self, bound: asyncio.Timeout) -> None:
+        """End a wait behind somebody else's renewal: who waits for a helper itself has given up by now."""
+        if any(self.kept.waits):
+            bound.reschedule(asyncio.get_running_loop().time())
 
     def _tell(self, asker: Asker) -> None:
         for profile in self.kept.waits:

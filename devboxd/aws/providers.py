@@ -143,10 +143,10 @@ class Helper(AioProcessProvider):
         if (late := self._kept.helpers.take(self._whose, credential_process)) is not None:
             with contextlib.suppress(HelperFailed):  # it has expired since, or never was any good
                 return self._said(late)
-        asker = ASKER.get()
+        asker, now = ASKER.get(), asyncio.get_running_loop().time()
         try:
             with self._kept.waits.on(self._whose):
-                async with asyncio.timeout_at(None if asker is None else asker.until):
+                async with asyncio.timeout_at(None if asker is None else asker.patience(now)):
                     output = await self._kept.helpers.output(self._whose, credential_process)
         except TimeoutError:
             raise runs(self._whose) from None

@@ -317,6 +317,14 @@ async def test_who_waits_for_another_ones_renewal_is_answered_in_time_too(
     assert first.result() == "AKIDP"
 
 
+async def test_what_has_taken_long_already_does_not_fail_over_its_credentials(
+    callers: Callers, home: Path
+) -> None:
+    """A request that changes much takes minutes, and its credentials may have to be renewed on the way."""
+    printed(home, spelled())
+    assert await asked(callers, -60.0, []) == "AKIDP"
+
+
 async def test_a_failure_that_nobody_waited_for_is_not_kept(callers: Callers, home: Path) -> None:
     """The page was closed: who asks next gets another one."""
     helper(
