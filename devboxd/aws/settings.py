@@ -140,7 +140,7 @@ def check(session: AioSession, profile: str | None, environment: Mapping[str, st
         if (value := environment.get(variable)) and not _RULES[setting][0](value):
             raise _bad(f"in the environment of devboxd {variable}", setting, value)
     if bundle := environment.get("AWS_CA_BUNDLE"):
-        _check_bundle(bundle, lambda: "in the environment of devboxd AWS_CA_BUNDLE", "as AWS_CA_BUNDLE")
+        _check_bundle(bundle, lambda: "in the environment of devboxd AWS_CA_BUNDLE", "in AWS_CA_BUNDLE")
     if profile is None:
         _check_variables(environment)
     files = Files(environment)
@@ -335,8 +335,8 @@ def _check_bundle(bundle: str, origin: Callable[[], str], where: str) -> None:
     path = Path(os.path.expanduser(bundle))
     if not path.is_file():
         raise BadRequest(
-            f"the AWS configuration can not be used: {origin()} = {_shown(bundle)} is no file",
-            hint=f"correct ca_bundle {where}; quotes and comments are taken for a part of the name",
+            f"the AWS configuration can not be used: {origin()} = {_shown(bundle)}: this CA bundle is no file",
+            hint=f"correct it {where}; quotes and comments are taken for a part of the name",
         )
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
@@ -347,7 +347,7 @@ def _check_bundle(bundle: str, origin: Callable[[], str], where: str) -> None:
     else:
         return
     raise BadRequest(
-        f"the AWS configuration can not be used: {origin()} = {_shown(bundle)} {what}",
+        f"the AWS configuration can not be used: {origin()} = {_shown(bundle)}: this CA bundle {what}",
         hint="it has to be a file of certificates in PEM form (-----BEGIN CERTIFICATE-----)",
     )
 
