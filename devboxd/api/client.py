@@ -512,7 +512,12 @@ def _receive_head(connection: socket.socket, path: str, timeout: float | None) -
         if head is not None:
             return head
         if not data:
-            wait_for_answer(connection, path, timeout)
+            try:
+                wait_for_answer(connection, path, timeout)
+            except TimeoutError:
+                raise
+            except OSError as error:  # it had read all and begun
+                raise lost(error, answered=True) from None
 
 
 def _receive(connection: socket.socket, at_end: bytes | None = None) -> bytes:
