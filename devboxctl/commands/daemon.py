@@ -236,9 +236,10 @@ def _held(path: str) -> _Held:
         return _Held()
     return _Held(
         found.attached,
-        # A daemon that is older than this does not count them, and carries each in a session.
-        max(found.commands, kinds.count("exec")),
-        max(found.shells, kinds.count("shell")),
+        # A daemon that is older than this does not count them, and carries each in a session. One that does has such
+        # sessions of its own, too: they prepare a bridge.
+        kinds.count("exec") if found.commands is None else found.commands,
+        kinds.count("shell") if found.shells is None else found.shells,
         found.piped + sum(forward.connections for forward in forwards),
         found.kept,
         found.pid,

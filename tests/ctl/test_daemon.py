@@ -463,7 +463,11 @@ def test_a_hung_daemon_is_ended(frozen: int, words: list[str], stand_in: Path, h
 def test_a_restart_says_what_it_cuts_and_asks(daemon: FakeDaemon) -> None:
     """A build that runs in exec is gone with the daemon; nobody wants to learn that afterwards."""
     status = {"daemon_version": "1", "pid": 1, "started": "x", "socket": "s", "sessions": 2, "forwards": 1}
-    daemon.routes["GET status"] = {**status, "attached": 1, "piped": 2}
+    daemon.routes["GET status"] = {
+        **status,
+        "attached": 1,
+        "piped": 2,
+    }  # of an older daemon: it counts no commands
     kinds = ["exec", "mux", "shell", "port"]
     sessions = [{"id": k, "box": "b", "kind": k, "state": "online"} for k in kinds]
     daemon.routes["GET sessions"] = {"sessions": sessions}
@@ -491,7 +495,9 @@ def test_what_goes_on_is_not_among_what_a_restart_cuts(daemon: FakeDaemon) -> No
         "shells": 1,
         "kept": kept,
     }
-    daemon.routes["GET sessions"] = {"sessions": []}
+    # What prepares a bridge is a session of that kind, and nobody's command.
+    own = [{"id": str(number), "box": "b", "kind": "exec", "state": "online"} for number in range(4)]
+    daemon.routes["GET sessions"] = {"sessions": own}
     daemon.routes["GET forwards"] = {
         "forwards": [
             {"id": "f", "box": "b", "state": "online", "local": "1", "remote": "1", "connections": 3}

@@ -137,8 +137,10 @@ class Status(msgspec.Struct, omit_defaults=True):
     forwards: int
     attached: int
     piped: int = 0  # connections of ssh and the like (proxy)
-    commands: int = 0  # of clients (exec), with and without a terminal
-    shells: int = 0  # plain ones, without a multiplexer
+    commands: int | None = (
+        None  # of clients (exec), with and without a terminal; None: of an older daemon, which does not count
+    )
+    shells: int | None = None  # plain ones, without a multiplexer
     kept: GoesOn = GoesOn()  # of these, what a restart does not cut
     handed_over: HandedOver | None = None  # None: there was no daemon before, or it left nothing
     conditions: list[Condition] = []
