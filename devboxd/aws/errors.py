@@ -51,6 +51,7 @@ _CREDENTIAL_CALLS: Final = {
     "GetRoleCredentials": "sso:GetRoleCredentials",
 }
 
+_VERSION: Final = re.compile(r"\d{4}-\d\d-\d\d\Z")  # of a service's API
 _ENCODED: Final = re.compile(r"\s*Encoded authorization failure message:.*", re.DOTALL)
 
 
@@ -190,8 +191,12 @@ def _bad_configuration(error: boto.BotoCoreError, name: str, hint: str, profile:
 
 
 def _no_such_version(error: boto.BotoCoreError, name: str, hint: str, profile: str | None) -> DevboxError:
+    path = str(error.kwargs.get("data_path"))
+    service, _, version = path.removesuffix("/service-2").partition("/")
+    if not _VERSION.match(version):
+        return AwsFailed(f"{name} failed: the installed botocore has no {_clean(path)}")
     return BadRequest(
-        f"the AWS configuration can not be used: there is no {_clean(str(error.kwargs.get('data_path')))}",
+        f"the AWS configuration can not be used: there is no version {version} of the API {_clean(service)}",
         hint="take api_versions out of ~/.aws/config",
     )
 

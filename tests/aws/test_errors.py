@@ -292,6 +292,7 @@ def test_actions_are_named_as_iam_names_them(call: tuple[str, str], name: str) -
         (boto.SSLError(endpoint_url="https://ssm", error=OSError()), Unreachable),
         (boto.HTTPClientError(error="x"), Unreachable),
         (boto.DataNotFoundError(data_path="x"), AwsFailed),
+        (boto.DataNotFoundError(data_path="ec2/2099-01-01/service-2"), BadRequest),  # api_versions
         (TimeoutError(), Unreachable),
         (ConnectionResetError(104, "reset"), Unreachable),
         (RuntimeError("odd SECRET"), AwsFailed),
