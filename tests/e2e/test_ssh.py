@@ -479,7 +479,8 @@ class Crowded:
         self.port = int(self._listener.getsockname()[1])
         self.turns_away = 0
         self.came = 0
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._threads = [threading.Thread(target=self._serve, daemon=True)]
+        self._threads[0].start()
 
     def _serve(self) -> None:
         while True:
@@ -493,9 +494,16 @@ class Crowded:
                 with near:
                     near.sendall(b"Exceeded MaxStartups\r\n")
                 continue
-            far = socket.create_connection(("127.0.0.1", self._behind))
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
+            thread = threading.Thread(target=self._carry, args=(near,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _carry(self, near: socket.socket) -> None:
+        with near, socket.create_connection(("127.0.0.1", self._behind)) as far:
+            up = threading.Thread(target=self._copy, args=(near, far), daemon=True)
+            up.start()
+            self._copy(far, near)
+            up.join()
 
     def _copy(self, one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -505,9 +513,11 @@ class Crowded:
             other.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Take no more."""
+        """Take no more, and wait until those that are there have ended."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for thread in self._threads:
+            thread.join(30)
 
 
 def test_an_sshd_with_too_many_others_is_waited_for(world: World, sshd: Sshd) -> None:
