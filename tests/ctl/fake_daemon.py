@@ -113,9 +113,12 @@ class FakeDaemon:
         self._connections: list[socket.socket] = []
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(self.path)
-        os.chmod(self.path, 0o600)
+        new = f"{self.path}.new"
+        self._listener.bind(new)
+        os.chmod(new, 0o600)
         self._listener.listen(64)
+        # At once in the place of one that is there: who found none between them would start a real daemon.
+        os.rename(new, self.path)
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 

@@ -51,7 +51,6 @@ def replaced(listener: socket.socket, path: str) -> FakeDaemon:
         peer.connection.sendall(b"done\n")
         peer.connection.shutdown(socket.SHUT_RDWR)
 
-    os.unlink(path)
     daemon = FakeDaemon(
         path, {"GET boxes": {"boxes": []}}, {"exec": command, "attach": command, "proxy": pipe}
     )
@@ -120,7 +119,6 @@ def test_a_descriptor_is_passed_by_the_next_daemon(home: Path) -> None:
         with its:
             process = subprocess.Popen([*CTL, "proxy", "gpu", "22", "--fdpass"], stdout=its.fileno())
         assert select.select([listener], [], [], PATIENCE)[0]
-        os.unlink(path)
         with FakeDaemon(path, streams={"proxy": passed}):
             listener.close()
             ours.settimeout(PATIENCE)
