@@ -269,67 +269,72 @@ def test_connections_of_other_kinds_of_forwards_go_on(world: World) -> None:
         client.wait(20)
 
 
-def test_a_connection_that_waits_for_its_stream_gets_one_of_the_new_daemon(world: World) -> None:
-    """It was accepted, and nothing answers on the box yet: nobody sees a reset for that."""
-    with socket.socket() as server, contextlib.ExitStack() as held:
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        first = [held.enter_context(socket.socket()) for _ in range(2)]
-        for one in first:  # no more get in until somebody accepts them
+class Full:
+    """On the box: listens, and lets nobody in until ``answer``."""
+
+    def __init__(self) -> None:
+        self._held = contextlib.ExitStack()
+        self._server = self._held.enter_context(socket.socket())
+        self._server.bind(("127.0.0.1", 0))
+        self._server.listen(0)
+        self._server.settimeout(30)
+        self.port = int(self._server.getsockname()[1])
+        self._first = [self._held.enter_context(socket.socket()) for _ in range(2)]
+        for one in self._first:  # no more get in until somebody accepts them
             one.setblocking(False)
-            one.connect_ex(server.getsockname())
-        [address] = world.forward(f"0:{server.getsockname()[1]}")
-        connection = held.enter_context(socket.create_connection(address, 30))
-        connection.sendall(b"early words")
-        until(lambda: world.json("forward", "ls")["forwards"][0]["connections"], "it was accepted")
-        for _ in range(2):
-            assert "1 connection or command went on" in restart(world)
-        for one in first:
+            one.connect_ex(self._server.getsockname())
+
+    def __enter__(self) -> Full:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def answer(self, words: bytes) -> bytes:
+        """Let them in, answer the first one that says something, and end; returns what it said."""
+        for one in self._first:
             one.close()
-        words = b""
-        while not words:  # what the first ones, and a stream of an earlier daemon, have left is empty
-            one = held.enter_context(server.accept()[0])
+        said = b""
+        while not said:  # what the first ones, and a stream of an earlier daemon, have left is empty
+            one = self._held.enter_context(self._server.accept()[0])
             one.settimeout(30)
             with contextlib.suppress(ConnectionError):
-                words = one.recv(100)
-        assert words == b"early words"
-        one.sendall(b"answer")
-        assert connection.recv(100) == b"answer"
+                said = one.recv(100)
+        one.sendall(words)
+        one.shutdown(socket.SHUT_WR)
+        return said
+
+
+def test_a_connection_that_waits_for_its_stream_gets_one_of_the_new_daemon(world: World) -> None:
+    """It was accepted, and nothing answers on the box yet: nobody sees a reset for that."""
+    with Full() as box:
+        [address] = world.forward(f"0:{box.port}")
+        with socket.create_connection(address, 30) as connection:
+            connection.sendall(b"early words")
+            until(lambda: world.json("forward", "ls")["forwards"][0]["connections"], "it was accepted")
+            for _ in range(2):
+                assert "1 connection or command went on" in restart(world)
+            assert box.answer(b"answer") == b"early words"
+            assert connection.recv(100) == b"answer"
 
 
 def test_a_pipe_that_is_being_opened_is_opened_by_the_new_daemon(world: World) -> None:
     """Nothing had gone over it; ssh said that its connection was closed. What its user says meanwhile arrives."""
-    with socket.socket() as server, contextlib.ExitStack() as held:
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        server.settimeout(30)
-        first = [held.enter_context(socket.socket()) for _ in range(2)]
-        for one in first:  # no more get in until somebody accepts them
-            one.setblocking(False)
-            one.connect_ex(server.getsockname())
-        port = str(server.getsockname()[1])
-        with world.start("proxy", "api", port, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(b"early words")
-            process.stdin.flush()
-            until(lambda: world.json("bridge", "ls")["bridges"][0]["streams"], "it is being opened")
-            for _ in range(2):
-                assert "cut" not in restart(world)
-            for one in first:
-                one.close()
-            words = b""
-            while not words:  # as above
-                one = held.enter_context(server.accept()[0])
-                one.settimeout(30)
-                with contextlib.suppress(ConnectionError):
-                    words = one.recv(100)
-            assert words == b"early words"
-            one.sendall(b"answer")
-            one.shutdown(socket.SHUT_WR)
-            assert process.stdout.read() == b"answer"
-            process.stdin.close()
-            assert process.wait(20) == 0
+    with (
+        Full() as box,
+        world.start("proxy", "api", str(box.port), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"early words")
+        process.stdin.flush()
+        until(lambda: world.json("bridge", "ls")["bridges"][0]["streams"], "it is being opened")
+        for _ in range(2):
+            assert "cut" not in restart(world)
+        assert box.answer(b"answer") == b"early words"
+        assert process.stdout.read() == b"answer"
+        process.stdin.close()
+        assert process.wait(20) == 0
 
 
 @pytest.mark.parametrize("words", [("proxy", "api"), ("exec", "api", "--", "python3", "-c", BY_PIPES)])
