@@ -244,7 +244,7 @@ def stopped(run: Run, box: Box | None, at: float, ran: float = 0.0) -> tuple[Spa
 
     EC2 gives no time for a box that powered itself off, or that it took back.
     """
-    if not run.spans or run.spans[-1].end is not None:
+    if not run.is_open:
         return run.spans
     *earlier, last = run.spans
     if box and box.stopped is not None and box.stopped >= last.start:

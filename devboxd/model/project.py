@@ -252,6 +252,11 @@ class Run(msgspec.Struct, frozen=True):
         str, ...
     ] = ()  # devices that ``image`` has not: they are made from the snapshots they name
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its box runs, as far as it is written down."""
+        return bool(self.spans) and self.spans[-1].end is None
+
     def place(self, attempt: int) -> Place:
         """Where this attempt goes."""
         return self.places[attempt % len(self.places)]

@@ -237,7 +237,8 @@ class Reconciler:
         box = seen.box
         if box is not None and box.state is InstanceState.RUNNING:
             memory.ran = ((box.id, box.launched), seen.at)
-        if seen.ran == 0.0 and _is_open(known) and (box is None or not box.is_up or is_restarted(seen, box)):
+        is_open = known.run is not None and known.run.is_open
+        if seen.ran == 0.0 and is_open and (box is None or not box.is_up or is_restarted(seen, box)):
             seen = replace(seen, ran=await self._noted())
         return seen
 
@@ -348,11 +349,6 @@ class Reconciler:
         origin = await self.book.load(uid)
         if origin is not None and (write := unpinned(origin, generation, pin)) is not None:
             await self.book.write(origin, write)
-
-
-def _is_open(known: Ledger) -> bool:
-    """Say whether its box runs, as far as it is written down."""
-    return known.run is not None and bool(known.run.spans) and known.run.spans[-1].end is None
 
 
 def _life(project: Project) -> tuple[str, float | None]:
