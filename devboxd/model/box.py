@@ -9,6 +9,7 @@ import msgspec
 from devboxd.model.states import InstanceState, KeepAlive, Mux
 
 PROJECT_TAG: Final = "devbox:project"
+SKEW_MOST: Final = 300.0  # seconds that the clock of a box may differ from ours
 
 
 class Account(msgspec.Struct, frozen=True):

@@ -12,11 +12,11 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from devboxd.model.box import SKEW_MOST
 from devboxd.model.cost import Kind, Piece, month_of
 from devboxd.model.price import region_of
 from devboxd.model.project import Generation, Phase, Project, Run, read_token
 
-SKEW: Final = 300.0  # seconds that the clock of a box may differ from ours
 NOTES_KEPT: Final = 400 * 86400.0  # seconds: a year can be compared with the one before
 
 
@@ -65,7 +65,7 @@ def ran(project: Project, run: Run) -> list[Piece]:
 def told(run: Run, at: float) -> Run | None:
     """A run whose box has told that it stopped itself ``at``, where nobody knew when it did; None: this is not of it."""
     for number, span in enumerate(run.spans):
-        if span.sure is None or span.end is None or not span.sure - SKEW <= at <= span.end + SKEW:
+        if span.sure is None or span.end is None or not span.sure - SKEW_MOST <= at <= span.end + SKEW_MOST:
             continue
         known = replace(span, end=min(max(at, span.sure), span.end), sure=None)
         return replace(run, spans=(*run.spans[:number], known, *run.spans[number + 1 :]))

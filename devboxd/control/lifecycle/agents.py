@@ -26,6 +26,7 @@ from devboxd.control.lifecycle.lines import Changes, Followed, Stream, follow, n
 from devboxd.errors import DevboxError
 from devboxd.model import agent
 from devboxd.model.agent import AgentNote, Tell
+from devboxd.model.box import SKEW_MOST
 from devboxd.model.project import Phase, Project
 from devboxd.text import one_line
 
@@ -33,7 +34,6 @@ SETTLE: Final = 2.0  # seconds that a change stands before it is told: who is at
 AGAIN_MOST: Final = 300.0  # seconds until a stream that ended is opened again
 NOTICES_MOST: Final = 30  # of one box within ``NOTICES_WITHIN`` seconds: a person does not read more
 NOTICES_WITHIN: Final = 600.0
-SKEW: Final = 300.0  # seconds that the clock of a box may be ahead of ours
 LONGEST_LINE: Final = 128 << 10  # bytes of a report: 64 notes, each as long as it may be
 
 
@@ -138,7 +138,7 @@ class Agents:
                 if status is None:
                     return
                 last = 0.0
-                ahead = self._shared.time.wall() + SKEW
+                ahead = self._shared.time.wall() + SKEW_MOST
                 for note in self._news(box):
                     box.seen[note.key] = note.since
                     if not self._has_room(box):

@@ -30,6 +30,7 @@ from devboxd.control.lifecycle.idlebook import IdleBook
 from devboxd.control.lifecycle.projects import Projects
 from devboxd.errors import DevboxError, LoginNeeded
 from devboxd.model import deadman, idle, idle_note, idle_policy, lease
+from devboxd.model.box import SKEW_MOST
 from devboxd.model.idle import ACTIVE, STOP, span
 from devboxd.model.idle_note import VETO_STATUS, Decision, Did, IdleNotes
 from devboxd.model.idle_policy import IdlePolicy, Then
@@ -43,7 +44,6 @@ LOOK_LEAST: Final = 15.0  # seconds between two looks
 LOOK_MOST: Final = 1800.0
 WITHOUT_TIMER: Final = 60.0  # a box that does not look by itself is looked at each minute
 FAILED: Final = 60.0  # seconds until a look that failed is tried again, twice as long each time
-SKEW_MOST: Final = 300.0  # seconds that the clock of a box may differ from ours
 LAST_NOTICE: Final = 120.0  # seconds that a person at this machine has, who could not be told before
 PROJECTS_EVERY: Final = 30.0  # seconds between two looks for boxes that have begun to run
 
