@@ -137,9 +137,8 @@ class Status(msgspec.Struct, omit_defaults=True):
     forwards: int
     attached: int
     piped: int = 0  # connections of ssh and the like (proxy)
-    commands: int | None = (
-        None  # of clients (exec), with and without a terminal; None: of an older daemon, which does not count
-    )
+    # Of clients. None: of an older daemon, which does not count.
+    commands: int | None = None  # exec, with and without a terminal
     shells: int | None = None  # plain ones, without a multiplexer
     kept: GoesOn = GoesOn()  # of these, what a restart does not cut
     handed_over: HandedOver | None = None  # None: there was no daemon before, or it left nothing
