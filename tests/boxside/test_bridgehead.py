@@ -467,8 +467,12 @@ def test_a_signal_reaches_those_whom_a_command_leaves_behind_while_they_speak(ne
     near.lane()
     endless = "(while echo more; do sleep 0.1; done) & echo $$"
     number = near.bridge.open(bridgehead.command(["sh", "-c", endless]))
-    near.until(lambda: near.records(number)[bridgehead.STDOUT])
-    pid = int(near.records(number)[bridgehead.STDOUT].replace(b"more\n", b""))
+
+    def its_pid() -> bytes:  # it may come behind what the other one says
+        return near.records(number)[bridgehead.STDOUT].replace(b"more\n", b"")
+
+    near.until(lambda: its_pid().endswith(b"\n"))
+    pid = int(its_pid())
     near.until(lambda: not is_alive(pid))
     control = near.bridge.open(bridgehead.control(number))
     near.bridge.write(control, bridgehead.record(bridgehead.SIGNAL, b"15"))
